@@ -1,0 +1,5 @@
+"""`python -m wanwrap`."""
+
+from wanwrap.cli import main
+
+main()

@@ -1,0 +1,19 @@
+"""Where the files beside the code are: in the installed package, or beside it in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def folder(kind: str) -> Path:
+    """The folder `presets` or `templates`."""
+    packaged = PACKAGE / kind
+    return packaged if packaged.is_dir() else PACKAGE.parent / kind
+
+
+def upstream_flags() -> Path:
+    """The table of upstream's options that `scripts/upstream_flags.py` writes."""
+    packaged = folder("templates") / "upstream_flags.json"
+    return packaged if packaged.is_file() else PACKAGE.parent / "tests" / "upstream_flags.json"

@@ -1,0 +1,88 @@
+"""Every error that a user can mend: one sentence saying what happened and a way out, one exit code a kind.
+
+2 is click's own (a usage error) and 130 is Ctrl-C, so neither is used here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WanwrapError(Exception):
+    """Base of all errors that are printed without a traceback."""
+
+    exit_code = 1
+
+
+class PresetError(WanwrapError):
+    """No such preset, or a preset file that does not hold together."""
+
+    exit_code = 3
+
+
+class DatasetError(WanwrapError):
+    """Pictures, clips, captions or a data set TOML that would not train, or not as they say."""
+
+    exit_code = 4
+
+
+class WeightsError(WanwrapError):
+    """A weight file is missing or is not one that upstream can train on."""
+
+    exit_code = 5
+
+
+class UpstreamError(WanwrapError):
+    """musubi-tuner is missing, or is not the commit that wanwrap is checked against."""
+
+    exit_code = 6
+
+
+class OptionError(WanwrapError):
+    """An option that upstream would refuse, ignore, or take for something else."""
+
+    exit_code = 7
+
+
+class PackageError(WanwrapError):
+    """The training Python lacks a package that the plan needs."""
+
+    exit_code = 8
+
+
+class GpuError(WanwrapError):
+    """The training Python sees no CUDA GPU."""
+
+    exit_code = 9
+
+
+class StepError(WanwrapError):
+    """A step of the plan ended with an error, or was ended by a signal."""
+
+    exit_code = 10
+
+
+class OutputError(WanwrapError):
+    """The run's folder can't be used: it holds another run's files, or can't be written."""
+
+    exit_code = 11
+
+
+class NotYetError(WanwrapError):
+    """The plan needs a verb that this version of wanwrap does not have."""
+
+    exit_code = 12
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean X?`, or nothing where nothing known is like `word`."""
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {match[0]}?" if match else ""
+
+
+def listing(things: Iterable[object], most: int = 5) -> str:
+    """`a, b, c and 4 more`: enough to act on, never a screenful."""
+    words = [str(thing) for thing in things]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
