@@ -1,0 +1,82 @@
+"""Upstream musubi-tuner: where it is, and whether it is the one that wanwrap is checked against."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanwrap.errors import UpstreamError
+
+VERSION = "0.3.4"
+COMMIT = "30c658c4f4b0bf05038b3346eff9670259b10fc7"
+URL = "https://github.com/kohya-ss/musubi-tuner"
+MARK = Path("src", "musubi_tuner", "wan_train_network.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A checkout, or with `folder` None the package that is installed in the training Python."""
+
+    folder: Path | None = None
+    version: str | None = None
+    commit: str | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes `-m musubi_tuner.wan_...` find a checkout."""
+        return {"PYTHONPATH": str(self.folder / "src")} if self.folder else {}
+
+    def complaint(self) -> str | None:
+        """How this one differs from the pinned one, with a way out; None where it does not."""
+        if self.commit == COMMIT or (self.commit is None and self.version == VERSION):
+            return None
+        where = f"in {self.folder}" if self.folder else "in the training Python"
+        return (
+            f"musubi-tuner {where} is {self.commit or self.version or 'of no known version'}; wanwrap is checked against "
+            f"{VERSION} ({COMMIT[:7]}). Check that one out (git checkout {COMMIT[:7]}), or take the risk with --any_upstream."
+        )
+
+
+def find(given: Path | None, workspace: Path) -> Upstream:
+    """The checkout that was given, else the workspace's, else the installed package.
+
+    Raises:
+        UpstreamError: the folder that was given is no musubi-tuner.
+    """
+    if given is not None:
+        given = given.expanduser().absolute()
+        if not (given / MARK).is_file():
+            raise UpstreamError(
+                f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}. {how_to_get(given)}"
+            )
+        return _checkout(given)
+    folder = workspace / "musubi-tuner"
+    return _checkout(folder) if (folder / MARK).is_file() else Upstream()
+
+
+def how_to_get(folder: Path) -> str:
+    """The commands that put the pinned upstream there."""
+    return f"Get it with: git clone {URL} '{folder}' && git -C '{folder}' checkout {COMMIT[:7]}"
+
+
+def _checkout(folder: Path) -> Upstream:
+    project = folder / "pyproject.toml"
+    found = re.search(r'^version = "(.+)"', project.read_text(encoding="utf-8"), re.M) if project.is_file() else None
+    return Upstream(folder=folder, version=found[1] if found else None, commit=_commit(folder / ".git"))
+
+
+def _commit(git: Path) -> str | None:
+    """The commit that is checked out, read from git's own files."""
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        ref = git / head[5:]
+        if ref.is_file():
+            return ref.read_text().strip()
+        packed = (git / "packed-refs").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^(\w+) {re.escape(head[5:])}$", packed, re.M)
+    return found[1] if found else None
