@@ -1,0 +1,152 @@
+"""The files that the presets train on, as published.
+
+Bytes and sha256 are those that public file lists agree on; None where none is known for certain.
+Repositories repackaged for ComfyUI come first: their files may be in an existing ComfyUI already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+WAN21 = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"  # a small r
+WAN22 = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"  # a capital R
+WAN21_REVISION = "06e001fc51048fb03433a6fb25334de7836704a5"
+WAN22_REVISION = "fb1388adc906ab39ffc26ee40e96b22886b56bc4"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One published file.
+
+    `dtype` is upstream's name of the type that the blocks are stored in: fp16, bf16, fp32 or fp8.
+    """
+
+    role: str
+    repo: str
+    revision: str | None
+    path: str
+    dtype: str
+    size: int | None = None
+    sha256: str | None = None
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file name, without the folders of its repository."""
+        return PurePosixPath(self.path).name
+
+
+def _wan22(file: str, size: int, sha256: str) -> Weight:
+    """A DiT of Wan 2.2: published as fp16 only, so it trains in fp16."""
+    path = f"split_files/diffusion_models/{file}.safetensors"
+    return Weight("dit", WAN22, WAN22_REVISION, path, "fp16", size, sha256)
+
+
+def _wan21(file: str, dtype: str, sha256: str, prefix: str = "") -> Weight:
+    path = f"split_files/diffusion_models/{file}.safetensors"
+    return Weight("dit", WAN21, WAN21_REVISION, path, dtype, None, sha256, prefix)
+
+
+def _lightning(file: str, sha256: str) -> Weight:
+    """Byte for byte the files of lightx2v/Wan2.2-Lightning, under names that can't be mixed up.
+
+    In lightx2v's repository the T2V and I2V, high and low files share their names and shapes.
+    """
+    return Weight(
+        "lightning",
+        WAN22,
+        WAN22_REVISION,
+        f"split_files/loras/{file}.safetensors",
+        "fp32",
+        1_226_977_424,
+        sha256,
+    )
+
+
+_T2V_22, _I2V_22 = 28_577_095_592, 28_577_914_792
+
+CATALOGUE = {
+    "wan2.2-t2v-high": _wan22(
+        "wan2.2_t2v_high_noise_14B_fp16",
+        _T2V_22,
+        "c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2",
+    ),
+    "wan2.2-t2v-low": _wan22(
+        "wan2.2_t2v_low_noise_14B_fp16",
+        _T2V_22,
+        "431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224",
+    ),
+    "wan2.2-i2v-high": _wan22(
+        "wan2.2_i2v_high_noise_14B_fp16",
+        _I2V_22,
+        "c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100",
+    ),
+    "wan2.2-i2v-low": _wan22(
+        "wan2.2_i2v_low_noise_14B_fp16",
+        _I2V_22,
+        "edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9",
+    ),
+    "wan2.1-t2v-14b": _wan21(
+        "wan2.1_t2v_14B_bf16", "bf16", "193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"
+    ),
+    "wan2.1-t2v-14b-fp8": _wan21(
+        "wan2.1_t2v_14B_fp8_e4m3fn", "fp8", "2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"
+    ),
+    "wan2.1-t2v-1.3b": _wan21(
+        "wan2.1_t2v_1.3B_bf16",
+        "bf16",
+        "6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd",
+        "model.diffusion_model.",
+    ),
+    "wan2.1-i2v-480p": _wan21(
+        "wan2.1_i2v_480p_14B_bf16", "bf16", "c058a4ac5363c35d1ab4dd3bdec788c23b267fa42a0d7c68aba599f2f74600c9"
+    ),
+    "wan2.1-i2v-720p": _wan21(
+        "wan2.1_i2v_720p_14B_bf16", "bf16", "8ef7ea5bf9eea636b9b3ebd84c40671b4a18ae2704cb4c8595cb5b25c1d8e8b9"
+    ),
+    "lightning-t2v-v1.1-high": _lightning(
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise",
+        "698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41",
+    ),
+    "lightning-t2v-v1.1-low": _lightning(
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise",
+        "ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a",
+    ),
+    "lightning-i2v-v1-high": _lightning(
+        "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise",
+        "d176c808d6fc461999b68e321efcb7501b20b8c3797523ed0df14f7d1deff11e",
+    ),
+    "lightning-i2v-v1-low": _lightning(
+        "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise",
+        "024f21de095bc8fad9809ded3e9e49a2e170dcf27075da8145ba7d60d8aab7f9",
+    ),
+    # Both Wan versions use the 2.1 VAE; the 2.2 VAE belongs to the 5B model.
+    "vae": Weight(
+        role="vae",
+        repo=WAN21,
+        revision=WAN21_REVISION,
+        path="split_files/vae/wan_2.1_vae.safetensors",
+        dtype="bf16",
+        size=253_815_318,
+        sha256="2fc39d31359a4b0a64f55876d8ff7fa8d780956ae2cb13463b0223e15148976b",
+    ),
+    "t5": Weight(
+        role="t5",
+        repo="Wan-AI/Wan2.1-T2V-14B",
+        revision="a064a6c71f5be440641209c07bf2a5ce7a2ff5e4",
+        path="models_t5_umt5-xxl-enc-bf16.pth",
+        dtype="bf16",
+        size=11_361_920_418,
+        sha256="7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d",
+    ),
+    "clip": Weight(
+        role="clip",
+        repo="Wan-AI/Wan2.1-I2V-14B-720P",
+        revision=None,
+        path="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+        dtype="fp32",
+        size=4_772_359_047,
+        sha256="628c9998b613391f193eb67ff68da9667d75f492911e4eb3decf23460a158c38",
+    ),
+}

@@ -1,0 +1,73 @@
+"""Where a weight is: the path the user gives, else the workspace's models folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanwrap.errors import WeightsError
+from wanwrap.weights.catalogue import CATALOGUE, Weight
+from wanwrap.weights.header import dit_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A weight file as this machine has it, or would have it.
+
+    `identity` changes when the file does: derived files carry its hash in their names.
+    """
+
+    path: Path
+    dtype: str
+    exists: bool
+    identity: str
+    weight: Weight | None = None  # None: the user's own file
+
+    def complaint(self) -> str | None:
+        """Why this file can't be used, in words with the command that gets it; None where it can."""
+        if not self.exists:
+            fetch = f" Get it with: {download(self.weight, self.path)}" if self.weight else ""
+            return f"{self.path} is not there.{fetch}"
+        size = self.path.stat().st_size
+        if self.weight and self.weight.size not in (None, size):
+            return f"{self.path} has {size:,} bytes instead of {self.weight.size:,}; get it again."
+        return None
+
+
+def download(weight: Weight, path: Path) -> str:
+    """The command that puts the file there (`hf` comes with huggingface_hub)."""
+    folder = path.parents[len(Path(weight.path).parts) - 1]
+    revision = ["--revision", weight.revision] if weight.revision else []
+    return shlex.join(["hf", "download", weight.repo, weight.path, *revision, "--local-dir", str(folder)])
+
+
+def locate(name: str, models: Path, given: Path | None) -> Located:
+    """The catalogue's file `name`: what the user gave, else what `models` holds, else where it belongs.
+
+    Raises:
+        WeightsError: the user's file is not there, or is a DiT that upstream cannot train on.
+    """
+    weight = CATALOGUE[name]
+    if given is not None:
+        return _given(given.expanduser().absolute(), weight)
+    path = models / weight.path
+    if not path.is_file():
+        path = next(iter(sorted(models.rglob(weight.name))), path)
+    dtype = dit_dtype(path) if path.is_file() and weight.role == "dit" else weight.dtype
+    return Located(path=path, dtype=dtype, exists=path.is_file(), identity=weight.sha256 or weight.path, weight=weight)
+
+
+def _given(path: Path, weight: Weight) -> Located:
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
+    dtype = dit_dtype(path) if weight.role == "dit" else weight.dtype
+    stat = path.stat()
+    identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
+    return Located(path=path, dtype=dtype, exists=True, identity=identity)
+
+
+def digest(*parts: object) -> str:
+    """Eight hex digits that change when any of the parts does."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:8]
