@@ -1,0 +1,199 @@
+"""A preset: what is trained and how, declared in one Python module and nothing but declared.
+
+The folder `presets/` is the registry. Options stand under upstream's own names (`options.py`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from wanwrap.data import folder
+from wanwrap.errors import OptionError, PresetError, closest
+from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
+from wanwrap.weights.catalogue import CATALOGUE
+
+NoiseLevel = Literal["high", "low"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lightning:
+    """A step-distillation LoRA that is merged into the DiT before training.
+
+    `lora` is a name of `weights/catalogue.py`.
+    """
+
+    lora: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expert:
+    """One DiT and the LoRA that is trained on it.
+
+    Wan 2.2 has two, told apart by `noise_level`; `dit` is a name of `weights/catalogue.py`.
+    """
+
+    dit: str
+    noise_level: NoiseLevel | None = None
+    lightning: Lightning | None = None
+    train: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """How pictures are trained: `resolution` is [width, height] in pixels, of which the area counts."""
+
+    resolution: Size
+    batch_size: int = 1
+    num_repeats: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """How clips are trained: `target_frames` are 4N+1 frames at 16 fps."""
+
+    resolution: Size
+    target_frames: tuple[int, ...]
+    frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = "head"
+    frame_sample: int | None = None  # how many windows `uniform` takes of a clip
+    batch_size: int = 1
+    num_repeats: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that is decided before the data set and the machine are known.
+
+    Raises:
+        PresetError: an option that upstream does not have, a size that it can't train.
+    """
+
+    summary: str
+    inference: str
+    task: str
+    experts: tuple[Expert, ...]
+    train: Options
+    pictures: Pictures | None = None
+    clips: tuple[Clips, ...] = ()
+    bucket_no_upscale: bool = False
+    cache_latents: Options = field(default_factory=dict)
+    cache_text: Options = field(default_factory=dict)
+    sample_prompts: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        for expert in self.experts:
+            _known(expert.dit, *([expert.lightning.lora] if expert.lightning else []))
+            check({"task": self.task, **self.train, **expert.train}, TRAIN)
+        check(self.cache_latents, CACHE_LATENTS)
+        check(self.cache_text, CACHE_TEXT)
+        for entry in (self.pictures, *self.clips):
+            if entry is not None:
+                check_size(entry.resolution)
+        for clips in self.clips:
+            check_frames(clips.target_frames)
+
+    @property
+    def image_to_video(self) -> bool:
+        """Whether the first frame is a condition, so that latents are cached with `--i2v`."""
+        return self.task.startswith("i2v")
+
+    @property
+    def needs_clip(self) -> bool:
+        """Whether the CLIP vision tower conditions too: Wan 2.1 only."""
+        return self.image_to_video and self.task != "i2v-A14B"
+
+    @property
+    def blocks(self) -> int:
+        """How many transformer blocks the DiT has."""
+        return 30 if "1.3B" in self.task else 40
+
+
+def _known(*names: str) -> None:
+    for name in names:
+        if name not in CATALOGUE:
+            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+
+
+def check_size(size: Size) -> None:
+    """Raises PresetError: upstream would take such a [W, H] and break in the VAE or the patching."""
+    if any(side % 16 or side < 32 for side in size):
+        raise PresetError(f"{size[0]}x{size[1]} can't be trained: both sides must be multiples of 16, 32 at least.")
+
+
+def check_frames(frames: tuple[int, ...]) -> None:
+    """Raises PresetError: upstream would round these down silently, or train first frames only."""
+    wrong = [count for count in frames if count < 1 or count % 4 != 1]
+    if wrong or not frames:
+        near = f"; the nearest below {wrong[0]} is {max(1, (wrong[0] - 1) // 4 * 4 + 1)}" if wrong else ""
+        raise PresetError(f"target_frames {list(frames)} must be of the form 4N+1 (1, 5, 9 ... 81){near}.")
+
+
+def name_of(path: Path) -> str:
+    """The preset's name: `wan21_t2v_1_3b.py` is wan21-t2v-1.3b."""
+    return re.sub(r"(?<=\d)_(?=\d)", ".", path.stem).replace("_", "-")
+
+
+def shipped() -> dict[str, Path]:
+    """The presets that come with wanwrap, by name."""
+    return {name_of(path): path for path in sorted(folder("presets").glob("[!_]*.py"))}
+
+
+def path_of(name: str) -> Path:
+    """The file of a preset: the shipped one of that name, or the user's own (`./mine.py`).
+
+    Raises:
+        PresetError: there is none.
+    """
+    if name.endswith(".py"):
+        return Path(name).expanduser().absolute()
+    presets = shipped()
+    if name not in presets:
+        raise PresetError(
+            f"there is no preset {name!r}.{closest(name, presets)} `wanwrap presets` lists them; "
+            "a file of your own must end in .py."
+        )
+    return presets[name]
+
+
+def load(name: str) -> Preset:
+    """The preset of that name, or the one in the user's own file.
+
+    Raises:
+        PresetError: there is none, or its file does not hold together.
+    """
+    path = path_of(name)
+    if not path.is_file():
+        raise PresetError(f"there is no preset file {path}.")
+    spec = importlib.util.spec_from_file_location(f"wanwrap_preset_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, TypeError, NameError, ImportError, PresetError, OptionError) as error:
+        raise PresetError(f"{path.name}: {_mended(error)}") from error
+    preset = getattr(module, "preset", None)
+    if not isinstance(preset, Preset):
+        raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
+    object.__setattr__(preset, "name", name_of(path))
+    object.__setattr__(preset, "doc", (module.__doc__ or "").strip())
+    return preset
+
+
+def _mended(error: Exception) -> str:
+    """The error with the field that was probably meant."""
+    field_name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}."
+    if not field_name:
+        return str(error)
+    known = {name for kind in (Preset, Expert, Pictures, Clips, Lightning) for name in kind.__dataclass_fields__}
+    return f"there is no field {field_name[1]!r}.{closest(field_name[1], known)}"
