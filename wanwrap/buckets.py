@@ -1,0 +1,95 @@
+"""Upstream's arithmetic on a data set: buckets, windows of frames, batches, steps.
+
+Each function gives the number that musubi-tuner 0.3.4 arrives at, by the same floating-point
+operations where those decide (dataset/bucket.py, media_utils.py, image_video_dataset.py, trainer_base.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+STEP = 16  # pixels: VAE 8 x patch 2
+FPS = 16.0  # what Wan is trained at
+MOST_FRAMES = 129  # upstream's default of max_frames
+
+Size = tuple[int, int]
+
+
+@lru_cache
+def sizes(resolution: Size) -> tuple[Size, ...]:
+    """All (width, height) that a resolution's area is cut to, sorted as upstream sorts them."""
+    area = resolution[0] * resolution[1]
+    side = int(math.sqrt(area))
+    widths = range(side // 2 - side // 2 % STEP, side + STEP, STEP)
+    pairs = [(width, area // width - area // width % STEP) for width in widths]
+    return tuple(sorted({*pairs, *((height, width) for width, height in pairs)}))
+
+
+def bucket(size: Size, resolution: Size, *, enabled: bool = True, no_upscale: bool = False) -> Size:
+    """The (width, height) that an item of `size` is resized and cropped to."""
+    if not enabled:
+        return resolution
+    if no_upscale and size[0] * size[1] <= resolution[0] * resolution[1]:
+        return size[0] - size[0] % STEP, size[1] - size[1] % STEP
+    aspect = size[0] / size[1]
+    return min(sizes(resolution), key=lambda pair: abs(pair[0] / pair[1] - aspect))
+
+
+def frames_at_16(frames: int, source_fps: float | None, end: int | None = None) -> int:
+    """How many of a clip's frames upstream keeps: up to index `end`, dropping some to reach 16 fps."""
+    if source_fps is None:
+        return frames if end is None else min(frames, end)
+    kept, position, previous = 0, 0.0, -1
+    for _ in range(frames):
+        index = int(position)
+        position += FPS / source_fps
+        if index == previous:
+            continue
+        previous = index
+        if end is not None and index >= end:
+            break
+        kept += 1
+    return kept
+
+
+def windows(frames: int, options: Mapping[str, Any]) -> set[tuple[int, int]]:
+    """The (first frame, number of frames) that upstream takes of a clip; empty where it drops the clip.
+
+    `frames` are the file's own; `options` are the data set's (target_frames, frame_extraction, source_fps ...).
+    """
+    targets: Sequence[int] = sorted({(count - 1) // 4 * 4 + 1 for count in options.get("target_frames") or (1,)})
+    how, sample = options.get("frame_extraction", "head"), options.get("frame_sample", 1)
+    if how == "uniform" and sample == 1:
+        how = "head"
+    kept = frames_at_16(frames, options.get("source_fps"), max(targets) if how == "head" else None)
+    if how == "full":
+        return {(0, (min(kept, options.get("max_frames", MOST_FRAMES)) - 1) // 4 * 4 + 1)}
+    fitting = [count for count in targets if count <= kept]
+    if how == "head":
+        return {(0, count) for count in fitting}
+    if how == "chunk":
+        return {(i, count) for count in fitting for i in range(0, kept - count + 1, count)}
+    if how == "slide":
+        return {(i, count) for count in fitting for i in range(0, kept - count + 1, options.get("frame_stride", 1))}
+    return {(i, count) for count in fitting for i in linspace(kept - count, sample)}
+
+
+def linspace(last: int, number: int) -> list[int]:
+    """`numpy.linspace(0, last, number, dtype=int)`."""
+    step = last / (number - 1)
+    return [*(math.floor(i * step) for i in range(number - 1)), last]
+
+
+def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
+    """Batches of one entry in an epoch, from the bucket of each of its items."""
+    repeats, size = options.get("num_repeats", 1), options.get("batch_size", 1)
+    return sum(math.ceil(count * repeats / size) for count in Counter(keys).values())
+
+
+def steps_per_epoch(batches_in_all: int, accumulation: int) -> int:
+    """Optimizer steps in an epoch on one GPU: the last group of an epoch may be smaller."""
+    return math.ceil(batches_in_all / accumulation)

@@ -1,0 +1,92 @@
+"""Pictures and clips as upstream will read them: by Pillow and PyAV, ignoring EXIF and rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wanwrap.errors import DatasetError, listing
+
+Kind = Literal["image", "video"]
+
+# What upstream looks for, all in lower or all in upper case (dataset/media_utils.py).
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
+VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture, or a clip with its frames: `size` is (width, height) in pixels."""
+
+    path: Path
+    size: tuple[int, int]
+    frames: int | None = None
+    fps: float | None = None
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What upstream takes a file for, by its name alone; None where it passes it over."""
+    suffix = path.suffix
+    if path.name.startswith(".") or suffix not in (suffix.lower(), suffix.upper()):
+        return None
+    return "image" if suffix.lower() in IMAGES else "video" if suffix.lower() in VIDEOS else None
+
+
+def probe(
+    paths: Iterable[Path], kind: Kind, *, whole: bool = False, done: Callable[[], object] = bool
+) -> tuple[Item, ...]:
+    """Sizes and frame counts: from headers and packets, or with `whole` by decoding every file.
+
+    Upstream decodes each file while caching, and ends the run at the first damaged one.
+
+    Raises:
+        DatasetError: files that can't be read, all of them named.
+    """
+    reader, failed = (_picture if kind == "image" else _clip), dict[Path, str]()
+
+    def one(path: Path) -> Item | None:
+        try:
+            return reader(path, whole)
+        except Exception as error:  # whatever a decoder raises, the file is what is wrong
+            failed[path] = str(error).replace(str(path), path.name) or type(error).__name__
+            return None
+        finally:
+            done()
+
+    with ThreadPoolExecutor() as pool:
+        items = list(pool.map(one, paths))
+    if failed:
+        reasons = listing(f"{path} ({reason})" for path, reason in sorted(failed.items()))
+        raise DatasetError(f"{len(failed)} file(s) can't be read: {reasons}; replace or remove them.")
+    return tuple(item for item in items if item)
+
+
+def _picture(path: Path, whole: bool) -> Item:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        if whole:
+            picture.convert("RGB")
+        return Item(path=path, size=picture.size)
+
+
+def _clip(path: Path, whole: bool) -> Item:
+    """Packets are counted rather than trusting the header, which many files leave at 0."""
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it holds no video")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        size, rate = (stream.codec_context.width, stream.codec_context.height), stream.average_rate
+        if whole:
+            frames = sum(1 for _ in container.decode(video=0))
+        else:
+            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    if not frames or not rate or not all(size):
+        raise ValueError("it holds no frames")
+    return Item(path=path, size=size, frames=frames, fps=float(rate))
