@@ -1,0 +1,185 @@
+"""What the user asked for, looked up on this machine: preset, data set, weights, upstream -> a plan."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanwrap import dataset_config, preflight
+from wanwrap import upstream as upstreams
+from wanwrap.data import folder
+from wanwrap.dataset import Dataset, find, scan
+from wanwrap.errors import OptionError
+from wanwrap.options import TRAIN, Value, check, parse
+from wanwrap.plan import Choices, Places, Plan, experts, make_plan, needed
+from wanwrap.preset import Preset, load
+from wanwrap.upstream import Upstream
+from wanwrap.weights.locate import Located, locate
+
+# wanwrap's options, as the guides spell them, and upstream's names for them.
+ALIASES = {
+    "lr": "learning_rate",
+    "scheduler": "lr_scheduler",
+    "power": "lr_scheduler_power",
+    "min_lr": "lr_scheduler_min_lr_ratio",
+    "optimizer": "optimizer_type",
+    "dim": "network_dim",
+    "alpha": "network_alpha",
+    "epochs": "max_train_epochs",
+    "save_every": "save_every_n_epochs",
+    "seed": "seed",
+    "flow_shift": "discrete_flow_shift",
+    "blocks_to_swap": "blocks_to_swap",
+}
+SAMPLE = "sample"
+OWN = {"dry_run", "shell", "json", "dataset", "base_dir", "noise_level", "skip_lightning", "python", "musubi_dir"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One run as it was asked for; `files` are the weights that the user gave, by the catalogue's names."""
+
+    preset: Preset
+    places: Places
+    choices: Choices
+    dataset: str | None = None
+    dataset_config: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    any_upstream: bool = False
+
+    def data(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+        """The data set; `whole` decodes every file. Raises DatasetError."""
+        if self.dataset_config is not None:
+            return dataset_config.load(self.dataset_config.expanduser().absolute(), whole=whole, done=done)
+        datasets = self.places.base / "datasets"
+        shipped = self.dataset == SAMPLE and not (datasets / SAMPLE).is_dir()
+        where = folder("templates") / SAMPLE if shipped else find(self.dataset, datasets)
+        return scan(where, self.preset, whole=whole, done=done)
+
+    def weights(self) -> dict[str, Located]:
+        """The files that the run reads, there or not. Raises WeightsError."""
+        models = self.places.base / "models"
+        return {name: locate(name, models, self.files.get(name)) for name in needed(self.preset, self.choices)}
+
+    def plan(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Plan:
+        """The plan. Raises the errors of all that it is made of."""
+        data = self.data(whole=whole, done=done)
+        return make_plan(self.preset, data, self.weights(), self.places, self.choices)
+
+    def missing(self, plan: Plan, *, has_merge: bool) -> list[str]:
+        """What a dry run says: what would have to be there before this plan can run."""
+        found = self.places.upstream.folder or importlib.util.find_spec("musubi_tuner")
+        upstream = (
+            [] if found else [f"musubi-tuner is not there. {upstreams.how_to_get(self.places.base / 'musubi-tuner')}"]
+        )
+        weights = [why for weight in plan.weights if (why := weight.complaint())]
+        return [*upstream, *weights, *([preflight.no_merge(plan)] if plan.merges and not has_merge else [])]
+
+    def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
+        """The upstream and the machine that will train. Raises what they lack."""
+        places = self.places
+        answer = preflight.ask(places.python, places.upstream, preflight.question(plan))
+        upstream = preflight.check_answer(
+            answer, places.python, places.upstream, any_upstream=self.any_upstream, gpu=gpu
+        )
+        return upstream, answer
+
+
+def order(
+    *,
+    preset: str,
+    upstream_options: tuple[str, ...] = (),
+    base_dir: Path = Path("local_training"),
+    dataset: str | None = None,
+    dataset_config: Path | None = None,
+    noise_level: str | None = None,
+    output_name: str | None = None,
+    skip_lightning: bool = False,
+    python: str | None = None,
+    musubi_dir: Path | None = None,
+    any_upstream: bool = False,
+    **given: Any,
+) -> Order:
+    """The order behind one command line.
+
+    Raises:
+        PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
+    """
+    chosen, base = load(preset), base_dir.expanduser().absolute()
+    if dataset is not None and dataset_config is not None:
+        raise OptionError("--dataset and --dataset_config name two data sets; give one.")
+    if noise_level and chosen.experts[0].noise_level is None:
+        raise OptionError(f"{chosen.name} trains one model without noise levels; leave out --noise_level.")
+    level: Any = None if noise_level == "both" else noise_level
+    options = _given(given, upstream_options)
+    choices = Choices(noise_level=level, output_name=output_name, given=options, skip_lightning=skip_lightning)
+    if "network_weights" in options and len(experts(chosen, choices)) > 1:
+        raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
+    return Order(
+        preset=chosen,
+        places=Places(
+            base=base,
+            upstream=upstreams.find(musubi_dir, base),
+            python=_python(python),
+            wanwrap_python=sys.executable,
+        ),
+        choices=choices,
+        dataset=dataset,
+        dataset_config=dataset_config,
+        files=_files(chosen, choices, given),
+        any_upstream=any_upstream,
+    )
+
+
+def _python(given: str | None) -> str:
+    """The training Python by its whole path: the child runs in another folder."""
+    if given is None:
+        return sys.executable
+    return shutil.which(given) or str(Path(given).expanduser().absolute())
+
+
+def _given(arguments: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Value]:
+    """All that overrides the preset, by upstream's names; what stands after `--` wins."""
+    given: dict[str, Value] = {
+        theirs: arguments[ours] for ours, theirs in ALIASES.items() if arguments.get(ours) is not None
+    }
+    extra = list(words)
+    pairs = list(arguments.get("network_args") or ())
+    while pairs and extra and "=" in extra[0] and not extra[0].startswith("--"):
+        pairs.append(extra.pop(0))  # the guides write several after one --network_args
+    if pairs:
+        given["network_args"] = tuple(pairs)
+    if arguments.get("attention"):
+        given[arguments["attention"]] = True
+    if arguments.get("resume_from"):
+        given["network_weights"] = str(arguments["resume_from"].expanduser().absolute())
+    check(given, TRAIN)
+    return {**given, **parse(extra, own=OWN | arguments.keys())}
+
+
+def _files(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights that were given, by the catalogue's names."""
+    dits = [expert.dit for expert in experts(preset, choices)]
+    files = {name: arguments[name] for name in ("vae", "t5", "clip") if arguments.get(name)}
+    if files.get("clip") and not preset.needs_clip:
+        raise OptionError(f"{preset.name} uses no CLIP; leave out --clip.")
+    if arguments.get("dit"):
+        if len(dits) > 1:
+            raise OptionError("--dit names the DiT of a one-expert run; this one trains two: --dit_high and --dit_low.")
+        files[dits[0]] = arguments["dit"]
+    for expert in preset.experts:
+        if path := arguments.get(f"dit_{expert.noise_level}"):
+            files[expert.dit] = path
+    if len(preset.experts) == 1 and (arguments.get("dit_high") or arguments.get("dit_low")):
+        raise OptionError(f"{preset.name} trains one model; give its DiT with --dit.")
+    return files
+
+
+def sample_plan(preset: str) -> Plan:
+    """What a preset does with wanwrap's own sample data set."""
+    return order(preset=preset, dataset=SAMPLE).plan()

@@ -1,0 +1,248 @@
+"""Preset + data set + weights + places -> Plan: the files to write and the commands to run.
+
+Pure: reads nothing but wanwrap's own templates, writes nothing, starts nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wanwrap.data import folder
+from wanwrap.dataset import Dataset, Entry
+from wanwrap.dataset_toml import render
+from wanwrap.errors import OptionError
+from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
+from wanwrap.preset import Expert, NoiseLevel, Preset
+from wanwrap.recipe import Recipe, recipe
+from wanwrap.upstream import Upstream
+from wanwrap.weights.locate import Located, digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things are: the workspace, upstream, the Python that trains and the one that runs wanwrap."""
+
+    base: Path
+    upstream: Upstream
+    python: str
+    wanwrap_python: str
+    child: tuple[str, ...] = ()  # the rehearsal's script around upstream's; empty: upstream's modules
+
+    def module(self, name: str) -> tuple[str, ...]:
+        """How python, or accelerate, is told to run one of upstream's scripts."""
+        return (*self.child, name) if self.child else ("-m", f"musubi_tuner.{name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What the user asked for beyond the preset; `given` by upstream's option names."""
+
+    noise_level: NoiseLevel | None = None  # None: every expert of the preset
+    output_name: str | None = None
+    given: Options = field(default_factory=dict)
+    skip_lightning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command. `makes` is the file it ends with, `recipe` what a training step trains by."""
+
+    name: str
+    argv: tuple[str, ...]
+    makes: Path | None = None
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a run writes and starts, in order; each step runs in `folder` with `env` added."""
+
+    preset: Preset
+    dataset: Dataset
+    name: str
+    folder: Path
+    files: Mapping[Path, str]
+    env: Mapping[str, str]
+    steps: tuple[Step, ...]
+    weights: tuple[Located, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[Step, ...]:
+        """The steps that train, the high-noise expert's first."""
+        return tuple(step for step in self.steps if step.recipe)
+
+    @property
+    def merges(self) -> tuple[Step, ...]:
+        """The steps that merge Lightning into a DiT."""
+        return tuple(step for step in self.steps if step.makes and not step.recipe)
+
+
+def make_plan(
+    preset: Preset, dataset: Dataset, weights: Mapping[str, Located], places: Places, choices: Choices
+) -> Plan:
+    """The plan for one run; `weights` holds what `needed` lists, by the catalogue's names.
+
+    Raises:
+        OptionError: a setting that upstream would refuse, ignore or misread.
+    """
+    return _Planner(preset, dataset, weights, places, choices).plan()
+
+
+def experts(preset: Preset, choices: Choices) -> tuple[Expert, ...]:
+    """The experts to train."""
+    return tuple(e for e in preset.experts if choices.noise_level in (None, e.noise_level))
+
+
+def needed(preset: Preset, choices: Choices) -> tuple[str, ...]:
+    """The catalogue's names of all weights that a run reads."""
+    trained = experts(preset, choices)
+    loras = [e.lightning.lora for e in trained if e.lightning and not choices.skip_lightning]
+    return (*(e.dit for e in trained), *loras, "vae", "t5", *(["clip"] if preset.needs_clip else []))
+
+
+def check_name(name: str) -> str:
+    """Raises OptionError: a name that can't be a file's on every system, or would read as an option."""
+    if not name.strip() or name[0] in "-. " or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
+        raise OptionError(
+            f"--output_name {name!r} can't name files; begin with a letter or digit and leave out / and the like."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class _Planner:
+    preset: Preset
+    dataset: Dataset
+    weights: Mapping[str, Located]
+    places: Places
+    choices: Choices
+
+    def plan(self) -> Plan:
+        merges, trainings, notes = list[Step](), list[Step](), list(self.dataset.notes)
+        for expert in experts(self.preset, self.choices):
+            dit, merge = self._dit(expert)
+            merges += merge
+            found = recipe(self.preset, expert, self.dataset, dit, self.choices.given)
+            trainings.append(self._training(expert, dit, found))
+            notes += [note for note in found.notes if note not in notes]
+        settings = {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}  # upstream prints Japanese; progress at once
+        return Plan(
+            preset=self.preset,
+            dataset=self.dataset,
+            name=self.name,
+            folder=self.run,
+            files=self._files(),
+            env={**self.places.upstream.env, **settings, **self.preset.env},
+            steps=(*merges, *self._caching(), *trainings),
+            weights=tuple(self.weights[key] for key in needed(self.preset, self.choices)),
+            notes=tuple(notes),
+        )
+
+    @property
+    def name(self) -> str:
+        """By default the data set's and the preset's names; without the merge nothing is called lightning."""
+        if self.choices.output_name:
+            return check_name(self.choices.output_name)
+        preset = self.preset.name.replace("lightning", "vanilla") if self.choices.skip_lightning else self.preset.name
+        return check_name(re.sub(r"[^\w.-]+", "_", f"{self.dataset.name}-{preset}").strip("-_."))
+
+    @property
+    def run(self) -> Path:
+        return self.places.base / "outputs" / self.name
+
+    @property
+    def config(self) -> Path:
+        return self.dataset.config or self.run / "dataset.toml"
+
+    def _path(self, key: str) -> str:
+        return str(self.weights[key].path)
+
+    def _files(self) -> dict[Path, str]:
+        accelerate = (folder("templates") / "accelerate.yaml").read_text(encoding="utf-8")
+        files = {self.run / "accelerate.yaml": accelerate}
+        if self.dataset.config is None:
+            files[self.config] = render(self.dataset, [self._cache(entry) for entry in self.dataset.entries])
+        if self.preset.sample_prompts:
+            files[self.run / "sample_prompts.txt"] = "".join(f"{line}\n" for line in self.preset.sample_prompts)
+        return files
+
+    def _cache(self, entry: Entry) -> Path:
+        """A folder for each thing that changes what is cached: upstream's file names tell none of it."""
+        mode = "i2v-clip" if self.preset.needs_clip else "i2v" if self.preset.image_to_video else "t2v"
+        width, height = entry.options["resolution"]
+        made_by = [self.weights[key].identity for key in ("vae", "t5", *(["clip"] if self.preset.needs_clip else []))]
+        mark = digest(entry.directory, sorted(entry.options.items()), mode, *made_by)
+        return self.places.base / "cache" / self.dataset.name / f"{entry.kind}s-{width}x{height}-{mode}-{mark}"
+
+    def _dit(self, expert: Expert) -> tuple[Located, list[Step]]:
+        """The DiT to train on, and the step that merges Lightning into it."""
+        dit, lightning = self.weights[expert.dit], expert.lightning
+        if lightning is None or self.choices.skip_lightning:
+            return dit, []
+        lora = self.weights[lightning.lora]
+        mark = digest(dit.identity, lora.identity, lightning.strength)
+        merged = self.places.base / "merged_dits" / f"{dit.path.stem}-{lora.path.stem}-{mark}.safetensors"
+        options: Options = {
+            "dit": str(dit.path),
+            "lora": str(lora.path),
+            "strength": lightning.strength,
+            "out": str(merged),
+        }
+        argv = (self.places.wanwrap_python, "-m", "wanwrap", "merge", *spell(options))
+        step = Step(name=f"merge Lightning, {expert.noise_level}", argv=argv, makes=merged)
+        return Located(path=merged, dtype=dit.dtype, exists=False, identity=mark), [step]
+
+    def _caching(self) -> tuple[Step, Step]:
+        latents: Options = {
+            "dataset_config": str(self.config),
+            "vae": self._path("vae"),
+            "i2v": self.preset.image_to_video,
+            "clip": self._path("clip") if self.preset.needs_clip else None,
+            **self.preset.cache_latents,
+        }
+        text: Options = {"dataset_config": str(self.config), "t5": self._path("t5"), **self.preset.cache_text}
+        return self._script("cache latents", CACHE_LATENTS, latents), self._script("cache text", CACHE_TEXT, text)
+
+    def _script(self, name: str, script: str, options: Options) -> Step:
+        return Step(name=name, argv=(self.places.python, *self.places.module(script), *spell(options)))
+
+    def _training(self, expert: Expert, dit: Located, found: Recipe) -> Step:
+        """Through accelerate, with all that a user's accelerate config or several GPUs could change."""
+        launch: Options = {
+            "config_file": str(self.run / "accelerate.yaml"),
+            "num_processes": 1,
+            "num_machines": 1,
+            "gpu_ids": "all",
+            "num_cpu_threads_per_process": 1,
+            "mixed_precision": found.options["mixed_precision"],
+            "dynamo_backend": "no",
+        }
+        label = f"{self.name}-{expert.noise_level}" if expert.noise_level else self.name
+        paths: Options = {"dit": str(dit.path), "dataset_config": str(self.config)}
+        output: Options = {
+            "output_dir": str(self.run),
+            "output_name": label,
+            "logging_dir": str(self.run / "logs"),
+        }
+        options = {"task": self.preset.task, **paths, **found.options, **self._sampling(), **output}
+        argv = (self.places.python, "-m", "accelerate.commands.launch", *spell(launch))
+        return Step(
+            name=f"train {expert.noise_level}" if expert.noise_level else "train",
+            argv=(*argv, *self.places.module(TRAIN), *spell(options)),
+            makes=self.run / f"{label}.safetensors",
+            recipe=found,
+        )
+
+    def _sampling(self) -> Options:
+        """What upstream needs for samples while training; the trainer reads VAE and T5 for nothing else."""
+        if not self.preset.sample_prompts:
+            return {}
+        return {
+            "sample_prompts": str(self.run / "sample_prompts.txt"),
+            "vae": self._path("vae"),
+            "t5": self._path("t5"),
+        }

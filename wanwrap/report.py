@@ -1,0 +1,90 @@
+"""What a plan is and what it has made, in words and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from wanwrap import __version__
+from wanwrap.plan import Plan, Step
+
+
+def heading(plan: Plan) -> Iterator[str]:
+    """What will be trained, in a few lines."""
+    data = plan.dataset
+    yield f"wanwrap {__version__}: {plan.preset.name} on {data.name}: {data.train_items} items, {data.batches} batches an epoch"
+    for step in plan.trainings:
+        yield (f"{step.name}: {_length(step)}, rank {step.recipe.options.get('network_dim')}" if step.recipe else "")
+    yield f"folder: {plan.folder}"
+
+
+def _length(step: Step) -> str:
+    assert step.recipe
+    epochs = step.recipe.options.get("max_train_epochs")
+    return f"{step.recipe.steps} steps" + (f" in {epochs} epochs" if epochs else "")
+
+
+def finished(plan: Plan) -> Iterator[str]:
+    """Where the LoRAs are and how to use them."""
+    yield "done:"
+    for step in plan.trainings:
+        assert step.makes
+        yield f"  {step.makes} ({step.makes.stat().st_size / 1e6:.1f} MB)"
+    yield "Copy them to ComfyUI's models/loras."
+    if len(plan.trainings) > 1:
+        yield "Load each on its own model: -high on the high-noise model, -low on the low-noise model."
+    yield f"At inference: {plan.preset.inference}"
+
+
+def rehearsed(plan: Plan, missing: Iterable[str]) -> Iterator[str]:
+    """That all steps work, and what is still to be had before the real run."""
+    yield f"rehearsed: upstream carried out all {len(plan.steps)} steps and made"
+    for step in plan.trainings:
+        yield f"  {step.makes}"
+    yield "These are toys and train nothing; the folder can be deleted."
+    still = list(missing)
+    yield "For the real run is still missing:" if still else "The real run: the same command with `run`."
+    yield from (f"  {thing}" for thing in still)
+
+
+def described(plan: Plan) -> Iterator[str]:
+    """A preset in full, per expert."""
+    preset = plan.preset
+    yield f"{preset.name}: {preset.summary}"
+    yield ""
+    yield preset.doc
+    yield ""
+    yield f"Weights: {', '.join(weight.path.name for weight in plan.weights)}"
+    for step in plan.trainings:
+        assert step.recipe
+        yield f"\n{step.name}:"
+        for name, value in step.recipe.options.items():
+            if value is not None and value is not False:
+                yield f"  {name:<32} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+    yield "\nCommands, here for the sample data set; `wanwrap run NAME --dry_run` prints yours:"
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan for other programs."""
+    return {
+        "preset": plan.preset.name,
+        "name": plan.name,
+        "folder": str(plan.folder),
+        "items": plan.dataset.train_items,
+        "batches_per_epoch": plan.dataset.batches,
+        "files": {str(path): text for path, text in plan.files.items()},
+        "env": dict(plan.env),
+        "steps": [_step(step) for step in plan.steps],
+        "weights": [{"path": str(weight.path), "exists": weight.exists} for weight in plan.weights],
+        "notes": list(plan.notes),
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    extra = {"optimizer_steps": step.recipe.steps} if step.recipe else {}
+    return {
+        "name": step.name,
+        "argv": list(step.argv),
+        "makes": str(step.makes) if step.makes else None,
+        **extra,
+    }
