@@ -1,0 +1,271 @@
+"""The command line: the only module that prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wanwrap import __version__
+from wanwrap.errors import WanwrapError
+
+if TYPE_CHECKING:
+    from wanwrap.ledger import Ledger
+    from wanwrap.order import Order
+    from wanwrap.plan import Plan
+    from wanwrap.script import Shell
+    from wanwrap.upstream import Upstream
+
+EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 not yet possible, 130 interrupted."
+
+
+class Group(click.Group):
+    """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except WanwrapError as error:
+            say(f"Error: {error}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("interrupted")
+            ctx.exit(130)
+
+
+def say(text: str) -> None:
+    """Everything that is not the result goes to stderr."""
+    click.echo(text, err=True)
+
+
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("-", "_"),
+    "max_content_width": 110,
+}
+
+
+@click.group(cls=Group, context_settings=SETTINGS, epilog=EPILOG)
+@click.version_option(__version__, prog_name="wanwrap")
+def main() -> None:
+    """Train Wan 2.1 / 2.2 video LoRAs with musubi-tuner.
+
+    \b
+    wanwrap presets                              what can be trained
+    wanwrap run t2v-vanilla --dataset cats --dry_run   the whole run as a script
+    wanwrap rehearse t2v-vanilla --dataset cats  a minute with toy weights: does everything work?
+    wanwrap run t2v-vanilla --dataset cats       the real thing
+    """
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `run` and `rehearse` share, in the order of their help."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+_PATH = click.Path(path_type=Path)
+RUN_OPTIONS = [
+    click.argument("preset"),
+    click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
+    click.option("--dataset", help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."),
+    click.option("--dataset_config", type=_PATH, help="Your own data set TOML, checked and used as it is."),
+    click.option(
+        "--noise_level",
+        type=click.Choice(["high", "low", "both"]),
+        help="Which expert of Wan 2.2 (default: both).",
+    ),
+    click.option("--base_dir", type=_PATH, default=Path("local_training"), show_default=True, help="The workspace."),
+    click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
+    click.option("--lr", type=float, help="Learning rate."),
+    click.option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ..."),
+    click.option("--power", type=float, help="Power of the polynomial scheduler."),
+    click.option("--min_lr", type=float, help="Lowest rate, as a part of --lr (0.01 is 1 %)."),
+    click.option("--optimizer", help="adamw8bit, adamw, adafactor, or the whole path of a class."),
+    click.option("--dim", type=int, help="Rank of the LoRA; --alpha follows it."),
+    click.option("--alpha", type=float, help="Alpha of the LoRA."),
+    click.option("--epochs", type=int, help="How often the data set is seen."),
+    click.option("--save_every", type=int, help="Epochs between two saved LoRAs."),
+    click.option("--seed", type=int, help="Seed."),
+    click.option("--flow_shift", type=float, help="Shift of the timestep sampling."),
+    click.option("--blocks_to_swap", type=int, help="Blocks kept in RAM: 39 at most for 14B, 29 for 1.3B."),
+    click.option("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
+    click.option("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
+    click.option("--resume_from", type=_PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
+    click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
+    click.option("--dit", type=_PATH, help="DiT of a one-expert run."),
+    click.option("--dit_high", type=_PATH, help="DiT of the high-noise expert."),
+    click.option("--dit_low", type=_PATH, help="DiT of the low-noise expert."),
+    click.option("--vae", type=_PATH, help="VAE (Wan 2.1's, for both versions)."),
+    click.option("--t5", type=_PATH, help="UMT5-XXL text encoder, in Wan's key names."),
+    click.option("--clip", type=_PATH, help="CLIP, for Wan 2.1 I2V."),
+    click.option("--python", help="The Python that trains (default: the one that runs wanwrap)."),
+    click.option(
+        "--musubi_dir",
+        type=_PATH,
+        envvar="WANWRAP_MUSUBI_DIR",
+        help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
+    ),
+    click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner."),
+]
+
+
+@main.command(epilog="Example: wanwrap presets")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def presets(as_json: bool) -> None:
+    """List the presets."""
+    from wanwrap.preset import load, shipped
+
+    found = [load(name) for name in shipped()]
+    if as_json:
+        click.echo(json.dumps([{"name": p.name, "task": p.task, "summary": p.summary} for p in found], indent=1))
+        return
+    width = max(len(preset.name) for preset in found)
+    for preset in found:
+        click.echo(f"{preset.name:<{width}}  {preset.summary}")
+
+
+@main.command(epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
+@click.argument("preset")
+@click.option("--source", is_flag=True, help="The preset's Python module, as a start for your own.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show(preset: str, source: bool, as_json: bool) -> None:
+    """Print a preset in full, with the commands that it runs (here on wanwrap's sample data set)."""
+    from wanwrap.order import sample_plan
+    from wanwrap.preset import path_of
+    from wanwrap.report import described, plan_json
+    from wanwrap.script import script
+
+    if source:
+        click.echo(path_of(preset).read_text(encoding="utf-8"), nl=False)
+        return
+    plan = sample_plan(preset)
+    if as_json:
+        click.echo(json.dumps(plan_json(plan), indent=1, ensure_ascii=False))
+        return
+    click.echo("\n".join(described(plan)))
+    click.echo("\n" + script(plan, "bash"), nl=False)
+
+
+@main.command(
+    epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0"
+)
+@_run_options
+@click.option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
+@click.option(
+    "--shell",
+    type=click.Choice(["bash", "powershell"]),
+    help="The script's language (default: this system's).",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's record, as JSON.")
+def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> None:
+    """Train a PRESET (a name, or your own ./file.py) on a data set: cache it, then train each expert.
+
+    What stands after `--` goes to upstream's training command, checked against its options.
+    """
+    from wanwrap.order import order
+
+    asked = order(**arguments)
+    if dry_run:
+        _print(asked, shell, as_json)
+        return
+    from wanwrap.preflight import check_plan
+    from wanwrap.report import finished
+
+    with _counted("checking file") as done:
+        plan = asked.plan(whole=True, done=done)
+    check_plan(plan, has_merge=_has_merge())
+    _result(_carry_out(plan, *asked.ask(plan, gpu=True)), finished(plan), as_json)
+
+
+def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
+    """The plan on stdout; what is missing for it on stderr."""
+    from wanwrap.report import heading, plan_json
+    from wanwrap.script import native, script
+
+    plan = asked.plan()
+    if as_json:
+        click.echo(json.dumps(plan_json(plan), indent=1, ensure_ascii=False))
+    else:
+        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
+    for note in (*plan.notes, *asked.missing(plan, has_merge=_has_merge())):
+        say(f"note: {note}")
+
+
+def _has_merge() -> bool:
+    return "merge" in main.commands
+
+
+def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
+    """Write the plan's files and run it."""
+    from wanwrap import ledger
+    from wanwrap.report import heading
+    from wanwrap.run import run as run_plan
+    from wanwrap.run import write_files
+
+    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes)):
+        say(line)
+    if complaint := upstream.complaint():
+        say(f"warning: {complaint}")
+    write_files(plan)
+    record = ledger.opened(plan, upstream, answer)
+    try:
+        run_plan(plan, record, _screen, say)
+    finally:
+        say("")  # upstream's progress bar ends without a new line
+    return record
+
+
+def _result(record: Ledger, text: Iterable[str], as_json: bool) -> None:
+    click.echo(json.dumps(record.record, indent=1, ensure_ascii=False) if as_json else "\n".join(text))
+
+
+def _screen(chunk: bytes) -> None:
+    """Upstream's output as it comes, its progress bar too."""
+    sys.stderr.buffer.write(chunk)
+    sys.stderr.buffer.flush()
+
+
+@contextmanager
+def _counted(what: str) -> Iterator[Callable[[], None]]:
+    """A counter on a terminal; the number of files is known only when all folders have been read."""
+    count = 0
+
+    def done() -> None:
+        nonlocal count
+        count += 1
+        if sys.stderr.isatty():
+            click.echo(f"\r{what} {count}", err=True, nl=False)
+
+    yield done
+    if count and sys.stderr.isatty():
+        say("")
+
+
+@main.command(epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats")
+@_run_options
+@click.option("--json", "as_json", is_flag=True, help="The rehearsal's record as JSON.")
+def rehearse(as_json: bool, **arguments: Any) -> None:
+    """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.
+
+    Takes the options of `run` and about a minute, on a GPU or a CPU, and needs no weights. It shows that
+    the installation, the data set, the options and the attention and optimizer packages work together.
+    """
+    from wanwrap.order import order
+    from wanwrap.rehearsal.stage import rehearsal, verify
+    from wanwrap.report import rehearsed
+
+    asked = order(**arguments)
+    plan, upstream, answer, notes = rehearsal(asked)
+    for note in notes:
+        say(f"rehearsal: {note}.")
+    record = _carry_out(plan, upstream, answer)
+    verify(plan, record.record)
+    _result(record, rehearsed(plan, asked.missing(asked.plan(), has_merge=_has_merge())), as_json)

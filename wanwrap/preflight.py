@@ -1,0 +1,170 @@
+"""Everything that can be known to be wrong before the first file is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wanwrap.data import PACKAGE
+from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError
+from wanwrap.options import Options
+from wanwrap.plan import Plan, Step
+from wanwrap.process import capture
+from wanwrap.upstream import Upstream, how_to_get
+from wanwrap.weights.header import lora_dim_alpha
+
+# module -> how to get it
+PIP = {
+    "torch": "torch torchvision",
+    "accelerate": "accelerate==1.6.0",
+    "tensorboard": "tensorboard",
+    "xformers.ops": "xformers",
+    "flash_attn": "flash-attn --no-build-isolation",
+}
+ATTENTION = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
+
+
+def modules(options: Options) -> list[str]:
+    """What one training imports late, as `module` or `module:attribute`."""
+    wanted = [module for name, module in ATTENTION.items() if options.get(name)]
+    if options.get("log_with") in ("tensorboard", "all"):
+        wanted.append("tensorboard")
+    wanted.append(_optimizer(str(options["optimizer_type"])))
+    if options.get("lr_scheduler_type"):
+        wanted.append(_dotted(str(options["lr_scheduler_type"]), "torch.optim.lr_scheduler"))
+    network = str(options["network_module"])
+    return [*wanted, *([] if network.startswith(("musubi_tuner.", "networks.")) else [network])]
+
+
+def _optimizer(name: str) -> str:
+    """Where upstream looks for an optimizer: three names in any case, else torch.optim or the whole path."""
+    known = {
+        "adamw": "torch.optim:AdamW",
+        "adamw8bit": "bitsandbytes.optim:AdamW8bit",
+        "adafactor": "transformers.optimization:Adafactor",
+    }
+    return known.get(name.lower()) or _dotted(name, "torch.optim")
+
+
+def _dotted(name: str, default: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    return f"{module or default}:{attribute}"
+
+
+def ask(python: str, upstream: Upstream, wanted: Iterable[str]) -> dict[str, Any]:
+    """What the training Python answers to `probe.py`.
+
+    Raises:
+        PackageError: it can't be started.
+    """
+    argv = [python, str(PACKAGE / "probe.py"), json.dumps(sorted(set(wanted)))]
+    try:
+        answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
+    except (OSError, ValueError, IndexError) as error:
+        raise PackageError(
+            f"{python} can't be used to train: {error}; give the Python that has musubi-tuner with --python."
+        ) from error
+    return answer
+
+
+def question(plan: Plan) -> set[str]:
+    """All modules that a plan needs of the training Python."""
+    chosen = {module for step in plan.trainings if step.recipe for module in modules(step.recipe.options)}
+    return {"musubi_tuner", "torch", "accelerate", *chosen}
+
+
+def check_answer(answer: dict[str, Any], python: str, upstream: Upstream, *, any_upstream: bool, gpu: bool) -> Upstream:
+    """The upstream that will run, once the training Python has said what it has.
+
+    Raises:
+        UpstreamError, PackageError, GpuError: it can't carry out the plan.
+    """
+    missing = answer["missing"]
+    if "musubi_tuner" in missing:
+        raise UpstreamError(
+            f"{python} has no musubi-tuner and no --musubi_dir was given. {how_to_get(Path('musubi-tuner').absolute())}"
+        )
+    if missing:
+        raise PackageError(_lacking(python, missing))
+    found = upstream if upstream.folder else replace(upstream, **answer["upstream"])
+    complaint = found.complaint()
+    if complaint and not any_upstream:
+        raise UpstreamError(complaint)
+    if gpu and not answer["gpus"]:
+        raise GpuError(
+            f"{python} sees no CUDA GPU, without which upstream can't train; `wanwrap rehearse` works without, or give another --python."
+        )
+    return found
+
+
+def no_merge(plan: Plan) -> str:
+    """Why a plan with a merge can't run yet."""
+    return (
+        f"{plan.preset.name} merges Lightning into the DiT, and this wanwrap has no `merge` verb yet; "
+        "--skip_lightning trains on the DiT as it is, under a name without lightning."
+    )
+
+
+def _lacking(python: str, missing: Mapping[str, str]) -> str:
+    """What can't be imported, and how to get it."""
+    module, why = min(missing.items())
+    name, _, attribute = module.partition(":")
+    if name.startswith("torch."):
+        kind = "scheduler" if "lr_scheduler" in name else "optimizer"
+        return (
+            f"the {kind} {attribute} is not in {name}; give the whole path of the class (bitsandbytes.optim.Lion8bit)."
+        )
+    package = PIP.get(name, name.partition(".")[0])
+    other = "choose another attention (--attention sdpa)" if name in ATTENTION.values() else "choose another one"
+    others = f" ({len(missing)} modules in all: {', '.join(sorted(missing))})" if len(missing) > 1 else ""
+    return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}, or {other}."
+
+
+def check_plan(plan: Plan, *, has_merge: bool) -> None:
+    """What the plan itself and the disk tell.
+
+    Raises:
+        NotYetError, WeightsError, OutputError: the plan can't be carried out.
+    """
+    if plan.merges and not has_merge:
+        raise NotYetError(no_merge(plan))
+    complaints = [why for weight in plan.weights if (why := weight.complaint())]
+    if complaints:
+        raise WeightsError("\n".join(complaints))
+    for step in plan.trainings:
+        check_resume(step)
+    check_output(plan)
+
+
+def check_resume(step: Step) -> None:
+    """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's."""
+    assert step.recipe
+    options = step.recipe.options
+    if not options.get("network_weights"):
+        return
+    path = Path(str(options["network_weights"]))
+    dim, alpha = lora_dim_alpha(path)
+    wanted = int(str(options["network_dim"])), float(str(options["network_alpha"]))
+    if (dim, alpha) != wanted:
+        raise WeightsError(
+            f"{path} has rank {dim} and alpha {alpha:g}; the run has {wanted[0]} and {wanted[1]:g}. "
+            f"Give --dim {dim} --alpha {alpha:g}, or the file of the expert that is trained."
+        )
+
+
+def check_output(plan: Plan) -> None:
+    """Raises OutputError: upstream would overwrite what an earlier run has made."""
+    for step in plan.trainings:
+        assert step.makes
+        there = sorted(path.name for path in plan.folder.glob("*.safetensors") if path.name.startswith(step.makes.stem))
+        if there:
+            raise OutputError(
+                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; give another --output_name, or move them."
+            )
+    nearest = next(path for path in (plan.folder, *plan.folder.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(f"{nearest} can't be written to; give another --base_dir.")

@@ -1,0 +1,54 @@
+"""Asked of the training Python, as a script: what can it train with? Prints one JSON object.
+
+Argument 1 is a JSON list of `module` or `module:attribute` to import. Standard library only: that Python need not have wanwrap.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import sys
+
+
+def ask(name: str) -> "str | None":
+    """None where the module imports, else why not (a wheel made for another torch fails here, not at night)."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+        if attribute:
+            getattr(found, attribute)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def upstream() -> "dict[str, object]":
+    """Version and commit of an installed musubi-tuner."""
+    try:
+        found = importlib.metadata.distribution("musubi-tuner")
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    return {"version": found.version, "commit": origin.get("vcs_info", {}).get("commit_id")}
+
+
+def gpus() -> "list[dict[str, object]]":
+    """Name and bytes of each CUDA GPU."""
+    try:
+        import torch
+
+        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        properties = [torch.cuda.get_device_properties(index) for index in range(number)]
+    except Exception:
+        return []
+    return [{"name": each.name, "memory": each.total_memory} for each in properties]
+
+
+if __name__ == "__main__":
+    modules = json.loads(sys.argv[1])
+    answer = {
+        "python": sys.version.split()[0],
+        "missing": {name: why for name in modules if (why := ask(name))},
+        "upstream": upstream(),
+        "gpus": gpus(),
+    }
+    print("\n" + json.dumps(answer))

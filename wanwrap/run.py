@@ -1,0 +1,132 @@
+"""Carry a plan out: write its files, run its steps, keep log and ledger."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from wanwrap.errors import StepError, WanwrapError
+from wanwrap.ledger import Ledger, now, write_whole
+from wanwrap.plan import Plan
+from wanwrap.process import Listener, stream
+from wanwrap.script import native, script
+from wanwrap.weights import header
+
+ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)")
+PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
+DIED = re.compile(r"died with <Signals\.(\w+)")
+
+Say = Callable[[str], object]
+
+
+@dataclass
+class Watch:
+    """What upstream says while it trains: the steps it announces, those done, the mean loss."""
+
+    planned: int | None
+    announced: int | None = None
+    done: int = 0
+    loss: str | None = None
+    rest: bytes = b""
+
+    def read(self, chunk: bytes) -> None:
+        """Look at what has come, with the end of what came before."""
+        text = self.rest + chunk
+        if found := ANNOUNCED.search(text):
+            self.announced = int(found[1])
+        for found in PROGRESS.finditer(text):
+            self.done, self.loss = int(found[1]), (found[2] or b"").decode() or self.loss
+        self.rest = text[-1000:]
+
+    def disagrees(self) -> bool:
+        """Whether upstream is about to train another number of steps than was planned."""
+        return None not in (self.planned, self.announced) and self.planned != self.announced
+
+
+def write_files(plan: Plan) -> None:
+    """The plan's folder and files, and the script that does by hand what `run` does."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    shell = native()
+    name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
+    (plan.folder / name).write_text(script(plan, shell), encoding=encoding)
+    for path, text in plan.files.items():
+        write_whole(path, text)
+
+
+def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
+    """All steps in order.
+
+    Raises:
+        StepError: one failed; the ledger says which.
+        KeyboardInterrupt: the user stopped it; nothing is left running.
+    """
+    try:
+        with (plan.folder / "run.log").open("ab") as log:
+            for index, step in enumerate(plan.steps):
+                say(f"{step.name} ({index + 1} of {len(plan.steps)})")
+                ledger.step(index, state="running", started=now())
+                _step(plan, index, ledger, log, screen, say)
+                ledger.step(index, state="done", ended=now())
+    except KeyboardInterrupt:
+        ledger.note(state="interrupted", ended=now())
+        raise
+    except WanwrapError as error:
+        ledger.note(state="failed", ended=now(), reason=str(error))
+        raise
+    ledger.note(state="done", ended=now())
+
+
+def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listener, say: Say) -> None:
+    """One step; what it prints goes to the screen and to the log."""
+    step = plan.steps[index]
+    watch = Watch(planned=step.recipe.steps if step.recipe else None)
+
+    def listen(chunk: bytes) -> None:
+        log.write(chunk)
+        log.flush()
+        watch.read(chunk)
+        screen(chunk)
+
+    log.write(f"\n+ {shlex.join(step.argv)}\n".encode())
+    begin = log.tell()
+    try:
+        status = stream(step.argv, plan.folder, plan.env, listen, watch.disagrees, say)
+    finally:
+        if step.recipe:
+            ledger.step(index, optimizer_steps_done=watch.done, loss=watch.loss)
+    ledger.step(index, exit=status)
+    if watch.disagrees():
+        raise StepError(
+            f"{step.name} was stopped before it began: upstream announced {watch.announced} steps and wanwrap planned "
+            f"{watch.planned}, so the learning rate would have been wrong. Please report this with {plan.folder}."
+        )
+    if status:
+        tail = last_lines(Path(log.name), begin)
+        raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
+    if step.makes:
+        header.read(step.makes)  # it is there, and as long as it says
+
+
+def ended(status: int, tail: str) -> str:
+    """How a child ended, in words. accelerate turns its child's signal into an exit status of 1."""
+    died = DIED.search(tail)
+    name = died[1] if died else signal.Signals(-status).name if status < 0 else None
+    if name is None:
+        return f"failed with exit status {status}."
+    hint = " (usually: the machine ran out of memory)" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}."
+
+
+def last_lines(log: Path, begin: int, most: int = 15) -> str:
+    """The end of a step's output, without the traceback that accelerate adds to its child's."""
+    text = log.read_bytes()[begin:].decode("utf-8", "replace")
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    launcher = next((i for i, line in enumerate(lines) if re.search(r"File .*accelerate.commands.launch", line)), 0)
+    traceback = max((i for i in range(launcher) if lines[i].startswith("Traceback")), default=len(lines))
+    died = [f"... {found[0]}>" for line in lines[traceback:] if (found := DIED.search(line))]
+    return "\n".join([*lines[:traceback], *died][-most:])
