@@ -1,0 +1,46 @@
+"""One step of a rehearsal: upstream's own script, on toy models.
+
+Started by path in the training Python, which may know nothing of wanwrap; so
+only the standard library, torch, safetensors and upstream are imported here.
+
+    python child.py make SPEC             write toy weights (SPEC is JSON)
+    python child.py wan_train_network …   upstream's script of that name
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+# Only the siblings are looked for in this folder. Spawned data loader workers
+# import this file anew with a sys.path that lacks it already.
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import bare_cpu  # noqa: E402
+
+bare_cpu.help_if_needed()  # before upstream is first imported, which toys does
+import toys  # noqa: E402
+
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]
+toys.shrink()
+
+SCRIPTS = ("wan_cache_latents", "wan_cache_text_encoder_outputs", "wan_train_network")
+
+
+def main(verb: str = "", *arguments: str) -> None:
+    if verb == "make":
+        toys.make(json.loads(arguments[0]))
+    elif verb in SCRIPTS:
+        run(verb, arguments)
+    else:
+        sys.exit(f"child.py: expected make or one of {', '.join(SCRIPTS)}, not {verb!r}")
+
+
+def run(script: str, arguments: tuple[str, ...]) -> None:
+    module = importlib.import_module(f"musubi_tuner.{script}")
+    sys.argv = [str(module.__file__), *arguments]
+    module.main()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,180 @@
+"""The small copy of a plan that is rehearsed: a handful of items, toy weights, two epochs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wanwrap import preflight
+from wanwrap.dataset import Dataset, Entry
+from wanwrap.errors import StepError
+from wanwrap.options import ATTENTION, Options, Value
+from wanwrap.order import Order
+from wanwrap.plan import Choices, Places, Plan, Step, make_plan, needed
+from wanwrap.preset import Preset
+from wanwrap.upstream import Upstream
+from wanwrap.weights import header
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.locate import Located
+
+CHILD = str(Path(__file__).with_name("child.py"))
+ITEMS = 3  # of each folder
+AREA = 128 * 64  # pixels a rehearsed item has about
+FRAMES = 5  # at most; 4N+1
+EPOCHS = 2
+SWAP = 2  # of the toy's 4 blocks
+PROMPT = "--w 64 --h 64 --f 1 --s 2"
+ON_ANY_CPU = {"adamw", "adafactor"}
+
+
+def rehearsal(asked: Order) -> tuple[Plan, Upstream, dict[str, Any], tuple[str, ...]]:
+    """The plan to rehearse, what will run it, and what in it differs from the real one.
+
+    Its folder is made anew, with the data in it.
+
+    Raises:
+        the errors of everything that is asked of the preset, the data set and the training Python.
+    """
+    places = asked.places
+    data = asked.data()
+    gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
+    base = places.base / "rehearsal" / asked.preset.name
+    shutil.rmtree(base, ignore_errors=True)
+    plan, notes = stage(asked.preset, data, replace(places, base=base), asked.choices, gpu=bool(gpus))
+    upstream, answer = asked.ask(plan, gpu=False)
+    return plan, upstream, answer, notes
+
+
+def verify(plan: Plan, record: Mapping[str, Any]) -> None:
+    """Raises StepError: all steps ended well, and yet nothing was learned."""
+    losses = {row["name"]: row["loss"] for row in record["steps"] if "loss" in row}
+    if broken := [name for name, loss in losses.items() if loss in (None, "nan", "inf")]:
+        raise StepError(
+            f"the rehearsal ended with a loss of {losses[broken[0]]} in {broken[0]}; see {plan.folder}/run.log."
+        )
+    for step in plan.trainings:
+        assert step.makes
+        if not _learned(step.makes):
+            raise StepError(f"{step.makes} is a LoRA of zeros: nothing was learned; see {plan.folder}/run.log.")
+
+
+def _learned(lora: Path) -> bool:
+    """Whether any up matrix, all zeros before the first step, has changed."""
+    rows, content = header.read(lora), lora.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    ups = [row["data_offsets"] for key, row in rows.items() if key.endswith("lora_up.weight")]
+    return any(any(content[start + begin : start + end]) for begin, end in ups)
+
+
+def stage(
+    preset: Preset, dataset: Dataset, places: Places, choices: Choices, *, gpu: bool
+) -> tuple[Plan, tuple[str, ...]]:
+    """The small plan and its differences. Copies the items it trains to `places.base`."""
+    notes: list[str] = []
+    small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
+    if any(expert.lightning for expert in preset.experts) and not choices.skip_lightning:
+        notes.append("the Lightning merge is skipped")
+    given = {name: value for name, value in given.items() if name not in ("max_train_steps", "network_weights")}
+    given |= {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
+    choices = replace(choices, given=given, skip_lightning=True)
+    data = _dataset(dataset, places.base)
+    (places.base / "models").mkdir()
+    places = replace(places, child=(CHILD,))
+    toys = {name: _toy(name, places.base) for name in needed(small, choices)}
+    if not gpu:
+        notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
+    plan = make_plan(small, data, toys, places, choices)
+    make = Step(name="make toy weights", argv=(places.python, CHILD, "make", _spec(small, toys)))
+    return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
+
+
+def _preset(preset: Preset, gpu: bool, notes: list[str]) -> Preset:
+    """The preset with all that this machine can do of it."""
+    experts = tuple(replace(expert, train=_soften(expert.train, gpu, notes)) for expert in preset.experts)
+    train = {**_soften(preset.train, gpu, notes)}
+    if preset.sample_prompts:
+        train |= {"sample_every_n_epochs": EPOCHS}
+    return replace(
+        preset,
+        experts=experts,
+        train=train,
+        cache_text=_soften(preset.cache_text, gpu, notes),
+        sample_prompts=tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1]),
+    )
+
+
+def _soften(options: Options, gpu: bool, notes: list[str]) -> dict[str, Value]:
+    """Options for the toy model; on a CPU without what a CPU cannot do, which is noted."""
+    soft = dict(options)
+    if soft.get("blocks_to_swap"):
+        soft["blocks_to_swap"] = SWAP
+    if gpu:
+        return soft
+    if soft.pop("block_swap_h2d_only", None):
+        notes.append("without a GPU block_swap_h2d_only is left out")
+    for name in ATTENTION - {"sdpa"}:
+        if soft.pop(name, None):
+            soft["sdpa"] = True
+            notes.append(f"without a GPU sdpa stands in for {name}")
+    optimizer = soft.get("optimizer_type")
+    if optimizer is not None and str(optimizer).lower() not in ON_ANY_CPU:
+        soft |= {"optimizer_type": "adamw"}
+        soft.pop("optimizer_args", None)
+        notes.append(f"without a GPU adamw stands in for {optimizer}")
+    return soft
+
+
+def _toy(name: str, base: Path) -> Located:
+    """Where the toy stands in for a published file, under its name and in its type."""
+    weight = CATALOGUE[name]
+    path = base / "models" / weight.name
+    return Located(path=path, dtype=weight.dtype, exists=True, identity=name)
+
+
+def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
+    files = {
+        str(toy.path): {"role": CATALOGUE[name].role, "dtype": toy.dtype, "prefix": CATALOGUE[name].prefix}
+        for name, toy in toys.items()
+    }
+    return json.dumps({"task": preset.task, "files": files})
+
+
+def _dataset(dataset: Dataset, base: Path) -> Dataset:
+    entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(dataset.entries))
+    return replace(dataset, entries=entries, config=None)
+
+
+def _entry(entry: Entry, folder: Path) -> Entry:
+    """The first items of a folder with their captions, copied, to be trained small."""
+    items = []
+    folder.mkdir(parents=True)
+    for item in entry.items[:ITEMS]:
+        caption = item.path.with_suffix(entry.options.get("caption_extension", ".txt"))
+        copy = Path(shutil.copy(item.path, folder))
+        (folder / f"{copy.stem}.txt").write_text(_caption(caption), encoding="utf-8")
+        items.append(replace(item, path=copy))
+    return replace(entry, directory=folder, items=tuple(items), options=_small(entry.options))
+
+
+def _caption(path: Path) -> str:
+    """A list of captions (jsonl) has no file beside the picture; any words do for a rehearsal."""
+    return path.read_text(encoding="utf-8") if path.is_file() else "a rehearsal"
+
+
+def _small(options: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's options at about the same aspect ratio and few frames."""
+    width, height = options["resolution"]
+    side = (AREA / (width * height)) ** 0.5
+    small: dict[str, Any] = {"resolution": tuple(max(32, round(length * side / 16) * 16) for length in (width, height))}
+    if "target_frames" in options or "frame_extraction" in options:
+        small["target_frames"] = tuple(sorted({min(int(n), FRAMES) for n in options.get("target_frames", (FRAMES,))}))
+    kept = {
+        name: value for name, value in options.items() if not re.search("_directory|jsonl|caption_ext|max_frames", name)
+    }
+    how = {"frame_extraction": "head"} if options.get("frame_extraction") in ("full", "slide", "chunk") else {}
+    return {**kept, **small, **how, "num_repeats": 1}
