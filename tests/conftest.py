@@ -1,0 +1,60 @@
+"""What the tests share: a workspace, real processes, media and weight files that are as small as can be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No accelerate config, cache or token of whoever runs the tests; the marked tests alone see upstream."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def wanwrap(tmp_path: Path) -> Wanwrap:
+    """Run `python -m wanwrap` in a process of its own, in an empty folder, with the stand-in for upstream."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def call(*arguments: object, standin: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        base = {name: value for name, value in os.environ.items() if not name.startswith("WANWRAP_")}
+        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": str(ROOT)}
+        if standin:
+            extra["WANWRAP_MUSUBI_DIR"] = str(STANDIN)
+        argv = [sys.executable, "-m", "wanwrap", *map(str, arguments)]
+        return subprocess.run(argv, capture_output=True, encoding="utf-8", cwd=home, env={**base, **extra, **env})
+
+    return call
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> list[str]:
+    """Options that give every file a Wan 2.2 run reads."""
+    folder = tmp_path / "weights"
+    high, low = dit(folder / "high.safetensors"), dit(folder / "low.safetensors")
+    vae, t5 = folder / "vae.safetensors", folder / "t5.pth"
+    vae.touch()
+    t5.touch()
+    return ["--dit_high", str(high), "--dit_low", str(low), "--vae", str(vae), "--t5", str(t5)]
+
+
+@pytest.fixture
+def cats(tmp_path: Path) -> Path:
+    """Two pictures and a clip."""
+    folder = tmp_path / "cats"
+    picture(folder / "images" / "one.png")
+    picture(folder / "images" / "two.jpg", (384, 576))
+    clip(folder / "videos" / "three.mp4", frames=73)
+    return folder

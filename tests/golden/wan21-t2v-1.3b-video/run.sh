@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# wanwrap 0.1.0: wan21-t2v-1.3b-video on cats: 3 items, 3 batches an epoch
+# train: 300 steps in 100 epochs, rank 16
+# folder: /training/outputs/cats-wan21-t2v-1.3b-video
+set -euo pipefail
+
+mkdir -p /training/outputs/cats-wan21-t2v-1.3b-video
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/accelerate.yaml <<'END'
+# Read instead of the accelerate config that this account may have, so that nothing set there
+# (several GPUs, DeepSpeed, CPU, another precision) changes this run.
+compute_environment: LOCAL_MACHINE
+distributed_type: 'NO'
+use_cpu: false
+debug: false
+END
+
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml <<'END'
+# The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
+# (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
+
+[general]
+caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
+enable_bucket = true        # each item keeps about its own aspect ratio
+bucket_no_upscale = false   # true: smaller pictures keep their size instead of being blown up
+
+[[datasets]]
+# Pictures.
+image_directory = "/datasets/cats/images"
+cache_directory = "/training/cache/cats/images-832x480-t2v-f87e4688"        # one for each entry: entries that share one would delete each other's files
+resolution = [832, 480]     # [width, height]; only the area counts, the buckets follow the items
+batch_size = 2
+num_repeats = 1             # how often each item is seen in an epoch
+
+
+[[datasets]]
+# Clips.
+video_directory = "/datasets/cats/videos"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-fbb0bd98"
+resolution = [832, 480]
+batch_size = 2
+num_repeats = 1
+source_fps = 24.0           # the clips' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [73]         # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "head"   # head: from the start; uniform: frame_sample windows spread over the clip
+END
+
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt <<'END'
+两只拟人化的猫咪身穿舒适的拳击装备，戴着鲜艳的手套，在聚光灯照射的舞台上激烈对战 --w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42
+a lifelike and intimate video portrait of a man, captured through nuanced movement and expression --w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42
+END
+
+cd /training/outputs/cats-wan21-t2v-1.3b-video
+export PYTHONPATH=/musubi-tuner/src
+export PYTHONUTF8=1
+export PYTHONUNBUFFERED=1
+
+# cache latents
+python -m musubi_tuner.wan_cache_latents \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors
+
+# cache text
+python -m musubi_tuner.wan_cache_text_encoder_outputs \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth
+
+# train
+python -m accelerate.commands.launch \
+  --config_file /training/outputs/cats-wan21-t2v-1.3b-video/accelerate.yaml \
+  --num_processes 1 \
+  --num_machines 1 \
+  --gpu_ids all \
+  --num_cpu_threads_per_process 1 \
+  --mixed_precision bf16 \
+  --dynamo_backend no \
+  -m musubi_tuner.wan_train_network \
+  --task t2v-1.3B \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --mixed_precision bf16 \
+  --save_precision bf16 \
+  --network_module musubi_tuner.networks.lora_wan \
+  --gradient_checkpointing \
+  --gradient_accumulation_steps 1 \
+  --max_grad_norm 1.0 \
+  --max_data_loader_n_workers 2 \
+  --persistent_data_loader_workers \
+  --log_with tensorboard \
+  --sdpa \
+  --optimizer_type bitsandbytes.optim.Lion \
+  --learning_rate 5e-05 \
+  --lr_scheduler cosine \
+  --network_dim 16 \
+  --network_alpha 16 \
+  --timestep_sampling shift \
+  --discrete_flow_shift 3.0 \
+  --max_train_epochs 100 \
+  --save_every_n_epochs 10 \
+  --seed 42 \
+  --sample_every_n_epochs 10 \
+  --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt \
+  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
+  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
+  --output_dir /training/outputs/cats-wan21-t2v-1.3b-video \
+  --output_name cats-wan21-t2v-1.3b-video \
+  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/logs

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# wanwrap 0.1.0: wan21-t2v-style on cats: 2 items, 2 batches an epoch
+# train: 200 steps in 100 epochs, rank 32
+# folder: /training/outputs/cats-wan21-t2v-style
+set -euo pipefail
+
+mkdir -p /training/outputs/cats-wan21-t2v-style
+cat > /training/outputs/cats-wan21-t2v-style/accelerate.yaml <<'END'
+# Read instead of the accelerate config that this account may have, so that nothing set there
+# (several GPUs, DeepSpeed, CPU, another precision) changes this run.
+compute_environment: LOCAL_MACHINE
+distributed_type: 'NO'
+use_cpu: false
+debug: false
+END
+
+cat > /training/outputs/cats-wan21-t2v-style/dataset.toml <<'END'
+# The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
+# (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
+
+[general]
+caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
+enable_bucket = true        # each item keeps about its own aspect ratio
+bucket_no_upscale = false   # true: smaller pictures keep their size instead of being blown up
+
+[[datasets]]
+# Pictures.
+image_directory = "/datasets/cats/images"
+cache_directory = "/training/cache/cats/images-960x960-t2v-832b0dc6"        # one for each entry: entries that share one would delete each other's files
+resolution = [960, 960]     # [width, height]; only the area counts, the buckets follow the items
+batch_size = 1
+num_repeats = 1             # how often each item is seen in an epoch
+END
+
+cd /training/outputs/cats-wan21-t2v-style
+export PYTHONPATH=/musubi-tuner/src
+export PYTHONUTF8=1
+export PYTHONUNBUFFERED=1
+
+# cache latents
+python -m musubi_tuner.wan_cache_latents \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors
+
+# cache text
+python -m musubi_tuner.wan_cache_text_encoder_outputs \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth
+
+# train
+python -m accelerate.commands.launch \
+  --config_file /training/outputs/cats-wan21-t2v-style/accelerate.yaml \
+  --num_processes 1 \
+  --num_machines 1 \
+  --gpu_ids all \
+  --num_cpu_threads_per_process 1 \
+  --mixed_precision bf16 \
+  --dynamo_backend no \
+  -m musubi_tuner.wan_train_network \
+  --task t2v-14B \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_fp8_e4m3fn.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --mixed_precision bf16 \
+  --save_precision bf16 \
+  --network_module musubi_tuner.networks.lora_wan \
+  --gradient_checkpointing \
+  --gradient_accumulation_steps 1 \
+  --max_grad_norm 0.0 \
+  --max_data_loader_n_workers 2 \
+  --persistent_data_loader_workers \
+  --log_with tensorboard \
+  --xformers \
+  --fp8_base \
+  --optimizer_type adamw \
+  --optimizer_args weight_decay=0.1 \
+  --learning_rate 0.0003 \
+  --network_dim 32 \
+  --network_alpha 32 \
+  --timestep_sampling shift \
+  --discrete_flow_shift 1.0 \
+  --max_train_epochs 100 \
+  --save_every_n_epochs 25 \
+  --seed 5 \
+  --lr_scheduler_type PolynomialLR \
+  --lr_scheduler_args total_iters=200 power=4.0 \
+  --output_dir /training/outputs/cats-wan21-t2v-style \
+  --output_name cats-wan21-t2v-style \
+  --logging_dir /training/outputs/cats-wan21-t2v-style/logs

@@ -1,0 +1,98 @@
+"""What the tests share: media and weight files that are as small as can be, and the plans of the golden files."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+from PIL import Image
+
+from wanwrap.dataset import arrange
+from wanwrap.media import Item
+from wanwrap.plan import Choices, Places, Plan, make_plan, needed
+from wanwrap.preset import load
+from wanwrap.upstream import Upstream
+from wanwrap.weights.locate import locate
+
+ROOT = Path(__file__).resolve().parent.parent
+STANDIN = Path(__file__).resolve().parent / "standin"
+
+Wanwrap = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def record(tmp_path: Path) -> list[dict[str, Any]]:
+    """What reached the stand-in, call by call."""
+    return [json.loads(line) for line in (tmp_path / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def picture(path: Path, size: tuple[int, int] = (640, 384), caption: str | None = "a red balloon") -> Path:
+    """A picture with its caption."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "#8cc4ee").save(path)
+    return captioned(path, caption)
+
+
+def captioned(path: Path, caption: str | None) -> Path:
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def clip(
+    path: Path, frames: int = 40, fps: int = 16, size: tuple[int, int] = (64, 48), caption: str | None = "it flies"
+) -> Path:
+    """A clip with its caption."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        scene = av.VideoFrame.from_image(Image.new("RGB", size, "#8cc4ee"))  # type: ignore[no-untyped-call]
+        for _ in range(frames):
+            scene.pts = None
+            container.mux(stream.encode(scene))
+        container.mux(stream.encode())
+    return captioned(path, caption)
+
+
+def safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str] | None = None) -> Path:
+    """A whole safetensors file of zeros: `{name: (dtype, shape)}`."""
+    widths, end, rows = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1}, 0, dict[str, Any]()
+    if metadata:
+        rows["__metadata__"] = metadata
+    for name, (dtype, shape) in tensors.items():
+        size = widths[dtype]
+        for side in shape:
+            size *= side
+        rows[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+    return path
+
+
+def dit(path: Path, dtype: str = "F16", prefix: str = "") -> Path:
+    """A DiT by the one tensor that upstream looks at."""
+    return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])})
+
+
+def golden_plan(name: str, choices: Choices | None = None) -> Plan:
+    """The plan on a machine where every path is short."""
+    preset, choices = load(name), choices or Choices()
+    cats = Path("/datasets/cats")
+    pictures = tuple(
+        Item(path=cats / "images" / f"{i}.png", size=size) for i, size in enumerate([(1024, 768), (1920, 1080)])
+    )
+    clips = (Item(path=cats / "videos" / "run.mp4", size=(1280, 720), frames=150, fps=24.0),)
+    data = arrange(cats, {(cats / "images", "image"): pictures, (cats / "videos", "video"): clips}, preset)
+    base = Path("/training")
+    places = Places(
+        base=base, upstream=Upstream(folder=Path("/musubi-tuner")), python="python", wanwrap_python="python"
+    )
+    found = {key: locate(key, base / "models", None) for key in needed(preset, choices)}
+    return make_plan(preset, data, found, places, choices)

@@ -1,0 +1,4 @@
+from torch.optim import lr_scheduler  # noqa: F401
+
+
+class AdamW: ...

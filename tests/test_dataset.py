@@ -1,0 +1,209 @@
+"""Data sets that would not train, or not as they say: refused with a sentence, a way out, and nothing written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Wanwrap, captioned, clip, picture
+
+from wanwrap import dataset_config
+from wanwrap.dataset import Dataset, find, scan
+from wanwrap.errors import DatasetError
+from wanwrap.preset import load
+
+VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
+
+
+def test_pictures_and_clips_anywhere(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "images" / "b.WEBP")
+    clip(tmp_path / "videos" / "c.mp4", frames=73)
+    data = scan(tmp_path, VANILLA)
+    assert [(entry.kind, entry.directory.name) for entry in data.entries] == [
+        ("image", tmp_path.name),
+        ("image", "images"),
+        ("video", "videos"),
+        ("video", "videos"),
+    ]
+    assert (data.train_items, data.batches, data.steps(50, 1)) == (2 + 2 + 2, 6, 300)
+
+
+def too_short(folder: Path) -> None:
+    clip(folder / "ok.mp4", frames=40)
+    clip(folder / "brief.mp4", frames=20)
+
+
+def two_rates(folder: Path) -> None:
+    clip(folder / "a.mp4", fps=24)
+    clip(folder / "b.mp4", fps=30)
+
+
+def latin1(folder: Path) -> None:
+    picture(folder / "a.png", caption=None)
+    (folder / "a.txt").write_bytes("Müller".encode("latin-1"))
+
+
+def damaged_clip(folder: Path) -> None:
+    path = clip(folder / "a.mp4")
+    path.write_bytes(path.read_bytes()[:300])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty folder": (bool, "holds no pictures or clips"),
+    "no caption": (lambda folder: picture(folder / "a.png", caption=None), "have no caption: a.png; write"),
+    "empty caption": (lambda folder: picture(folder / "a.png", caption=" \n"), "a.txt is empty; describe"),
+    "another encoding": (latin1, "a.txt is not UTF-8; save it"),
+    "zero bytes": (lambda folder: captioned(folder / "a.jpg", "x").touch(), "1 file(s) can't be read"),
+    "no picture": (lambda folder: captioned(folder / "a.jpg", "x").write_text("<html>"), "can't be read"),
+    "no clip": (lambda folder: captioned(folder / "a.mp4", "x").write_text("<html>"), "can't be read"),
+    "damaged clip": (damaged_clip, "can't be read"),
+    "same name twice": (lambda folder: [picture(folder / "a.png"), picture(folder / "a.jpg")], "a.jpg, a.png"),
+    "mixed case": (lambda folder: [picture(folder / "b.png"), picture(folder / "a.Jpg")], "passes over a.Jpg"),
+    "short clips": (too_short, "brief.mp4 (20 frames at 16 fps)"),
+    "two frame rates": (two_rates, "run at 24, 30 fps"),
+    "slow clips": (lambda folder: clip(folder / "a.mp4", fps=8), "run at 8 fps; below 16"),
+    "tiny picture": (lambda folder: picture(folder / "a.png", (12, 400)), "smaller than 16 pixels: a.png"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused(name: str, tmp_path: Path) -> None:
+    make, message = BAD[name]
+    make(tmp_path)
+    with pytest.raises(DatasetError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        scan(tmp_path, VANILLA)
+
+
+def test_a_truncated_picture_is_found_when_all_is_decoded(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.jpg", (640, 640))
+    path.write_bytes(path.read_bytes()[:-400])
+    scan(tmp_path, VANILLA)
+    with pytest.raises(DatasetError, match="1 file"):
+        scan(tmp_path, VANILLA, whole=True)
+
+
+def test_clips_for_one_length_only_leave_the_other_entry_out(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", frames=30)
+    data = scan(tmp_path, VANILLA)
+    assert [entry.options["target_frames"] for entry in data.entries] == [(1, 21)]
+    assert data.notes == ("too short for 45 frames, not trained at that length: a.mp4.",)
+
+
+def test_what_is_not_used_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    clip(tmp_path / "b.mp4")
+    picture(tmp_path / "more" / "c.png")
+    for name in ("d.gif", "notes.md", "lonely.txt", ".DS_Store", "._a.png"):
+        (tmp_path / name).touch()
+    data = scan(tmp_path, STYLE)
+    assert data.notes == (
+        f"not used in {tmp_path}: d.gif, lonely.txt, notes.md.",
+        f"folders in {tmp_path} are not searched: more.",
+        f"t2v-style trains no clips: 1 in {tmp_path} are not used.",
+    )
+    assert data.train_items == 1
+
+
+def test_only_clips_for_a_preset_of_pictures(tmp_path: Path) -> None:
+    clip(tmp_path / "b.mp4")
+    with pytest.raises(DatasetError, match="holds nothing that t2v-style trains"):
+        scan(tmp_path, STYLE)
+
+
+def test_source_fps_is_what_the_clips_run_at(tmp_path: Path) -> None:
+    clip(tmp_path / "a.mp4", frames=130, fps=24)
+    (entry,) = scan(tmp_path, VIDEO).entries
+    assert entry.options["source_fps"] == 24.0
+    assert next(iter(entry.keys()))[2] == 73
+
+
+def test_which_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="there is no data set in"):
+        find(None, tmp_path / "datasets")
+    (tmp_path / "datasets" / "cats").mkdir(parents=True)
+    assert find(None, tmp_path / "datasets").name == "cats"
+    (tmp_path / "datasets" / "dogs").mkdir()
+    with pytest.raises(DatasetError, match=r"\(cats, dogs\); say which one"):
+        find(None, tmp_path / "datasets")
+    assert find("dogs", tmp_path / "datasets") == tmp_path / "datasets" / "dogs"
+    assert find(str(tmp_path), tmp_path / "datasets") == tmp_path
+    with pytest.raises(DatasetError, match="Did you mean dogs"):
+        find("dog", tmp_path / "datasets")
+
+
+def own(tmp_path: Path, general: str = 'caption_extension = ".txt"', **entry: Any) -> Dataset:
+    """A data set TOML with one entry."""
+    values = {"cache_directory": str(tmp_path / "cache"), "resolution": [64, 64], **entry}
+    rows = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None)
+    path = tmp_path / "own.toml"
+    path.write_text(f"[general]\n{general}\n[[datasets]]\n{rows}\n", encoding="utf-8")
+    return dataset_config.load(path)
+
+
+def test_own_toml_is_counted_and_kept(tmp_path: Path) -> None:
+    picture(tmp_path / "m" / "a.png")
+    data = own(tmp_path, image_directory=str(tmp_path / "m"), num_repeats=3, batch_size=2)
+    assert (data.config, data.train_items, data.batches) == (tmp_path / "own.toml", 3, 2)
+
+
+def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
+    path = clip(tmp_path / "m" / "a.mp4", caption=None)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"video_path": str(path), "caption": "x"}) + "\n")
+    data = own(tmp_path, video_jsonl_file=str(tmp_path / "list.jsonl"), target_frames=[5, 9])
+    assert data.train_items == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"image_directory": "media"}, "is relative to a folder"),
+        ({"video_directory": "{m}", "target_frames": [20]}, r"form 4N\+1.*nearest below 20 is 17"),
+        ({"video_directory": "{m}", "target_frames": [81]}, "clips shorter than the frames asked for: b.mp4"),
+        ({"video_directory": "{m}"}, "trains only the first frame of each clip"),
+        ({"video_directory": "{m}", "target_frames": [5], "source_fps": 24}, "must be float, not 24. Write 24.0"),
+        ({"video_directory": "{m}", "target_frames": [1], "source_fps": 8.0}, "source_fps below 16"),
+        ({"video_directory": "{m}", "target_frames": [5], "frame_extraction": "heads"}, "Did you mean head?"),
+        ({"image_directory": "{m}", "resolution": [960, 540]}, "960x540 can't be trained.*multiples of 16"),
+        ({"image_directory": "{m}", "num_repeat": 2}, "no key 'num_repeat' there. Did you mean num_repeats?"),
+        ({"image_directory": "{m}", "batch_size": 0}, "batch_size must be 1 at least"),
+        ({"image_directory": "{m}/none"}, "holds no images"),
+        ({}, "names neither"),
+    ],
+)
+def test_own_toml_refused(entry: dict[str, object], message: str, tmp_path: Path) -> None:
+    picture(tmp_path / "m" / "a.png")
+    clip(tmp_path / "m" / "b.mp4")
+    filled: dict[str, Any] = {
+        name: value.replace("{m}", str(tmp_path / "m")) if isinstance(value, str) else value
+        for name, value in entry.items()
+    }
+    with pytest.raises(DatasetError, match=message):
+        own(tmp_path, **filled)
+
+
+def test_own_toml_without_captions_extension_or_with_shared_caches(tmp_path: Path) -> None:
+    picture(tmp_path / "m" / "a.png")
+    with pytest.raises(DatasetError, match="caption_extension is missing"):
+        own(tmp_path, general="", image_directory=str(tmp_path / "m"))
+    entry = f'[[datasets]]\nimage_directory = "{tmp_path}/m"\nresolution = [64, 64]\n'
+    (tmp_path / "two.toml").write_text('[general]\ncaption_extension = ".txt"\n' + entry + entry)
+    with pytest.raises(DatasetError, match="share a cache_directory"):
+        dataset_config.load(tmp_path / "two.toml")
+    (tmp_path / "broken.toml").write_text("[general\n")
+    with pytest.raises(DatasetError, match="is not valid TOML"):
+        dataset_config.load(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_nothing_is_written(name: str, tmp_path: Path, wanwrap: Wanwrap) -> None:
+    (tmp_path / "data").mkdir()
+    BAD[name][0](tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    done = wanwrap("run", "t2v-vanilla", "--dataset", tmp_path / "data")
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,177 @@
+"""The whole script and TOML of every preset, as a reviewer can read them, and their contract with upstream."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import golden_plan
+
+from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
+from wanwrap.plan import Choices
+from wanwrap.preset import load, shipped
+from wanwrap.report import heading
+from wanwrap.script import script
+
+GOLDEN = Path(__file__).parent / "golden"
+TABLE = json.loads((Path(__file__).parent / "upstream_flags.json").read_text(encoding="utf-8"))["scripts"]
+
+
+def compare(path: Path, text: str, update: bool) -> None:
+    if update:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_script_and_toml(name: str, request: pytest.FixtureRequest) -> None:
+    plan, update = golden_plan(name), bool(request.config.getoption("--update-golden"))
+    compare(GOLDEN / name / "run.sh", script(plan, "bash", heading(plan)), update)
+    compare(GOLDEN / name / "dataset.toml", plan.files[plan.folder / "dataset.toml"], update)
+
+
+def test_powershell(request: pytest.FixtureRequest) -> None:
+    plan = golden_plan("wan21-t2v-1.3b-rtx3090")
+    update = bool(request.config.getoption("--update-golden"))
+    compare(GOLDEN / "run.ps1", script(plan, "powershell", heading(plan)), update)
+
+
+def test_every_preset_has_its_golden_folder() -> None:
+    assert {path.name for path in GOLDEN.iterdir() if path.is_dir()} == set(shipped())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_flag_and_choice_is_upstreams(name: str) -> None:
+    """Read back from the golden text, not from the plan: what is printed is what is checked."""
+    commands = (GOLDEN / name / "run.sh").read_text(encoding="utf-8").partition("\ncd ")[2].replace("\\\n", " ")
+    seen = []
+    for line in commands.splitlines():
+        words = shlex.split(line, comments=True)
+        script_name = next((word.rpartition(".")[2] for word in words if word.startswith("musubi_tuner.wan_")), None)
+        if script_name:
+            seen.append(script_name)
+            _check(words[words.index(f"musubi_tuner.{script_name}") + 1 :], TABLE[f"{script_name}.py"])
+    experts = len(load(name).experts)
+    assert seen == [CACHE_LATENTS, CACHE_TEXT, *[TRAIN] * experts]
+
+
+def _check(words: list[str], known: dict[str, dict[str, object]]) -> None:
+    for position, word in enumerate(words):
+        if word.startswith("--"):
+            row = known[word]
+            value = words[position + 1] if position + 1 < len(words) else "--"
+            assert (row["kind"] == "flag") == value.startswith("--"), (word, value)
+            assert value in row.get("choices", [value]), (word, value)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_upstream_gets_wrong_by_itself_is_written_out(name: str) -> None:
+    for step in golden_plan(name).trainings:
+        words = step.argv[step.argv.index("musubi_tuner.wan_train_network") :]
+        for flag in [
+            "task",
+            "mixed_precision",
+            "timestep_sampling",
+            "optimizer_type",
+            "network_module",
+            "network_dim",
+            "network_alpha",
+        ]:
+            assert f"--{flag}" in words, (step.name, flag)
+        for flag in [
+            "output_dir",
+            "output_name",
+            "seed",
+            "max_grad_norm",
+            "learning_rate",
+            "save_precision",
+            "logging_dir",
+        ]:
+            assert f"--{flag}" in words, (step.name, flag)
+        if "shift" in words:
+            assert "--discrete_flow_shift" in words
+        assert "--lr_scheduler_min_lr_ratio" not in words  # no preset's scheduler obeys it
+
+
+def test_numbers_of_the_recipes() -> None:
+    """The figures that make a recipe, from the published recipes and not from the presets."""
+
+    def options(name: str) -> list[dict[str, object]]:
+        return [dict(step.recipe.options) for step in golden_plan(name).trainings if step.recipe]
+
+    for name, boundary, shift in (("t2v-lightning", 875, 3.0), ("i2v-vanilla", 900, 5.0)):
+        high, low = options(name)
+        assert (high["learning_rate"], high["network_dim"], high["network_alpha"]) == (1e-4, 8, 8)
+        assert (low["learning_rate"], low["network_dim"], low["network_alpha"]) == (8e-5, 42, 42)
+        assert (high["min_timestep"], high["max_timestep"], low["min_timestep"], low["max_timestep"]) == (
+            boundary,
+            1000,
+            0,
+            boundary,
+        )
+        assert high["discrete_flow_shift"] == low["discrete_flow_shift"] == shift
+        assert high["mixed_precision"] == "fp16"
+    for name, rank, power in (("t2v-style", 16, 8.0), ("wan21-t2v-style", 32, 4.0)):
+        for style in options(name):
+            assert (style["network_dim"], style["network_alpha"], style["learning_rate"]) == (rank, rank, 3e-4)
+            assert (style["optimizer_type"], style["optimizer_args"]) == ("adamw", ("weight_decay=0.1",))
+            assert (style["max_grad_norm"], style["xformers"], style["seed"]) == (0.0, True, 5)
+            assert style["lr_scheduler_args"] == ("total_iters=200", f"power={power}")
+    (guide,) = options("wan21-t2v-1.3b-rtx3090")
+    assert (guide["network_dim"], guide["learning_rate"], guide["gradient_accumulation_steps"]) == (64, 5e-5, 4)
+    assert (guide["timestep_sampling"], guide["lr_scheduler"]) == ("sigmoid", "constant")
+
+
+def test_fp8_files_are_never_scaled_again() -> None:
+    (training,) = golden_plan("wan21-t2v-style").trainings
+    assert "--fp8_base" in training.argv
+    assert "--fp8_scaled" not in training.argv
+
+
+def test_image_to_video_is_cached_as_such() -> None:
+    def latents(name: str) -> tuple[str, ...]:
+        return next(step.argv for step in golden_plan(name).steps if step.name == "cache latents")
+
+    assert "--i2v" in latents("i2v-vanilla") and "--clip" not in latents("i2v-vanilla")
+    assert "--i2v" in latents("wan21-i2v-480p") and "--clip" in latents("wan21-i2v-480p")
+    assert "--i2v" not in latents("t2v-vanilla")
+
+
+def test_merge_comes_first_and_its_file_is_trained() -> None:
+    plan = golden_plan("t2v-lightning")
+    assert [step.name for step in plan.steps] == [
+        "merge Lightning, high",
+        "merge Lightning, low",
+        "cache latents",
+        "cache text",
+        "train high",
+        "train low",
+    ]
+    for merge, training in zip(plan.merges, plan.trainings, strict=True):
+        assert str(merge.makes) in training.argv
+    skipped = golden_plan("t2v-lightning", Choices(skip_lightning=True))
+    assert not skipped.merges
+    assert "lightning" not in script(skipped, "bash")
+
+
+def test_both_experts_share_the_caches_of_vanilla_and_lightning() -> None:
+    tomls = {name: golden_plan(name).files for name in ("t2v-vanilla", "t2v-lightning", "i2v-vanilla")}
+    caches = {
+        name: [line for text in files.values() for line in text.splitlines() if line.startswith("cache_directory")]
+        for name, files in tomls.items()
+    }
+    assert caches["t2v-vanilla"] == caches["t2v-lightning"]
+    assert not set(caches["t2v-vanilla"]) & set(caches["i2v-vanilla"])
+    assert len(set(caches["t2v-vanilla"])) == 3
+
+
+def test_refused_options_exist() -> None:
+    assert set(REFUSED) <= set(table(TRAIN)), "a refusal of an option that upstream does not have"
+    assert parse(["--seed", "7", "--optimizer_args", "a=1", "b=2", "--compile"]) == {
+        "seed": 7,
+        "optimizer_args": ("a=1", "b=2"),
+        "compile": True,
+    }

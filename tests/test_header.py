@@ -1,0 +1,77 @@
+"""What a safetensors header tells, and what is refused by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import dit, safetensors
+
+from wanwrap.errors import WeightsError
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.header import dit_dtype, lora_dim_alpha
+from wanwrap.weights.locate import download, locate
+
+
+@pytest.mark.parametrize(("stored", "name"), [("F16", "fp16"), ("BF16", "bf16"), ("F32", "fp32"), ("F8_E4M3", "fp8")])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_type_of_a_dit(stored: str, name: str, prefix: str, tmp_path: Path) -> None:
+    assert dit_dtype(dit(tmp_path / "a.safetensors", stored, prefix)) == name
+
+
+def test_files_that_upstream_cant_train_on(tmp_path: Path) -> None:
+    k = "blocks.0.cross_attn.k.weight"
+    cases = {
+        "already scaled or quantised": {k: ("F8_E4M3", [2, 2]), "blocks.0.cross_attn.k.scale_weight": ("F32", [1])},
+        "no Wan DiT": {"blocks.0.attn1.to_q.weight": ("F16", [2, 2])},
+        "stores its blocks as I8": {k: ("I8", [2, 2])},
+    }
+    for message, tensors in cases.items():
+        with pytest.raises(WeightsError, match=message):
+            dit_dtype(safetensors(tmp_path / "a.safetensors", tensors))
+    with pytest.raises(WeightsError, match=r"no .safetensors file"):
+        dit_dtype(tmp_path / "a.pth")
+
+
+def test_cut_off_and_lying_files(tmp_path: Path) -> None:
+    whole = dit(tmp_path / "a.safetensors").read_bytes()
+    for content, message in (
+        (whole[:-1], "is cut off"),
+        (whole[:20], "not a safetensors file"),
+        (b"", "not a safetensors file"),
+        (b"GGUF" + whole[4:], "not a safetensors file"),
+        (b"\xff" * 100, "not a safetensors file"),
+        (b"\x02\0\0\0\0\0\0\0[]", "not a safetensors file"),
+    ):
+        (tmp_path / "b.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match=message):
+            dit_dtype(tmp_path / "b.safetensors")
+
+
+def test_rank_and_alpha_of_a_lora(tmp_path: Path) -> None:
+    rows = {"lora_unet_blocks_0_self_attn_q.lora_down.weight": ("F16", [16, 4])}
+    assert lora_dim_alpha(safetensors(tmp_path / "a.safetensors", rows, {"ss_network_alpha": "8.0"})) == (16, 8.0)
+    with pytest.raises(WeightsError, match="no LoRA"):
+        lora_dim_alpha(dit(tmp_path / "b.safetensors"))
+
+
+def test_where_a_weight_is(tmp_path: Path) -> None:
+    missing = locate("vae", tmp_path, None)
+    assert not missing.exists
+    assert f"--local-dir {tmp_path}" in (missing.complaint() or "")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "wan_2.1_vae.safetensors").write_bytes(b"short")
+    found = locate("vae", tmp_path, None)
+    assert found.exists
+    assert "has 5 bytes instead of 253,815,318; get it again" in (found.complaint() or "")
+    with pytest.raises(WeightsError, match="there is no file"):
+        locate("vae", tmp_path, tmp_path / "other")
+
+
+def test_each_published_file_is_told_apart() -> None:
+    """By name, and by sha256 where it is known: nothing in the catalogue can be taken for another."""
+    assert len({weight.name for weight in CATALOGUE.values()}) == len(CATALOGUE)
+    known = [weight.sha256 for weight in CATALOGUE.values() if weight.sha256]
+    assert len(set(known)) == len(known)
+    assert all(len(mark) == 64 for mark in known)
+    assert download(CATALOGUE["t5"], Path("/m/models_t5_umt5-xxl-enc-bf16.pth")).endswith("--local-dir /m")

@@ -1,0 +1,162 @@
+"""What the user gives: taken as upstream would, or refused with a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import golden_plan
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wanwrap.errors import OptionError
+from wanwrap.options import TRAIN, Value, overlay, parse, spell, table
+from wanwrap.order import order
+from wanwrap.plan import Choices, check_name
+from wanwrap.schedule import rewrite
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max_grad_nrom", "0"], "no option --max_grad_nrom. Did you mean max_grad_norm?"),
+        (["--seed", "x"], "--seed takes a whole number; not 'x'"),
+        (["--learning_rate"], "--learning_rate needs a value"),
+        (["--timestep_boundary", "0.9"], "takes a whole number"),
+        (["--timestep_sampling", "sigmod"], "Did you mean sigmoid?"),
+        (["--compile=yes"], "--compile takes no value"),
+        (["stray"], "'stray' is none"),
+        (["--dit", "x"], "use wanwrap's own --dit"),
+        (["--resume", "x"], "counts from 0 again"),
+        (["--wandb_api_key", "x"], "WANDB_API_KEY"),
+        (["--sage_attn"], "--attention sdpa"),
+        (["--base_weights", "x"], "silently drops keys"),
+    ],
+)
+def test_refused(words: list[str], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse(words)
+
+
+def test_hyphens_and_equals_signs() -> None:
+    assert parse(["--max-grad-norm=0.5", "--network_args", "a=1"]) == {"max_grad_norm": 0.5, "network_args": ("a=1",)}
+
+
+VALUES = {"int": st.integers(0, 9999), "float": st.floats(0, 1e6), "str": st.text("abc=., ()", min_size=1)}
+
+
+@given(st.data())
+def test_what_is_spelled_is_read_back(data: st.DataObject) -> None:
+    """Any options that upstream has, in any number."""
+    plain = {
+        name: row for name, row in table(TRAIN).items() if "choices" not in row and row.get("type") in (None, *VALUES)
+    }
+    options: dict[str, object] = {}
+    for name in data.draw(st.sets(st.sampled_from(sorted(plain)))):
+        row = plain[name]
+        one = VALUES[row.get("type", "str")]
+        options[name] = (
+            True
+            if row["kind"] == "flag"
+            else tuple(data.draw(st.lists(one, min_size=1)))
+            if "nargs" in row
+            else data.draw(one)
+        )
+    from wanwrap import options as module
+
+    refused = module.REFUSED
+    module.REFUSED = {}
+    try:
+        read = parse(list(spell(options)))  # type: ignore[arg-type]
+    finally:
+        module.REFUSED = refused
+    assert {name: map_str(value) for name, value in read.items()} == {
+        name: map_str(value) for name, value in options.items()
+    }
+
+
+def map_str(value: object) -> object:
+    return [str(one) for one in value] if isinstance(value, tuple) else str(value)
+
+
+def test_an_attention_that_is_given_replaces_the_presets() -> None:
+    merged = overlay({"sdpa": True, "seed": 1}, {"xformers": True})
+    assert list(spell(merged)) == ["--seed", "1", "--xformers"]
+
+
+def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None:
+    (training,) = golden_plan("wan21-t2v-14b", Choices(given={"max_train_steps": 123})).trainings
+    assert "--max_train_epochs" not in training.argv
+    assert training.argv[training.argv.index("--max_train_steps") + 1] == "123"
+    assert "total_iters=123" in training.argv
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"blocks_to_swap": 40}, "40 blocks, of which 39 at most"),
+        ({"blocks_to_swap": -1}, "39 at most"),
+        ({"mixed_precision": "bf16"}, "must be fp16, the type of the DiT file"),
+        ({"max_train_epochs": 0}, "must be 1 at least"),
+        ({"min_timestep": 900, "max_timestep": 100}, "the smaller one first"),
+        ({"network_args": ("a=b=c",)}, "with a single ="),
+        (
+            {"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1},
+            "upstream ignores --min_lr with --scheduler cosine",
+        ),
+        ({"lr_scheduler": "polinomial"}, "Did you mean polynomial?"),
+    ],
+)
+def test_settings_that_fail_late_in_upstream(given: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        golden_plan("t2v-vanilla", Choices(given=given))  # type: ignore[arg-type]
+
+
+def test_1_3b_has_30_blocks() -> None:
+    with pytest.raises(OptionError, match="30 blocks, of which 29 at most"):
+        golden_plan("wan21-t2v-1.3b", Choices(given={"blocks_to_swap": 30}))
+
+
+def test_the_schedules() -> None:
+    base: dict[str, Value] = {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0, "learning_rate": 1e-4}
+    assert rewrite(base, 700) == {
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "PolynomialLR",
+        "lr_scheduler_args": ("total_iters=700", "power=2.0"),
+    }
+    floor = rewrite({**base, "lr_scheduler_min_lr_ratio": 0.01}, 700)
+    assert floor["lr_scheduler"] == "polynomial"
+    assert floor["lr_scheduler_args"] == ("lr_end=1e-06",)
+    assert rewrite({**base, "lr_scheduler": "cosine"}, 700)["lr_scheduler_power"] is None
+    ratio = rewrite({**base, "lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1}, 700)
+    assert ratio["lr_scheduler_min_lr_ratio"] == 0.1
+
+
+def test_alpha_follows_dim_and_both_are_said() -> None:
+    plan = golden_plan("t2v-vanilla", Choices(given={"network_dim": 32}))
+    for training in plan.trainings:
+        assert training.argv[training.argv.index("--network_alpha") + 1] == "32"
+    assert plan.notes[-1] == "--alpha follows --dim: 32."
+
+
+@pytest.mark.parametrize("name", ["-cats", "a/b", "", ".x", 'a"b', "a\nb"])
+def test_names_that_cant_be_files(name: str) -> None:
+    with pytest.raises(OptionError, match="can't name files"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"preset": "wan21-t2v-14b", "noise_level": "high"}, "without noise levels"),
+        ({"preset": "wan21-t2v-14b", "noise_level": "both"}, "without noise levels"),
+        ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "give its DiT with --dit"),
+        ({"preset": "t2v-vanilla", "dit": Path("x")}, "this one trains two: --dit_high and --dit_low"),
+        ({"preset": "t2v-vanilla", "clip": Path("x")}, "uses no CLIP"),
+        ({"preset": "t2v-vanilla", "resume_from": Path("x")}, "say which with --noise_level"),
+        ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),
+    ],
+)
+def test_orders_that_contradict_themselves(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        order(**arguments)  # type: ignore[arg-type]

@@ -1,0 +1,280 @@
+"""`wanwrap run` as a process, with a stand-in that refuses what upstream refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
+
+from wanwrap.run import Watch, ended, last_lines
+
+RUN = ("run", "t2v-vanilla")
+
+
+def folder(tmp_path: Path, name: str = "cats-t2v-vanilla") -> Path:
+    return tmp_path / "home" / "local_training" / "outputs" / name
+
+
+def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    done = wanwrap(*RUN, "--dataset", cats, *weights)
+    assert done.returncode == 0, done.stderr
+    out = folder(tmp_path)
+    for name in ("cats-t2v-vanilla-high.safetensors", "cats-t2v-vanilla-low.safetensors"):
+        assert str(out / name) in done.stdout
+    assert "-high on the high-noise model" in done.stdout
+    assert "avr_loss=0.05" in done.stderr
+    assert {path.name for path in out.iterdir()} >= {"run.sh", "run.log", "run.json", "dataset.toml", "accelerate.yaml"}
+    kept = json.loads((out / "run.json").read_text())
+    assert (kept["state"], kept["upstream"]["version"]) == ("done", "0.3.4")
+    assert [step["state"] for step in kept["steps"]] == ["done"] * 4
+    assert [step.get("optimizer_steps_done") for step in kept["steps"]] == [None, None, 300, 300]
+    assert kept["gpus"][0]["name"] == "Standin 0"
+    again = wanwrap(*RUN, "--dataset", cats, *weights)
+    assert again.returncode == 11
+    assert "would be overwritten; give another --output_name" in again.stderr
+
+
+def test_one_expert_as_json(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise-level", "low", "--json", "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert [step["name"] for step in json.loads(done.stdout)["steps"]] == ["cache latents", "cache text", "train low"]
+    assert len(record(tmp_path)) == 3
+
+
+def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    options = "--lr 5e-5 --scheduler cosine --optimizer adamw --dim 32 --alpha 16 --epochs 3 --save_every 1 --seed 9 "
+    options += "--flow_shift 7 --output_name mine --blocks_to_swap 20 --attention xformers --network_args a=1 b=2"
+    done = wanwrap(
+        *RUN, "--dataset", cats, *weights, "--noise_level", "low", *options.split(), "--", "--lr_warmup_steps", "10"
+    )
+    assert done.returncode == 0, done.stderr
+    argv = record(tmp_path)[-1]["argv"]
+    for words in (
+        "--learning_rate 5e-05",
+        "--lr_scheduler cosine",
+        "--optimizer_type adamw",
+        "--network_dim 32",
+        "--network_alpha 16",
+        "--max_train_epochs 3",
+        "--save_every_n_epochs 1",
+        "--seed 9",
+        "--discrete_flow_shift 7.0",
+        "--output_name mine-low",
+        "--blocks_to_swap 20",
+        "--xformers",
+        "--network_args a=1 b=2",
+        "--lr_warmup_steps 10",
+    ):
+        assert words in " ".join(argv), words
+    assert "--sdpa" not in argv
+
+
+def test_ones_own_toml_is_used_as_it_is(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'[general]\ncaption_extension = ".txt"\n[[datasets]]\nimage_directory = "{cats}/images"\nresolution = [64, 64]\ncache_directory = "{tmp_path}/c"\n'
+    )
+    done = wanwrap(*RUN, "--dataset_config", own, *weights, "--noise_level", "low")
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path)[0]["toml"] == own.read_text()
+    assert str(own) in record(tmp_path)[2]["argv"]
+
+
+def test_bf16_dit_trains_in_bf16(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    mine = dit(tmp_path / "mine.safetensors", "BF16")
+    done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--dit_low", mine)
+    assert done.returncode == 0, done.stderr
+    assert " ".join(record(tmp_path)[-1]["argv"]).count("_precision bf16") == 2
+
+
+def test_fp8_dit_is_not_scaled_again(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    mine = dit(tmp_path / "mine.safetensors", "F8_E4M3")
+    done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--dit_low", mine)
+    assert done.returncode == 0, done.stderr
+    assert "is fp8 already" in done.stderr
+    assert "--fp8_scaled" not in record(tmp_path)[-1]["argv"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "env", "extra", "code", "message"),
+    [
+        ("t2v-lightning", {}, [], 12, "no `merge` verb yet; --skip_lightning trains"),
+        ("t2v-vanilla", {"STANDIN_GPUS": "0"}, [], 9, "sees no CUDA GPU"),
+        (
+            "t2v-vanilla",
+            {"STANDIN_LACKS": "xformers"},
+            ["--attention", "xformers"],
+            8,
+            "(ImportError: built for another torch)",
+        ),
+        ("t2v-vanilla", {}, ["--attention", "flash_attn"], 8, "pip install flash-attn"),
+        ("t2v-vanilla", {}, ["--optimizer", "prodigyopt.Prodigy"], 8, "pip install prodigyopt"),
+        ("t2v-vanilla", {}, ["--optimizer", "lion8bit"], 8, "the optimizer lion8bit is not in torch.optim"),
+        ("t2v-vanilla", {}, ["--python", "/nowhere/python"], 8, "/nowhere/python can't be used to train"),
+        ("t2v-vanilla", {}, ["--blocks_to_swap", "40"], 7, "39 at most"),
+        ("t2v-vanilla", {}, ["--", "--max_grad_nrom", "0"], 7, "Did you mean max_grad_norm?"),
+        ("t2v-vanilla", {}, ["--", "--dry_run"], 7, "--dry_run is wanwrap's own: put it before the `--`"),
+        ("t2v-vanilla", {"WANWRAP_MUSUBI_DIR": "/"}, [], 6, "no checkout of musubi-tuner"),
+        ("t2v-vanila", {}, [], 3, "Did you mean t2v-vanilla?"),
+        ("wan21-t2v-14b", {}, ["--noise_level", "low"], 7, "without noise levels"),
+    ],
+)
+def test_refused_with_a_code_of_its_own(
+    preset: str,
+    env: dict[str, str],
+    extra: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    wanwrap: Wanwrap,
+    weights: list[str],
+    cats: Path,
+) -> None:
+    if preset == "t2v-lightning":
+        lora = tmp_path / "home" / "local_training" / "models"
+        lora.mkdir(parents=True)
+    done = wanwrap("run", preset, "--dataset", cats, *weights, *extra, **env)
+    assert (done.returncode, done.stderr.splitlines()[-1][:7]) == (code, "Error: "), done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "home" / "local_training" / "outputs").exists()
+    assert not (tmp_path / "record.jsonl").exists()
+
+
+def test_missing_weights_come_with_their_command(tmp_path: Path, wanwrap: Wanwrap, cats: Path) -> None:
+    done = wanwrap(*RUN, "--dataset", cats)
+    assert done.returncode == 5
+    assert (
+        "hf download Comfy-Org/Wan_2.2_ComfyUI_Repackaged split_files/diffusion_models/wan2.2_t2v_high" in done.stderr
+    )
+    assert done.stderr.count("hf download") == 4
+    assert not (tmp_path / "home" / "local_training").exists()
+
+
+def test_upstream_at_another_commit(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    other = tmp_path / "musubi"
+    (other / ".git" / "refs" / "heads").mkdir(parents=True)
+    (other / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (other / ".git" / "refs" / "heads" / "main").write_text("f" * 40 + "\n")
+    (other / "src").symlink_to(STANDIN / "src")
+    arguments = (*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--musubi_dir", other)
+    done = wanwrap(*arguments)
+    assert done.returncode == 6
+    assert "f" * 40 in done.stderr and "30c658c" in done.stderr and "--any_upstream" in done.stderr
+    accepted = wanwrap(*arguments, "--any_upstream")
+    assert accepted.returncode == 0
+    assert "warning: musubi-tuner" in accepted.stderr
+
+
+def test_no_upstream_at_all(wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    done = wanwrap(*RUN, "--dataset", cats, *weights, standin=False)
+    assert done.returncode == 6
+    assert "git clone https://github.com/kohya-ss/musubi-tuner" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mischief", "words"), [("fail", "failed with exit status 1"), ("kill", "was ended by SIGKILL")]
+)
+def test_a_child_that_dies(
+    mischief: str, words: str, tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    done = wanwrap(*RUN, "--dataset", cats, *weights, STANDIN_DO=mischief)
+    assert done.returncode == 10
+    error = done.stderr[done.stderr.rindex("\nError: ") :]
+    assert f"train high {words}" in error
+    assert "CalledProcessError" not in error
+    assert ("told to fail" in error) == (mischief == "fail")
+    assert "run.log" in error
+    kept = json.loads((folder(tmp_path) / "run.json").read_text())
+    assert (kept["state"], kept["steps"][2]["state"], kept["steps"][3]["state"]) == ("failed", "running", "planned")
+
+
+def test_another_number_of_steps_stops_the_run_at_once(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    begin = time.monotonic()
+    done = wanwrap(*RUN, "--dataset", cats, *weights, STANDIN_DO="disagree")
+    assert done.returncode == 10
+    assert "upstream announced 301 steps and wanwrap planned 300" in done.stderr
+    assert time.monotonic() - begin < 30
+    assert not psutil.pid_exists(int((tmp_path / "asleep").read_text()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("sent", "to_group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
+def test_stopping_leaves_nothing_behind(
+    sent: signal.Signals, to_group: bool, tmp_path: Path, weights: list[str], cats: Path
+) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WANWRAP_MUSUBI_DIR": str(STANDIN)}
+    env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "STANDIN_DO": "sleep"}
+    argv = [sys.executable, "-m", "wanwrap", *RUN, "--dataset", str(cats), *weights, "--base_dir", str(tmp_path / "b")]
+    with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, start_new_session=True, text=True) as process:
+        asleep = tmp_path / "asleep"
+        while not (asleep.exists() and asleep.read_text()):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.1)
+        (os.killpg if to_group else os.kill)(process.pid, sent)
+        assert process.stderr
+        text = process.stderr.read()
+        assert process.wait(40) == 130, text
+    assert "stopping: waiting for upstream" in text
+    assert not psutil.pid_exists(int(asleep.read_text()))
+    kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
+    assert kept["state"] == "interrupted"
+
+
+def test_resume_from_checks_the_file(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    rows = {"lora_unet_blocks_0_self_attn_q.lora_down.weight": ("F16", [8, 4])}
+    lora = safetensors(tmp_path / "old.safetensors", rows, {"ss_network_alpha": "8"})
+    arguments = (*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--resume_from", lora)
+    done = wanwrap(*arguments)
+    assert done.returncode == 5
+    assert "has rank 8 and alpha 8; the run has 42 and 42. Give --dim 8 --alpha 8" in done.stderr
+    done = wanwrap(*arguments, "--dim", 8)
+    assert done.returncode == 0, done.stderr
+    assert f"--network_weights {lora}" in " ".join(record(tmp_path)[-1]["argv"])
+
+
+def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    picture(tmp_path / "home" / "a b" / "x.png")
+    clip(tmp_path / "home" / "a b" / "y.mp4", frames=60)
+    before = sorted(tmp_path.rglob("*"))
+    done = wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", standin=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    for words in ("musubi-tuner is not there", "hf download", "no `merge` verb yet"):
+        assert words in done.stderr
+    assert done.stdout.startswith("#!/usr/bin/env bash")
+    plan = json.loads(wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", "--json").stdout)
+    assert plan["steps"][-1]["optimizer_steps"] == plan["batches_per_epoch"] * 50
+
+
+def test_progress_is_read_across_chunks() -> None:
+    watch = Watch(planned=900)
+    text = "  total optimization steps / 学習ステップ数: 900\n\rsteps:   1%|1         | 10/900 [00:52<1:26:40,  5.25s/it, avr_loss=nan]".encode()
+    for start in range(0, len(text), 7):
+        watch.read(text[start : start + 7])
+    assert (watch.announced, watch.done, watch.loss) == (900, 10, "nan")
+    assert not watch.disagrees()
+
+
+def test_how_a_child_ended() -> None:
+    assert ended(3, "") == "failed with exit status 3."
+    assert ended(-9, "") == "was ended by SIGKILL (usually: the machine ran out of memory)."
+
+
+def test_accelerates_own_traceback_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        'before\nTraceback (most recent call last):\n  File "train.py"\nValueError: the cause\n'
+        'Traceback (most recent call last):\n  File "/x/accelerate/commands/launch.py", line 990\n'
+        "subprocess.CalledProcessError: Command '['a', 'b']' returned non-zero exit status 1.\n"
+    )
+    assert last_lines(log, 0).splitlines()[-1] == "ValueError: the cause"

@@ -1,0 +1,121 @@
+"""The printed script is what runs, whatever stands in the paths."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import STANDIN, Wanwrap, record
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wanwrap.script import _broken, _native, _single
+
+ODD = 'my "cats" & dogs $HOME ü'
+NATIVE = shutil.which("bash")
+pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs bash")
+
+
+def test_script_and_run_reach_upstream_alike(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """A data set, and a weight, under names that a shell would take apart."""
+    data = cats.rename(tmp_path / ODD)
+    vae = Path(weights[weights.index("--vae") + 1])
+    odd_vae = vae.rename(vae.with_name("-v'ae`x`\\ %PATH% !.safetensors"))
+    arguments = [
+        "run",
+        "t2v-vanilla",
+        "--dataset",
+        data,
+        *weights,
+        "--vae",
+        odd_vae,
+        "--seed",
+        7,
+        "--",
+        "--network_dropout",
+        "0.1",
+    ]
+
+    printed = wanwrap(*arguments[:-3], "--dry_run", "--shell", "bash", *arguments[-3:])
+    assert printed.returncode == 0, printed.stderr
+    (tmp_path / "script.sh").write_text(printed.stdout, encoding="utf-8")
+    env = {"PATH": "/usr/bin:/bin", "STANDIN_RECORD": str(tmp_path / "record.jsonl"), "HOME": str(tmp_path)}
+    by_hand = subprocess.run([str(NATIVE), str(tmp_path / "script.sh")], env=env, capture_output=True, text=True)
+    assert by_hand.returncode == 0, by_hand.stderr
+    from_script = record(tmp_path)
+
+    (tmp_path / "record.jsonl").unlink()
+    shutil.rmtree(tmp_path / "home" / "local_training")
+    done = wanwrap(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert [call["script"] for call in from_script] == [
+        "wan_cache_latents.py",
+        "wan_cache_text_encoder_outputs.py",
+        "wan_train_network.py",
+        "wan_train_network.py",
+    ]
+    assert record(tmp_path) == from_script
+    assert ODD.replace('"', '\\"') in from_script[0]["toml"]
+    assert str(odd_vae) in from_script[0]["argv"]
+    assert from_script[0]["env"]["PYTHONPATH"] == str(STANDIN / "src")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
+@settings(max_examples=40, deadline=None)
+def test_bash_gives_back_every_word(words: list[str]) -> None:
+    """`$0` is bash's own, so a program is put before the words."""
+    argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *words]
+    done = subprocess.run([str(NATIVE), "-c", _broken(argv, shlex.quote, " \\\n  ")], capture_output=True, text=True)
+    assert json.loads(done.stdout) == words
+
+
+def windows_argv(line: str) -> list[str]:
+    """How a Windows program splits its command line (the C runtime's rules)."""
+    words, word, quoted, inside, slashes = [], "", False, False, 0
+    for letter in line + " ":
+        if letter == "\\":
+            slashes += 1
+            continue
+        if letter == '"':
+            word += "\\" * (slashes // 2)
+            if slashes % 2:
+                word += '"'
+            else:
+                quoted, inside = not quoted, True
+            slashes = 0
+            continue
+        word += "\\" * slashes
+        slashes = 0
+        if letter in " \t" and not quoted:
+            if word or inside:
+                words.append(word)
+            word, inside = "", False
+        else:
+            word += letter
+    return words
+
+
+def legacy(word: str) -> str:
+    """What PowerShell in Legacy mode puts into a command line for one argument."""
+    return f'"{word}"' if any(letter.isspace() for letter in word) else word
+
+
+@given(st.lists(st.text(st.sampled_from("ab \"'\\$`&%ü\u2019;(){}"), min_size=0)))
+def test_powershell_gives_back_every_word(words: list[str]) -> None:
+    """By the documented rules of PowerShell and Windows; there is no PowerShell where this runs."""
+    literals = [_native(word) for word in words]
+    for literal in literals:
+        assert literal[0] == literal[-1] == "'"
+    inner = [literal[1:-1] for literal in literals]
+    for quote in "'\u2018\u2019\u201a\u201b":
+        inner = [text.replace(quote * 2, quote) for text in inner]
+    assert windows_argv(" ".join(map(legacy, inner))) == words
+
+
+def test_single_quotes_are_doubled() -> None:
+    assert _single("it's") == "'it''s'"
