@@ -69,7 +69,7 @@ def test_a_dry_run_never_imports_what_trains(tmp_path: Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel, unpacked as pip would."""
     out = tmp_path_factory.mktemp("wheel")
-    argv = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
+    argv = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(argv, check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     site = tmp_path_factory.mktemp("site")

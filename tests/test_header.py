@@ -9,7 +9,7 @@ from helpers import dit, safetensors
 
 from wanwrap.errors import WeightsError
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.header import dit_dtype, lora_dim_alpha
+from wanwrap.weights.header import check_task, dit_dtype, lora_dim_alpha
 from wanwrap.weights.locate import download, locate
 
 
@@ -31,6 +31,23 @@ def test_files_that_upstream_cant_train_on(tmp_path: Path) -> None:
             dit_dtype(safetensors(tmp_path / "a.safetensors", tensors))
     with pytest.raises(WeightsError, match=r"no .safetensors file"):
         dit_dtype(tmp_path / "a.pth")
+
+
+def test_a_dit_of_another_model(tmp_path: Path) -> None:
+    k, patches = "blocks.0.cross_attn.k.weight", "patch_embedding.weight"
+
+    def model(width: int, channels: int, *more: str) -> Path:
+        rows = {patches: ("F16", [width, channels, 1]), **{key: ("F16", [1]) for key in (k, *more)}}
+        return safetensors(tmp_path / "a.safetensors", rows)
+
+    check_task(model(5120, 16), "t2v-A14B")
+    check_task(model(5120, 36, "blocks.0.cross_attn.k_img.weight"), "i2v-14B")
+    with pytest.raises(WeightsError, match="made for i2v-A14B; this preset trains i2v-14B"):
+        check_task(model(5120, 36), "i2v-14B")
+    with pytest.raises(WeightsError, match="made for t2v-A14B or t2v-14B or t2i-14B; this preset"):
+        check_task(model(5120, 16), "t2v-1.3B")
+    with pytest.raises(WeightsError, match="of a model that no preset trains"):
+        check_task(model(3072, 48), "t2v-A14B")
 
 
 def test_cut_off_and_lying_files(tmp_path: Path) -> None:

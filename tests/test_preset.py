@@ -66,7 +66,7 @@ def test_ones_own(tmp_path: Path) -> None:
         ('"seed": 42', '"seed": "x"', "--seed takes a whole number"),
         ('"sdpa": True', '"sdpa": 1', "--sdpa takes no value"),
         ('dit="wan2.1-t2v-14b"', 'dit="wan2.1-t2v-14"', "Did you mean wan2.1-t2v-14b?"),
-        ("t2v-14B", "t2v-14", "--task takes one of"),
+        ("t2v-14B", "t2v-14", "wanwrap trains .*; not 't2v-14'. Did you mean t2v-14B?"),
         ("(720, 1280)", "(720, 1270)", "720x1270 can't be trained: both sides must be multiples of 16"),
         ("(1, 21)", "(1, 22)", r"\[1, 22\] must be of the form 4N\+1.*nearest below 22 is 21"),
         ("preset = Preset(", "preset = Preset((", "line"),

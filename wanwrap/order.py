@@ -19,6 +19,7 @@ from wanwrap.options import TRAIN, Value, check, parse
 from wanwrap.plan import Choices, Places, Plan, experts, make_plan, needed
 from wanwrap.preset import Preset, load
 from wanwrap.upstream import Upstream
+from wanwrap.weights.header import check_task
 from wanwrap.weights.locate import Located, locate
 
 # wanwrap's options, as the guides spell them, and upstream's names for them.
@@ -64,7 +65,11 @@ class Order:
     def weights(self) -> dict[str, Located]:
         """The files that the run reads, there or not. Raises WeightsError."""
         models = self.places.base / "models"
-        return {name: locate(name, models, self.files.get(name)) for name in needed(self.preset, self.choices)}
+        found = {name: locate(name, models, self.files.get(name)) for name in needed(self.preset, self.choices)}
+        for expert in experts(self.preset, self.choices):
+            if found[expert.dit].exists:
+                check_task(found[expert.dit].path, self.preset.task)
+        return found
 
     def plan(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Plan:
         """The plan. Raises the errors of all that it is made of."""
@@ -73,7 +78,8 @@ class Order:
 
     def missing(self, plan: Plan, *, has_merge: bool) -> list[str]:
         """What a dry run says: what would have to be there before this plan can run."""
-        found = self.places.upstream.folder or importlib.util.find_spec("musubi_tuner")
+        elsewhere = self.places.upstream.folder or self.places.python != sys.executable
+        found = elsewhere or importlib.util.find_spec("musubi_tuner")
         upstream = (
             [] if found else [f"musubi-tuner is not there. {upstreams.how_to_get(self.places.base / 'musubi-tuner')}"]
         )

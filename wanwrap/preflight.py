@@ -163,7 +163,7 @@ def check_output(plan: Plan) -> None:
         there = sorted(path.name for path in plan.folder.glob("*.safetensors") if path.name.startswith(step.makes.stem))
         if there:
             raise OutputError(
-                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; give another --output_name, or move them."
+                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; give another --output_name, move them, or train the other expert alone with --noise_level."
             )
     nearest = next(path for path in (plan.folder, *plan.folder.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):

@@ -16,6 +16,7 @@ from wanwrap.data import folder
 from wanwrap.errors import OptionError, PresetError, closest
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.header import SHAPES
 
 NoiseLevel = Literal["high", "low"]
 Size = tuple[int, int]
@@ -92,7 +93,9 @@ class Preset:
     def __post_init__(self) -> None:
         for expert in self.experts:
             _known(expert.dit, *([expert.lightning.lora] if expert.lightning else []))
-            check({"task": self.task, **self.train, **expert.train}, TRAIN)
+            check({**self.train, **expert.train}, TRAIN)
+        if self.task not in SHAPES:
+            raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
         check(self.cache_latents, CACHE_LATENTS)
         check(self.cache_text, CACHE_TEXT)
         for entry in (self.pictures, *self.clips):

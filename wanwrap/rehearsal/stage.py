@@ -40,13 +40,15 @@ def rehearsal(asked: Order) -> tuple[Plan, Upstream, dict[str, Any], tuple[str, 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
-    places = asked.places
-    data = asked.data()
+    places, data = asked.places, asked.data()
     gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
     base = places.base / "rehearsal" / asked.preset.name
-    shutil.rmtree(base, ignore_errors=True)
     plan, notes = stage(asked.preset, data, replace(places, base=base), asked.choices, gpu=bool(gpus))
     upstream, answer = asked.ask(plan, gpu=False)
+    shutil.rmtree(base, ignore_errors=True)
+    (base / "models").mkdir(parents=True)
+    for entry, small in zip(data.entries, plan.dataset.entries, strict=True):
+        _copy(entry, small)
     return plan, upstream, answer, notes
 
 
@@ -74,7 +76,7 @@ def _learned(lora: Path) -> bool:
 def stage(
     preset: Preset, dataset: Dataset, places: Places, choices: Choices, *, gpu: bool
 ) -> tuple[Plan, tuple[str, ...]]:
-    """The small plan and its differences. Copies the items it trains to `places.base`."""
+    """The small plan, with all its files in `places.base`, and its differences."""
     notes: list[str] = []
     small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
     if any(expert.lightning for expert in preset.experts) and not choices.skip_lightning:
@@ -83,7 +85,6 @@ def stage(
     given |= {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
     choices = replace(choices, given=given, skip_lightning=True)
     data = _dataset(dataset, places.base)
-    (places.base / "models").mkdir()
     places = replace(places, child=(CHILD,))
     toys = {name: _toy(name, places.base) for name in needed(small, choices)}
     if not gpu:
@@ -150,15 +151,18 @@ def _dataset(dataset: Dataset, base: Path) -> Dataset:
 
 
 def _entry(entry: Entry, folder: Path) -> Entry:
-    """The first items of a folder with their captions, copied, to be trained small."""
-    items = []
-    folder.mkdir(parents=True)
-    for item in entry.items[:ITEMS]:
-        caption = item.path.with_suffix(entry.options.get("caption_extension", ".txt"))
-        copy = Path(shutil.copy(item.path, folder))
-        (folder / f"{copy.stem}.txt").write_text(_caption(caption), encoding="utf-8")
-        items.append(replace(item, path=copy))
-    return replace(entry, directory=folder, items=tuple(items), options=_small(entry.options))
+    """The first items of a folder, to be trained small from a copy."""
+    items = tuple(replace(item, path=folder / item.path.name) for item in entry.items[:ITEMS])
+    return replace(entry, directory=folder, items=items, options=_small(entry.options))
+
+
+def _copy(entry: Entry, small: Entry) -> None:
+    """Put the items of the small entry, with their captions, where it looks for them."""
+    small.directory.mkdir(parents=True)
+    for original, item in zip(entry.items, small.items, strict=False):
+        shutil.copyfile(original.path, item.path)
+        caption = original.path.with_suffix(entry.options.get("caption_extension", ".txt"))
+        item.path.with_suffix(".txt").write_text(_caption(caption), encoding="utf-8")
 
 
 def _caption(path: Path) -> str:
@@ -177,4 +181,4 @@ def _small(options: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in options.items() if not re.search("_directory|jsonl|caption_ext|max_frames", name)
     }
     how = {"frame_extraction": "head"} if options.get("frame_extraction") in ("full", "slide", "chunk") else {}
-    return {**kept, **small, **how, "num_repeats": 1}
+    return {**kept, **small, **how, "num_repeats": min(2, options.get("num_repeats", 1))}

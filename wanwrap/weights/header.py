@@ -12,6 +12,15 @@ from wanwrap.errors import WeightsError
 
 MOST = 100_000_000  # bytes of JSON; safetensors' own limit
 DTYPES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8"}
+# What tells the models apart: width, channels of the input (16 latents, 20 more for a first frame), CLIP or not.
+SHAPES = {
+    "t2v-A14B": (5120, 16, False),
+    "t2v-14B": (5120, 16, False),
+    "t2i-14B": (5120, 16, False),
+    "t2v-1.3B": (1536, 16, False),
+    "i2v-A14B": (5120, 36, False),
+    "i2v-14B": (5120, 36, True),
+}
 PREFIX = "model.diffusion_model."
 SCALED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".comfy_quant", "scaled_fp8")
 
@@ -62,6 +71,19 @@ def dit_dtype(path: Path) -> str:
     if row["dtype"] not in DTYPES:
         raise WeightsError(f"{path} stores its blocks as {row['dtype']}; upstream trains on fp16, bf16 or fp32.")
     return DTYPES[row["dtype"]]
+
+
+def check_task(path: Path, task: str) -> None:
+    """Raises WeightsError: a DiT of another model than the task's, which upstream would find after the caching."""
+    header = {key.removeprefix(PREFIX): row for key, row in read(path).items()}
+    patches = header.get("patch_embedding.weight")
+    if patches is None:
+        return
+    found = (*patches["shape"][:2], "blocks.0.cross_attn.k_img.weight" in header)
+    if found != SHAPES[task]:
+        tasks = [name for name, shape in SHAPES.items() if shape == found]
+        kind = f"made for {' or '.join(tasks)}" if tasks else "of a model that no preset trains"
+        raise WeightsError(f"{path} is {kind}; this preset trains {task}.")
 
 
 def lora_dim_alpha(path: Path) -> tuple[int, float]:

@@ -1,0 +1,78 @@
+"""Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
+
+python upstream_child.py parse|sanitize|count FILE     (JSON in, JSON out on the last line)
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "wanwrap" / "rehearsal"))
+import bare_cpu
+
+bare_cpu.help_if_needed()
+
+from musubi_tuner.dataset import config_utils  # noqa: E402
+from musubi_tuner.dataset.config_utils import BlueprintGenerator, ConfigSanitizer  # noqa: E402
+
+
+def parser(script):
+    """The parser that the script itself builds."""
+    if script == "wan_train_network":
+        from musubi_tuner import wan_train_network
+        from musubi_tuner.training.parser_common import setup_parser_common
+
+        return wan_train_network.wan_setup_parser(setup_parser_common())
+    if script == "wan_cache_latents":
+        from musubi_tuner import cache_latents, wan_cache_latents
+
+        return wan_cache_latents.wan_setup_parser(cache_latents.setup_parser_common())
+    from musubi_tuner import cache_text_encoder_outputs, wan_cache_text_encoder_outputs
+
+    return wan_cache_text_encoder_outputs.wan_setup_parser(cache_text_encoder_outputs.setup_parser_common())
+
+
+def parse(calls):
+    """Each command's arguments as upstream's namespace."""
+    parsers = {script: parser(script) for script in {call["script"] for call in calls}}
+    for each in parsers.values():
+        each.allow_abbrev = False
+    return [vars(parsers[call["script"]].parse_args(call["argv"])) for call in calls]
+
+
+def blueprint(path):
+    config = config_utils.load_user_config(path)
+    return BlueprintGenerator(ConfigSanitizer()).generate(config, SimpleNamespace(), architecture="wan")
+
+
+def sanitize(paths):
+    """The parameters that upstream reads out of each TOML."""
+    return [[vars(data.params) for data in blueprint(path).dataset_group.datasets] for path in paths]
+
+
+def count(paths):
+    """Items and batches as upstream counts them: its own caching walk, with empty files for latents."""
+    return [_count(path) for path in paths]
+
+
+def _count(path):
+    plan = blueprint(path).dataset_group
+    for dataset in config_utils.generate_dataset_group_by_blueprint(plan).datasets:
+        Path(dataset.cache_directory).mkdir(parents=True, exist_ok=True)
+        for _, batch in dataset.retrieve_latent_cache_batches(1):
+            for item in batch:
+                Path(item.latent_cache_path).touch()
+        for batch in dataset.retrieve_text_encoder_output_cache_batches(1):
+            for item in batch:
+                Path(item.text_encoder_output_cache_path).touch()
+    from musubi_tuner.utils import safetensors_utils
+
+    safetensors_utils.find_keys = lambda *_, **__: []  # the files are empty
+    group = config_utils.generate_dataset_group_by_blueprint(plan, training=True)
+    return {"items": group.num_train_items, "batches": len(group)}
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    print("\n" + json.dumps({"parse": parse, "sanitize": sanitize, "count": count}[sys.argv[1]](asked), default=str))
