@@ -57,10 +57,10 @@ def main() -> None:
     """Train Wan 2.1 / 2.2 video LoRAs with musubi-tuner.
 
     \b
-    wanwrap presets                              what can be trained
-    wanwrap run t2v-vanilla --dataset cats --dry_run   the whole run as a script
-    wanwrap rehearse t2v-vanilla --dataset cats  a minute with toy weights: does everything work?
-    wanwrap run t2v-vanilla --dataset cats       the real thing
+    wanwrap presets                                   what can be trained
+    wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
+    wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
+    wanwrap run t2v-vanilla --dataset cats            the real thing
     """
 
 
@@ -132,7 +132,10 @@ def presets(as_json: bool) -> None:
         click.echo(f"{preset.name:<{width}}  {preset.summary}")
 
 
-@main.command(epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
+@main.command(
+    short_help="Print a preset in full, with its commands.",
+    epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py",
+)
 @click.argument("preset")
 @click.option("--source", is_flag=True, help="The preset's Python module, as a start for your own.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -155,7 +158,8 @@ def show(preset: str, source: bool, as_json: bool) -> None:
 
 
 @main.command(
-    epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0"
+    short_help="Train on a data set, or print how.",
+    epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0",
 )
 @_run_options
 @click.option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
@@ -249,7 +253,9 @@ def _counted(what: str) -> Iterator[Callable[[], None]]:
         say("")
 
 
-@main.command(epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats")
+@main.command(
+    short_help="Try a run in small, with toy weights.", epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats"
+)
 @_run_options
 @click.option("--json", "as_json", is_flag=True, help="The rehearsal's record as JSON.")
 def rehearse(as_json: bool, **arguments: Any) -> None:

@@ -134,7 +134,7 @@ def check_plan(plan: Plan, *, has_merge: bool) -> None:
         raise NotYetError(no_merge(plan))
     complaints = [why for weight in plan.weights if (why := weight.complaint())]
     if complaints:
-        raise WeightsError("\n".join(complaints))
+        raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in complaints))
     for step in plan.trainings:
         check_resume(step)
     check_output(plan)

@@ -9,6 +9,7 @@ from wanwrap.errors import OptionError
 from wanwrap.options import Options, overlay, whole
 from wanwrap.preset import Expert, Preset
 from wanwrap.schedule import rewrite
+from wanwrap.timesteps import check_timesteps
 from wanwrap.weights.locate import Located
 
 # What upstream must be told for a DiT of each type: it refuses every other precision (fp8 and fp32 take both).
@@ -58,6 +59,12 @@ def recipe(preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given
     if dit.dtype == "fp8" and options.get("fp8_scaled"):
         options["fp8_scaled"] = None
         notes.append(f"{dit.path.name} is fp8 already: upstream trains it with --fp8_base alone.")
+    if options.get("timestep_sampling") != "shift":
+        if "discrete_flow_shift" in given:
+            raise OptionError(
+                f"upstream ignores --flow_shift with timestep_sampling {options.get('timestep_sampling')}."
+            )
+        options["discrete_flow_shift"] = None
     check(options, preset, precision)
     steps = _steps(options, dataset)
     return Recipe(options=rewrite(options, steps), steps=steps, notes=tuple(notes))
@@ -83,11 +90,7 @@ def check(options: Options, preset: Preset, precision: str) -> None:
     for name in COUNTS:
         if whole(options, name, 1) < 1:
             raise OptionError(f"--{name} {options[name]}: it must be 1 at least.")
-    low, high = whole(options, "min_timestep", 0), whole(options, "max_timestep", 1000)
-    if not 0 <= low < high <= 1000:
-        raise OptionError(
-            f"--min_timestep {low} and --max_timestep {high}: they must lie within 0 to 1000, the smaller one first."
-        )
+    check_timesteps(options)
     for name in ("optimizer_args", "lr_scheduler_args", "network_args"):
         for pair in options.get(name) or ():  # type: ignore[union-attr]
             if str(pair).count("=") != 1:
