@@ -4,14 +4,12 @@ Lightning V1 is merged into each expert before training, so that the LoRA is tun
 path. Takes pictures, clips, or both.
 
 Where the numbers come from: lora-gym's recipe, the one that the local training guide describes. The
-high-noise expert decides composition and motion, the low-noise expert
-identity and texture, so the guide gives the high one a small rank (8) that can't override motion and
-the low one a large rank (42). The guide's minimum learning rate never had an effect in upstream;
-here the rate falls to 0 over the planned steps.
+high-noise expert decides composition and motion, the low-noise expert identity and texture, so the guide
+gives the high one a small rank (8) that can't override motion and the low one a large rank (42). The guide's
+minimum learning rate never had an effect in upstream; here the rate falls to 0 over the planned steps.
 
-Training on distilled weights is debated: Lightning's authors and LightX2V users advise to train on the base
-model and to load both LoRAs at inference. That is what i2v-vanilla does; its LoRA works with Lightning too, a
-little less matched.
+Training on distilled weights is debated: Lightning's maintainer advises to train on the base model and to
+load both LoRAs at inference, which is what i2v-vanilla does.
 
 At inference: 4 steps, cfg 1; on each model first its Lightning LoRA at 1.0, then your LoRA of the same noise
 level at 1.0.
@@ -21,7 +19,6 @@ from wanwrap.preset import Clips, Expert, Lightning, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.2 I2V A14B, both experts, Lightning V1 merged in: for 4-step workflows",
-    inference="4 steps, cfg 1; on each model first its Lightning LoRA at 1.0, then your LoRA of the same noise level at 1.0.",
     task="i2v-A14B",
     experts=(
         Expert(

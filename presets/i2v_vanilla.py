@@ -4,20 +4,18 @@ Trains on the published weights, for workflows of 30 to 50 steps. With a Lightni
 result works too. Takes pictures, clips, or both.
 
 Where the numbers come from: lora-gym's recipe, the one that the local training guide describes. The
-high-noise expert decides composition and motion, the low-noise expert
-identity and texture, so the guide gives the high one a small rank (8) that can't override motion and
-the low one a large rank (42). The guide's minimum learning rate never had an effect in upstream;
-here the rate falls to 0 over the planned steps.
+high-noise expert decides composition and motion, the low-noise expert identity and texture, so the guide
+gives the high one a small rank (8) that can't override motion and the low one a large rank (42). The guide's
+minimum learning rate never had an effect in upstream; here the rate falls to 0 over the planned steps.
 
-At inference: 30 to 50 steps, cfg 3.5 to 5; your high-noise LoRA on the high-noise model, the low-noise one
-on the low-noise model, at 1.0 each.
+At inference: 40 steps, cfg 3.5 (upstream's own defaults); your high-noise LoRA on the high-noise model, the
+low-noise one on the low-noise model, at 1.0 each.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.2 I2V A14B, both experts: for 30 to 50 step workflows",
-    inference="30 to 50 steps, cfg 3.5 to 5; your high-noise LoRA on the high-noise model, the low-noise one on the low-noise model, at 1.0 each.",
     task="i2v-A14B",
     experts=(
         Expert(

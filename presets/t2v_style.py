@@ -3,21 +3,21 @@
 Made for exactly 18 diverse pictures with captions of short, neutral sentences; its author tuned the numbers
 for such sets and warns that other sets will want others. Pictures only.
 
-Where the numbers come from: AI_Characters' article on Wan 2.2 (August 2025), both experts alike. Three
-things differ. The article's minimum learning rate never had an effect in upstream; here the rate falls to 0.
-Its fp8_base alone puts the whole 28.6 GB model on the GPU first (the author rents an H100); fp8_scaled lets
-it load on a gaming GPU and loses less. And it saves one file, after the last epoch; one more every 25
-epochs costs nothing and is there if the night ends early.
+Where the numbers come from: AI_Characters' article on Wan 2.2 (August 2025), both experts alike. Three things
+differ. The article's minimum learning rate never had an effect in upstream; here the rate falls to 0. Its
+fp8_base alone puts the whole 28.6 GB model on the GPU first (the author rents an H100); fp8_scaled lets it
+load on a gaming GPU and loses less. And it saves one file, after the last epoch; one more every 25 epochs
+costs nothing and is there if the night ends early.
 
-At inference: as a picture (1 frame) or a video; your high-noise LoRA on the high-noise model, the
-low-noise one on the low-noise model, at 1.0 each.
+At inference: as a picture (1 frame) or a video, 40 steps, cfg 4 on the high-noise and 3 on the low-noise
+model (upstream's own defaults); your high-noise LoRA on the high-noise model, the low-noise one on the
+low-noise model, at 1.0 each.
 """
 
 from wanwrap.preset import Expert, Pictures, Preset
 
 preset = Preset(
-    summary="Wan 2.2 T2V A14B, both experts, styles from 18 pictures (AI_Characters)",
-    inference="30 steps, cfg 3.5; your high-noise LoRA on the high-noise model, the low-noise one on the low-noise model, at 1.0 each.",
+    summary="Wan 2.2 T2V A14B, both experts, styles from 18 pictures (AI_Characters, in scaled fp8)",
     task="t2v-A14B",
     experts=(
         Expert(noise_level="high", dit="wan2.2-t2v-high", train={"min_timestep": 875, "max_timestep": 1000}),

@@ -1,19 +1,18 @@
 """Wan 2.1 I2V 14B 720p (image to video), full quality.
 
-The CLIP vision tower conditions too, so the latents are cached with --i2v and --clip. A LoRA for I2V doesn't
-work well on T2V and the other way round.
+The CLIP vision tower conditions too, so the latents are cached with --i2v and --clip. Train on the model that
+you will use: a LoRA for I2V is not one for T2V.
 
-Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never
-had an effect in upstream; here the rate falls to 0 over the planned steps.
+Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never had an
+effect in upstream; here the rate falls to 0 over the planned steps.
 
-At inference: 40 steps, cfg 5, 1280x720, on the I2V 720p model; your LoRA at 1.0.
+At inference: 40 steps, cfg 5 (upstream's own defaults), 1280x720, on the I2V 720p model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.1 I2V 14B at 720p",
-    inference="40 steps, cfg 5, 1280x720, on the I2V 720p model; your LoRA at 1.0.",
     task="i2v-14B",
     experts=(Expert(dit="wan2.1-i2v-720p"),),
     train={

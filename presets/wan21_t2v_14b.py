@@ -2,17 +2,16 @@
 
 One model, one LoRA. Takes pictures, clips, or both.
 
-Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never
-had an effect in upstream; here the rate falls to 0 over the planned steps.
+Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never had an
+effect in upstream; here the rate falls to 0 over the planned steps.
 
-At inference: 30 to 50 steps, cfg 5, on the T2V 14B model; your LoRA at 1.0.
+At inference: 50 steps, cfg 5 (upstream's own defaults), on the T2V 14B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.1 T2V 14B: one LoRA, full quality",
-    inference="30 to 50 steps, cfg 5, on the T2V 14B model; your LoRA at 1.0.",
     task="t2v-14B",
     experts=(Expert(dit="wan2.1-t2v-14b"),),
     train={

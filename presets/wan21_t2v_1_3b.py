@@ -2,18 +2,17 @@
 
 Needs about 12 GB and no fp8. Its LoRAs don't fit the 14B models.
 
-Where the numbers come from: lora-gym's recipe for Wan 2.1. lora-gym trains this model at 720p
-like the others; it was made for 832x480 (upstream's list of supported sizes), so that is the size here. The guide's minimum learning rate never
-had an effect in upstream; here the rate falls to 0 over the planned steps.
+Where the numbers come from: lora-gym's recipe for Wan 2.1. lora-gym trains this model at 720p like the
+others; here it is 832x480 (upstream lists no other size for it). The guide's minimum learning rate never had
+an effect in upstream; here the rate falls to 0 over the planned steps.
 
-At inference: 40 to 50 steps, cfg 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.
+At inference: 50 steps, cfg 5 (upstream's own defaults), 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.1 T2V 1.3B: light, for trying out a data set",
-    inference="40 to 50 steps, cfg 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.",
     task="t2v-1.3B",
     experts=(Expert(dit="wan2.1-t2v-1.3b"),),
     train={

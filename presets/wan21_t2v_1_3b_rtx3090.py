@@ -3,20 +3,20 @@
 For 15 to 30 pictures, or clips of 2 to 5 seconds. The guide reports 2.5 hours for 3500 steps of 14 pictures
 at 512 pixels, about 12 GB of memory, and losses around 0.02.
 
-Where the numbers come from: the guide's TOML. Its settings without a counterpart in upstream:
-AdamW8bitKahan (Kahan summation mends 16-bit LoRA weights; upstream trains them in fp32, so plain adamw8bit),
-DeepSpeed (upstream does not support it), the adapter's bfloat16 (upstream saves in the DiT's type).
-diffusion-pipe's logit_normal timesteps are upstream's `sigmoid` sampling, to which a flow shift does not
-apply. Its learning rate is constant. The guide names no number of frames: 33 are 2 s at 16 fps.
+Where the numbers come from: the guide's TOML. Its settings without a counterpart in upstream: AdamW8bitKahan
+(Kahan summation mends 16-bit LoRA weights; upstream trains them in fp32, so plain adamw8bit), DeepSpeed
+(upstream does not support it), the adapter's bfloat16 (upstream saves in the DiT's type). diffusion-pipe's
+logit_normal timesteps are upstream's `sigmoid` sampling, to which a flow shift does not apply. The guide
+names no scheduler, alpha, seed or number of frames: here the rate is constant, alpha is the rank (the LoRA at
+its full scale), the seed 42, and clips give 33 frames, 2 s at 16 fps.
 
-At inference: 40 to 50 steps, cfg 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.
+At inference: 50 steps, cfg 5 (upstream's own defaults), 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.1 T2V 1.3B on an RTX 3090 (the diffusion-pipe guide): rank 64",
-    inference="40 to 50 steps, cfg 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.",
     task="t2v-1.3B",
     experts=(Expert(dit="wan2.1-t2v-1.3b"),),
     train={
@@ -26,7 +26,7 @@ preset = Preset(
         "learning_rate": 5e-5,
         "lr_scheduler": "constant",
         "network_dim": 64,
-        "network_alpha": 64,  # diffusion-pipe's alpha is its rank
+        "network_alpha": 64,
         "gradient_accumulation_steps": 4,
         "timestep_sampling": "sigmoid",
         "sigmoid_scale": 1.0,

@@ -6,10 +6,12 @@ descriptive captions: the text encoder has no other information.
 Where the numbers come from: the quick start's config.json. Its settings without a counterpart in upstream:
 caption_dropout_probability 0.1; the EMA of the weights (afterwards: upstream's lora_post_hoc_ema.py);
 clipping each gradient value at 0.01 (upstream clips the norm, for which 0.01 would stop the training; its
-usual 1.0 stands here); skip-layer guidance in the samples; a sample every 100 steps (one takes minutes, so
-here they come with the checkpoints); 400,000 steps of warm-up in 400,000 steps at most
-(a run that the guide ends by hand: here a cosine over 100 epochs without warm-up). Its 75 frames at 15 fps
-become 73, since upstream takes 4N+1. Its optimi-lion is bitsandbytes' Lion: the same algorithm and defaults.
+usual 1.0 stands here); skip-layer guidance in the samples; SageAttention (upstream can't train with it; sdpa
+stands here); keeping the last 5 checkpoints only (give `-- --save_last_n_epochs 50` for that); a sample every 100
+steps (one takes minutes, so here they come with the checkpoints); 400,000 steps of warm-up in 400,000 steps
+at most (a run that the guide ends by hand: here a cosine over 100 epochs without warm-up). Its 75 frames at
+15 fps become 73, since upstream takes 4N+1. Its optimi-lion is bitsandbytes' Lion: the same algorithm and
+defaults.
 
 At inference: 40 steps or more with UniPC, cfg 4 to 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
@@ -21,7 +23,6 @@ SAMPLE = "--w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42"
 
 preset = Preset(
     summary="Wan 2.1 T2V 1.3B on clips of 5 seconds, with samples (the SimpleTuner quick start)",
-    inference="40 steps or more with UniPC, cfg 4 to 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.",
     task="t2v-1.3B",
     experts=(Expert(dit="wan2.1-t2v-1.3b"),),
     train={

@@ -8,14 +8,14 @@ fp8_base and without fp8_scaled, which upstream refuses for a file that is fp8 a
 learning rate never had an effect in upstream; here the rate falls to 0. It saves one file, after the last
 epoch; one more every 25 epochs costs nothing and is there if the night ends early.
 
-At inference: as a picture (1 frame) or a video on the T2V 14B model, your LoRA at 1.0.
+At inference: as a picture (1 frame) or a video, 50 steps, cfg 5 (upstream's own defaults), on the T2V 14B
+model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Expert, Pictures, Preset
 
 preset = Preset(
     summary="Wan 2.1 T2V 14B, styles from 18 pictures (AI_Characters)",
-    inference="30 steps, cfg 5, on the T2V 14B model; your LoRA at 1.0.",
     task="t2v-14B",
     experts=(Expert(dit="wan2.1-t2v-14b-fp8"),),
     train={

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap, captioned, clip, picture
+from PIL import Image
 
 from wanwrap import dataset_config
 from wanwrap.dataset import Dataset, find, scan
@@ -47,6 +48,21 @@ def latin1(folder: Path) -> None:
     (folder / "a.txt").write_bytes("Müller".encode("latin-1"))
 
 
+def sixteen_bits(folder: Path) -> None:
+    Image.new("I;16", (64, 64)).save(folder / "a.png")
+    captioned(folder / "a.png", "grey")
+
+
+def a_folder(folder: Path) -> None:
+    picture(folder / "a.png")
+    (folder / "b.png").mkdir()
+
+
+def a_dead_link(folder: Path) -> None:
+    picture(folder / "a.png")
+    (folder / "b.png").symlink_to("nowhere")
+
+
 def damaged_clip(folder: Path) -> None:
     path = clip(folder / "a.mp4")
     path.write_bytes(path.read_bytes()[:300])
@@ -62,6 +78,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no clip": (lambda folder: captioned(folder / "a.mp4", "x").write_text("<html>"), "can't be read"),
     "damaged clip": (damaged_clip, "can't be read"),
     "same name twice": (lambda folder: [picture(folder / "a.png"), picture(folder / "a.jpg")], "a.jpg, a.png"),
+    "a folder named like a picture": (a_folder, "b.png in"),
+    "a link to nowhere": (a_dead_link, "b.png in"),
+    "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8 but UTF-16"),
+    "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "a.txt is empty"),
+    "16 bits a channel": (sixteen_bits, "would turn white in upstream"),
     "mixed case": (lambda folder: [picture(folder / "b.png"), picture(folder / "a.Jpg")], "passes over a.Jpg"),
     "short clips": (too_short, "brief.mp4 (20 frames at 16 fps)"),
     "two frame rates": (two_rates, "run at 24, 30 fps"),
@@ -121,6 +142,14 @@ def test_source_fps_is_what_the_clips_run_at(tmp_path: Path) -> None:
     assert next(iter(entry.keys()))[2] == 73
 
 
+def test_turned_pictures_are_said(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", exif=exif)
+    captioned(tmp_path / "a.jpg", "a phone's")
+    assert scan(tmp_path, VANILLA).notes == ("turned by their own metadata, which upstream ignores: a.jpg.",)
+
+
 def test_which_data_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="there is no data set in"):
         find(None, tmp_path / "datasets")
@@ -150,6 +179,33 @@ def test_own_toml_is_counted_and_kept(tmp_path: Path) -> None:
     assert (data.config, data.train_items, data.batches) == (tmp_path / "own.toml", 3, 2)
 
 
+def test_own_toml_says_what_may_not_be_meant(tmp_path: Path) -> None:
+    clip(tmp_path / "m" / "a.mp4", frames=60, fps=24)
+    data = own(tmp_path, video_directory=str(tmp_path / "m"), target_frames=[5, 81])
+    assert data.notes == (
+        "[[datasets]] number 1: a.mp4 runs at 24 fps and is taken for 16: motion at 1/1.50 times.",
+        "[[datasets]] number 1: too short for 81 frames, not trained at that length: a.mp4.",
+    )
+
+
+def test_own_toml_whose_clips_cant_share_a_batch(tmp_path: Path) -> None:
+    clip(tmp_path / "m" / "a.mp4", size=(64, 48))
+    clip(tmp_path / "m" / "b.mp4", size=(48, 64))
+    entry: dict[str, Any] = {"video_directory": str(tmp_path / "m"), "target_frames": [5], "batch_size": 2}
+    with pytest.raises(DatasetError, match="add enable_bucket = true"):
+        own(tmp_path, **entry)
+    assert own(tmp_path, **entry, enable_bucket=True).batches == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["general = 3", "datasets = 3", "[datasets]", 'datasets = ["x"]', "[[general]]", "x = 1"]
+)
+def test_own_toml_of_another_shape(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(DatasetError, match="must hold"):
+        dataset_config.load(tmp_path / "own.toml")
+
+
 def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
     path = clip(tmp_path / "m" / "a.mp4", caption=None)
     (tmp_path / "list.jsonl").write_text(json.dumps({"video_path": str(path), "caption": "x"}) + "\n")
@@ -172,6 +228,11 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
         ({"image_directory": "{m}", "batch_size": 0}, "batch_size must be 1 at least"),
         ({"image_directory": "{m}/none"}, "holds no images"),
         ({}, "names neither"),
+        ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
+        ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),
+        ({"image_directory": "{m}", "caption_extension": "txt"}, "must begin with a dot"),
+        ({"image_directory": "{m}", "control_directory": "x"}, "is relative to a folder"),
+        ({"image_directory": "{m}", "cache_directory": "/x/[a]"}, "can't find its caches"),
     ],
 )
 def test_own_toml_refused(entry: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -85,6 +85,21 @@ def test_where_a_weight_is(tmp_path: Path) -> None:
         locate("vae", tmp_path, tmp_path / "other")
 
 
+def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
+    """High and low noise have the same header; the name is all there is to go by."""
+    low = dit(tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors")
+    with pytest.raises(WeightsError, match="by its name not what was asked for"):
+        locate("wan2.2-t2v-high", tmp_path, low)
+    with pytest.raises(WeightsError, match="by its name"):
+        locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "My-T2V-LOW_bf16.safetensors"))
+    assert locate("wan2.2-t2v-low", tmp_path, low).exists
+    assert locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "slowed.safetensors")).exists
+    qwen = tmp_path / "qwen_image_vae.safetensors"
+    qwen.touch()
+    with pytest.raises(WeightsError, match="Qwen-Image's VAE"):
+        locate("vae", tmp_path, qwen)
+
+
 def test_each_published_file_is_told_apart() -> None:
     """By name, and by sha256 where it is known: nothing in the catalogue can be taken for another."""
     assert len({weight.name for weight in CATALOGUE.values()}) == len(CATALOGUE)

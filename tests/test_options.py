@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import golden_plan
@@ -106,9 +107,26 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
         ({"network_args": ("a=b=c",)}, "with a single ="),
         (
             {"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1},
-            "upstream ignores --min_lr with --scheduler cosine",
+            "upstream's cosine scheduler takes no --min_lr; these do: cosine_with_min_lr, polynomial",
         ),
         ({"lr_scheduler": "polinomial"}, "Did you mean polynomial?"),
+        ({"lr_scheduler": "cosine_with_min_lr"}, "fails without --min_lr"),
+        ({"lr_scheduler": "piecewise_constant"}, "fails without --lr_scheduler_args"),
+        ({"lr_scheduler": "adafactor"}, "no scheduler 'adafactor'"),
+        ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "takes no --lr_warmup_steps"),
+        ({"lr_scheduler_min_lr_ratio": 1.0}, "from 0 to less than 1"),
+        ({"lr_scheduler_type": "PolynomialLR"}, "ends after 5 steps unless"),
+        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_warmup_steps": 5}, "ignores --lr_warmup_steps"),
+        ({"optimizer_type": "adafactor"}, "relative_step=False scale_parameter=False"),
+        ({"optimizer_type": ""}, "--optimizer is empty"),
+        ({"optimizer_args": ("weight_decay=abc",)}, "'abc' is no value"),
+        ({"network_args": ("=b",)}, "name=value"),
+        ({"learning_rate": -1.0}, "above 0"),
+        ({"network_alpha": 0.0}, "above 0"),
+        ({"discrete_flow_shift": 0.0}, "above 0"),
+        ({"seed": -1}, "from 0 to 4294967295"),
+        ({"max_train_epochs": 10, "max_train_steps": 5}, "ignores --max_train_steps beside --max_train_epochs"),
+        ({"sample_every_n_epochs": 1}, "samples nothing without --sample_prompts"),
     ],
 )
 def test_settings_that_fail_late_in_upstream(given: dict[str, object], message: str) -> None:
@@ -132,8 +150,14 @@ def test_1_3b_has_30_blocks() -> None:
 
 
 def test_the_schedules() -> None:
-    base: dict[str, Value] = {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0, "learning_rate": 1e-4}
+    base: dict[str, Value] = {
+        "optimizer_type": "adamw",
+        "lr_scheduler": "polynomial",
+        "lr_scheduler_power": 2.0,
+        "learning_rate": 1e-4,
+    }
     assert rewrite(base, 700) == {
+        "optimizer_type": "adamw",
         "learning_rate": 1e-4,
         "lr_scheduler_type": "PolynomialLR",
         "lr_scheduler_args": ("total_iters=700", "power=2.0"),
@@ -144,6 +168,55 @@ def test_the_schedules() -> None:
     assert rewrite({**base, "lr_scheduler": "cosine"}, 700)["lr_scheduler_power"] is None
     ratio = rewrite({**base, "lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1}, 700)
     assert ratio["lr_scheduler_min_lr_ratio"] == 0.1
+
+
+def test_schedules_that_are_given_go_through() -> None:
+    base: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
+    assert rewrite({**base, "lr_scheduler_power": 0.0}, 9)["lr_scheduler_args"] == ("total_iters=9", "power=0.0")
+    assert rewrite({**base, "lr_warmup_steps": 0}, 9)["lr_scheduler_type"] == "PolynomialLR"
+    assert rewrite({**base, "lr_warmup_steps": "10%"}, 9)["lr_scheduler"] == "polynomial"
+    both = rewrite({**base, "lr_scheduler_min_lr_ratio": 0.5, "lr_scheduler_args": ("a=1",)}, 9)
+    assert both["lr_scheduler_args"] == ("a=1", "lr_end=5e-05")
+    free = rewrite({**base, "optimizer_type": "schedulefree.AdamWScheduleFree"}, 9)
+    assert free == {"optimizer_type": "schedulefree.AdamWScheduleFree", "learning_rate": 1e-4}
+
+
+def test_settings_that_hang_on_others() -> None:
+    def options(preset: str, **given: Any) -> dict[str, Any]:
+        (training, *_) = golden_plan(preset, Choices(given=given)).trainings
+        assert training.recipe
+        return dict(training.recipe.options)
+
+    assert options("t2v-vanilla", max_data_loader_n_workers=0)["persistent_data_loader_workers"] is None
+    with pytest.raises(OptionError, match="needs --fp8_base"):
+        options("wan21-t2v-1.3b", fp8_scaled=True)
+    lion = options("wan21-t2v-1.3b-rtx3090", optimizer_type="bitsandbytes.optim.Lion")
+    assert lion["optimizer_args"] is None
+    assert options("t2v-vanilla", optimizer_type="adamw")["optimizer_args"] == ("weight_decay=0.01",)
+
+
+def test_samples_bring_what_they_need(tmp_path: Path) -> None:
+    prompts = str(tmp_path / "p.txt")
+    given: dict[str, Value] = {"sample_prompts": prompts, "sample_every_n_epochs": 1}
+    for name in ("t2v-vanilla", "wan21-t2v-1.3b-video", "wan21-i2v-480p"):
+        argv = golden_plan(name, Choices(given=given)).trainings[0].argv
+        assert argv[argv.index("--sample_prompts") + 1] == prompts
+        assert {"--vae", "--t5"} <= set(argv)
+        assert ("--clip" in argv) == (name == "wan21-i2v-480p")
+
+
+def test_values_that_begin_with_a_dash() -> None:
+    assert list(spell({"logit_mean": -0.5, "training_comment": "--x"})) == [
+        "--logit_mean=-0.5",
+        "--training_comment=--x",
+    ]
+    assert parse(["--logit_mean", "-0.5"]) == {"logit_mean": -0.5}
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf"])
+def test_numbers_that_are_none(word: str) -> None:
+    with pytest.raises(OptionError, match="takes a number"):
+        parse([f"--learning_rate={word}"])
 
 
 def test_alpha_follows_dim_and_both_are_said() -> None:
@@ -167,7 +240,7 @@ def test_names_that_cant_be_files(name: str) -> None:
         ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "give its DiT with --dit"),
         ({"preset": "t2v-vanilla", "dit": Path("x")}, "this one trains two: --dit_high and --dit_low"),
         ({"preset": "t2v-vanilla", "clip": Path("x")}, "uses no CLIP"),
-        ({"preset": "t2v-vanilla", "resume_from": Path("x")}, "say which with --noise_level"),
+        ({"preset": "t2v-vanilla", "resume_from": Path(__file__)}, "say which with --noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),
     ],
 )

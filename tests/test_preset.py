@@ -71,11 +71,33 @@ def test_ones_own(tmp_path: Path) -> None:
         ("(1, 21)", "(1, 22)", r"\[1, 22\] must be of the form 4N\+1.*nearest below 22 is 21"),
         ("preset = Preset(", "preset = Preset((", "line"),
         ("preset = Preset(", "other = Preset(", "must define `preset"),
+        ("preset = Preset(", "1 / 0\npreset = Preset(", "ZeroDivisionError: division by zero"),
+        ("preset = Preset(", "import sys; sys.exit(3)\npreset = Preset(", "SystemExit: 3"),
+        ('        "timestep_sampling": "shift",\n', "", "train lacks timestep_sampling"),
+        ('        "network_alpha": 24,\n', "", "train lacks network_alpha"),
+        ('        "max_train_epochs": 50,\n', "", "train lacks max_train_epochs"),
+        ('"sdpa": True', '"sdpa": False', "train lacks one of flash3, flash_attn, sdpa, xformers"),
+        ('"sdpa": True', '"sdpa": True, "dit": "/x"', "a preset can't set dit"),
+        ('{"vae_cache_cpu": True}', '{"dataset_config": "/x"}', "a preset can't set dataset_config"),
+        ('experts=(Expert(dit="wan2.1-t2v-14b"),)', "experts=()", "experts must be one without noise_level"),
+        ('(Expert(dit="wan2.1-t2v-14b"),)', '(Expert(dit="wan2.1-t2v-14b"),) * 2', "experts must be one"),
+        ("(720, 1280)", "(720, 1280, 3)", "720x1280x3 can't be trained"),
+        ("frame_sample=2", "frame_sample=0", "frame_sample must be a whole number, 1 at least"),
+        ('"uniform"', '"full"', "none of head, chunk, uniform"),
+        ("bucket_no_upscale=True,", "bucket_no_upscale=True, env={'A': 1},", "every variable as text"),
     ],
 )
 def test_mistakes(old: str, new: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(PresetError, match=message):
         load(edited(tmp_path, old, new))
+
+
+@pytest.mark.parametrize("name", ["...py", ".py", "a b.py"])
+def test_names_that_would_name_other_folders(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(path_of("wan21-t2v-14b").read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(PresetError, match="is named after its file"):
+        load(str(path))
 
 
 def test_no_such_file() -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
 
+from wanwrap.process import stream
 from wanwrap.run import Watch, ended, last_lines
 
 RUN = ("run", "t2v-vanilla")
@@ -119,6 +120,13 @@ def test_fp8_dit_is_not_scaled_again(tmp_path: Path, wanwrap: Wanwrap, weights: 
         ("t2v-vanilla", {}, ["--optimizer", "prodigyopt.Prodigy"], 8, "pip install prodigyopt"),
         ("t2v-vanilla", {}, ["--optimizer", "lion8bit"], 8, "the optimizer lion8bit is not in torch.optim"),
         ("t2v-vanilla", {}, ["--python", "/nowhere/python"], 8, "/nowhere/python can't be used to train"),
+        ("t2v-vanilla", {}, ["--python", "/bin/echo"], 8, "/bin/echo can't be used to train"),
+        ("t2v-vanilla", {}, ["--python", "/bin/false"], 8, "it printed nothing"),
+        ("t2v-vanilla", {}, ["--base_dir", "a[b]"], 7, "can't find its caches"),
+        ("t2v-vanilla", {}, ["--base_dir", ""], 2, "it is empty"),
+        ("t2v-vanilla", {}, ["--base_dir", "/proc/x"], 11, "give another place"),
+        ("t2v-vanilla", {}, ["--", "--sample_prompts", "nowhere.txt"], 7, "there is no file"),
+        ("t2v-vanilla", {}, ["--", "--log_with", "wandb"], 8, "can't import wandb"),
         ("t2v-vanilla", {}, ["--blocks_to_swap", "40"], 7, "39 at most"),
         ("t2v-vanilla", {}, ["--", "--max_grad_nrom", "0"], 7, "Did you mean max_grad_norm?"),
         ("t2v-vanilla", {}, ["--", "--dry_run"], 7, "--dry_run is wanwrap's own: put it before the `--`"),
@@ -193,7 +201,7 @@ def test_a_child_that_dies(
     assert ("told to fail" in error) == (mischief == "fail")
     assert "run.log" in error
     kept = json.loads((folder(tmp_path) / "run.json").read_text())
-    assert (kept["state"], kept["steps"][2]["state"], kept["steps"][3]["state"]) == ("failed", "running", "planned")
+    assert (kept["state"], kept["steps"][2]["state"], kept["steps"][3]["state"]) == ("failed", "failed", "planned")
 
 
 def test_another_number_of_steps_stops_the_run_at_once(
@@ -208,7 +216,10 @@ def test_another_number_of_steps_stops_the_run_at_once(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(("sent", "to_group"), [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("sent", "to_group"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, False)],
+)
 def test_stopping_leaves_nothing_behind(
     sent: signal.Signals, to_group: bool, tmp_path: Path, weights: list[str], cats: Path
 ) -> None:
@@ -227,7 +238,74 @@ def test_stopping_leaves_nothing_behind(
     assert "stopping: waiting for upstream" in text
     assert not psutil.pid_exists(int(asleep.read_text()))
     kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
-    assert kept["state"] == "interrupted"
+    assert (kept["state"], kept["steps"][2]["state"]) == ("interrupted", "interrupted")
+
+
+def test_a_relative_python_and_a_screen_that_is_gone(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    """The child runs in another folder; a terminal that closes must neither stop it nor block it."""
+    relative = os.path.relpath(sys.executable, tmp_path / "home")
+    done = wanwrap(*RUN, "--dataset", cats, *weights, "--python", relative, "--noise_level", "low")
+    assert done.returncode == 0, done.stderr
+    command = [
+        sys.executable,
+        "-m",
+        "wanwrap",
+        *RUN,
+        "--dataset",
+        str(cats),
+        *weights,
+        "--base_dir",
+        str(tmp_path / "b"),
+    ]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "WANWRAP_MUSUBI_DIR": str(STANDIN),
+        "STANDIN_RECORD": str(tmp_path / "r"),
+    }
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        process.stderr.close()
+        assert process.wait(60) == 0
+
+
+def test_a_full_disk_ends_the_run_and_the_child(tmp_path: Path) -> None:
+    def full(_: bytes) -> None:
+        raise OSError(28, "No space left on device", "run.log")
+
+    code = "import time, sys\nwhile True: print('x' * 9999, flush=True)"
+    with pytest.raises(OSError, match="No space left"):
+        stream([sys.executable, "-c", code], tmp_path, {}, full, lambda: False, print)
+
+
+def test_a_second_wanwrap_in_the_same_folder_is_refused(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    busy = folder(tmp_path)
+    busy.mkdir(parents=True)
+    (busy / "run.json").write_text(json.dumps({"state": "running", "pid": os.getpid()}))
+    done = wanwrap(*RUN, "--dataset", cats, *weights)
+    assert done.returncode == 11
+    assert f"another wanwrap (process {os.getpid()}) is at work" in done.stderr
+
+
+def test_each_experts_run_keeps_its_record(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    for level in ("high", "low"):
+        done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", level)
+        assert done.returncode == 0, done.stderr
+    names = {path.name for path in folder(tmp_path).iterdir()}
+    assert {f"run-{level}.{kind}" for level in ("high", "low") for kind in ("json", "log", "sh")} <= names
+
+
+def test_brackets_in_a_data_sets_name(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """Upstream globs its cache folders without escaping them."""
+    done = wanwrap(*RUN, "--dataset", cats.rename(tmp_path / "cats [v2]*"), *weights, "--noise_level", "low")
+    assert done.returncode == 0, done.stderr
+    caches = [line for line in record(tmp_path)[0]["toml"].splitlines() if line.startswith("cache_directory")]
+    assert len(caches) == 3
+    assert not any(letter in line for line in caches for letter in "[*?")
 
 
 def test_resume_from_checks_the_file(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
@@ -261,6 +339,7 @@ def test_progress_is_read_across_chunks() -> None:
     text = "  total optimization steps / 学習ステップ数: 900\n\rsteps:   1%|1         | 10/900 [00:52<1:26:40,  5.25s/it, avr_loss=nan]".encode()
     for start in range(0, len(text), 7):
         watch.read(text[start : start + 7])
+        assert watch.announced in (None, 900)
     assert (watch.announced, watch.done, watch.loss) == (900, 10, "nan")
     assert not watch.disagrees()
 

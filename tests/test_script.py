@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import STANDIN, Wanwrap, record
+from helpers import STANDIN, Wanwrap, golden_plan, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanwrap.script import _broken, _native, _single
+from wanwrap.script import _broken, _native, _single, script
 
 ODD = 'my "cats" & dogs $HOME ü'
 NATIVE = shutil.which("bash")
@@ -115,6 +115,13 @@ def test_powershell_gives_back_every_word(words: list[str]) -> None:
     for quote in "'\u2018\u2019\u201a\u201b":
         inner = [text.replace(quote * 2, quote) for text in inner]
     assert windows_argv(" ".join(map(legacy, inner))) == words
+
+
+def test_no_comment_becomes_a_command() -> None:
+    plan = golden_plan("wan21-t2v-14b")
+    for shell in ("bash", "powershell"):
+        text = script(plan, shell, ["a data set\ntouch /tmp/x #"])
+        assert "# a data set touch /tmp/x #" in text.splitlines()
 
 
 def test_single_quotes_are_doubled() -> None:

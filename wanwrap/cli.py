@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wanwrap import __version__
-from wanwrap.errors import WanwrapError
+from wanwrap.errors import OutputError, WanwrapError
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -37,11 +37,15 @@ class Group(click.Group):
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(130)
+        except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
+            say(f"Error: {error.filename or 'writing'}: {error.strerror or error}; make room or give another place.")
+            ctx.exit(OutputError.exit_code)
 
 
 def say(text: str) -> None:
-    """Everything that is not the result goes to stderr."""
-    click.echo(text, err=True)
+    """Everything that is not the result goes to stderr; a terminal that is gone stops no training."""
+    with suppress(OSError, ValueError, AttributeError):
+        click.echo(text, err=True)
 
 
 SETTINGS = {
@@ -71,11 +75,21 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_PATH = click.Path(path_type=Path)
+class _Place(click.Path):
+    """A path that was meant: an unset variable of a shell's is not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty one."""
+        return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
+
+
+_PATH = _Place(path_type=Path)
 RUN_OPTIONS = [
     click.argument("preset"),
     click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
-    click.option("--dataset", help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."),
+    click.option(
+        "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
+    ),
     click.option("--dataset_config", type=_PATH, help="Your own data set TOML, checked and used as it is."),
     click.option(
         "--noise_level",
@@ -233,8 +247,9 @@ def _result(record: Ledger, text: Iterable[str], as_json: bool) -> None:
 
 def _screen(chunk: bytes) -> None:
     """Upstream's output as it comes, its progress bar too."""
-    sys.stderr.buffer.write(chunk)
-    sys.stderr.buffer.flush()
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
 
 
 @contextmanager
@@ -269,9 +284,10 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     from wanwrap.report import rehearsed
 
     asked = order(**arguments)
-    plan, upstream, answer, notes = rehearsal(asked)
-    for note in notes:
+    found = rehearsal(asked)
+    for note in found.notes:
         say(f"rehearsal: {note}.")
-    record = _carry_out(plan, upstream, answer)
-    verify(plan, record.record)
-    _result(record, rehearsed(plan, asked.missing(asked.plan(), has_merge=_has_merge())), as_json)
+    record = _carry_out(found.plan, found.upstream, found.answer)
+    verify(found.plan, record.record)
+    missing = asked.missing(found.real, has_merge=_has_merge())
+    _result(record, rehearsed(found.plan, missing), as_json)

@@ -6,12 +6,13 @@ Everything that upstream would drop, mistake or fail on is refused here, or said
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanwrap import buckets
+from wanwrap.data import absolute
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.media import IMAGES, VIDEOS, Item, Kind, kind_of, probe
 from wanwrap.preset import Clips, Preset
@@ -82,15 +83,13 @@ def find(name: str | None, datasets: Path) -> Path:
     """
     if name is None:
         return _only(datasets)
-    path = Path(name).expanduser()
-    if not path.is_absolute() and len(path.parts) == 1 and (datasets / name).is_dir():
+    path = absolute(name)
+    if not Path(name).is_absolute() and len(Path(name).parts) == 1 and (datasets / name).is_dir():
         return datasets / name
     if path.is_dir():
-        return path.absolute()
+        return path
     there = [folder.name for folder in _folders(datasets)]
-    raise DatasetError(
-        f"there is no folder {path.absolute()} and no data set {name!r} in {datasets}.{closest(name, there)}"
-    )
+    raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
 
 
 def _folders(datasets: Path) -> list[Path]:
@@ -117,7 +116,7 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
     """
     kinds: tuple[Kind, ...] = ("image", "video")
     found = {
-        (directory, kind): sorted(path for path in directory.iterdir() if path.is_file() and kind_of(path) == kind)
+        (directory, kind): sorted(path for path in directory.iterdir() if kind_of(path) == kind)
         for directory in (folder, folder / "images", folder / "videos")
         if directory.is_dir()
         for kind in kinds
@@ -138,6 +137,10 @@ def _readable() -> str:
 
 def check_names(directory: Path, paths: Sequence[Path]) -> None:
     """Raises DatasetError: upstream would keep one cache for two files, or pass a file over."""
+    if folders := [path.name for path in paths if not path.is_file()]:
+        raise DatasetError(
+            f"{listing(folders)} in {directory} can't be read as files, on which upstream ends; remove them."
+        )
     stems = Counter(path.stem for path in paths)
     twice = sorted(path.name for path in paths if stems[path.stem] > 1)
     if twice:
@@ -166,9 +169,11 @@ def check_captions(paths: Sequence[Path], suffix: str = CAPTION) -> None:
 
 def _unreadable(caption: Path) -> str | None:
     try:
-        text = caption.read_text(encoding="utf-8")
+        text = caption.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return "is not UTF-8; save it as UTF-8"
+    if "\0" in text:
+        return "is not UTF-8 but UTF-16; save it as UTF-8"
     return None if text.strip() else "is empty; describe what is to be seen"
 
 
@@ -192,8 +197,15 @@ def arrange(folder: Path, items: Mapping[tuple[Path, Kind], tuple[Item, ...]], p
         raise DatasetError(f"{folder} holds nothing that {preset.name} trains: {' '.join(notes)}")
     for entry in entries:
         check_buckets(entry)
+    notes += warnings(item for found in items.values() for item in found)
     counts = Counter(kind for _, kind in items for _ in items[_, kind])
     return Dataset(name=folder.name, entries=tuple(entries), notes=tuple(notes), files=counts)
+
+
+def warnings(items: Iterable[Item]) -> list[str]:
+    """What upstream will train otherwise than a viewer shows it."""
+    turned = [item.path.name for item in items if item.turned]
+    return [f"turned by their own metadata, which upstream ignores: {listing(turned)}."] if turned else []
 
 
 def _options(declared: object) -> dict[str, Any]:
@@ -246,7 +258,7 @@ def source_fps(directory: Path, clips: Sequence[Item]) -> float:
         )
     if rate < buckets.FPS * (1 - SAME_FPS):
         raise DatasetError(
-            f"the clips in {directory} run at {rate:.4g} fps; below 16, motion would be trained too fast. {way_out.capitalize()}."
+            f"the clips in {directory} run at {rate:.4g} fps; below 16, motion would be trained too fast. {way_out[0].upper()}{way_out[1:]}."
         )
     return max(rate, buckets.FPS)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wanwrap.dataset import Dataset, Entry, check_buckets, check_captions, check_names
+from wanwrap import buckets
+from wanwrap.dataset import SAME_FPS, Dataset, Entry, check_buckets, check_captions, check_names, warnings
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.media import Kind, kind_of, probe
 from wanwrap.preset import check_frames, check_size
@@ -43,7 +45,14 @@ _VIDEO = {
     "source_fps": float,
 }
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
-FOLDERS = ("image_directory", "video_directory", "image_jsonl_file", "video_jsonl_file", "cache_directory")
+FOLDERS = (
+    "image_directory",
+    "video_directory",
+    "image_jsonl_file",
+    "video_jsonl_file",
+    "cache_directory",
+    "control_directory",
+)
 
 Table = Mapping[str, Any]
 
@@ -55,30 +64,31 @@ def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) 
         DatasetError: upstream would refuse it, drop files, or train something else.
     """
     config = _read(path)
-    general = config.get("general", {})
-    _check_keys("[general]", general, _COMMON)
-    tables = config.get("datasets") or []
-    if set(config) - {"general", "datasets"} or not tables:
+    general, tables = config.get("general", {}), config.get("datasets")
+    shaped = isinstance(general, dict) and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)
+    if set(config) - {"general", "datasets"} or not tables or not shaped:
         raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
+    _check_keys("[general]", general, _COMMON)
     entries = tuple(_entry(f"[[datasets]] number {i}", general, t, whole, done) for i, t in enumerate(tables, 1))
     caches = [
         str(table.get("cache_directory") or entry.directory) for table, entry in zip(tables, entries, strict=True)
     ]
     if len(set(caches)) < len(caches):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
-    return Dataset(name=path.stem, entries=entries, config=path)
+    notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
+    return Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes))
 
 
 def _read(path: Path) -> dict[str, Any]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    if path.suffix != ".toml":
+    if path.suffix.lower() != ".toml":
         raise DatasetError(f"{path} must end in .toml, by which upstream knows how to read it.")
     try:
         return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    except FileNotFoundError as error:
-        raise DatasetError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error.strerror}.") from error
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not valid TOML: {error}.") from error
 
@@ -89,6 +99,8 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: upstream knows no key {name!r} there.{closest(name, schema)}")
         wanted = schema[name]
         alone = name.endswith("resolution") and type(value) is int
+        if wanted is list and not alone and isinstance(value, list) and {type(each) for each in value} != {int}:
+            raise DatasetError(f"{where}: {name} must hold whole numbers, not {value!r}.")
         if type(value) is not wanted and not alone:
             hint = f" Write {float(value)}." if wanted is float and type(value) is int else ""
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
@@ -122,7 +134,13 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
         raise DatasetError(
             f"{where}: without target_frames upstream trains only the first frame of each clip; add target_frames = [21]."
         )
-    low = [name for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample") if options.get(name, 1) < 1]
+    if not str(options.get("caption_extension", ".txt")).startswith(".") or options.get("caption_extension") == ".":
+        raise DatasetError(f'{where}: caption_extension must begin with a dot, as in ".txt".')
+    low = [
+        name
+        for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames")
+        if options.get(name, 1) < 1
+    ]
     if low:
         raise DatasetError(f"{where}: {listing(low)} must be 1 at least.")
     try:
@@ -153,7 +171,7 @@ def _listed(where: str, kind: Kind, file: Path, options: Table) -> tuple[Path, l
     if "cache_directory" not in options:
         raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
         paths = [Path(row[f"{kind}_path"]) for row in rows]
         empty = [path.name for path, row in zip(paths, rows, strict=True) if not row["caption"].strip()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -176,5 +194,34 @@ def _check_items(where: str, entry: Entry) -> None:
             raise DatasetError(
                 f"{where}: clips shorter than the frames asked for: {listing(none)}; replace them or lower target_frames."
             )
-        if entry.options.get("source_fps", 16.0) < 16.0:
+        if not entry.options.get("source_fps", buckets.FPS) >= buckets.FPS:
             raise DatasetError(f"{where}: source_fps below 16 trains motion too fast; convert the clips to 16 fps.")
+    if glob.has_magic(str(entry.options.get("cache_directory") or entry.directory)):
+        raise DatasetError(f"{where}: upstream can't find its caches in a folder with *, ? or [ in its name.")
+    _check_batches(where, entry)
+
+
+def _check_batches(where: str, entry: Entry) -> None:
+    """Raises DatasetError: without buckets, upstream would stack clips of several shapes in one batch."""
+    if entry.kind == "image" or entry.options.get("enable_bucket") or entry.options.get("batch_size", 1) == 1:
+        return
+    if len({buckets.bucket(item.size, tuple(entry.options["resolution"])) for item in entry.items}) > 1:
+        raise DatasetError(f"{where}: clips of several shapes can't share a batch; add enable_bucket = true.")
+
+
+def _notes(where: str, entry: Entry) -> Iterator[str]:
+    """What is allowed and may not be meant."""
+    yield from warnings(entry.items)
+    if entry.kind == "image":
+        return
+    taken = entry.options.get("source_fps", buckets.FPS)
+    off = [item for item in entry.items if abs((item.fps or 0) - taken) > SAME_FPS * taken]
+    if off:
+        speed = f"{(off[0].fps or 0) / taken:.2f} times"
+        yield f"{where}: {off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: motion at 1/{speed}."
+    longest = max(entry.options.get("target_frames") or [1])
+    short = [
+        i.path.name for i in entry.items if longest not in {n for _, n in buckets.windows(i.frames or 0, entry.options)}
+    ]
+    if short and entry.options.get("frame_extraction") != "full":
+        yield f"{where}: too short for {longest} frames, not trained at that length: {listing(short)}."

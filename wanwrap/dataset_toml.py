@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from wanwrap.data import folder
-from wanwrap.dataset import Dataset, Entry
+from wanwrap.dataset import Dataset
 
 
 def render(dataset: Dataset, caches: Sequence[Path]) -> str:
@@ -17,18 +18,22 @@ def render(dataset: Dataset, caches: Sequence[Path]) -> str:
     document = tomlkit.parse((folder("templates") / "dataset.toml").read_text(encoding="utf-8"))
     image, video = document["datasets"]
     general = document["general"]
+    common = {name: value for name, value in _shared(dataset) if name in general}
+    general.update(common)
     filled = tomlkit.aot()
     for entry, cache in zip(dataset.entries, caches, strict=True):
         table = copy.deepcopy(image if entry.kind == "image" else video)
-        _fill(table, entry, cache, general)
+        table[f"{entry.kind}_directory"] = entry.directory.as_posix()
+        table["cache_directory"] = cache.as_posix()
+        for name, value in entry.options.items():
+            if name not in common:
+                table[name] = list(value) if isinstance(value, tuple) else value
         filled.append(table)
     document["datasets"] = filled
     return tomlkit.dumps(document)
 
 
-def _fill(table: object, entry: Entry, cache: Path, general: object) -> None:
-    table[f"{entry.kind}_directory"] = entry.directory.as_posix()  # type: ignore[index]
-    table["cache_directory"] = cache.as_posix()  # type: ignore[index]
-    for name, value in entry.options.items():
-        where = general if name in general else table  # type: ignore[operator]
-        where[name] = list(value) if isinstance(value, tuple) else value  # type: ignore[index]
+def _shared(dataset: Dataset) -> Iterator[tuple[str, Any]]:
+    """The options that all entries have alike."""
+    first, *others = (entry.options for entry in dataset.entries)
+    return ((name, value) for name, value in first.items() if all(each.get(name) == value for each in others))

@@ -1,8 +1,9 @@
-"""What a run has done, as `run.json` in its folder; whole at every moment."""
+"""What a run has done, as JSON in its folder; whole at every moment."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -42,10 +43,28 @@ class Ledger:
         self.record.update(changes)
         self.write()
 
+    def ended(self, state: str, reason: str = "") -> None:
+        """Close the record; a step that was running ended as the run did."""
+        for row in self.record["steps"]:
+            if row["state"] == "running":
+                row |= {"state": state, "ended": now()}
+        self.note(state=state, ended=now(), **({"reason": reason} if reason else {}))
+
     def step(self, index: int, **changes: object) -> None:
         """Change the fields of one step."""
         self.record["steps"][index].update(changes)
         self.write()
+
+
+def at_work(folder: Path) -> int | None:
+    """The process of a run that is still going on in a folder."""
+    import psutil
+
+    for path in folder.glob("run*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("state") == "running" and psutil.pid_exists(record.get("pid", -1)):
+            return int(record["pid"])
+    return None
 
 
 def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
@@ -54,6 +73,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
         "wanwrap": __version__,
         "state": "running",
         "started": now(),
+        "pid": os.getpid(),
         "preset": plan.preset.name,
         "name": plan.name,
         "upstream": {
@@ -62,6 +82,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
             "commit": upstream.commit,
         },
         "python": answer["python"],
+        "packages": answer["packages"],
         "gpus": answer["gpus"],
         "dataset": {
             "name": plan.dataset.name,
@@ -71,7 +92,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
         "weights": [{"path": str(w.path), "bytes": _size(w.path)} for w in plan.weights],
         "steps": [_row(step) for step in plan.steps],
     }
-    ledger = Ledger(path=plan.folder / "run.json", record=record)
+    ledger = Ledger(path=plan.folder / f"{plan.record}.json", record=record)
     ledger.write()
     return ledger
 

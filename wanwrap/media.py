@@ -17,6 +17,9 @@ IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
 
 
+ORIENTATION = 0x0112  # EXIF
+
+
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """A picture, or a clip with its frames: `size` is (width, height) in pixels."""
@@ -25,6 +28,7 @@ class Item:
     size: tuple[int, int]
     frames: int | None = None
     fps: float | None = None
+    turned: bool = False  # by EXIF or a rotation, which upstream ignores
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -68,9 +72,11 @@ def _picture(path: Path, whole: bool) -> Item:
     from PIL import Image
 
     with Image.open(path) as picture:
+        if picture.mode[0] in "IF":
+            raise ValueError("its 16 or 32 bits a channel would turn white in upstream; save it with 8")
         if whole:
             picture.convert("RGB")
-        return Item(path=path, size=picture.size)
+        return Item(path=path, size=picture.size, turned=picture.getexif().get(ORIENTATION, 1) != 1)
 
 
 def _clip(path: Path, whole: bool) -> Item:
@@ -81,12 +87,14 @@ def _clip(path: Path, whole: bool) -> Item:
         if not container.streams.video:
             raise ValueError("it holds no video")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
         size, rate = (stream.codec_context.width, stream.codec_context.height), stream.average_rate
         if whole:
+            stream.thread_type = "AUTO"
             frames = sum(1 for _ in container.decode(video=0))
         else:
             frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-    if not frames or not rate or not all(size):
+    with av.open(str(path)) as container:
+        first = next(container.decode(video=0), None)
+    if not first or not frames or not rate or not all(size):
         raise ValueError("it holds no frames")
-    return Item(path=path, size=size, frames=frames, fps=float(rate))
+    return Item(path=path, size=size, frames=frames, fps=float(rate), turned=bool(getattr(first, "rotation", 0)))

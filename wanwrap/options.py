@@ -7,7 +7,8 @@ that `scripts/upstream_flags.py` reads out of upstream's source.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -60,6 +61,9 @@ def spell(options: Options) -> Iterator[str]:
     for name, value in options.items():
         if value is None or value is False:
             continue
+        if str(value).startswith("-"):
+            yield f"--{name}={value}"  # on its own it would read as an option
+            continue
         yield f"--{name}"
         if isinstance(value, str):
             yield value
@@ -98,16 +102,33 @@ def _check_value(name: str, value: Value, row: Mapping[str, Any]) -> None:
         convert(name, str(one), row)
 
 
+def _share(word: str) -> int | float | str:
+    """Upstream's steps or share of all steps: 100, 0.1 or 10%."""
+    if word.endswith("%"):
+        float(word[:-1])
+        return word
+    value = float(word)
+    return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
+
+
+KINDS: dict[str, tuple[str, Callable[[str], int | float | str]]] = {
+    "int": ("a whole number", int),
+    "float": ("a number", float),
+    "_int_or_float": ("a number or a percentage", _share),
+}
+
+
 def convert(name: str, word: str, row: Mapping[str, Any]) -> int | float | str:
     """A word of the command line as upstream's parser would take it.
 
     Raises:
         OptionError: it is not of the option's type.
     """
-    kinds = {"int": ("a whole number", int), "float": ("a number", float)}
-    described, kind = kinds.get(row.get("type", "str"), ("text", str))
+    described, kind = KINDS.get(row.get("type", "str"), ("text", str))
     try:
         value: int | float | str = kind(word)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(word)
     except ValueError as error:
         raise OptionError(f"--{name} takes {described}; not {word!r}.") from error
     return value
@@ -167,6 +188,16 @@ def overlay(options: Options, given: Options) -> dict[str, Value]:
     if "max_train_steps" in given and "max_train_epochs" not in given:  # epochs override steps
         merged["max_train_epochs"] = None
     return merged
+
+
+def number(options: Options, name: str, default: float) -> float:
+    """An option that is a number; `default` where it is absent.
+
+    Raises:
+        OptionError: it is none.
+    """
+    value = options.get(name)
+    return default if value is None else float(convert(name, str(value), {"type": "float"}))
 
 
 def whole(options: Options, name: str, default: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 from wanwrap import dataset_config, preflight
 from wanwrap import upstream as upstreams
-from wanwrap.data import folder
+from wanwrap.data import absolute, folder
 from wanwrap.dataset import Dataset, find, scan
 from wanwrap.errors import OptionError
 from wanwrap.options import TRAIN, Value, check, parse
@@ -38,6 +39,7 @@ ALIASES = {
     "blocks_to_swap": "blocks_to_swap",
 }
 SAMPLE = "sample"
+FILES = {"network_weights", "sample_prompts", "log_tracker_config"}
 OWN = {"dry_run", "shell", "json", "dataset", "base_dir", "noise_level", "skip_lightning", "python", "musubi_dir"}
 
 
@@ -56,9 +58,9 @@ class Order:
     def data(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
         """The data set; `whole` decodes every file. Raises DatasetError."""
         if self.dataset_config is not None:
-            return dataset_config.load(self.dataset_config.expanduser().absolute(), whole=whole, done=done)
+            return dataset_config.load(absolute(self.dataset_config), whole=whole, done=done)
         datasets = self.places.base / "datasets"
-        shipped = self.dataset == SAMPLE and not (datasets / SAMPLE).is_dir()
+        shipped = self.dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
         where = folder("templates") / SAMPLE if shipped else find(self.dataset, datasets)
         return scan(where, self.preset, whole=whole, done=done)
 
@@ -116,7 +118,11 @@ def order(
     Raises:
         PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
     """
-    chosen, base = load(preset), base_dir.expanduser().absolute()
+    chosen, base = load(preset), absolute(base_dir)
+    if glob.has_magic(str(base)):
+        raise OptionError(
+            f"--base_dir {base}: upstream can't find its caches below a folder with *, ? or [ in its name."
+        )
     if dataset is not None and dataset_config is not None:
         raise OptionError("--dataset and --dataset_config name two data sets; give one.")
     if noise_level and chosen.experts[0].noise_level is None:
@@ -146,7 +152,7 @@ def _python(given: str | None) -> str:
     """The training Python by its whole path: the child runs in another folder."""
     if given is None:
         return sys.executable
-    return shutil.which(given) or str(Path(given).expanduser().absolute())
+    return str(absolute(shutil.which(given) or given))
 
 
 def _given(arguments: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Value]:
@@ -163,9 +169,20 @@ def _given(arguments: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Va
     if arguments.get("attention"):
         given[arguments["attention"]] = True
     if arguments.get("resume_from"):
-        given["network_weights"] = str(arguments["resume_from"].expanduser().absolute())
+        given["network_weights"] = str(arguments["resume_from"])
     check(given, TRAIN)
-    return {**given, **parse(extra, own=OWN | arguments.keys())}
+    given |= parse(extra, own=OWN | arguments.keys())
+    for name in FILES & given.keys():
+        given[name] = str(_file(name, Path(str(given[name]))))
+    return given
+
+
+def _file(name: str, path: Path) -> Path:
+    """A file that an option names, by its whole path: upstream runs in another folder."""
+    path = absolute(path)
+    if not path.is_file():
+        raise OptionError(f"--{'resume_from' if name == 'network_weights' else name}: there is no file {path}.")
+    return path
 
 
 def _files(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> dict[str, Path]:
@@ -181,6 +198,9 @@ def _files(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> di
     for expert in preset.experts:
         if path := arguments.get(f"dit_{expert.noise_level}"):
             files[expert.dit] = path
+    given = [absolute(files[dit]) for dit in dits if dit in files]
+    if len(set(given)) < len(given):
+        raise OptionError("--dit_high and --dit_low are one file; each expert has its own.")
     if len(preset.experts) == 1 and (arguments.get("dit_high") or arguments.get("dit_low")):
         raise OptionError(f"{preset.name} trains one model; give its DiT with --dit.")
     return files

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wanwrap.data import folder
+from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import render
 from wanwrap.errors import OptionError
@@ -71,6 +71,12 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     @property
+    def record(self) -> str:
+        """What the run's script, log and ledger are called: one expert's run keeps the other's."""
+        levels = [step.name.removeprefix("train").strip() for step in self.trainings]
+        return f"run-{levels[0]}" if len(levels) == 1 and levels[0] else "run"
+
+    @property
     def trainings(self) -> tuple[Step, ...]:
         """The steps that train, the high-noise expert's first."""
         return tuple(step for step in self.steps if step.recipe)
@@ -106,11 +112,16 @@ def needed(preset: Preset, choices: Choices) -> tuple[str, ...]:
 
 def check_name(name: str) -> str:
     """Raises OptionError: a name that can't be a file's on every system, or would read as an option."""
-    if not name.strip() or name[0] in "-. " or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
+    if not name.strip() or name[0] in "-. " or len(name.encode()) > 200 or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):
         raise OptionError(
             f"--output_name {name!r} can't name files; begin with a letter or digit and leave out / and the like."
         )
     return name
+
+
+def slug(name: str) -> str:
+    """A name without what shells, file systems and upstream's own globs take for something else."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("-_.") or "data"
 
 
 @dataclass(frozen=True)
@@ -129,12 +140,13 @@ class _Planner:
             found = recipe(self.preset, expert, self.dataset, dit, self.choices.given)
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
-        settings = {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}  # upstream prints Japanese; progress at once
+        # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
+        settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
         return Plan(
             preset=self.preset,
             dataset=self.dataset,
             name=self.name,
-            folder=self.run,
+            folder=self.folder,
             files=self._files(),
             env={**self.places.upstream.env, **settings, **self.preset.env},
             steps=(*merges, *self._caching(), *trainings),
@@ -145,29 +157,29 @@ class _Planner:
     @property
     def name(self) -> str:
         """By default the data set's and the preset's names; without the merge nothing is called lightning."""
-        if self.choices.output_name:
+        if self.choices.output_name is not None:
             return check_name(self.choices.output_name)
         preset = self.preset.name.replace("lightning", "vanilla") if self.choices.skip_lightning else self.preset.name
-        return check_name(re.sub(r"[^\w.-]+", "_", f"{self.dataset.name}-{preset}").strip("-_."))
+        return check_name(slug(f"{self.dataset.name}-{preset}"))
 
     @property
-    def run(self) -> Path:
+    def folder(self) -> Path:
         return self.places.base / "outputs" / self.name
 
     @property
     def config(self) -> Path:
-        return self.dataset.config or self.run / "dataset.toml"
+        return self.dataset.config or self.folder / "dataset.toml"
 
     def _path(self, key: str) -> str:
         return str(self.weights[key].path)
 
     def _files(self) -> dict[Path, str]:
-        accelerate = (folder("templates") / "accelerate.yaml").read_text(encoding="utf-8")
-        files = {self.run / "accelerate.yaml": accelerate}
+        accelerate = (shipped_folder("templates") / "accelerate.yaml").read_text(encoding="utf-8")
+        files = {self.folder / "accelerate.yaml": accelerate}
         if self.dataset.config is None:
             files[self.config] = render(self.dataset, [self._cache(entry) for entry in self.dataset.entries])
         if self.preset.sample_prompts:
-            files[self.run / "sample_prompts.txt"] = "".join(f"{line}\n" for line in self.preset.sample_prompts)
+            files[self.folder / "sample_prompts.txt"] = "".join(f"{line}\n" for line in self.preset.sample_prompts)
         return files
 
     def _cache(self, entry: Entry) -> Path:
@@ -175,8 +187,11 @@ class _Planner:
         mode = "i2v-clip" if self.preset.needs_clip else "i2v" if self.preset.image_to_video else "t2v"
         width, height = entry.options["resolution"]
         made_by = [self.weights[key].identity for key in ("vae", "t5", *(["clip"] if self.preset.needs_clip else []))]
-        mark = digest(entry.directory, sorted(entry.options.items()), mode, *made_by)
-        return self.places.base / "cache" / self.dataset.name / f"{entry.kind}s-{width}x{height}-{mode}-{mark}"
+        shape = sorted(
+            (name, value) for name, value in entry.options.items() if name not in ("batch_size", "num_repeats")
+        )
+        mark = digest(entry.directory, shape, mode, *made_by)
+        return self.places.base / "cache" / slug(self.dataset.name) / f"{entry.kind}s-{width}x{height}-{mode}-{mark}"
 
     def _dit(self, expert: Expert) -> tuple[Located, list[Step]]:
         """The DiT to train on, and the step that merges Lightning into it."""
@@ -213,7 +228,7 @@ class _Planner:
     def _training(self, expert: Expert, dit: Located, found: Recipe) -> Step:
         """Through accelerate, with all that a user's accelerate config or several GPUs could change."""
         launch: Options = {
-            "config_file": str(self.run / "accelerate.yaml"),
+            "config_file": str(self.folder / "accelerate.yaml"),
             "num_processes": 1,
             "num_machines": 1,
             "gpu_ids": "all",
@@ -224,25 +239,27 @@ class _Planner:
         label = f"{self.name}-{expert.noise_level}" if expert.noise_level else self.name
         paths: Options = {"dit": str(dit.path), "dataset_config": str(self.config)}
         output: Options = {
-            "output_dir": str(self.run),
+            "output_dir": str(self.folder),
             "output_name": label,
-            "logging_dir": str(self.run / "logs"),
+            "logging_dir": str(self.folder / "logs"),
         }
-        options = {"task": self.preset.task, **paths, **found.options, **self._sampling(), **output}
+        options = {**found.options, **self._sampling(found.options), **paths, **output}
         argv = (self.places.python, "-m", "accelerate.commands.launch", *spell(launch))
         return Step(
             name=f"train {expert.noise_level}" if expert.noise_level else "train",
             argv=(*argv, *self.places.module(TRAIN), *spell(options)),
-            makes=self.run / f"{label}.safetensors",
+            makes=self.folder / f"{label}.safetensors",
             recipe=found,
         )
 
-    def _sampling(self) -> Options:
-        """What upstream needs for samples while training; the trainer reads VAE and T5 for nothing else."""
-        if not self.preset.sample_prompts:
+    def _sampling(self, options: Options) -> Options:
+        """What upstream needs for samples while training; the trainer reads VAE, T5 and CLIP for nothing else."""
+        prompts = options.get("sample_prompts")
+        if not (prompts or self.preset.sample_prompts):
             return {}
         return {
-            "sample_prompts": str(self.run / "sample_prompts.txt"),
+            "sample_prompts": prompts or str(self.folder / "sample_prompts.txt"),
             "vae": self._path("vae"),
             "t5": self._path("t5"),
+            "clip": self._path("clip") if self.preset.needs_clip else None,
         }

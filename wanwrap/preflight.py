@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 from wanwrap.data import PACKAGE
 from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError
+from wanwrap.ledger import at_work
 from wanwrap.options import Options
 from wanwrap.plan import Plan, Step
 from wanwrap.process import capture
@@ -25,14 +28,14 @@ PIP = {
     "xformers.ops": "xformers",
     "flash_attn": "flash-attn --no-build-isolation",
 }
+VERSIONS = [["3", "10"], ["3", "11"], ["3", "12"]]  # upstream's requires-python
 ATTENTION = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
 
 
 def modules(options: Options) -> list[str]:
     """What one training imports late, as `module` or `module:attribute`."""
     wanted = [module for name, module in ATTENTION.items() if options.get(name)]
-    if options.get("log_with") in ("tensorboard", "all"):
-        wanted.append("tensorboard")
+    wanted += [name for name in ("tensorboard", "wandb") if options.get("log_with") in (name, "all")]
     wanted.append(_optimizer(str(options["optimizer_type"])))
     if options.get("lr_scheduler_type"):
         wanted.append(_dotted(str(options["lr_scheduler_type"]), "torch.optim.lr_scheduler"))
@@ -64,10 +67,16 @@ def ask(python: str, upstream: Upstream, wanted: Iterable[str]) -> dict[str, Any
     argv = [python, str(PACKAGE / "probe.py"), json.dumps(sorted(set(wanted)))]
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, TimeoutExpired) as error:
         raise PackageError(
             f"{python} can't be used to train: {error}; give the Python that has musubi-tuner with --python."
         ) from error
+    if not isinstance(answer, dict) or not {"python", "missing", "gpus"} <= answer.keys():
+        raise PackageError(f"{python} is no Python: it answered {str(answer)[:80]!r}; give another --python.")
+    if answer["python"].split(".")[:2] not in VERSIONS:
+        raise PackageError(
+            f"{python} is Python {answer['python']}; musubi-tuner needs 3.10 to 3.12: give another --python."
+        )
     return answer
 
 
@@ -137,6 +146,7 @@ def check_plan(plan: Plan, *, has_merge: bool) -> None:
         raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in complaints))
     for step in plan.trainings:
         check_resume(step)
+    check_place(plan)
     check_output(plan)
 
 
@@ -156,15 +166,25 @@ def check_resume(step: Step) -> None:
         )
 
 
+def check_place(plan: Plan) -> None:
+    """Raises OutputError: the run's folder can't be used, or is being used."""
+    nearest = next(path for path in (plan.folder, *plan.folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest} can't be written to; give another --base_dir or --output_name.")
+    if pid := at_work(plan.folder):
+        raise OutputError(
+            f"another wanwrap (process {pid}) is at work in {plan.folder}; wait, or give another --output_name."
+        )
+
+
 def check_output(plan: Plan) -> None:
     """Raises OutputError: upstream would overwrite what an earlier run has made."""
     for step in plan.trainings:
         assert step.makes
-        there = sorted(path.name for path in plan.folder.glob("*.safetensors") if path.name.startswith(step.makes.stem))
+        made = re.compile(re.escape(step.makes.stem) + r"(-\d{6}|-step\d{8})?\.safetensors")
+        there = sorted(path.name for path in plan.folder.glob("*") if made.fullmatch(path.name))
         if there:
             raise OutputError(
-                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; give another --output_name, move them, or train the other expert alone with --noise_level."
+                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; "
+                "give another --output_name, move them, or train the other expert alone with --noise_level."
             )
-    nearest = next(path for path in (plan.folder, *plan.folder.parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OutputError(f"{nearest} can't be written to; give another --base_dir.")

@@ -10,16 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from wanwrap.data import folder
+from wanwrap.data import absolute, folder
 from wanwrap.errors import OptionError, PresetError, closest
-from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
+from wanwrap.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.header import SHAPES
 
 NoiseLevel = Literal["high", "low"]
 Size = tuple[int, int]
+
+REQUIRED = ("optimizer_type", "learning_rate", "network_dim", "network_alpha", "timestep_sampling")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Clips:
 
     resolution: Size
     target_frames: tuple[int, ...]
-    frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = "head"
+    frame_extraction: Literal["head", "chunk", "uniform"] = "head"
     frame_sample: int | None = None  # how many windows `uniform` takes of a clip
     batch_size: int = 1
     num_repeats: int = 1
@@ -76,7 +78,6 @@ class Preset:
     """
 
     summary: str
-    inference: str
     task: str
     experts: tuple[Expert, ...]
     train: Options
@@ -91,18 +92,34 @@ class Preset:
     doc: str = ""
 
     def __post_init__(self) -> None:
+        levels = [expert.noise_level for expert in self.experts]
+        if levels != [None] and (not levels or set(levels) - {"high", "low"} or len(set(levels)) < len(levels)):
+            raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
         for expert in self.experts:
             _known(expert.dit, *([expert.lightning.lora] if expert.lightning else []))
             check({**self.train, **expert.train}, TRAIN)
+            check_complete({**self.train, **expert.train})
         if self.task not in SHAPES:
             raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
-        check(self.cache_latents, CACHE_LATENTS)
-        check(self.cache_text, CACHE_TEXT)
+        for options, script in ((self.cache_latents, CACHE_LATENTS), (self.cache_text, CACHE_TEXT)):
+            check(options, script)
+            check_refused(options)
         for entry in (self.pictures, *self.clips):
             if entry is not None:
                 check_size(entry.resolution)
+                check_counts(vars(entry))
         for clips in self.clips:
             check_frames(clips.target_frames)
+            if clips.frame_extraction not in ("head", "chunk", "uniform"):
+                raise PresetError(f"frame_extraction {clips.frame_extraction!r} is none of head, chunk, uniform.")
+        if not all(isinstance(value, str) for value in self.env.values()):
+            raise PresetError("env must give every variable as text.")
+
+    @property
+    def inference(self) -> str:
+        """The docstring's paragraph on what to use at inference."""
+        _, _, text = self.doc.partition("At inference:")
+        return " ".join(text.partition("\n\n")[0].split())
 
     @property
     def image_to_video(self) -> bool:
@@ -120,6 +137,31 @@ class Preset:
         return 30 if "1.3B" in self.task else 40
 
 
+def check_complete(train: Options) -> None:
+    """Raises PresetError: something is left to upstream's defaults that would train something else, or nothing."""
+    missing = [name for name in REQUIRED if train.get(name) is None]
+    if not (train.get("max_train_epochs") or train.get("max_train_steps")):
+        missing.append("max_train_epochs")
+    if len([name for name in ATTENTION if train.get(name)]) != 1:
+        missing.append("one of " + ", ".join(sorted(ATTENTION)))
+    if missing:
+        raise PresetError(f"train lacks {', '.join(missing)}: upstream's own defaults would train something else.")
+    check_refused(train)
+
+
+def check_refused(options: Options) -> None:
+    """Raises PresetError: an option that is wanwrap's to set, or that upstream would do harm with."""
+    if refused := [name for name in options if name in REFUSED]:
+        raise PresetError(f"a preset can't set {refused[0]}: {REFUSED[refused[0]]}.")
+
+
+def check_counts(entry: Mapping[str, Any]) -> None:
+    """Raises PresetError: a count of a data set entry that is no whole number, or less than 1."""
+    for name in ("batch_size", "num_repeats", "frame_sample", "frame_stride"):
+        if entry.get(name) is not None and (type(entry[name]) is not int or entry[name] < 1):
+            raise PresetError(f"{name} must be a whole number, 1 at least; not {entry[name]!r}.")
+
+
 def _known(*names: str) -> None:
     for name in names:
         if name not in CATALOGUE:
@@ -128,12 +170,16 @@ def _known(*names: str) -> None:
 
 def check_size(size: Size) -> None:
     """Raises PresetError: upstream would take such a [W, H] and break in the VAE or the patching."""
-    if any(side % 16 or side < 32 for side in size):
-        raise PresetError(f"{size[0]}x{size[1]} can't be trained: both sides must be multiples of 16, 32 at least.")
+    if len(size) != 2 or any(type(side) is not int or side % 16 or side < 32 for side in size):
+        raise PresetError(
+            f"{'x'.join(map(str, size))} can't be trained: both sides must be multiples of 16, 32 at least."
+        )
 
 
 def check_frames(frames: tuple[int, ...]) -> None:
     """Raises PresetError: upstream would round these down silently, or train first frames only."""
+    if not all(type(count) is int for count in frames):
+        raise PresetError(f"target_frames {list(frames)} must be whole numbers.")
     wrong = [count for count in frames if count < 1 or count % 4 != 1]
     if wrong or not frames:
         near = f"; the nearest below {wrong[0]} is {max(1, (wrong[0] - 1) // 4 * 4 + 1)}" if wrong else ""
@@ -157,7 +203,7 @@ def path_of(name: str) -> Path:
         PresetError: there is none.
     """
     if name.endswith(".py"):
-        return Path(name).expanduser().absolute()
+        return absolute(name)
     presets = shipped()
     if name not in presets:
         raise PresetError(
@@ -176,12 +222,14 @@ def load(name: str) -> Preset:
     path = path_of(name)
     if not path.is_file():
         raise PresetError(f"there is no preset file {path}.")
+    if not re.fullmatch(r"\w[\w.-]*", path.stem):
+        raise PresetError(f"{path.name}: a preset is named after its file; use letters, digits and _.")
     spec = importlib.util.spec_from_file_location(f"wanwrap_preset_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, TypeError, NameError, ImportError, PresetError, OptionError) as error:
+    except (Exception, SystemExit) as error:  # it is the user's own code
         raise PresetError(f"{path.name}: {_mended(error)}") from error
     preset = getattr(module, "preset", None)
     if not isinstance(preset, Preset):
@@ -191,12 +239,14 @@ def load(name: str) -> Preset:
     return preset
 
 
-def _mended(error: Exception) -> str:
+def _mended(error: BaseException) -> str:
     """The error with the field that was probably meant."""
     field_name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}."
-    if not field_name:
+    if isinstance(error, (PresetError, OptionError)):
         return str(error)
+    if not field_name:
+        return f"{type(error).__name__}: {error}."
     known = {name for kind in (Preset, Expert, Pictures, Clips, Lightning) for name in kind.__dataclass_fields__}
     return f"there is no field {field_name[1]!r}.{closest(field_name[1], known)}"

@@ -31,6 +31,27 @@ def upstream() -> "dict[str, object]":
     return {"version": found.version, "commit": origin.get("vcs_info", {}).get("commit_id")}
 
 
+def packages() -> "dict[str, str]":
+    """The versions that a training depends on, as far as they are installed."""
+    names = (
+        "torch",
+        "torchvision",
+        "accelerate",
+        "diffusers",
+        "transformers",
+        "xformers",
+        "bitsandbytes",
+        "safetensors",
+    )
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def gpus() -> "list[dict[str, object]]":
     """Name and bytes of each CUDA GPU."""
     try:
@@ -49,6 +70,7 @@ if __name__ == "__main__":
         "python": sys.version.split()[0],
         "missing": {name: why for name in modules if (why := ask(name))},
         "upstream": upstream(),
+        "packages": packages(),
         "gpus": gpus(),
     }
     print("\n" + json.dumps(answer))

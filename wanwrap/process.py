@@ -13,20 +13,17 @@ from typing import Any
 
 from wanwrap.errors import StepError
 
+SHORT = 300  # seconds: importing torch from a cold disk can take a minute
 PATIENCE = 3, 20  # seconds for the terminal's own Ctrl-C to work, then for one that wanwrap sends
 
 Listener = Callable[[bytes], object]
 
 
 def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """The standard output of a short command; OSError where it can't be started."""
-    done = subprocess.run(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **env},
-    )
+    """The standard output of a short command; OSError where it fails, TimeoutExpired where it hangs."""
+    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=SHORT)
+    if done.returncode:
+        raise OSError((done.stderr.decode("utf-8", "replace").splitlines() or ["it printed nothing"])[-1])
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -55,24 +52,33 @@ def stream(
         )
     except OSError as error:
         raise StepError(f"{argv[0]} can't be started: {error.strerror}; give another --python.") from error
-    reader = threading.Thread(target=_copy, args=(process.stdout, listen))
+    failed: list[BaseException] = []
+    reader = threading.Thread(target=_copy, args=(process.stdout, listen, failed))
     reader.start()
     try:
-        with _sigterm_as_interrupt():
+        with _signals(_interrupt, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             while not _wait(process, 0.2):
-                if unwanted():
+                if failed or unwanted():
                     end_tree(process)
     except KeyboardInterrupt:
         _stop(process, say)
         raise
     finally:
         reader.join()
+    if failed:
+        raise failed[0]
     return process.returncode
 
 
-def _copy(source: Any, listen: Listener) -> None:
-    while chunk := source.read1(65536):
-        listen(chunk)
+def _copy(source: Any, listen: Listener, failed: list[BaseException]) -> None:
+    """Hand on what is printed. A listener that fails (a full disk) is remembered, and the pipe still emptied."""
+    with source:
+        while chunk := source.read1(65536):
+            try:
+                if not failed:
+                    listen(chunk)
+            except Exception as error:
+                failed.append(error)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -101,10 +107,11 @@ def end_tree(process: subprocess.Popen[bytes]) -> None:
     import psutil
 
     tree = _tree(process)
-    for how in ("terminate", "kill"):
-        _each(tree, how)
-        _, tree = psutil.wait_procs(tree, timeout=5)
-    process.wait()
+    with _signals(signal.SIG_IGN, signal.SIGINT):  # a third Ctrl-C must not stop the stopping
+        for how in ("terminate", "kill"):
+            _each(tree, how)
+            _, tree = psutil.wait_procs(tree, timeout=5)
+        process.wait()
 
 
 def _tree(process: subprocess.Popen[bytes]) -> list[Any]:
@@ -130,13 +137,17 @@ def _each(tree: Sequence[Any], how: str) -> None:
             continue
 
 
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+def _interrupt(*_: object) -> None:
+    """SIGTERM and a closed terminal stop a run as Ctrl-C does."""
+    raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+
+@contextmanager
+def _signals(handler: Any, *numbers: int) -> Iterator[None]:
+    """Handle some signals in another way for a while."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 
 from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError
-from wanwrap.options import Options, overlay, whole
+from wanwrap.options import Options, Value, number, overlay, whole
 from wanwrap.preset import Expert, Preset
 from wanwrap.schedule import rewrite
 from wanwrap.timesteps import check_timesteps
 from wanwrap.weights.locate import Located
 
-# What upstream must be told for a DiT of each type: it refuses every other precision (fp8 and fp32 take both).
+# What upstream wants for a DiT of each type. It refuses the other one for fp16 and bf16; fp8 and fp32 take both.
 PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "bf16", "fp8": "bf16"}
 
 # Written out for every run because upstream's own defaults are traps, or because they belong together.
@@ -26,13 +27,17 @@ BASE: Options = {
     "log_with": "tensorboard",
 }
 
-COUNTS = (
-    "max_train_epochs",
-    "max_train_steps",
-    "gradient_accumulation_steps",
-    "network_dim",
-    "save_every_n_epochs",
-)
+LEAST = {
+    "max_train_epochs": 1,
+    "max_train_steps": 1,
+    "gradient_accumulation_steps": 1,
+    "network_dim": 1,
+    "save_every_n_epochs": 1,
+    "max_data_loader_n_workers": 0,
+}
+SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
+ABOVE_0 = ("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale")
+PAIRS = ("optimizer_args", "lr_scheduler_args", "network_args")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +55,47 @@ def recipe(preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given
     Raises:
         OptionError: a setting that upstream would refuse, ignore or misread.
     """
-    precision, notes = PRECISION[dit.dtype], []
-    types = {"task": preset.task, "mixed_precision": precision, "save_precision": precision}
+    precision = PRECISION[dit.dtype]
+    declared: Options = {
+        "task": preset.task,
+        "mixed_precision": precision,
+        "save_precision": precision,
+        **BASE,
+        **preset.train,
+        **expert.train,
+    }
+    options, notes = _settled(declared, given, dit)
+    if not options["optimizer_type"]:
+        raise OptionError("--optimizer is empty; adamw8bit and adamw are the presets' own.")
+    if dit.dtype in ("fp16", "bf16") and options["mixed_precision"] != precision:
+        raise OptionError(f"--mixed_precision must be {precision}, the type of the DiT file; upstream refuses others.")
+    check(options, preset)
+    steps = _steps(options, dataset)
+    return Recipe(options=rewrite(options, steps), steps=steps, notes=tuple(notes))
+
+
+def _settled(declared: Options, given: Options, dit: Located) -> tuple[dict[str, Value], list[str]]:
+    """`given` over `declared`, with what hangs on it, and what is to be said of that."""
+    options, notes = overlay(declared, given), list[str]()
     if "network_dim" in given and "network_alpha" not in given:
-        given = {**given, "network_alpha": given["network_dim"]}
+        options["network_alpha"] = given["network_dim"]
         notes.append(f"--alpha follows --dim: {given['network_dim']}.")
-    options = overlay({**types, **BASE, **preset.train, **expert.train}, given)
+    if "optimizer_args" not in given and not _related(options["optimizer_type"], declared["optimizer_type"]):
+        options["optimizer_args"] = None
+        notes.append(f"{declared['optimizer_type']}'s optimizer_args are not used for {options['optimizer_type']}.")
     if dit.dtype == "fp8" and options.get("fp8_scaled"):
         options["fp8_scaled"] = None
         notes.append(f"{dit.path.name} is fp8 already: upstream trains it with --fp8_base alone.")
-    if options.get("timestep_sampling") != "shift":
-        if "discrete_flow_shift" in given:
-            raise OptionError(
-                f"upstream ignores --flow_shift with timestep_sampling {options.get('timestep_sampling')}."
-            )
+    if not whole(options, "max_data_loader_n_workers", 0):
+        options["persistent_data_loader_workers"] = None  # torch refuses it without workers
+    if options.get("timestep_sampling") != "shift" and "discrete_flow_shift" not in given:
         options["discrete_flow_shift"] = None
-    check(options, preset, precision)
-    steps = _steps(options, dataset)
-    return Recipe(options=rewrite(options, steps), steps=steps, notes=tuple(notes))
+    return options, notes
+
+
+def _related(one: Value, other: Value) -> bool:
+    """Whether an optimizer takes the other's arguments: all AdamWs do."""
+    return one == other or all("adamw" in str(name).lower() for name in (one, other))
 
 
 def _steps(options: Options, dataset: Dataset) -> int:
@@ -76,22 +104,56 @@ def _steps(options: Options, dataset: Dataset) -> int:
     return dataset.steps(whole(options, "max_train_epochs", 0), whole(options, "gradient_accumulation_steps", 1))
 
 
-def check(options: Options, preset: Preset, precision: str) -> None:
+def check(options: Options, preset: Preset) -> None:
     """Raises OptionError: what upstream finds only after the caching, or never."""
     swap, blocks = whole(options, "blocks_to_swap", 0), preset.blocks
     if not 0 <= swap < blocks:
         raise OptionError(
             f"--blocks_to_swap {swap}: this model has {blocks} blocks, of which {blocks - 1} at most can be swapped."
         )
-    if options["mixed_precision"] != precision:
-        raise OptionError(
-            f"--mixed_precision must be {precision}, the type of the DiT file; upstream refuses {options['mixed_precision']}."
-        )
-    for name in COUNTS:
-        if whole(options, name, 1) < 1:
-            raise OptionError(f"--{name} {options[name]}: it must be 1 at least.")
-    check_timesteps(options)
-    for name in ("optimizer_args", "lr_scheduler_args", "network_args"):
+    for name, least in LEAST.items():
+        if whole(options, name, least) < least:
+            raise OptionError(f"--{name} {options[name]}: it must be {least} at least.")
+    for name in ABOVE_0:
+        if number(options, name, 1.0) <= 0:
+            raise OptionError(f"--{name} {options[name]}: it must be above 0.")
+    if not 0 <= whole(options, "seed", 0) < 2**32:
+        raise OptionError(f"--seed {options['seed']}: it must be from 0 to {2**32 - 1}.")
+    for name in PAIRS:
         for pair in options.get(name) or ():  # type: ignore[union-attr]
-            if str(pair).count("=") != 1:
-                raise OptionError(f"--{name} takes name=value pairs with a single =; not {pair!r}.")
+            _check_pair(name, str(pair))
+    _check_together(options, preset)
+    check_timesteps(options)
+
+
+def _check_pair(option: str, pair: str) -> None:
+    """name=value, the value of an optimizer's or scheduler's argument as Python writes it."""
+    name, _, value = pair.partition("=")
+    if not name.isidentifier() or "=" in value:
+        raise OptionError(f"--{option} takes name=value pairs with a single =; not {pair!r}.")
+    if option != "network_args":
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise OptionError(
+                f"--{option} {pair}: {value!r} is no value; quote texts, as in {name}=\"'x'\"."
+            ) from error
+
+
+def _check_together(options: Options, preset: Preset) -> None:
+    """Options that contradict each other, or of which one needs the other."""
+    if options.get("fp8_scaled") and not options.get("fp8_base"):
+        raise OptionError("--fp8_scaled needs --fp8_base beside it.")
+    if options.get("max_train_epochs") is not None and options.get("max_train_steps") is not None:
+        raise OptionError("upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.")
+    if options.get("discrete_flow_shift") is not None and options.get("timestep_sampling") != "shift":
+        raise OptionError(f"upstream ignores --flow_shift with timestep_sampling {options.get('timestep_sampling')}.")
+    sampled = [name for name in SAMPLING if options.get(name)]
+    if sampled and not (preset.sample_prompts or options.get("sample_prompts")):
+        raise OptionError(f"--{sampled[0]} samples nothing without --sample_prompts FILE.")
+    arguments = [str(pair) for pair in options.get("optimizer_args") or ()]  # type: ignore[union-attr]
+    if str(options["optimizer_type"]).lower() == "adafactor" and "relative_step=False" not in arguments:
+        raise OptionError(
+            "adafactor takes no notice of --lr and --scheduler unless it is told to: add "
+            "-- --optimizer_args relative_step=False scale_parameter=False warmup_init=False."
+        )

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wanwrap.errors import StepError, WanwrapError
+from wanwrap.errors import StepError
 from wanwrap.ledger import Ledger, now, write_whole
 from wanwrap.plan import Plan
 from wanwrap.process import Listener, stream
 from wanwrap.script import native, script
 from wanwrap.weights import header
 
-ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)")
+ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
 PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
 DIED = re.compile(r"died with <Signals\.(\w+)")
 
@@ -52,8 +52,8 @@ def write_files(plan: Plan) -> None:
     """The plan's folder and files, and the script that does by hand what `run` does."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     shell = native()
-    name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
-    (plan.folder / name).write_text(script(plan, shell), encoding=encoding)
+    suffix, encoding = (".sh", "utf-8") if shell == "bash" else (".ps1", "utf-8-sig")
+    (plan.folder / f"{plan.record}{suffix}").write_text(script(plan, shell), encoding=encoding)
     for path, text in plan.files.items():
         write_whole(path, text)
 
@@ -66,19 +66,16 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
         KeyboardInterrupt: the user stopped it; nothing is left running.
     """
     try:
-        with (plan.folder / "run.log").open("ab") as log:
+        with (plan.folder / f"{plan.record}.log").open("ab") as log:
             for index, step in enumerate(plan.steps):
                 say(f"{step.name} ({index + 1} of {len(plan.steps)})")
                 ledger.step(index, state="running", started=now())
                 _step(plan, index, ledger, log, screen, say)
                 ledger.step(index, state="done", ended=now())
-    except KeyboardInterrupt:
-        ledger.note(state="interrupted", ended=now())
+    except BaseException as error:
+        ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", str(error))
         raise
-    except WanwrapError as error:
-        ledger.note(state="failed", ended=now(), reason=str(error))
-        raise
-    ledger.note(state="done", ended=now())
+    ledger.ended("done")
 
 
 def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listener, say: Say) -> None:

@@ -26,7 +26,7 @@ def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
 
 def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
-    yield from (f"# {line}".rstrip() for line in heading)
+    yield from map(_comment, heading)
     yield "set -euo pipefail"
     yield ""
     yield f"mkdir -p {shlex.quote(str(plan.folder))}"
@@ -36,8 +36,13 @@ def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield f"cd {shlex.quote(str(plan.folder))}"
     yield from (f"export {name}={shlex.quote(value)}" for name, value in plan.env.items())
     for step in plan.steps:
-        yield f"\n# {step.name}"
+        yield "\n" + _comment(step.name)
         yield _broken(step.argv, shlex.quote, " \\\n  ")
+
+
+def _comment(text: str) -> str:
+    """One line, whatever stands in the text."""
+    return f"# {' '.join(text.split())}"
 
 
 def _mark(text: str) -> str:
@@ -58,7 +63,7 @@ def _broken(argv: Sequence[str], quote: Callable[[str], str], newline: str) -> s
 
 
 def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
-    yield from (f"# {line}".rstrip() for line in heading)
+    yield from map(_comment, heading)
     yield "$ErrorActionPreference = 'Stop'"
     yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
     yield ""
@@ -69,7 +74,7 @@ def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
     yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
     for step in plan.steps:
-        yield f"\n# {step.name}"
+        yield "\n" + _comment(step.name)
         yield "& " + _broken(step.argv, _native, " `\n  ")
         yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
 

@@ -6,7 +6,7 @@ import math
 from statistics import NormalDist
 
 from wanwrap.errors import OptionError
-from wanwrap.options import Options, whole
+from wanwrap.options import Options, number, whole
 
 # Upstream draws up to 1000 times for a timestep within the window, then takes one outside of it without a word.
 # At 0.5 % a draw that happens to 7 steps in 1000; the rarest window of a preset is at 1.4 %.
@@ -33,12 +33,12 @@ def check_timesteps(options: Options) -> None:
 
 def within(options: Options, low: float, high: float) -> float | None:
     """The share of draws between `low` and `high` (0 to 1); None for a sampling whose shape is not known here."""
-    how, scale = options.get("timestep_sampling"), float(str(options.get("sigmoid_scale") or 1.0))
+    how, scale = options.get("timestep_sampling"), number(options, "sigmoid_scale", 1.0)
     if how == "uniform":
         return high - low
     if how not in ("sigmoid", "shift"):
         return None
-    shift = float(str(options.get("discrete_flow_shift") or 1.0)) if how == "shift" else 1.0
+    shift = number(options, "discrete_flow_shift", 1.0) if how == "shift" else 1.0
     return _below(high, shift, scale) - _below(low, shift, scale)
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanwrap.data import absolute
 from wanwrap.errors import UpstreamError
 
 VERSION = "0.3.4"
@@ -45,7 +46,7 @@ def find(given: Path | None, workspace: Path) -> Upstream:
         UpstreamError: the folder that was given is no musubi-tuner.
     """
     if given is not None:
-        given = given.expanduser().absolute()
+        given = absolute(given)
         if not (given / MARK).is_file():
             raise UpstreamError(
                 f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}. {how_to_get(given)}"

@@ -24,7 +24,7 @@ bucket_no_upscale = false   # true: smaller pictures keep their size instead of 
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-512x512-t2v-10c70fe3"        # one for each entry: entries that share one would delete each other''s files
+cache_directory = "/training/cache/cats/images-512x512-t2v-ae2a1b83"        # one for each entry: entries that share one would delete each other''s files
 resolution = [512, 512]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -33,7 +33,7 @@ num_repeats = 1             # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-2bdaa9bb"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-67bc8bc3"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
@@ -45,6 +45,7 @@ frame_extraction = "head"   # head: from the start; uniform: frame_sample window
 Set-Location -LiteralPath '/training/outputs/cats-wan21-t2v-1.3b-rtx3090'
 $env:PYTHONPATH = '/musubi-tuner/src'
 $env:PYTHONUTF8 = '1'
+$env:PYTHONIOENCODING = 'utf-8'
 $env:PYTHONUNBUFFERED = '1'
 $env:NCCL_P2P_DISABLE = '1'
 $env:NCCL_IB_DISABLE = '1'
@@ -74,8 +75,6 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--dynamo_backend' 'no' `
   '-m' 'musubi_tuner.wan_train_network' `
   '--task' 't2v-1.3B' `
-  '--dit' '/training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors' `
-  '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
   '--mixed_precision' 'bf16' `
   '--save_precision' 'bf16' `
   '--network_module' 'musubi_tuner.networks.lora_wan' `
@@ -98,6 +97,8 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--max_train_epochs' '100' `
   '--save_every_n_epochs' '10' `
   '--seed' '42' `
+  '--dit' '/training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors' `
+  '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
   '--output_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090' `
   '--output_name' 'cats-wan21-t2v-1.3b-rtx3090' `
   '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/logs'

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,48 @@ AREA = 128 * 64  # pixels a rehearsed item has about
 FRAMES = 5  # at most; 4N+1
 EPOCHS = 2
 SWAP = 2  # of the toy's 4 blocks
+LEFT_OUT = {
+    "max_train_steps",
+    "network_weights",
+    "sample_prompts",
+    "sample_every_n_epochs",
+    "sample_every_n_steps",
+    "sample_at_first",
+}
 PROMPT = "--w 64 --h 64 --f 1 --s 2"
 ON_ANY_CPU = {"adamw", "adafactor"}
 
 
-def rehearsal(asked: Order) -> tuple[Plan, Upstream, dict[str, Any], tuple[str, ...]]:
-    """The plan to rehearse, what will run it, and what in it differs from the real one.
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """The small plan, the real one, what will carry them out, and how the small one differs."""
 
-    Its folder is made anew, with the data in it.
+    plan: Plan
+    real: Plan
+    upstream: Upstream
+    answer: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def rehearsal(asked: Order) -> Rehearsal:
+    """The rehearsal of what is asked; its folder is made anew, with the data in it.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
-    places, data = asked.places, asked.data()
+    places, real = asked.places, asked.plan()  # what the real run would refuse is refused here
     gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
     base = places.base / "rehearsal" / asked.preset.name
-    plan, notes = stage(asked.preset, data, replace(places, base=base), asked.choices, gpu=bool(gpus))
+    plan, notes = stage(
+        asked.preset, real.dataset, asked.weights(), replace(places, base=base), asked.choices, gpu=bool(gpus)
+    )
     upstream, answer = asked.ask(plan, gpu=False)
+    preflight.check_place(plan)
     shutil.rmtree(base, ignore_errors=True)
     (base / "models").mkdir(parents=True)
-    for entry, small in zip(data.entries, plan.dataset.entries, strict=True):
+    for entry, small in zip(real.dataset.entries, plan.dataset.entries, strict=True):
         _copy(entry, small)
-    return plan, upstream, answer, notes
+    return Rehearsal(plan=plan, real=real, upstream=upstream, answer=answer, notes=notes)
 
 
 def verify(plan: Plan, record: Mapping[str, Any]) -> None:
@@ -57,12 +77,14 @@ def verify(plan: Plan, record: Mapping[str, Any]) -> None:
     losses = {row["name"]: row["loss"] for row in record["steps"] if "loss" in row}
     if broken := [name for name, loss in losses.items() if loss in (None, "nan", "inf")]:
         raise StepError(
-            f"the rehearsal ended with a loss of {losses[broken[0]]} in {broken[0]}; see {plan.folder}/run.log."
+            f"the rehearsal ended with a loss of {losses[broken[0]]} in {broken[0]}; see {plan.folder}/{plan.record}.log."
         )
     for step in plan.trainings:
         assert step.makes
         if not _learned(step.makes):
-            raise StepError(f"{step.makes} is a LoRA of zeros: nothing was learned; see {plan.folder}/run.log.")
+            raise StepError(
+                f"{step.makes} is a LoRA of zeros: nothing was learned; see {plan.folder}/{plan.record}.log."
+            )
 
 
 def _learned(lora: Path) -> bool:
@@ -74,19 +96,28 @@ def _learned(lora: Path) -> bool:
 
 
 def stage(
-    preset: Preset, dataset: Dataset, places: Places, choices: Choices, *, gpu: bool
+    preset: Preset,
+    dataset: Dataset,
+    weights: Mapping[str, Located],
+    places: Places,
+    choices: Choices,
+    *,
+    gpu: bool,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """The small plan, with all its files in `places.base`, and its differences."""
+    """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`."""
     notes: list[str] = []
     small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
     if any(expert.lightning for expert in preset.experts) and not choices.skip_lightning:
         notes.append("the Lightning merge is skipped")
-    given = {name: value for name, value in given.items() if name not in ("max_train_steps", "network_weights")}
+    if dataset.config:
+        notes.append("the data set TOML is written anew for copies of a few items")
+    notes += [f"{name} is left out" for name in sorted(LEFT_OUT & given.keys())]
+    given = {name: value for name, value in given.items() if name not in LEFT_OUT}
     given |= {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
     choices = replace(choices, given=given, skip_lightning=True)
     data = _dataset(dataset, places.base)
     places = replace(places, child=(CHILD,))
-    toys = {name: _toy(name, places.base) for name in needed(small, choices)}
+    toys = {name: _toy(name, weights[name], places.base) for name in needed(small, choices)}
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
     plan = make_plan(small, data, toys, places, choices)
@@ -130,11 +161,10 @@ def _soften(options: Options, gpu: bool, notes: list[str]) -> dict[str, Value]:
     return soft
 
 
-def _toy(name: str, base: Path) -> Located:
-    """Where the toy stands in for a published file, under its name and in its type."""
-    weight = CATALOGUE[name]
-    path = base / "models" / weight.name
-    return Located(path=path, dtype=weight.dtype, exists=True, identity=name)
+def _toy(name: str, real: Located, base: Path) -> Located:
+    """Where the toy stands in for a real file: of its type, and with its ending, by which upstream reads it."""
+    path = base / "models" / f"{name}{real.path.suffix}"
+    return Located(path=path, dtype=real.dtype, exists=True, identity=name)
 
 
 def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
@@ -181,4 +211,11 @@ def _small(options: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in options.items() if not re.search("_directory|jsonl|caption_ext|max_frames", name)
     }
     how = {"frame_extraction": "head"} if options.get("frame_extraction") in ("full", "slide", "chunk") else {}
-    return {**kept, **small, **how, "num_repeats": min(2, options.get("num_repeats", 1))}
+    return {
+        "enable_bucket": False,
+        "bucket_no_upscale": False,
+        **kept,
+        **small,
+        **how,
+        "num_repeats": min(2, options.get("num_repeats", 1)),
+    }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
 from wanwrap.weights.catalogue import CATALOGUE, Weight
 from wanwrap.weights.header import dit_dtype
@@ -51,7 +53,7 @@ def locate(name: str, models: Path, given: Path | None) -> Located:
     """
     weight = CATALOGUE[name]
     if given is not None:
-        return _given(given.expanduser().absolute(), weight)
+        return _given(absolute(given), weight)
     path = models / weight.path
     if not path.is_file():
         path = next(iter(sorted(models.rglob(weight.name))), path)
@@ -62,10 +64,27 @@ def locate(name: str, models: Path, given: Path | None) -> Located:
 def _given(path: Path, weight: Weight) -> Located:
     if not path.is_file():
         raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
+    _check_given_name(path, weight)
     dtype = dit_dtype(path) if weight.role == "dit" else weight.dtype
     stat = path.stat()
     identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
     return Located(path=path, dtype=dtype, exists=True, identity=identity)
+
+
+def _check_given_name(path: Path, weight: Weight) -> None:
+    """Raises WeightsError: by its name a file is another one. High and low noise can't be told by their headers."""
+    other = next((each for each in CATALOGUE.values() if each.name == path.name and each != weight), None)
+    told, wanted = (
+        set(re.findall(r"(?i)(?<![a-z])(high|low)(?![a-z])", text.lower())) for text in (path.stem, weight.name)
+    )
+    if other or (told and wanted and told.isdisjoint(wanted)):
+        raise WeightsError(
+            f"{path} is by its name not what was asked for ({weight.name}); give that one, or rename the file."
+        )
+    if weight.role == "vae" and "qwen" in path.name.lower():
+        raise WeightsError(
+            f"{path} is Qwen-Image's VAE: upstream would load it, and train on noise. Wan's is {weight.name}."
+        )
 
 
 def digest(*parts: object) -> str:

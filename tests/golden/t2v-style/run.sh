@@ -27,7 +27,7 @@ bucket_no_upscale = false   # true: smaller pictures keep their size instead of 
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-960x960-t2v-832b0dc6"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-960x960-t2v-6eafecad"        # one for each entry: entries that share one would delete each other's files
 resolution = [960, 960]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -36,6 +36,7 @@ END
 cd /training/outputs/cats-t2v-style
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -59,8 +60,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-A14B \
-  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
   --mixed_precision fp16 \
   --save_precision fp16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -88,6 +87,8 @@ python -m accelerate.commands.launch \
   --max_timestep 1000 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=200 power=8.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
+  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
   --output_dir /training/outputs/cats-t2v-style \
   --output_name cats-t2v-style-high \
   --logging_dir /training/outputs/cats-t2v-style/logs
@@ -103,8 +104,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-A14B \
-  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
   --mixed_precision fp16 \
   --save_precision fp16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -132,6 +131,8 @@ python -m accelerate.commands.launch \
   --max_timestep 875 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=200 power=8.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
+  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
   --output_dir /training/outputs/cats-t2v-style \
   --output_name cats-t2v-style-low \
   --logging_dir /training/outputs/cats-t2v-style/logs

@@ -27,7 +27,7 @@ bucket_no_upscale = true   # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-720x1280-t2v-de4334f1"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-720x1280-t2v-918b1189"        # one for each entry: entries that share one would delete each other's files
 resolution = [720, 1280]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -36,7 +36,7 @@ num_repeats = 1             # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-1280x720-t2v-3bfeaefe"
+cache_directory = "/training/cache/cats/videos-1280x720-t2v-4ec57cfb"
 resolution = [1280, 720]
 batch_size = 1
 num_repeats = 1
@@ -47,7 +47,7 @@ frame_extraction = "head"   # head: from the start; uniform: frame_sample window
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-960x544-t2v-fb37c3b6"
+cache_directory = "/training/cache/cats/videos-960x544-t2v-f51d3ff2"
 resolution = [960, 544]
 batch_size = 1
 num_repeats = 1
@@ -60,6 +60,7 @@ END
 cd /training/outputs/cats-t2v-vanilla
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -85,8 +86,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-A14B \
-  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-vanilla/dataset.toml \
   --mixed_precision fp16 \
   --save_precision fp16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -114,6 +113,8 @@ python -m accelerate.commands.launch \
   --network_alpha 8 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
+  --dataset_config /training/outputs/cats-t2v-vanilla/dataset.toml \
   --output_dir /training/outputs/cats-t2v-vanilla \
   --output_name cats-t2v-vanilla-high \
   --logging_dir /training/outputs/cats-t2v-vanilla/logs
@@ -129,8 +130,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-A14B \
-  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-vanilla/dataset.toml \
   --mixed_precision fp16 \
   --save_precision fp16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -158,6 +157,8 @@ python -m accelerate.commands.launch \
   --network_alpha 42 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
+  --dataset_config /training/outputs/cats-t2v-vanilla/dataset.toml \
   --output_dir /training/outputs/cats-t2v-vanilla \
   --output_name cats-t2v-vanilla-low \
   --logging_dir /training/outputs/cats-t2v-vanilla/logs

@@ -26,7 +26,7 @@ bucket_no_upscale = false   # true: smaller pictures keep their size instead of 
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-832x480-t2v-f87e4688"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-832x480-t2v-87e689a5"        # one for each entry: entries that share one would delete each other's files
 resolution = [832, 480]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 2
 num_repeats = 1             # how often each item is seen in an epoch
@@ -35,7 +35,7 @@ num_repeats = 1             # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-fbb0bd98"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-24561db6"
 resolution = [832, 480]
 batch_size = 2
 num_repeats = 1
@@ -52,6 +52,7 @@ END
 cd /training/outputs/cats-wan21-t2v-1.3b-video
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -75,8 +76,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-1.3B \
-  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
   --mixed_precision bf16 \
   --save_precision bf16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -101,6 +100,8 @@ python -m accelerate.commands.launch \
   --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
   --output_dir /training/outputs/cats-wan21-t2v-1.3b-video \
   --output_name cats-wan21-t2v-1.3b-video \
   --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/logs

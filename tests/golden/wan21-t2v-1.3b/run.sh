@@ -26,7 +26,7 @@ bucket_no_upscale = true   # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-832x480-t2v-714b1b70"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-832x480-t2v-76318db0"        # one for each entry: entries that share one would delete each other's files
 resolution = [832, 480]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -35,7 +35,7 @@ num_repeats = 1             # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-7e6e0963"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-1db88165"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
@@ -46,7 +46,7 @@ frame_extraction = "head"   # head: from the start; uniform: frame_sample window
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-56850478"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-ab3a2c7e"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
@@ -59,6 +59,7 @@ END
 cd /training/outputs/cats-wan21-t2v-1.3b
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -84,8 +85,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-1.3B \
-  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b/dataset.toml \
   --mixed_precision bf16 \
   --save_precision bf16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -108,6 +107,8 @@ python -m accelerate.commands.launch \
   --seed 42 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b/dataset.toml \
   --output_dir /training/outputs/cats-wan21-t2v-1.3b \
   --output_name cats-wan21-t2v-1.3b \
   --logging_dir /training/outputs/cats-wan21-t2v-1.3b/logs

@@ -26,7 +26,7 @@ bucket_no_upscale = true   # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-720x1280-t2v-de4334f1"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-720x1280-t2v-918b1189"        # one for each entry: entries that share one would delete each other's files
 resolution = [720, 1280]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -35,7 +35,7 @@ num_repeats = 1             # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-1280x720-t2v-3bfeaefe"
+cache_directory = "/training/cache/cats/videos-1280x720-t2v-4ec57cfb"
 resolution = [1280, 720]
 batch_size = 1
 num_repeats = 1
@@ -46,7 +46,7 @@ frame_extraction = "head"   # head: from the start; uniform: frame_sample window
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-960x544-t2v-fb37c3b6"
+cache_directory = "/training/cache/cats/videos-960x544-t2v-f51d3ff2"
 resolution = [960, 544]
 batch_size = 1
 num_repeats = 1
@@ -59,6 +59,7 @@ END
 cd /training/outputs/cats-wan21-t2v-14b
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -84,8 +85,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-14B \
-  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-14b/dataset.toml \
   --mixed_precision bf16 \
   --save_precision bf16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -110,6 +109,8 @@ python -m accelerate.commands.launch \
   --seed 42 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_bf16.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-14b/dataset.toml \
   --output_dir /training/outputs/cats-wan21-t2v-14b \
   --output_name cats-wan21-t2v-14b \
   --logging_dir /training/outputs/cats-wan21-t2v-14b/logs

@@ -26,7 +26,7 @@ bucket_no_upscale = false   # true: smaller pictures keep their size instead of 
 [[datasets]]
 # Pictures.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-960x960-t2v-832b0dc6"        # one for each entry: entries that share one would delete each other's files
+cache_directory = "/training/cache/cats/images-960x960-t2v-6eafecad"        # one for each entry: entries that share one would delete each other's files
 resolution = [960, 960]     # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1             # how often each item is seen in an epoch
@@ -35,6 +35,7 @@ END
 cd /training/outputs/cats-wan21-t2v-style
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
+export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # cache latents
@@ -58,8 +59,6 @@ python -m accelerate.commands.launch \
   --dynamo_backend no \
   -m musubi_tuner.wan_train_network \
   --task t2v-14B \
-  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_fp8_e4m3fn.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
   --mixed_precision bf16 \
   --save_precision bf16 \
   --network_module musubi_tuner.networks.lora_wan \
@@ -83,6 +82,8 @@ python -m accelerate.commands.launch \
   --seed 5 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=200 power=4.0 \
+  --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_fp8_e4m3fn.safetensors \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
   --output_dir /training/outputs/cats-wan21-t2v-style \
   --output_name cats-wan21-t2v-style \
   --logging_dir /training/outputs/cats-wan21-t2v-style/logs
