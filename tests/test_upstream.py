@@ -17,8 +17,9 @@ from helpers import ROOT, clip, golden_plan, picture
 from wanwrap.dataset import scan
 from wanwrap.dataset_config import load as load_config
 from wanwrap.dataset_toml import render
-from wanwrap.options import TRAIN
+from wanwrap.options import TRAIN, spell
 from wanwrap.preset import Clips, Pictures, load, shipped
+from wanwrap.schedule import IGNORES, NEEDS, rewrite
 from wanwrap.weights import header
 
 pytestmark = pytest.mark.upstream
@@ -91,9 +92,10 @@ def test_items_and_batches_are_counted_alike(tmp_path: Path) -> None:
             load("t2v-vanilla"),
             bucket_no_upscale=rng.random() < 0.5,
             pictures=Pictures(resolution=size_of(rng), batch_size=rng.randint(1, 4), num_repeats=rng.randint(1, 3)),
-            clips=tuple(clips_of(rng, how) for how in ("head", "chunk", "uniform", "full", "slide")),
+            clips=tuple(clips_of(rng, how) for how in ("head", "chunk", "uniform")),
         )
         data = scan(folder, preset)
+        assert len(data.entries) == 4
         path = tmp_path / f"{index}.toml"
         path.write_text(render(data, [folder / "cache" / str(i) for i in range(len(data.entries))]), encoding="utf-8")
         paths.append(str(path))
@@ -101,6 +103,62 @@ def test_items_and_batches_are_counted_alike(tmp_path: Path) -> None:
         own = load_config(path)
         assert (own.train_items, own.batches) == (data.train_items, data.batches)
     assert predicted == ask("count", paths, tmp_path)
+
+
+def test_own_tomls_are_counted_alike_too(tmp_path: Path) -> None:
+    """What presets never write: no buckets, every frame, sliding windows, an area given by one number."""
+    for number, frames in enumerate((30, 47, 81)):
+        clip(tmp_path / "m" / f"c{number}.mp4", frames, 16, (160, 96))
+        picture(tmp_path / "m" / f"p{number}.png", (100 + 60 * number, 90))
+    general = '[general]\ncaption_extension = ".txt"\nresolution = 96\nbatch_size = 2\n'
+    tables = [
+        'image_directory = "M"\n',
+        'image_directory = "M"\nenable_bucket = true\nbucket_no_upscale = true\nnum_repeats = 3\n',
+        'video_directory = "M"\nframe_extraction = "full"\nmax_frames = 50\n',
+        'video_directory = "M"\nframe_extraction = "slide"\nframe_stride = 7\ntarget_frames = [9, 21]\n',
+        'video_directory = "M"\nframe_extraction = "chunk"\ntarget_frames = [13]\nsource_fps = 24.0\n',
+        'video_directory = "M"\nframe_extraction = "uniform"\nframe_sample = 4\ntarget_frames = [29]\nenable_bucket = true\n',
+    ]
+    paths, predicted = [], []
+    for index, table in enumerate(tables):
+        path = tmp_path / f"{index}.toml"
+        entry = f'[[datasets]]\ncache_directory = "{tmp_path}/c{index}"\n{table}'
+        path.write_text(general + entry.replace('"M"', f'"{tmp_path}/m"'), encoding="utf-8")
+        data = load_config(path)
+        paths.append(str(path))
+        predicted.append({"items": data.train_items, "batches": data.batches})
+    assert all(each["items"] for each in predicted)
+    assert predicted == ask("count", paths, tmp_path)
+
+
+def test_learning_rates_are_what_the_options_say(tmp_path: Path) -> None:
+    """Each schedule that wanwrap lets through, carried out by upstream's own optimizer and scheduler."""
+    steps, rate = 8, 1e-3
+    base: dict[str, Any] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": rate}
+    settings: dict[str, dict[str, Any]] = {
+        "squared": {"lr_scheduler_power": 2.0},
+        "with a floor": {"lr_scheduler_power": 2.0, "lr_scheduler_min_lr_ratio": 0.1},
+        "warm-up": {"lr_warmup_steps": 2},
+        "style": {"lr_scheduler_power": 8.0, "optimizer_args": ("weight_decay=0.1",)},
+        "adafactor": {
+            "optimizer_type": "adafactor",
+            "optimizer_args": ("relative_step=False", "scale_parameter=False", "warmup_init=False"),
+        },
+        "cosine": {"lr_scheduler": "cosine"},
+        "cosine with a floor": {"lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1},
+        **{name: {"lr_scheduler": name} for name in IGNORES if name not in NEEDS},
+        "decay": {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 4, "lr_scheduler_min_lr_ratio": 0.1},
+        "pieces": {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1'",)},
+    }
+    runs = [{"argv": list(spell(rewrite({**base, **given}, steps))), "steps": steps} for given in settings.values()]
+    found = dict(zip(settings, ask("schedule", runs, tmp_path), strict=True))
+    assert [name for name, rates in found.items() if isinstance(rates, str)] == []
+    assert found["squared"] == pytest.approx([rate * (1 - step / steps) ** 2 for step in range(steps + 1)], abs=1e-12)
+    assert found["style"] == pytest.approx([rate * (1 - step / steps) ** 8 for step in range(steps + 1)], abs=1e-12)
+    assert found["adafactor"] == pytest.approx([rate * (1 - step / steps) for step in range(steps + 1)], abs=1e-12)
+    for name in ("with a floor", "cosine with a floor", "decay"):
+        assert found[name][-1] == pytest.approx(rate * 0.1)
+    assert found["constant"] == [rate] * (steps + 1)
 
 
 def size_of(rng: random.Random) -> tuple[int, int]:
@@ -119,15 +177,21 @@ def clips_of(rng: random.Random, how: Any) -> Clips:
     )
 
 
+def rehearse(base: Path, *arguments: object) -> dict[str, Any]:
+    """The record of a rehearsal by the real scripts, from caching to LoRA."""
+    where = ["--python", PYTHON, "--json", "--base_dir", str(base)]
+    argv = [sys.executable, "-m", "wanwrap", "rehearse", *where, *map(str, arguments)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, encoding="utf-8", env=env)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
-    """The real scripts from caching to LoRA; a wrong step count would have stopped it."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = ["rehearse", name, "--dataset", "sample", "--python", PYTHON, "--base_dir", str(tmp_path), "--json"]
-    done = subprocess.run([sys.executable, "-m", "wanwrap", *arguments], capture_output=True, encoding="utf-8", env=env)
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
-    trainings = [step for step in record["steps"] if "optimizer_steps_planned" in step]
+    """A step count other than upstream's would have stopped it."""
+    trainings = [s for s in rehearse(tmp_path, name, "--dataset", "sample")["steps"] if "optimizer_steps_planned" in s]
     assert len(trainings) == len(load(name).experts)
     for training in trainings:
         assert training["optimizer_steps_done"] == training["optimizer_steps_planned"]
@@ -135,3 +199,38 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
         modules = [key for key in rows if key.endswith(".lora_down.weight")]
         assert len(modules) == 4 * (12 if load(name).needs_clip else 10)  # the toy has 4 blocks
         assert rows["__metadata__"]["ss_steps"] == str(training["optimizer_steps_planned"])
+
+
+def test_ones_own_toml_and_options_rehearse(tmp_path: Path) -> None:
+    """No buckets, a list of clips, repeats, accumulation; a folder that upstream's globs would misread."""
+    media = tmp_path / 'my "cats" [v2] & $HOME ü'
+    for number in range(3):
+        picture(media / f"p{number}.png", (100 + 40 * number, 120))
+    path = clip(tmp_path / "clips" / "a.mp4", 40, 24, caption=None)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"video_path": str(path), "caption": "it flies"}) + "\n")
+    own = tmp_path / "own.toml"
+    own.write_text(
+        f'[general]\ncaption_extension = ".txt"\nresolution = 256\n'
+        f"[[datasets]]\nimage_directory = {json.dumps(str(media), ensure_ascii=False)}\n"
+        f'cache_directory = "{tmp_path}/c1"\nnum_repeats = 5\n'
+        f'[[datasets]]\nvideo_jsonl_file = "{tmp_path}/list.jsonl"\ncache_directory = "{tmp_path}/c2"\n'
+        f'target_frames = [1, 9]\nsource_fps = 24.0\nenable_bucket = true\nframe_extraction = "chunk"\n',
+        encoding="utf-8",
+    )
+    options = [
+        "--noise_level",
+        "low",
+        "--optimizer",
+        "adamw",
+        "--min_lr",
+        "0.1",
+        "--dim",
+        "4",
+        "--blocks_to_swap",
+        "30",
+    ]
+    extra = ["--", "--gradient_accumulation_steps", "3", "--network_dropout", "0.1", "--max_data_loader_n_workers", "0"]
+    record = rehearse(tmp_path / "base", "t2v-vanilla", "--dataset_config", own, *options, *extra)
+    (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
+    assert training["optimizer_steps_done"] == 2 * 3  # 3 pictures twice and 2 windows: 8 batches, 3 steps an epoch
+    assert header.lora_dim_alpha(Path(training["makes"])) == (4, 4.0)

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -73,6 +73,36 @@ def _count(path):
     return {"items": group.num_train_items, "batches": len(group)}
 
 
+def schedule(runs):
+    """The learning rates that upstream's own optimizer and scheduler give, step by step; or why they fail."""
+    import torch
+    from musubi_tuner.wan_train_network import WanNetworkTrainer
+
+    trainer, known = WanNetworkTrainer(), parser("wan_train_network")
+    rates = []
+    for run in runs:
+        args = known.parse_args(run["argv"])
+        args.max_train_steps = run["steps"]
+        try:
+            optimizer = trainer.get_optimizer(args, [torch.nn.Parameter(torch.ones(2))])[2]
+            scheduler = trainer.get_lr_scheduler(args, optimizer, 1)
+            seen = []
+            for _ in range(run["steps"]):
+                seen.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                scheduler.step()
+            rates.append([*seen, optimizer.param_groups[0]["lr"]])
+        except Exception as error:
+            rates.append(repr(error))
+    return rates
+
+
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-    print("\n" + json.dumps({"parse": parse, "sanitize": sanitize, "count": count}[sys.argv[1]](asked), default=str))
+    print(
+        "\n"
+        + json.dumps(
+            {"parse": parse, "sanitize": sanitize, "count": count, "schedule": schedule}[sys.argv[1]](asked),
+            default=str,
+        )
+    )

@@ -103,49 +103,58 @@ def order(
     preset: str,
     upstream_options: tuple[str, ...] = (),
     base_dir: Path = Path("local_training"),
-    dataset: str | None = None,
-    dataset_config: Path | None = None,
-    noise_level: str | None = None,
-    output_name: str | None = None,
-    skip_lightning: bool = False,
-    python: str | None = None,
     musubi_dir: Path | None = None,
-    any_upstream: bool = False,
-    **given: Any,
+    python: str | None = None,
+    **asked: Any,
 ) -> Order:
-    """The order behind one command line.
+    """The order behind one command line; `asked` are its other options, by the command line's names.
 
     Raises:
         PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
     """
-    chosen, base = load(preset), absolute(base_dir)
+    chosen, base = load(preset), _base(base_dir)
+    choices = _choices(chosen, asked, upstream_options)
+    places = Places(
+        base=base,
+        upstream=upstreams.find(musubi_dir, base),
+        python=_python(python),
+        wanwrap_python=sys.executable,
+    )
+    return Order(
+        preset=chosen,
+        places=places,
+        choices=choices,
+        dataset=asked.get("dataset"),
+        dataset_config=asked.get("dataset_config"),
+        files=_files(chosen, choices, asked),
+        any_upstream=bool(asked.get("any_upstream")),
+    )
+
+
+def _base(given: Path) -> Path:
+    base = absolute(given)
     if glob.has_magic(str(base)):
         raise OptionError(
             f"--base_dir {base}: upstream can't find its caches below a folder with *, ? or [ in its name."
         )
-    if dataset is not None and dataset_config is not None:
+    return base
+
+
+def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -> Choices:
+    if asked.get("dataset") is not None and asked.get("dataset_config") is not None:
         raise OptionError("--dataset and --dataset_config name two data sets; give one.")
-    if noise_level and chosen.experts[0].noise_level is None:
-        raise OptionError(f"{chosen.name} trains one model without noise levels; leave out --noise_level.")
-    level: Any = None if noise_level == "both" else noise_level
-    options = _given(given, upstream_options)
-    choices = Choices(noise_level=level, output_name=output_name, given=options, skip_lightning=skip_lightning)
-    if "network_weights" in options and len(experts(chosen, choices)) > 1:
-        raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
-    return Order(
-        preset=chosen,
-        places=Places(
-            base=base,
-            upstream=upstreams.find(musubi_dir, base),
-            python=_python(python),
-            wanwrap_python=sys.executable,
-        ),
-        choices=choices,
-        dataset=dataset,
-        dataset_config=dataset_config,
-        files=_files(chosen, choices, given),
-        any_upstream=any_upstream,
+    level = asked.get("noise_level")
+    if level and preset.experts[0].noise_level is None:
+        raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")
+    choices = Choices(
+        noise_level=None if level == "both" else level,
+        output_name=asked.get("output_name"),
+        given=_given(asked, words),
+        skip_lightning=bool(asked.get("skip_lightning")),
     )
+    if "network_weights" in choices.given and len(experts(preset, choices)) > 1:
+        raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
+    return choices
 
 
 def _python(given: str | None) -> str:

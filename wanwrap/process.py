@@ -41,17 +41,7 @@ def stream(
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
-    try:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise StepError(f"{argv[0]} can't be started: {error.strerror}; give another --python.") from error
+    process = _start(argv, cwd, env)
     failed: list[BaseException] = []
     reader = threading.Thread(target=_copy, args=(process.stdout, listen, failed))
     reader.start()
@@ -68,6 +58,21 @@ def stream(
     if failed:
         raise failed[0]
     return process.returncode
+
+
+def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A child that prints to one pipe and reads nothing."""
+    try:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise StepError(f"{argv[0]} can't be started: {error.strerror}; give another --python.") from error
 
 
 def _copy(source: Any, listen: Listener, failed: list[BaseException]) -> None:
