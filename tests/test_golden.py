@@ -120,7 +120,31 @@ def test_numbers_of_the_recipes() -> None:
             assert (style["optimizer_type"], style["optimizer_args"]) == ("adamw", ("weight_decay=0.1",))
             assert (style["max_grad_norm"], style["xformers"], style["seed"]) == (0.0, True, 5)
             assert style["lr_scheduler_args"] == ("total_iters=200", f"power={power}")
+    for name, rank, shift, task in (
+        ("wan21-t2v-14b", 24, 3.0, "t2v-14B"),
+        ("wan21-t2v-1.3b", 16, 3.0, "t2v-1.3B"),
+        ("wan21-i2v-480p", 24, 5.0, "i2v-14B"),
+        ("wan21-i2v-720p", 24, 5.0, "i2v-14B"),
+    ):
+        (wan21,) = options(name)
+        assert (wan21["network_dim"], wan21["network_alpha"], wan21["learning_rate"]) == (rank, rank, 8e-5)
+        assert (wan21["discrete_flow_shift"], wan21["task"], wan21["mixed_precision"]) == (shift, task, "bf16")
+        assert wan21.get("fp8_base") is (None if "1.3" in name else True)
+    for name in ("t2v-vanilla", "i2v-lightning", "wan21-t2v-14b", "wan21-t2v-1.3b", "wan21-i2v-720p"):
+        for each in options(name):
+            assert (each["optimizer_type"], each["optimizer_args"]) == ("adamw8bit", ("weight_decay=0.01",))
+            assert (each["max_train_epochs"], each["save_every_n_epochs"], each["seed"]) == (50, 5, 42)
+            assert str(each["lr_scheduler_args"]).endswith("'power=2.0')")
+            assert (each["sdpa"], each["gradient_checkpointing"], each["timestep_sampling"]) == (True, True, "shift")
+    (video,) = options("wan21-t2v-1.3b-video")
+    assert (video["network_dim"], video["learning_rate"], video["discrete_flow_shift"]) == (16, 5e-5, 3.0)
+    assert (video["optimizer_type"], video["lr_scheduler"]) == ("bitsandbytes.optim.Lion", "cosine")
+    clips = load("wan21-t2v-1.3b-video").clips[0]
+    assert (clips.resolution, clips.target_frames, clips.batch_size) == ((832, 480), (73,), 2)
     (guide,) = options("wan21-t2v-1.3b-rtx3090")
+    assert (guide["network_alpha"], guide["blocks_to_swap"], guide["max_train_epochs"]) == (64, 2, 100)
+    assert guide["optimizer_args"] == ("betas=(0.9,0.99)", "weight_decay=0.01")
+    assert load("wan21-t2v-1.3b-rtx3090").env["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
     assert (guide["network_dim"], guide["learning_rate"], guide["gradient_accumulation_steps"]) == (64, 5e-5, 4)
     assert (guide["timestep_sampling"], guide["lr_scheduler"]) == ("sigmoid", "constant")
 

@@ -201,6 +201,19 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
         assert rows["__metadata__"]["ss_steps"] == str(training["optimizer_steps_planned"])
 
 
+def test_the_users_accelerate_config_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With accelerate itself: a config for two GPUs with DeepSpeed and another precision, as `accelerate config` writes it."""
+    config = tmp_path / "hf" / "accelerate" / "default_config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 2}\n"
+        "mixed_precision: fp16\nnum_processes: 2\nnum_machines: 1\ngpu_ids: '7'\nuse_cpu: true\n"
+    )
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    record = rehearse(tmp_path / "base", "wan21-t2v-1.3b", "--dataset", "sample")
+    assert record["state"] == "done"
+
+
 def test_ones_own_toml_and_options_rehearse(tmp_path: Path) -> None:
     """No buckets, a list of clips, repeats, accumulation; a folder that upstream's globs would misread."""
     media = tmp_path / 'my "cats" [v2] & $HOME ü'

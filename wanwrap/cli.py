@@ -284,7 +284,8 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     from wanwrap.report import rehearsed
 
     asked = order(**arguments)
-    found = rehearsal(asked)
+    with _counted("checking file") as done:
+        found = rehearsal(asked, done)
     for note in found.notes:
         say(f"rehearsal: {note}.")
     record = _carry_out(found.plan, found.upstream, found.answer)

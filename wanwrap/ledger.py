@@ -58,13 +58,21 @@ class Ledger:
 
 def at_work(folder: Path) -> int | None:
     """The process of a run that is still going on in a folder."""
-    import psutil
-
     for path in folder.glob("run*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("state") == "running" and psutil.pid_exists(record.get("pid", -1)):
-            return int(record["pid"])
+        if record.get("state") == "running" and record.get("process") == _process(record["process"][0]):
+            return int(record["process"][0])
     return None
+
+
+def _process(pid: int) -> list[float] | None:
+    """A process by its number and start: numbers are used again, after a power cut for instance."""
+    import psutil
+
+    try:
+        return [pid, psutil.Process(pid).create_time()]
+    except psutil.NoSuchProcess:
+        return None
 
 
 def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
@@ -73,7 +81,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
         "wanwrap": __version__,
         "state": "running",
         "started": now(),
-        "pid": os.getpid(),
+        "process": _process(os.getpid()),
         "preset": plan.preset.name,
         "name": plan.name,
         "upstream": {

@@ -90,11 +90,9 @@ def _clip(path: Path, whole: bool) -> Item:
         size, rate = (stream.codec_context.width, stream.codec_context.height), stream.average_rate
         if whole:
             stream.thread_type = "AUTO"
-            frames = sum(1 for _ in container.decode(video=0))
+            turns = [getattr(frame, "rotation", 0) for frame in container.decode(video=0)]
         else:
-            frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
-    with av.open(str(path)) as container:
-        first = next(container.decode(video=0), None)
-    if not first or not frames or not rate or not all(size):
+            turns = [0 for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    if not turns or not rate or not all(size):
         raise ValueError("it holds no frames")
-    return Item(path=path, size=size, frames=frames, fps=float(rate), turned=bool(getattr(first, "rotation", 0)))
+    return Item(path=path, size=size, frames=len(turns), fps=float(rate), turned=any(turns))

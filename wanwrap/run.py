@@ -68,7 +68,7 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
     try:
         with (plan.folder / f"{plan.record}.log").open("ab") as log:
             for index, step in enumerate(plan.steps):
-                say(f"{step.name} ({index + 1} of {len(plan.steps)})")
+                say(f"\n{step.name} ({index + 1} of {len(plan.steps)})")
                 ledger.step(index, state="running", started=now())
                 _step(plan, index, ledger, log, screen, say)
                 ledger.step(index, state="done", ended=now())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from wanwrap.dataset import Dataset, Entry
 from wanwrap.errors import StepError
 from wanwrap.options import ATTENTION, Options, Value
 from wanwrap.order import Order
-from wanwrap.plan import Choices, Places, Plan, Step, make_plan, needed
+from wanwrap.plan import Choices, Places, Plan, Step, make_plan, needed, slug
 from wanwrap.preset import Preset
 from wanwrap.upstream import Upstream
 from wanwrap.weights import header
@@ -51,15 +51,15 @@ class Rehearsal:
     notes: tuple[str, ...]
 
 
-def rehearsal(asked: Order) -> Rehearsal:
+def rehearsal(asked: Order, done: Callable[[], object] = bool) -> Rehearsal:
     """The rehearsal of what is asked; its folder is made anew, with the data in it.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
-    places, real = asked.places, asked.plan()  # what the real run would refuse is refused here
+    places, real = asked.places, asked.plan(whole=True, done=done)  # what the real run would refuse is refused here
     gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
-    base = places.base / "rehearsal" / asked.preset.name
+    base = places.base / "rehearsal" / slug(f"{real.dataset.name}-{asked.preset.name}")
     plan, notes = stage(
         asked.preset, real.dataset, asked.weights(), replace(places, base=base), asked.choices, gpu=bool(gpus)
     )
@@ -105,7 +105,7 @@ def stage(
     gpu: bool,
 ) -> tuple[Plan, tuple[str, ...]]:
     """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`."""
-    notes: list[str] = []
+    notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
     small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
     if any(expert.lightning for expert in preset.experts) and not choices.skip_lightning:
         notes.append("the Lightning merge is skipped")
