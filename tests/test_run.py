@@ -38,6 +38,8 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     assert [step["state"] for step in kept["steps"]] == ["done"] * 4
     assert [step.get("optimizer_steps_done") for step in kept["steps"]] == [None, None, 300, 300]
     assert kept["gpus"][0]["name"] == "Standin 0"
+    assert kept["steps"][3]["bytes"] == (out / "cats-t2v-vanilla-low.safetensors").stat().st_size
+    assert {Path(weight["path"]).name: weight["bytes"] for weight in kept["weights"]}["vae.safetensors"] == 0
     again = wanwrap(*RUN, "--dataset", cats, *weights)
     assert again.returncode == 11
     assert "would be overwritten; give another --output_name" in again.stderr

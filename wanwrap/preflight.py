@@ -128,9 +128,9 @@ def _lacking(python: str, missing: Mapping[str, str]) -> str:
             f"the {kind} {attribute} is not in {name}; give the whole path of the class (bitsandbytes.optim.Lion8bit)."
         )
     package = PIP.get(name, name.partition(".")[0])
-    other = "choose another attention (--attention sdpa)" if name in ATTENTION.values() else "choose another one"
+    other = ", or choose another attention (--attention sdpa)" if name in ATTENTION.values() else ""
     others = f" ({len(missing)} modules in all: {', '.join(sorted(missing))})" if len(missing) > 1 else ""
-    return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}, or {other}."
+    return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}{other}."
 
 
 def check_plan(plan: Plan, *, has_merge: bool) -> None:

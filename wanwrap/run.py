@@ -107,6 +107,7 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
         raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
     if step.makes:
         header.read(step.makes)  # it is there, and as long as it says
+        ledger.step(index, bytes=step.makes.stat().st_size)
 
 
 def ended(status: int, tail: str) -> str:
