@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture
+from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, safetensors
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,9 +44,9 @@ def weights(tmp_path: Path) -> list[str]:
     """Options that give every file a Wan 2.2 run reads."""
     folder = tmp_path / "weights"
     high, low = dit(folder / "high.safetensors"), dit(folder / "low.safetensors")
-    vae, t5 = folder / "vae.safetensors", folder / "t5.pth"
-    vae.touch()
-    t5.touch()
+    vae = safetensors(folder / "vae.safetensors", {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [16])})
+    t5 = folder / "t5.pth"
+    t5.write_bytes(b"PK\x03\x04")
     return ["--dit_high", str(high), "--dit_low", str(low), "--vae", str(vae), "--t5", str(t5)]
 
 

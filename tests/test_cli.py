@@ -47,6 +47,27 @@ def test_usage_errors_exit_with_2(wanwrap: Wanwrap) -> None:
     assert wanwrap("run", "t2v-vanilla", "--noise_level", "middle").returncode == 2
 
 
+def test_upstreams_options_in_the_wrong_place(wanwrap: Wanwrap) -> None:
+    done = wanwrap("run", "t2v-vanilla", "--learning_rate", "1e-4")
+    assert done.returncode == 2 and "wanwrap calls it --lr." in done.stderr
+    assert "put it behind `--`" in wanwrap("run", "t2v-vanilla", "--max_grad_norm", "0").stderr
+    assert "No such option" in wanwrap("run", "t2v-vanilla", "--nonsense", "0").stderr
+
+
+def test_verbs_to_come(wanwrap: Wanwrap) -> None:
+    done = wanwrap("merge", "--dit", "x")
+    assert done.returncode == 12 and "has no `merge` yet" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-m", "wanwrap", "show", "t2v-style"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=env) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = f"import sys, wanwrap.cli; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

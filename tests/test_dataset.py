@@ -70,7 +70,10 @@ def damaged_clip(folder: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty folder": (bool, "holds no pictures or clips"),
-    "no caption": (lambda folder: picture(folder / "a.png", caption=None), "have no caption: a.png; write"),
+    "no caption": (
+        lambda folder: picture(folder / "a.png", caption=None),
+        "no caption that can be trained: a.txt is missing; write",
+    ),
     "empty caption": (lambda folder: picture(folder / "a.png", caption=" \n"), "a.txt is empty; describe"),
     "another encoding": (latin1, "a.txt is not UTF-8; save it"),
     "zero bytes": (lambda folder: captioned(folder / "a.jpg", "x").touch(), "1 file(s) can't be read"),
@@ -150,6 +153,21 @@ def test_turned_pictures_are_said(tmp_path: Path) -> None:
     assert scan(tmp_path, VANILLA).notes == ("turned by their own metadata, which upstream ignores: a.jpg.",)
 
 
+def test_a_folder_of_data_sets_and_a_file(tmp_path: Path) -> None:
+    picture(tmp_path / "cats" / "a.png")
+    with pytest.raises(DatasetError, match="Its folders hold some: cats; give one of them"):
+        scan(tmp_path, VANILLA)
+    with pytest.raises(DatasetError, match="is a file; give the folder"):
+        find(str(tmp_path / "cats" / "a.png"), tmp_path / "datasets")
+
+
+def test_all_bad_captions_are_named_at_once(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", caption=None)
+    picture(tmp_path / "b.png", caption="")
+    with pytest.raises(DatasetError, match=r"2 of 2 .* a.txt is missing.* b.txt is empty"):
+        scan(tmp_path, VANILLA)
+
+
 def test_which_data_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="there is no data set in"):
         find(None, tmp_path / "datasets")
@@ -226,7 +244,8 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
         ({"image_directory": "{m}", "resolution": [960, 540]}, "960x540 can't be trained.*multiples of 16"),
         ({"image_directory": "{m}", "num_repeat": 2}, "no key 'num_repeat' there. Did you mean num_repeats?"),
         ({"image_directory": "{m}", "batch_size": 0}, "batch_size must be 1 at least"),
-        ({"image_directory": "{m}/none"}, "holds no images"),
+        ({"image_directory": "{m}/none"}, "there is no folder"),
+        ({"image_directory": "/"}, "holds no images"),
         ({}, "names neither"),
         ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
         ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),

@@ -85,6 +85,28 @@ def test_where_a_weight_is(tmp_path: Path) -> None:
         locate("vae", tmp_path, tmp_path / "other")
 
 
+def test_encoders_and_vaes_that_upstream_cant_read(tmp_path: Path) -> None:
+    comfy = safetensors(tmp_path / "umt5_xxl_fp16.safetensors", {"shared.weight": ("F16", [2])})
+    with pytest.raises(WeightsError, match="ComfyUI's umt5_xxl files have other key names; take models_t5"):
+        locate("t5", tmp_path, comfy)
+    scaled = safetensors(
+        tmp_path / "t5.safetensors", {"scaled_fp8": ("F32", [1]), "token_embedding.weight": ("F16", [1])}
+    )
+    with pytest.raises(WeightsError, match="scaled or quantised"):
+        locate("t5", tmp_path, scaled)
+    own = safetensors(tmp_path / "own.safetensors", {"encoder.token_embedding.weight": ("F16", [1])})
+    assert locate("t5", tmp_path, own).exists
+    five_b = {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [48])}
+    with pytest.raises(WeightsError, match="5B model"):
+        locate("vae", tmp_path, safetensors(tmp_path / "wan2.2_vae.safetensors", five_b))
+    vision = safetensors(tmp_path / "clip_vision_h.safetensors", {"vision_model.x": ("F16", [1])})
+    with pytest.raises(WeightsError, match="lack half of it"):
+        locate("clip", tmp_path, vision)
+    (tmp_path / "t5.pth").touch()
+    with pytest.raises(WeightsError, match="no file of torch's"):
+        locate("t5", tmp_path, tmp_path / "t5.pth")
+
+
 def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
     """High and low noise have the same header; the name is all there is to go by."""
     low = dit(tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors")

@@ -121,6 +121,11 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
         ({"optimizer_type": ""}, "--optimizer is empty"),
         ({"optimizer_args": ("weight_decay=abc",)}, "'abc' is no value"),
         ({"network_args": ("=b",)}, "name=value"),
+        (
+            {"network_args": ("excude_patterns=[]",)},
+            "ignores --network_args excude_patterns. Did you mean exclude_patt",
+        ),
+        ({"lr_scheduler": "rex", "lr_scheduler_power": 3.0}, "--power goes with --scheduler polynomial"),
         ({"learning_rate": -1.0}, "above 0"),
         ({"network_alpha": 0.0}, "above 0"),
         ({"discrete_flow_shift": 0.0}, "above 0"),
@@ -193,6 +198,14 @@ def test_settings_that_hang_on_others() -> None:
     lion = options("wan21-t2v-1.3b-rtx3090", optimizer_type="bitsandbytes.optim.Lion")
     assert lion["optimizer_args"] is None
     assert options("t2v-vanilla", optimizer_type="adamw")["optimizer_args"] == ("weight_decay=0.01",)
+
+
+def test_what_may_not_be_meant_is_said() -> None:
+    plan = golden_plan("wan21-t2v-14b", Choices(given={"learning_rate": 3.0, "save_every_n_epochs": 99}))
+    assert plan.notes == (
+        "--save_every is longer than the run: only its end is saved.",
+        "--lr 3.0 is far above what any recipe uses (1e-5 to 1e-3).",
+    )
 
 
 def test_samples_bring_what_they_need(tmp_path: Path) -> None:

@@ -39,10 +39,15 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     assert [step.get("optimizer_steps_done") for step in kept["steps"]] == [None, None, 300, 300]
     assert kept["gpus"][0]["name"] == "Standin 0"
     assert kept["steps"][3]["bytes"] == (out / "cats-t2v-vanilla-low.safetensors").stat().st_size
-    assert {Path(weight["path"]).name: weight["bytes"] for weight in kept["weights"]}["vae.safetensors"] == 0
+    assert {Path(weight["path"]).name: weight["bytes"] for weight in kept["weights"]}["vae.safetensors"] > 0
     again = wanwrap(*RUN, "--dataset", cats, *weights)
     assert again.returncode == 11
-    assert "would be overwritten; give another --output_name" in again.stderr
+    assert "cats-t2v-vanilla-high.safetensors, cats-t2v-vanilla-low.safetensors" in again.stderr
+    assert "--noise_level" not in again.stderr
+    (out / "cats-t2v-vanilla-low.safetensors").unlink()
+    assert "train the other expert alone: --noise_level low" in wanwrap(*RUN, "--dataset", cats, *weights).stderr
+    log = (out / "run.log").read_text(encoding="utf-8")
+    assert log.count("steps: ") <= 4 and "steps: 100%" in log  # a bar's last state, not each of its drawings
 
 
 def test_one_expert_as_json(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
@@ -54,7 +59,7 @@ def test_one_expert_as_json(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]
 
 def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     options = "--lr 5e-5 --scheduler cosine --optimizer adamw --dim 32 --alpha 16 --epochs 3 --save_every 1 --seed 9 "
-    options += "--flow_shift 7 --output_name mine --blocks_to_swap 20 --attention xformers --network_args a=1 b=2"
+    options += "--flow_shift 7 --output_name mine --blocks_to_swap 20 --attention xformers --network_args rank_dropout=0.1 verbose=True"
     done = wanwrap(
         *RUN, "--dataset", cats, *weights, "--noise_level", "low", *options.split(), "--", "--lr_warmup_steps", "10"
     )
@@ -73,7 +78,7 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
         "--output_name mine-low",
         "--blocks_to_swap 20",
         "--xformers",
-        "--network_args a=1 b=2",
+        "--network_args rank_dropout=0.1 verbose=True",
         "--lr_warmup_steps 10",
     ):
         assert words in " ".join(argv), words
@@ -202,6 +207,8 @@ def test_a_child_that_dies(
     assert "CalledProcessError" not in error
     assert ("told to fail" in error) == (mischief == "fail")
     assert "run.log" in error
+    failed = wanwrap(*RUN, "--dataset", cats, *weights, "--json", STANDIN_DO=mischief)
+    assert json.loads(failed.stdout)["state"] == "failed"
     kept = json.loads((folder(tmp_path) / "run.json").read_text())
     assert (kept["state"], kept["steps"][2]["state"], kept["steps"][3]["state"]) == ("failed", "failed", "planned")
 
@@ -238,6 +245,7 @@ def test_stopping_leaves_nothing_behind(
         text = process.stderr.read()
         assert process.wait(40) == 130, text
     assert "stopping: waiting for upstream" in text
+    assert "stopped in train high; saved so far: nothing; log: " in text
     assert not psutil.pid_exists(int(asleep.read_text()))
     kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
     assert (kept["state"], kept["steps"][2]["state"]) == ("interrupted", "interrupted")
@@ -331,10 +339,11 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path, wanwrap
     done = wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", standin=False)
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    for words in ("musubi-tuner is not there", "hf download", "no `merge` verb yet"):
+    for words in ("musubi-tuner is not there", "-m pip install -e", "(28.6 GB) is not there", "no `merge` verb yet"):
         assert words in done.stderr
     assert done.stdout.startswith("#!/usr/bin/env bash")
     plan = json.loads(wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", "--json").stdout)
+    assert len(plan["missing"]) == 7
     assert plan["steps"][-1]["optimizer_steps"] == plan["batches_per_epoch"] * 50
 
 
@@ -350,7 +359,8 @@ def test_progress_is_read_across_chunks() -> None:
 
 def test_how_a_child_ended() -> None:
     assert ended(3, "") == "failed with exit status 3."
-    assert ended(-9, "") == "was ended by SIGKILL (usually: the machine ran out of memory)."
+    assert ended(-9, "") == "was ended by SIGKILL (usually: out of RAM; close other programs, or swap fewer blocks)."
+    assert "raise --blocks_to_swap" in ended(1, "torch.OutOfMemoryError: CUDA out of memory. Tried to")
 
 
 def test_accelerates_own_traceback_is_left_out(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap import __version__
-from wanwrap.errors import OutputError, WanwrapError
+from wanwrap.errors import NotYetError, OutputError, WanwrapError
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -37,9 +37,38 @@ class Group(click.Group):
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(130)
+        except click.NoSuchOption as error:
+            raise _hinted(error) from error
+        except BrokenPipeError:
+            raise  # `| head`: click ends quietly
         except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
             say(f"Error: {error.filename or 'writing'}: {error.strerror or error}; make room or give another place.")
             ctx.exit(OutputError.exit_code)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the verb; those to come are told from typing errors."""
+        if args[0] in TO_COME and args[0] not in self.commands:
+            raise NotYetError(f"this version of wanwrap has no `{args[0]}` yet: {TO_COME[args[0]]}.")
+        return super().resolve_command(ctx, args)
+
+
+TO_COME = {
+    "merge": "run a Lightning preset with --skip_lightning",
+    "setup": "`wanwrap run PRESET --dry_run` lists what is missing, with the commands that get it",
+}
+
+
+def _hinted(error: click.NoSuchOption) -> click.UsageError:
+    """The error with where upstream's own options go."""
+    from wanwrap.options import TRAIN, table
+    from wanwrap.order import ALIASES
+
+    name = error.option_name.lstrip("-").replace("-", "_")
+    ours = next((ours for ours, theirs in ALIASES.items() if theirs == name), None)
+    if ours is None and name not in table(TRAIN):
+        return error
+    hint = f"wanwrap calls it --{ours}." if ours else "It is upstream's own: put it behind `--`, at the end."
+    return click.UsageError(f"No such option: {error.option_name}. {hint}", error.ctx)
 
 
 def say(text: str) -> None:
@@ -194,55 +223,60 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     if dry_run:
         _print(asked, shell, as_json)
         return
-    from wanwrap.preflight import check_plan
+    from wanwrap.preflight import check_plan, check_weights
     from wanwrap.report import finished
 
     with _counted("checking file") as done:
         plan = asked.plan(whole=True, done=done)
     check_plan(plan, has_merge=_has_merge())
-    _result(_carry_out(plan, *asked.ask(plan, gpu=True)), finished(plan), as_json)
+    found = asked.ask(plan, gpu=True)
+    check_weights(plan)
+    _carry_out(plan, *found, as_json)
+    if not as_json:
+        click.echo("\n".join(finished(plan)))
 
 
 def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
     """The plan on stdout; what is missing for it on stderr."""
-    from wanwrap.report import heading, plan_json
+    from wanwrap.report import heading, lacking, plan_json
     from wanwrap.script import native, script
 
     plan = asked.plan()
+    missing = asked.missing(plan, has_merge=_has_merge())
     if as_json:
-        click.echo(json.dumps(plan_json(plan), indent=1, ensure_ascii=False))
+        click.echo(json.dumps({**plan_json(plan), "missing": missing}, indent=1, ensure_ascii=False))
     else:
-        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    for note in (*plan.notes, *asked.missing(plan, has_merge=_has_merge())):
-        say(f"note: {note}")
+        head = [*heading(plan), *(["It can't run yet: see `missing` on stderr."] if plan.merges and missing else [])]
+        click.echo(script(plan, shell or native(), head), nl=False)
+    for line in (*(f"note: {note}" for note in plan.notes), *lacking(missing)):
+        say(line)
 
 
 def _has_merge() -> bool:
     return "merge" in main.commands
 
 
-def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
-    """Write the plan's files and run it."""
+def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool) -> Ledger:
+    """Write the plan's files and run it; with `as_json` the record comes out however it ends."""
     from wanwrap import ledger
-    from wanwrap.report import heading
+    from wanwrap.report import heading, interrupted
     from wanwrap.run import run as run_plan
     from wanwrap.run import write_files
 
-    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes)):
+    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes), *upstream.remarks()):
         say(line)
-    if complaint := upstream.complaint():
-        say(f"warning: {complaint}")
     write_files(plan)
     record = ledger.opened(plan, upstream, answer)
     try:
         run_plan(plan, record, _screen, say)
+    except KeyboardInterrupt:
+        say("\n" + interrupted(plan, record.record))
+        raise
     finally:
         say("")  # upstream's progress bar ends without a new line
+        if as_json:
+            click.echo(json.dumps(record.record, indent=1, ensure_ascii=False))
     return record
-
-
-def _result(record: Ledger, text: Iterable[str], as_json: bool) -> None:
-    click.echo(json.dumps(record.record, indent=1, ensure_ascii=False) if as_json else "\n".join(text))
 
 
 def _screen(chunk: bytes) -> None:
@@ -263,9 +297,11 @@ def _counted(what: str) -> Iterator[Callable[[], None]]:
         if sys.stderr.isatty():
             click.echo(f"\r{what} {count}", err=True, nl=False)
 
-    yield done
-    if count and sys.stderr.isatty():
-        say("")
+    try:
+        yield done
+    finally:
+        if count and sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)
 
 
 @main.command(
@@ -288,7 +324,7 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
         found = rehearsal(asked, done)
     for note in found.notes:
         say(f"rehearsal: {note}.")
-    record = _carry_out(found.plan, found.upstream, found.answer)
+    record = _carry_out(found.plan, found.upstream, found.answer, as_json)
     verify(found.plan, record.record)
-    missing = asked.missing(found.real, has_merge=_has_merge())
-    _result(record, rehearsed(found.plan, missing), as_json)
+    if not as_json:
+        click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real, has_merge=_has_merge()))))

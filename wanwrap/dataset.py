@@ -88,6 +88,8 @@ def find(name: str | None, datasets: Path) -> Path:
         return datasets / name
     if path.is_dir():
         return path
+    if path.is_file():
+        raise DatasetError(f"{path} is a file; give the folder that it lies in.")
     there = [folder.name for folder in _folders(datasets)]
     raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
 
@@ -123,7 +125,9 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
     }
     media = {where: paths for where, paths in found.items() if paths}
     if not media:
-        raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).")
+        inside = [path.name for path in _folders(folder) if any(map(kind_of, path.iterdir()))]
+        hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
+        raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
     for (directory, _), paths in media.items():
         check_names(directory, paths)
         check_captions(paths)
@@ -155,19 +159,18 @@ def check_names(directory: Path, paths: Sequence[Path]) -> None:
 
 def check_captions(paths: Sequence[Path], suffix: str = CAPTION) -> None:
     """Raises DatasetError: captions that are missing, empty, or in another encoding than UTF-8."""
-    captions = {path: path.with_suffix(suffix) for path in paths}
-    missing = [path for path, caption in captions.items() if not caption.is_file()]
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of {len(paths)} file(s) have no caption: {listing(p.name for p in missing)}; "
-            f"write each one's into a file of the same name with {suffix} in {missing[0].parent}."
-        )
-    wrong = {caption.name: reason for caption in captions.values() if (reason := _unreadable(caption))}
+    captions = [path.with_suffix(suffix) for path in paths]
+    wrong = {caption.name: why for caption in captions if (why := _unreadable(caption))}
     if wrong:
-        raise DatasetError(f"captions in {paths[0].parent}: {listing(f'{name} {why}' for name, why in wrong.items())}.")
+        raise DatasetError(
+            f"{len(wrong)} of {len(paths)} file(s) in {paths[0].parent} have no caption that can be trained: "
+            f"{listing(f'{name} {why}' for name, why in sorted(wrong.items()))}."
+        )
 
 
 def _unreadable(caption: Path) -> str | None:
+    if not caption.is_file():
+        return "is missing; write what is to be seen into it"
     try:
         text = caption.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

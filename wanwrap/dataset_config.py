@@ -158,6 +158,8 @@ def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path]]:
         raise DatasetError(f"{where} names neither image_directory nor video_directory.")
     directory = Path(options[f"{kind}_directory"])
     paths = sorted(path for path in directory.glob("*") if kind_of(path) == kind)
+    if not directory.is_dir():
+        raise DatasetError(f"{where}: there is no folder {directory}.")
     if not paths:
         raise DatasetError(f"{where}: {kind}_directory {directory} holds no {kind}s that upstream reads.")
     if "caption_extension" not in options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def render(dataset: Dataset, caches: Sequence[Path]) -> str:
                 table[name] = list(value) if isinstance(value, tuple) else value
         filled.append(table)
     document["datasets"] = filled
-    return tomlkit.dumps(document)
+    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))  # tomlkit parts copied entries twice
 
 
 def _shared(dataset: Dataset) -> Iterator[tuple[str, Any]]:

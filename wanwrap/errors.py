@@ -77,8 +77,9 @@ class NotYetError(WanwrapError):
 
 def closest(word: str, known: Iterable[str]) -> str:
     """` Did you mean X?`, or nothing where nothing known is like `word`."""
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {match[0]}?" if match else ""
+    names = {name.lower(): name for name in known}
+    match = difflib.get_close_matches(word.lower(), names, n=1)
+    return f" Did you mean {names[match[0]]}?" if match else ""
 
 
 def listing(things: Iterable[object], most: int = 5) -> str:

@@ -82,9 +82,8 @@ class Order:
         """What a dry run says: what would have to be there before this plan can run."""
         elsewhere = self.places.upstream.folder or self.places.python != sys.executable
         found = elsewhere or importlib.util.find_spec("musubi_tuner")
-        upstream = (
-            [] if found else [f"musubi-tuner is not there. {upstreams.how_to_get(self.places.base / 'musubi-tuner')}"]
-        )
+        get = upstreams.how_to_get(self.places.base, self.places.python)
+        upstream = [] if found else [f"musubi-tuner is not there. {get}"]
         weights = [why for weight in plan.weights if (why := weight.complaint())]
         return [*upstream, *weights, *([preflight.no_merge(plan)] if plan.merges and not has_merge else [])]
 
@@ -92,9 +91,7 @@ class Order:
         """The upstream and the machine that will train. Raises what they lack."""
         places = self.places
         answer = preflight.ask(places.python, places.upstream, preflight.question(plan))
-        upstream = preflight.check_answer(
-            answer, places.python, places.upstream, any_upstream=self.any_upstream, gpu=gpu
-        )
+        upstream = preflight.check_answer(answer, places, any_upstream=self.any_upstream, gpu=gpu)
         return upstream, answer
 
 

@@ -12,10 +12,10 @@ from subprocess import TimeoutExpired
 from typing import Any
 
 from wanwrap.data import PACKAGE
-from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError
+from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
 from wanwrap.options import Options
-from wanwrap.plan import Plan, Step
+from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream, how_to_get
 from wanwrap.weights.header import lora_dim_alpha
@@ -86,26 +86,26 @@ def question(plan: Plan) -> set[str]:
     return {"musubi_tuner", "torch", "accelerate", *chosen}
 
 
-def check_answer(answer: dict[str, Any], python: str, upstream: Upstream, *, any_upstream: bool, gpu: bool) -> Upstream:
+def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, gpu: bool) -> Upstream:
     """The upstream that will run, once the training Python has said what it has.
 
     Raises:
         UpstreamError, PackageError, GpuError: it can't carry out the plan.
     """
-    missing = answer["missing"]
+    missing, upstream = answer["missing"], places.upstream
     if "musubi_tuner" in missing:
-        raise UpstreamError(
-            f"{python} has no musubi-tuner and no --musubi_dir was given. {how_to_get(Path('musubi-tuner').absolute())}"
-        )
+        get = how_to_get(places.base, places.python)
+        raise UpstreamError(f"{places.python} has no musubi-tuner, and no --musubi_dir was given. {get}")
     if missing:
-        raise PackageError(_lacking(python, missing))
+        raise PackageError(_lacking(places.python, missing))
     found = upstream if upstream.folder else replace(upstream, **answer["upstream"])
     complaint = found.complaint()
     if complaint and not any_upstream:
         raise UpstreamError(complaint)
     if gpu and not answer["gpus"]:
         raise GpuError(
-            f"{python} sees no CUDA GPU, without which upstream can't train; `wanwrap rehearse` works without, or give another --python."
+            f"{places.python} sees no CUDA GPU, without which upstream can't train; "
+            "`wanwrap rehearse` works without, or give another --python."
         )
     return found
 
@@ -134,20 +134,24 @@ def _lacking(python: str, missing: Mapping[str, str]) -> str:
 
 
 def check_plan(plan: Plan, *, has_merge: bool) -> None:
-    """What the plan itself and the disk tell.
+    """What the plan itself and its folder tell.
 
     Raises:
-        NotYetError, WeightsError, OutputError: the plan can't be carried out.
+        NotYetError, OutputError: the plan can't be carried out.
     """
     if plan.merges and not has_merge:
         raise NotYetError(no_merge(plan))
+    check_place(plan)
+    check_output(plan)
+
+
+def check_weights(plan: Plan) -> None:
+    """Raises WeightsError: files are missing, cut off, or not what upstream reads. Asked last: they are large."""
     complaints = [why for weight in plan.weights if (why := weight.complaint())]
     if complaints:
         raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in complaints))
     for step in plan.trainings:
         check_resume(step)
-    check_place(plan)
-    check_output(plan)
 
 
 def check_resume(step: Step) -> None:
@@ -179,12 +183,20 @@ def check_place(plan: Plan) -> None:
 
 def check_output(plan: Plan) -> None:
     """Raises OutputError: upstream would overwrite what an earlier run has made."""
-    for step in plan.trainings:
-        assert step.makes
-        made = re.compile(re.escape(step.makes.stem) + r"(-\d{6}|-step\d{8})?\.safetensors")
-        there = sorted(path.name for path in plan.folder.glob("*") if made.fullmatch(path.name))
-        if there:
-            raise OutputError(
-                f"{plan.folder} holds LoRAs of an earlier run ({there[0]}), which would be overwritten; "
-                "give another --output_name, move them, or train the other expert alone with --noise_level."
-            )
+    there = {step.name: _made(plan.folder, step) for step in plan.trainings}
+    if not any(there.values()):
+        return
+    free = [name.removeprefix("train ") for name, files in there.items() if not files]
+    alone = f", or train the other expert alone: --noise_level {free[0]}" if free else ""
+    names = listing(name for files in there.values() for name in files)
+    raise OutputError(
+        f"{plan.folder} holds LoRAs of an earlier run ({names}), which would be overwritten; "
+        f"give another --output_name, move them away{alone}."
+    )
+
+
+def _made(folder: Path, step: Step) -> list[str]:
+    """The files that a training would write over: its last one, and those of its epochs and steps."""
+    assert step.makes
+    made = re.compile(re.escape(step.makes.stem) + r"(-\d{6}|-step\d{8})?\.safetensors")
+    return sorted(path.name for path in folder.glob("*") if made.fullmatch(path.name))

@@ -206,9 +206,9 @@ def path_of(name: str) -> Path:
         return absolute(name)
     presets = shipped()
     if name not in presets:
+        own = f" Did you mean ./{name}.py?" if Path(f"{name}.py").is_file() else closest(name, presets)
         raise PresetError(
-            f"there is no preset {name!r}.{closest(name, presets)} `wanwrap presets` lists them; "
-            "a file of your own must end in .py."
+            f"there is no preset {name!r}.{own} `wanwrap presets` lists them; a file of your own must end in .py."
         )
     return presets[name]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from wanwrap.dataset import Dataset
-from wanwrap.errors import OptionError
+from wanwrap.errors import OptionError, closest
 from wanwrap.options import Options, Value, number, overlay, whole
 from wanwrap.preset import Expert, Preset
 from wanwrap.schedule import rewrite
@@ -37,6 +38,18 @@ LEAST = {
 }
 SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
 ABOVE_0 = ("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale")
+RATE = 0.01
+# All that upstream's LoRA for Wan reads (networks/lora.py); others it passes over without a word.
+NETWORK_ARGS = {
+    "conv_dim",
+    "conv_alpha",
+    "rank_dropout",
+    "module_dropout",
+    "verbose",
+    "exclude_patterns",
+    "include_patterns",
+    "loraplus_lr_ratio",
+}
 PAIRS = ("optimizer_args", "lr_scheduler_args", "network_args")
 
 
@@ -83,6 +96,12 @@ def _settled(declared: Options, given: Options, dit: Located) -> tuple[dict[str,
     if "optimizer_args" not in given and not _related(options["optimizer_type"], declared["optimizer_type"]):
         options["optimizer_args"] = None
         notes.append(f"{declared['optimizer_type']}'s optimizer_args are not used for {options['optimizer_type']}.")
+    if "lr_scheduler_power" in given and options.get("lr_scheduler") != "polynomial":
+        raise OptionError(f"--power goes with --scheduler polynomial; {options.get('lr_scheduler')} takes none.")
+    if whole(options, "save_every_n_epochs", 1) > whole(options, "max_train_epochs", 1):
+        notes.append("--save_every is longer than the run: only its end is saved.")
+    if number(options, "learning_rate", 0.0) > RATE and "prodigy" not in str(options["optimizer_type"]).lower():
+        notes.append(f"--lr {options['learning_rate']} is far above what any recipe uses (1e-5 to 1e-3).")
     if dit.dtype == "fp8" and options.get("fp8_scaled"):
         options["fp8_scaled"] = None
         notes.append(f"{dit.path.name} is fp8 already: upstream trains it with --fp8_base alone.")
@@ -121,23 +140,24 @@ def check(options: Options, preset: Preset) -> None:
         raise OptionError(f"--seed {options['seed']}: it must be from 0 to {2**32 - 1}.")
     for name in PAIRS:
         for pair in options.get(name) or ():  # type: ignore[union-attr]
-            _check_pair(name, str(pair))
+            _check_pair(name, str(pair), NETWORK_ARGS if str(options["network_module"]).endswith("lora_wan") else None)
     _check_together(options, preset)
     check_timesteps(options)
 
 
-def _check_pair(option: str, pair: str) -> None:
+def _check_pair(option: str, pair: str, network_args: Collection[str] | None) -> None:
     """name=value, the value of an optimizer's or scheduler's argument as Python writes it."""
     name, _, value = pair.partition("=")
     if not name.isidentifier() or "=" in value:
         raise OptionError(f"--{option} takes name=value pairs with a single =; not {pair!r}.")
-    if option != "network_args":
-        try:
-            ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise OptionError(
-                f"--{option} {pair}: {value!r} is no value; quote texts, as in {name}=\"'x'\"."
-            ) from error
+    if option == "network_args":
+        if network_args and name not in network_args:
+            raise OptionError(f"upstream ignores --network_args {name}.{closest(name, network_args)}")
+        return
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError) as error:
+        raise OptionError(f"--{option} {pair}: {value!r} is no value; quote texts, as in {name}=\"'x'\".") from error
 
 
 def _check_together(options: Options, preset: Preset) -> None:

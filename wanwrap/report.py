@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from wanwrap import __version__
+from wanwrap.errors import listing
 from wanwrap.plan import Plan, Step
 
 
@@ -21,7 +22,19 @@ def heading(plan: Plan) -> Iterator[str]:
 def _length(step: Step) -> str:
     assert step.recipe
     epochs = step.recipe.options.get("max_train_epochs")
-    return f"{step.recipe.steps} steps" + (f" in {epochs} epochs" if epochs else "")
+    return f"{step.recipe.steps} steps" + (f" in {epochs} epoch{'' if epochs == 1 else 's'}" if epochs else "")
+
+
+def lacking(missing: Sequence[str]) -> list[str]:
+    """What a run still needs, a line each."""
+    return ["missing before this can run:", *(f"  {thing}" for thing in missing)] if missing else []
+
+
+def interrupted(plan: Plan, record: Mapping[str, Any]) -> str:
+    """Where a run was stopped, and what is left of it."""
+    step = next((row["name"] for row in record["steps"] if row["state"] == "interrupted"), "the start")
+    made = sorted(path.name for path in plan.folder.glob("*.safetensors"))
+    return f"stopped in {step}; saved so far: {listing(made) or 'nothing'}; log: {plan.folder / plan.record}.log"
 
 
 def finished(plan: Plan) -> Iterator[str]:
@@ -36,15 +49,15 @@ def finished(plan: Plan) -> Iterator[str]:
     yield f"At inference: {plan.preset.inference}"
 
 
-def rehearsed(plan: Plan, missing: Iterable[str]) -> Iterator[str]:
+def rehearsed(plan: Plan, missing: Sequence[str]) -> Iterator[str]:
     """That all steps work, and what is still to be had before the real run."""
     yield f"rehearsed: upstream carried out all {len(plan.steps)} steps and made"
     for step in plan.trainings:
         yield f"  {step.makes}"
     yield "These are toys and train nothing; the folder can be deleted."
-    still = list(missing)
-    yield "For the real run is still missing:" if still else "The real run: the same command with `run`."
-    yield from (f"  {thing}" for thing in still)
+    yield from lacking(missing)
+    if not missing:
+        yield "The real run: the same command with `run`."
 
 
 def described(plan: Plan) -> Iterator[str]:
@@ -55,13 +68,26 @@ def described(plan: Plan) -> Iterator[str]:
     yield preset.doc
     yield ""
     yield f"Weights: {', '.join(weight.path.name for weight in plan.weights)}"
-    for step in plan.trainings:
-        assert step.recipe
-        yield f"\n{step.name}:"
-        for name, value in step.recipe.options.items():
-            if value is not None and value is not False:
-                yield f"  {name:<32} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+    tables = [dict(_spelled(step)) for step in plan.trainings]
+    common = dict(set(tables[0].items()).intersection(*(table.items() for table in tables[1:])))
+    yield "\nOptions (steps and total_iters here for the sample data set):"
+    yield from _rows(tables[0], common.keys())
+    for step, table in zip(plan.trainings, tables, strict=True):
+        if len(tables) > 1:
+            yield f"{step.name}:"
+            yield from _rows(table, table.keys() - common.keys())
     yield "\nCommands, here for the sample data set; `wanwrap run NAME --dry_run` prints yours:"
+
+
+def _spelled(step: Step) -> Iterator[tuple[str, str]]:
+    assert step.recipe
+    for name, value in step.recipe.options.items():
+        if value is not None and value is not False:
+            yield name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _rows(table: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
+    return (f"  {name:<32} {value}" for name, value in table.items() if name in names)
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from wanwrap.weights import header
 ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
 PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
 DIED = re.compile(r"died with <Signals\.(\w+)")
+
+KEEP = 60  # seconds
 
 Say = Callable[[str], object]
 
@@ -46,6 +49,34 @@ class Watch:
     def disagrees(self) -> bool:
         """Whether upstream is about to train another number of steps than was planned."""
         return None not in (self.planned, self.announced) and self.planned != self.announced
+
+
+@dataclass
+class Log:
+    """What a step prints, as lines: of a progress bar, drawn many times a minute, one state a minute is kept."""
+
+    file: IO[bytes]
+    rest: bytes = b""
+    kept: float = 0.0
+
+    def write(self, chunk: bytes) -> None:
+        """Keep the lines that are whole, and now and then one that is still being drawn."""
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for line in lines:
+            self.file.write(_last_state(line) + b"\n")
+        if b"\r" in self.rest and time.monotonic() - self.kept > KEEP:
+            self.file.write(_last_state(self.rest) + b"\n")
+            self.kept = time.monotonic()
+        self.file.flush()
+
+    def end(self) -> None:
+        """Keep what came last."""
+        self.write(b"\n" if self.rest else b"")
+
+
+def _last_state(line: bytes) -> bytes:
+    """A line as it stood on the screen at the end."""
+    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")
 
 
 def write_files(plan: Plan) -> None:
@@ -83,17 +114,18 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
     step = plan.steps[index]
     watch = Watch(planned=step.recipe.steps if step.recipe else None)
 
+    log.write(f"\n{step.name}\n+ {shlex.join(step.argv)}\n".encode())
+    begin, lines = log.tell(), Log(log)
+
     def listen(chunk: bytes) -> None:
-        log.write(chunk)
-        log.flush()
+        lines.write(chunk)
         watch.read(chunk)
         screen(chunk)
 
-    log.write(f"\n+ {shlex.join(step.argv)}\n".encode())
-    begin = log.tell()
     try:
         status = stream(step.argv, plan.folder, plan.env, listen, watch.disagrees, say)
     finally:
+        lines.end()
         if step.recipe:
             ledger.step(index, optimizer_steps_done=watch.done, loss=watch.loss)
     ledger.step(index, exit=status)
@@ -112,11 +144,13 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
 
 def ended(status: int, tail: str) -> str:
     """How a child ended, in words. accelerate turns its child's signal into an exit status of 1."""
+    if "out of memory" in tail.lower():
+        return "failed: the GPU ran out of memory; raise --blocks_to_swap, or take fewer frames or smaller pictures."
     died = DIED.search(tail)
     name = died[1] if died else signal.Signals(-status).name if status < 0 else None
     if name is None:
         return f"failed with exit status {status}."
-    hint = " (usually: the machine ran out of memory)" if name == "SIGKILL" else ""
+    hint = " (usually: out of RAM; close other programs, or swap fewer blocks)" if name == "SIGKILL" else ""
     return f"was ended by {name}{hint}."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,16 @@ class Upstream:
         """What makes `-m musubi_tuner.wan_...` find a checkout."""
         return {"PYTHONPATH": str(self.folder / "src")} if self.folder else {}
 
+    def remarks(self) -> list[str]:
+        """What is to be said of it when it runs."""
+        if complaint := self.complaint():
+            return [f"warning: {complaint}"]
+        return (
+            []
+            if self.commit
+            else [f"note: musubi-tuner's commit is not known; its version, {self.version}, is the right one."]
+        )
+
     def complaint(self) -> str | None:
         """How this one differs from the pinned one, with a way out; None where it does not."""
         if self.commit == COMMIT or (self.commit is None and self.version == VERSION):
@@ -49,16 +60,18 @@ def find(given: Path | None, workspace: Path) -> Upstream:
         given = absolute(given)
         if not (given / MARK).is_file():
             raise UpstreamError(
-                f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}. {how_to_get(given)}"
+                f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}; give the folder that `git clone {URL}` made."
             )
         return _checkout(given)
     folder = workspace / "musubi-tuner"
     return _checkout(folder) if (folder / MARK).is_file() else Upstream()
 
 
-def how_to_get(folder: Path) -> str:
-    """The commands that put the pinned upstream there."""
-    return f"Get it with: git clone {URL} '{folder}' && git -C '{folder}' checkout {COMMIT[:7]}"
+def how_to_get(workspace: Path, python: str) -> str:
+    """The commands that put the pinned upstream where wanwrap looks, and its requirements into the training Python."""
+    folder = shlex.quote(str(workspace / "musubi-tuner"))
+    clone = f"git clone {URL} {folder} && git -C {folder} checkout {COMMIT[:7]}"
+    return f"Get it with: {clone} && {shlex.quote(python)} -m pip install -e {folder}"
 
 
 def _checkout(folder: Path) -> Upstream:

@@ -18,17 +18,16 @@ debug: false
 
 [general]
 caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
-enable_bucket = true        # each item keeps about its own aspect ratio
-bucket_no_upscale = false   # true: smaller pictures keep their size instead of being blown up
+enable_bucket = true  # each item keeps about its own aspect ratio
+bucket_no_upscale = false  # true: smaller pictures keep their size instead of being blown up
 
 [[datasets]]
-# Pictures.
+# Pictures. Each entry has its own cache: entries that share one would delete each other''s files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-512x512-t2v-ae2a1b83"        # one for each entry: entries that share one would delete each other''s files
-resolution = [512, 512]     # [width, height]; only the area counts, the buckets follow the items
+cache_directory = "/training/cache/cats/images-512x512-t2v-ae2a1b83"
+resolution = [512, 512]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
-num_repeats = 1             # how often each item is seen in an epoch
-
+num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
 # Clips.
@@ -37,9 +36,9 @@ cache_directory = "/training/cache/cats/videos-832x480-t2v-67bc8bc3"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
-source_fps = 24.0           # the clips'' own rate, with a decimal point; upstream drops frames to reach 16
-target_frames = [33]         # 4N+1; a clip with fewer frames than this is passed over
-frame_extraction = "head"   # head: from the start; uniform: frame_sample windows spread over the clip
+source_fps = 24.0  # the clips'' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [33]  # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 ')
 
 Set-Location -LiteralPath '/training/outputs/cats-wan21-t2v-1.3b-rtx3090'

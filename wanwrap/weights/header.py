@@ -21,6 +21,19 @@ SHAPES = {
     "i2v-A14B": (5120, 36, False),
     "i2v-14B": (5120, 36, True),
 }
+# Tensors by which upstream's own files are known, and what is mistaken for them.
+ROLES = {
+    "vae": (["decoder.conv1.weight", "conv2.weight"], "take wan_2.1_vae.safetensors"),
+    "t5": (
+        ["token_embedding.weight"],
+        "ComfyUI's umt5_xxl files have other key names; take models_t5_umt5-xxl-enc-bf16.pth",
+    ),
+    "clip": (
+        ["visual.transformer.0.attn.to_qkv.weight", "log_scale"],
+        "ComfyUI's clip_vision_h and visual-only files lack half of it; "
+        "take models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+    ),
+}
 PREFIX = "model.diffusion_model."
 SCALED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".comfy_quant", "scaled_fp8")
 
@@ -84,6 +97,25 @@ def check_task(path: Path, task: str) -> None:
         tasks = [name for name, shape in SHAPES.items() if shape == found]
         kind = f"made for {' or '.join(tasks)}" if tasks else "of a model that no preset trains"
         raise WeightsError(f"{path} is {kind}; this preset trains {task}.")
+
+
+def check_role(path: Path, role: str) -> None:
+    """Raises WeightsError: no VAE, T5 or CLIP that upstream reads. `.pth` files are not unpickled to look."""
+    if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            if file.read(2) not in (b"PK", b"\x80\x02"):
+                raise WeightsError(f"{path} is no file of torch's; get it again.")
+        return
+    header = read(path)
+    if any(key.endswith(SCALED) for key in header):
+        raise WeightsError(f"{path} is scaled or quantised, which upstream can't read; take the published file.")
+    wanted, instead = ROLES[role]
+    if not all(any(key.endswith(end) for key in header) for end in wanted):
+        raise WeightsError(f"{path} is no {role} that upstream reads: {instead}.")
+    if role == "vae" and header["conv2.weight"]["shape"][0] != 16:
+        raise WeightsError(
+            f"{path} is the VAE of Wan 2.2's 5B model; all others use Wan 2.1's: wan_2.1_vae.safetensors."
+        )
 
 
 def lora_dim_alpha(path: Path) -> tuple[int, float]:

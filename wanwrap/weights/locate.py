@@ -11,7 +11,7 @@ from pathlib import Path
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
 from wanwrap.weights.catalogue import CATALOGUE, Weight
-from wanwrap.weights.header import dit_dtype
+from wanwrap.weights.header import ROLES, check_role, dit_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ class Located:
     def complaint(self) -> str | None:
         """Why this file can't be used, in words with the command that gets it; None where it can."""
         if not self.exists:
-            fetch = f" Get it with: {download(self.weight, self.path)}" if self.weight else ""
-            return f"{self.path} is not there.{fetch}"
+            if self.weight is None:
+                return f"{self.path} is not there."
+            large = f" ({self.weight.size / 1e9:.1f} GB)" if self.weight.size else ""
+            return f"{self.path.name}{large} is not there. Get it with: {download(self.weight, self.path)}"
         size = self.path.stat().st_size
         if self.weight and self.weight.size not in (None, size):
             return f"{self.path} has {size:,} bytes instead of {self.weight.size:,}; get it again."
@@ -65,6 +67,8 @@ def _given(path: Path, weight: Weight) -> Located:
     if not path.is_file():
         raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
     _check_given_name(path, weight)
+    if weight.role in ROLES:
+        check_role(path, weight.role)
     dtype = dit_dtype(path) if weight.role == "dit" else weight.dtype
     stat = path.stat()
     identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"

@@ -21,17 +21,16 @@ cat > /training/outputs/cats-t2v-vanilla/dataset.toml <<'END'
 
 [general]
 caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
-enable_bucket = true        # each item keeps about its own aspect ratio
-bucket_no_upscale = true   # true: smaller pictures keep their size instead of being blown up
+enable_bucket = true  # each item keeps about its own aspect ratio
+bucket_no_upscale = true  # true: smaller pictures keep their size instead of being blown up
 
 [[datasets]]
-# Pictures.
+# Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-720x1280-t2v-918b1189"        # one for each entry: entries that share one would delete each other's files
-resolution = [720, 1280]     # [width, height]; only the area counts, the buckets follow the items
+cache_directory = "/training/cache/cats/images-720x1280-t2v-918b1189"
+resolution = [720, 1280]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
-num_repeats = 1             # how often each item is seen in an epoch
-
+num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
 # Clips.
@@ -40,9 +39,9 @@ cache_directory = "/training/cache/cats/videos-1280x720-t2v-4ec57cfb"
 resolution = [1280, 720]
 batch_size = 1
 num_repeats = 1
-source_fps = 24.0           # the clips' own rate, with a decimal point; upstream drops frames to reach 16
-target_frames = [1, 21]         # 4N+1; a clip with fewer frames than this is passed over
-frame_extraction = "head"   # head: from the start; uniform: frame_sample windows spread over the clip
+source_fps = 24.0  # the clips' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
 # Clips.
@@ -51,9 +50,9 @@ cache_directory = "/training/cache/cats/videos-960x544-t2v-f51d3ff2"
 resolution = [960, 544]
 batch_size = 1
 num_repeats = 1
-source_fps = 24.0           # the clips' own rate, with a decimal point; upstream drops frames to reach 16
-target_frames = [45]         # 4N+1; a clip with fewer frames than this is passed over
-frame_extraction = "uniform"   # head: from the start; uniform: frame_sample windows spread over the clip
+source_fps = 24.0  # the clips' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [45]  # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "uniform"  # head: from the start; uniform: frame_sample windows spread over the clip
 frame_sample = 2
 END
 

@@ -20,17 +20,16 @@ cat > /training/outputs/cats-wan21-t2v-1.3b/dataset.toml <<'END'
 
 [general]
 caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
-enable_bucket = true        # each item keeps about its own aspect ratio
-bucket_no_upscale = true   # true: smaller pictures keep their size instead of being blown up
+enable_bucket = true  # each item keeps about its own aspect ratio
+bucket_no_upscale = true  # true: smaller pictures keep their size instead of being blown up
 
 [[datasets]]
-# Pictures.
+# Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-832x480-t2v-76318db0"        # one for each entry: entries that share one would delete each other's files
-resolution = [832, 480]     # [width, height]; only the area counts, the buckets follow the items
+cache_directory = "/training/cache/cats/images-832x480-t2v-76318db0"
+resolution = [832, 480]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
-num_repeats = 1             # how often each item is seen in an epoch
-
+num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
 # Clips.
@@ -39,9 +38,9 @@ cache_directory = "/training/cache/cats/videos-832x480-t2v-1db88165"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
-source_fps = 24.0           # the clips' own rate, with a decimal point; upstream drops frames to reach 16
-target_frames = [1, 21]         # 4N+1; a clip with fewer frames than this is passed over
-frame_extraction = "head"   # head: from the start; uniform: frame_sample windows spread over the clip
+source_fps = 24.0  # the clips' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
 # Clips.
@@ -50,9 +49,9 @@ cache_directory = "/training/cache/cats/videos-832x480-t2v-ab3a2c7e"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
-source_fps = 24.0           # the clips' own rate, with a decimal point; upstream drops frames to reach 16
-target_frames = [45]         # 4N+1; a clip with fewer frames than this is passed over
-frame_extraction = "uniform"   # head: from the start; uniform: frame_sample windows spread over the clip
+source_fps = 24.0  # the clips' own rate, with a decimal point; upstream drops frames to reach 16
+target_frames = [45]  # 4N+1; a clip with fewer frames than this is passed over
+frame_extraction = "uniform"  # head: from the start; uniform: frame_sample windows spread over the clip
 frame_sample = 2
 END
 

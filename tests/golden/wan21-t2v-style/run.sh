@@ -20,16 +20,16 @@ cat > /training/outputs/cats-wan21-t2v-style/dataset.toml <<'END'
 
 [general]
 caption_extension = ".txt"  # captions lie beside their picture or clip, under the same name
-enable_bucket = true        # each item keeps about its own aspect ratio
-bucket_no_upscale = false   # true: smaller pictures keep their size instead of being blown up
+enable_bucket = true  # each item keeps about its own aspect ratio
+bucket_no_upscale = false  # true: smaller pictures keep their size instead of being blown up
 
 [[datasets]]
-# Pictures.
+# Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-960x960-t2v-6eafecad"        # one for each entry: entries that share one would delete each other's files
-resolution = [960, 960]     # [width, height]; only the area counts, the buckets follow the items
+cache_directory = "/training/cache/cats/images-960x960-t2v-6eafecad"
+resolution = [960, 960]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
-num_repeats = 1             # how often each item is seen in an epoch
+num_repeats = 1  # how often each item is seen in an epoch
 END
 
 cd /training/outputs/cats-wan21-t2v-style
