@@ -12,10 +12,11 @@ from typing import Any
 import av
 from PIL import Image
 
-from wanwrap.dataset import arrange
 from wanwrap.media import Item
-from wanwrap.plan import Choices, Places, Plan, make_plan, needed
-from wanwrap.preset import load
+from wanwrap.plan import Choices, Places, Plan, needed
+from wanwrap.planner import make_plan
+from wanwrap.registry import load
+from wanwrap.scan import arrange
 from wanwrap.upstream import Upstream
 from wanwrap.weights.locate import locate
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Wanwrap
 
-from wanwrap.preset import shipped
+from wanwrap.registry import shipped
 
 HEAVY = ["torch", "accelerate", "transformers", "huggingface_hub", "av", "PIL", "tomlkit", "psutil", "numpy"]
 

@@ -12,9 +12,10 @@ from helpers import Wanwrap, captioned, clip, picture
 from PIL import Image
 
 from wanwrap import dataset_config
-from wanwrap.dataset import Dataset, find, scan
+from wanwrap.dataset import Dataset
 from wanwrap.errors import DatasetError
-from wanwrap.preset import load
+from wanwrap.registry import load
+from wanwrap.scan import find, scan
 
 VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
 

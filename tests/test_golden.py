@@ -11,7 +11,7 @@ from helpers import golden_plan
 
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
 from wanwrap.plan import Choices
-from wanwrap.preset import load, shipped
+from wanwrap.registry import load, shipped
 from wanwrap.report import heading
 from wanwrap.script import script
 

@@ -8,7 +8,7 @@ from helpers import ROOT
 
 from wanwrap import errors
 from wanwrap.order import ALIASES
-from wanwrap.preset import shipped
+from wanwrap.registry import shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

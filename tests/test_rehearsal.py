@@ -13,7 +13,7 @@ from helpers import Wanwrap, golden_plan, safetensors
 from wanwrap.errors import StepError
 from wanwrap.options import CACHE_LATENTS
 from wanwrap.plan import Choices, Places, Plan
-from wanwrap.preset import load, shipped
+from wanwrap.registry import load, shipped
 from wanwrap.rehearsal import stage as module
 from wanwrap.upstream import Upstream
 from wanwrap.weights.catalogue import CATALOGUE

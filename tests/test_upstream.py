@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from helpers import ROOT, clip, golden_plan, picture
 
-from wanwrap.dataset import scan
 from wanwrap.dataset_config import load as load_config
 from wanwrap.dataset_toml import render
 from wanwrap.options import TRAIN, spell
-from wanwrap.preset import Clips, Pictures, load, shipped
+from wanwrap.preset import Clips, Pictures
+from wanwrap.registry import load, shipped
+from wanwrap.scan import scan
 from wanwrap.schedule import IGNORES, NEEDS, rewrite
 from wanwrap.weights import header
 

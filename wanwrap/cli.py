@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wanwrap import __version__
+from wanwrap.cli_options import run_options
 from wanwrap.errors import NotYetError, OutputError, WanwrapError
 
 if TYPE_CHECKING:
@@ -97,74 +97,11 @@ def main() -> None:
     """
 
 
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that `run` and `rehearse` share, in the order of their help."""
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
-
-
-class _Place(click.Path):
-    """A path that was meant: an unset variable of a shell's is not the current folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty one."""
-        return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
-
-
-_PATH = _Place(path_type=Path)
-RUN_OPTIONS = [
-    click.argument("preset"),
-    click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
-    click.option(
-        "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
-    ),
-    click.option("--dataset_config", type=_PATH, help="Your own data set TOML, checked and used as it is."),
-    click.option(
-        "--noise_level",
-        type=click.Choice(["high", "low", "both"]),
-        help="Which expert of Wan 2.2 (default: both).",
-    ),
-    click.option("--base_dir", type=_PATH, default=Path("local_training"), show_default=True, help="The workspace."),
-    click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
-    click.option("--lr", type=float, help="Learning rate."),
-    click.option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ..."),
-    click.option("--power", type=float, help="Power of the polynomial scheduler."),
-    click.option("--min_lr", type=float, help="Lowest rate, as a part of --lr (0.01 is 1 %)."),
-    click.option("--optimizer", help="adamw8bit, adamw, adafactor, or the whole path of a class."),
-    click.option("--dim", type=int, help="Rank of the LoRA; --alpha follows it."),
-    click.option("--alpha", type=float, help="Alpha of the LoRA."),
-    click.option("--epochs", type=int, help="How often the data set is seen."),
-    click.option("--save_every", type=int, help="Epochs between two saved LoRAs."),
-    click.option("--seed", type=int, help="Seed."),
-    click.option("--flow_shift", type=float, help="Shift of the timestep sampling."),
-    click.option("--blocks_to_swap", type=int, help="Blocks kept in RAM: 39 at most for 14B, 29 for 1.3B."),
-    click.option("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
-    click.option("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
-    click.option("--resume_from", type=_PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
-    click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
-    click.option("--dit", type=_PATH, help="DiT of a one-expert run."),
-    click.option("--dit_high", type=_PATH, help="DiT of the high-noise expert."),
-    click.option("--dit_low", type=_PATH, help="DiT of the low-noise expert."),
-    click.option("--vae", type=_PATH, help="VAE (Wan 2.1's, for both versions)."),
-    click.option("--t5", type=_PATH, help="UMT5-XXL text encoder, in Wan's key names."),
-    click.option("--clip", type=_PATH, help="CLIP, for Wan 2.1 I2V."),
-    click.option("--python", help="The Python that trains (default: the one that runs wanwrap)."),
-    click.option(
-        "--musubi_dir",
-        type=_PATH,
-        envvar="WANWRAP_MUSUBI_DIR",
-        help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
-    ),
-    click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner."),
-]
-
-
 @main.command(epilog="Example: wanwrap presets")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
 def presets(as_json: bool) -> None:
     """List the presets."""
-    from wanwrap.preset import load, shipped
+    from wanwrap.registry import load, shipped
 
     found = [load(name) for name in shipped()]
     if as_json:
@@ -185,7 +122,7 @@ def presets(as_json: bool) -> None:
 def show(preset: str, source: bool, as_json: bool) -> None:
     """Print a preset in full, with the commands that it runs (here on wanwrap's sample data set)."""
     from wanwrap.order import sample_plan
-    from wanwrap.preset import path_of
+    from wanwrap.registry import path_of
     from wanwrap.report import described, plan_json
     from wanwrap.script import script
 
@@ -204,7 +141,7 @@ def show(preset: str, source: bool, as_json: bool) -> None:
     short_help="Train on a data set, or print how.",
     epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0",
 )
-@_run_options
+@run_options
 @click.option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
 @click.option(
     "--shell",
@@ -307,7 +244,7 @@ def _counted(what: str) -> Iterator[Callable[[], None]]:
 @main.command(
     short_help="Try a run in small, with toy weights.", epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats"
 )
-@_run_options
+@run_options
 @click.option("--json", "as_json", is_flag=True, help="The rehearsal's record as JSON.")
 def rehearse(as_json: bool, **arguments: Any) -> None:
     """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.

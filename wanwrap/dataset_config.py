@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap import buckets
-from wanwrap.dataset import SAME_FPS, Dataset, Entry, check_buckets, check_captions, check_names, warnings
+from wanwrap.dataset import Dataset, Entry, check_buckets
 from wanwrap.errors import DatasetError, PresetError, closest, listing
-from wanwrap.media import Kind, kind_of, probe
+from wanwrap.media import SAME_FPS, Kind, check_captions, check_names, kind_of, probe, warnings
 from wanwrap.preset import check_frames, check_size
 
 # Upstream's schema (dataset/config_utils.py); any other key makes it fail.

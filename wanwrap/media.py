@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
 
 
+CAPTION = ".txt"
+SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
 ORIENTATION = 0x0112  # EXIF
 
 
@@ -96,3 +99,50 @@ def _clip(path: Path, whole: bool) -> Item:
     if not turns or not rate or not all(size):
         raise ValueError("it holds no frames")
     return Item(path=path, size=size, frames=len(turns), fps=float(rate), turned=any(turns))
+
+
+def check_names(directory: Path, paths: Sequence[Path]) -> None:
+    """Raises DatasetError: upstream would keep one cache for two files, or pass a file over."""
+    if folders := [path.name for path in paths if not path.is_file()]:
+        raise DatasetError(
+            f"{listing(folders)} in {directory} can't be read as files, on which upstream ends; remove them."
+        )
+    stems = Counter(path.stem for path in paths)
+    twice = sorted(path.name for path in paths if stems[path.stem] > 1)
+    if twice:
+        raise DatasetError(
+            f"{listing(twice)} in {directory} share a name, so one would overwrite the other's cache; rename one."
+        )
+    mixed = [p.name for p in directory.iterdir() if p.suffix.lower() in IMAGES | VIDEOS and kind_of(p) is None]
+    mixed = [name for name in mixed if not name.startswith(".")]
+    if mixed:
+        raise DatasetError(f"upstream passes over {listing(sorted(mixed))}; write the ending in small letters.")
+
+
+def check_captions(paths: Sequence[Path], suffix: str = CAPTION) -> None:
+    """Raises DatasetError: captions that are missing, empty, or in another encoding than UTF-8."""
+    captions = [path.with_suffix(suffix) for path in paths]
+    wrong = {caption.name: why for caption in captions if (why := _unreadable(caption))}
+    if wrong:
+        raise DatasetError(
+            f"{len(wrong)} of {len(paths)} file(s) in {paths[0].parent} have no caption that can be trained: "
+            f"{listing(f'{name} {why}' for name, why in sorted(wrong.items()))}."
+        )
+
+
+def _unreadable(caption: Path) -> str | None:
+    if not caption.is_file():
+        return "is missing; write what is to be seen into it"
+    try:
+        text = caption.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        return "is not UTF-8; save it as UTF-8"
+    if "\0" in text:
+        return "is not UTF-8 but UTF-16; save it as UTF-8"
+    return None if text.strip() else "is empty; describe what is to be seen"
+
+
+def warnings(items: Iterable[Item]) -> list[str]:
+    """What upstream will train otherwise than a viewer shows it."""
+    turned = [item.path.name for item in items if item.turned]
+    return [f"turned by their own metadata, which upstream ignores: {listing(turned)}."] if turned else []

@@ -14,11 +14,14 @@ from typing import Any
 from wanwrap import dataset_config, preflight
 from wanwrap import upstream as upstreams
 from wanwrap.data import absolute, folder
-from wanwrap.dataset import Dataset, find, scan
+from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError
 from wanwrap.options import TRAIN, Value, check, parse
-from wanwrap.plan import Choices, Places, Plan, experts, make_plan, needed
-from wanwrap.preset import Preset, load
+from wanwrap.plan import Choices, Places, Plan, experts, needed
+from wanwrap.planner import make_plan
+from wanwrap.preset import Preset
+from wanwrap.registry import load
+from wanwrap.scan import find, scan
 from wanwrap.upstream import Upstream
 from wanwrap.weights.header import check_task
 from wanwrap.weights.locate import Located, locate

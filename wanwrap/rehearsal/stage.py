@@ -15,7 +15,8 @@ from wanwrap.dataset import Dataset, Entry
 from wanwrap.errors import StepError
 from wanwrap.options import ATTENTION, Options, Value
 from wanwrap.order import Order
-from wanwrap.plan import Choices, Places, Plan, Step, make_plan, needed, slug
+from wanwrap.plan import Choices, Places, Plan, Step, needed, slug
+from wanwrap.planner import make_plan
 from wanwrap.preset import Preset
 from wanwrap.upstream import Upstream
 from wanwrap.weights import header
