@@ -46,6 +46,9 @@ def test_a_dit_of_another_model(tmp_path: Path) -> None:
         check_task(model(5120, 36), "i2v-14B")
     with pytest.raises(WeightsError, match="made for t2v-A14B or t2v-14B or t2i-14B; this preset"):
         check_task(model(5120, 16), "t2v-1.3B")
+    for key, name in (("vace_blocks.0.x", "VACE"), ("img_emb.emb_pos", "FLF2V")):
+        with pytest.raises(WeightsError, match=f"made for {name}, which no preset trains"):
+            check_task(model(5120, 16, key), "t2v-A14B")
     with pytest.raises(WeightsError, match="of a model that no preset trains"):
         check_task(model(3072, 48), "t2v-A14B")
 
@@ -99,6 +102,9 @@ def test_encoders_and_vaes_that_upstream_cant_read(tmp_path: Path) -> None:
     five_b = {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [48])}
     with pytest.raises(WeightsError, match="5B model"):
         locate("vae", tmp_path, safetensors(tmp_path / "wan2.2_vae.safetensors", five_b))
+    prefixed = {"model.decoder.conv1.weight": ("F16", [1]), "model.conv2.weight": ("F16", [16])}
+    with pytest.raises(WeightsError, match="no vae that upstream reads"):
+        locate("vae", tmp_path, safetensors(tmp_path / "prefixed.safetensors", prefixed))
     vision = safetensors(tmp_path / "clip_vision_h.safetensors", {"vision_model.x": ("F16", [1])})
     with pytest.raises(WeightsError, match="lack half of it"):
         locate("clip", tmp_path, vision)
@@ -116,6 +122,8 @@ def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
         locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "My-T2V-LOW_bf16.safetensors"))
     assert locate("wan2.2-t2v-low", tmp_path, low).exists
     assert locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "slowed.safetensors")).exists
+    other_type = dit(tmp_path / "wan2.1_t2v_14B_bf16.safetensors", "BF16")
+    assert locate("wan2.1-t2v-14b-fp8", tmp_path, other_type).dtype == "bf16"
     qwen = tmp_path / "qwen_image_vae.safetensors"
     qwen.touch()
     with pytest.raises(WeightsError, match="Qwen-Image's VAE"):

@@ -24,7 +24,7 @@ from wanwrap.timesteps import within
         (["--max_grad_nrom", "0"], "no option --max_grad_nrom. Did you mean max_grad_norm?"),
         (["--seed", "x"], "--seed takes a whole number; not 'x'"),
         (["--learning_rate"], "--learning_rate needs a value"),
-        (["--timestep_boundary", "0.9"], "takes a whole number"),
+        (["--min_timestep", "0.9"], "takes a whole number"),
         (["--timestep_sampling", "sigmod"], "Did you mean sigmoid?"),
         (["--compile=yes"], "--compile takes no value"),
         (["stray"], "'stray' is none"),
@@ -33,6 +33,7 @@ from wanwrap.timesteps import within
         (["--wandb_api_key", "x"], "WANDB_API_KEY"),
         (["--sage_attn"], "--attention sdpa"),
         (["--base_weights", "x"], "silently drops keys"),
+        (["--timestep_boundary", "900"], "does nothing for one DiT"),
     ],
 )
 def test_refused(words: list[str], message: str) -> None:
@@ -98,7 +99,7 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
     [
         ({"blocks_to_swap": 40}, "40 blocks, of which 39 at most"),
         ({"blocks_to_swap": -1}, "39 at most"),
-        ({"mixed_precision": "bf16"}, "must be fp16, the type of the DiT file"),
+        ({"mixed_precision": "bf16"}, "must be fp16 for a DiT in fp16"),
         ({"max_train_epochs": 0}, "must be 1 at least"),
         ({"timestep_sampling": "sigmoid", "discrete_flow_shift": 3.0}, "upstream ignores --flow_shift"),
         ({"timestep_sampling": "sigma"}, "turns the timestep window around"),
@@ -131,7 +132,22 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
         ({"discrete_flow_shift": 0.0}, "above 0"),
         ({"seed": -1}, "from 0 to 4294967295"),
         ({"max_train_epochs": 10, "max_train_steps": 5}, "ignores --max_train_steps beside --max_train_epochs"),
-        ({"sample_every_n_epochs": 1}, "samples nothing without --sample_prompts"),
+        ({"sample_every_n_epochs": 1}, "samples need both"),
+        ({"sample_prompts": "/p.txt"}, "samples need both"),
+        ({"save_every_n_steps": 0}, "1 at least"),
+        ({"save_last_n_epochs": 0}, "1 at least"),
+        ({"lr_warmup_steps": 5000}, "the run has 300 steps"),
+        ({"lr_warmup_steps": 1.5}, "the run has 300 steps"),
+        ({"lr_warmup_steps": -5}, "the run has 300 steps"),
+        ({"lr_decay_steps": 5}, "polynomial scheduler takes no --lr_decay_steps; these do: warmup_stable_decay"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "takes no --lr_scheduler_num_cycles"),
+        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power goes with"),
+        ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "which has no schedule"),
+        ({"optimizer_type": "transformers.Adafactor"}, "adafactor takes no notice"),
+        (
+            {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=False", "warmup_init=True")},
+            "adafactor takes no notice",
+        ),
     ],
 )
 def test_settings_that_fail_late_in_upstream(given: dict[str, object], message: str) -> None:
@@ -147,6 +163,15 @@ def test_share_of_timesteps_within_a_window() -> None:
     assert within({"timestep_sampling": "sigmoid"}, 0.0, 1.0) == 1.0
     assert within({"timestep_sampling": "uniform"}, 0.25, 0.5) == 0.25
     assert within({"timestep_sampling": "logsnr"}, 0.0, 1.0) is None
+
+
+def test_epochs_that_are_given_replace_a_presets_steps() -> None:
+    assert overlay({"max_train_steps": 700}, {"max_train_epochs": 3}) == {
+        "max_train_steps": None,
+        "max_train_epochs": 3,
+    }
+    plan = golden_plan("wan21-t2v-14b", Choices(given={"max_train_steps": 5000}))
+    assert plan.notes == ()
 
 
 def test_1_3b_has_30_blocks() -> None:
@@ -180,6 +205,7 @@ def test_schedules_that_are_given_go_through() -> None:
     assert rewrite({**base, "lr_scheduler_power": 0.0}, 9)["lr_scheduler_args"] == ("total_iters=9", "power=0.0")
     assert rewrite({**base, "lr_warmup_steps": 0}, 9)["lr_scheduler_type"] == "PolynomialLR"
     assert rewrite({**base, "lr_warmup_steps": "10%"}, 9)["lr_scheduler"] == "polynomial"
+    assert rewrite({**base, "lr_warmup_steps": 0.5}, 9)["lr_scheduler"] == "polynomial"
     both = rewrite({**base, "lr_scheduler_min_lr_ratio": 0.5, "lr_scheduler_args": ("a=1",)}, 9)
     assert both["lr_scheduler_args"] == ("a=1", "lr_end=5e-05")
     free = rewrite({**base, "optimizer_type": "schedulefree.AdamWScheduleFree"}, 9)

@@ -106,6 +106,10 @@ def test_a_lora_of_zeros_or_a_broken_loss_fails_the_rehearsal(tmp_path: Path) ->
     with pytest.raises(StepError, match="a loss of nan"):
         module.verify(plan, {"steps": [{"name": "train", "loss": "nan"}]})
     lora(made, b"\x00")
+    loha = replace(
+        plan, steps=(replace(plan.trainings[0], makes=safetensors(tmp_path / "h", {"a.hada_w1_a": ("F16", [1])})),)
+    )
+    module.verify(loha, good)  # LoHa starts from no zeros that could be looked for
     with pytest.raises(StepError, match="nothing was learned"):
         module.verify(plan, good)
 

@@ -24,6 +24,11 @@ def folder(tmp_path: Path, name: str = "cats-t2v-vanilla") -> Path:
     return tmp_path / "home" / "local_training" / "outputs" / name
 
 
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has asked after stays listed as a zombie."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     done = wanwrap(*RUN, "--dataset", cats, *weights)
     assert done.returncode == 0, done.stderr
@@ -221,19 +226,25 @@ def test_another_number_of_steps_stops_the_run_at_once(
     assert done.returncode == 10
     assert "upstream announced 301 steps and wanwrap planned 300" in done.stderr
     assert time.monotonic() - begin < 30
-    assert not psutil.pid_exists(int((tmp_path / "asleep").read_text()))
+    assert is_gone(int((tmp_path / "asleep").read_text()))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(
-    ("sent", "to_group"),
-    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGHUP, False)],
+    ("sent", "to_group", "trainer"),
+    [
+        (signal.SIGINT, True, "sleep"),
+        (signal.SIGINT, False, "sleep"),
+        (signal.SIGTERM, False, "sleep"),
+        (signal.SIGHUP, False, "sleep"),
+        (signal.SIGINT, True, "deaf"),  # as one that is stuck in CUDA, while its launcher dies at once
+    ],
 )
 def test_stopping_leaves_nothing_behind(
-    sent: signal.Signals, to_group: bool, tmp_path: Path, weights: list[str], cats: Path
+    sent: signal.Signals, to_group: bool, trainer: str, tmp_path: Path, weights: list[str], cats: Path
 ) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "WANWRAP_MUSUBI_DIR": str(STANDIN)}
-    env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "STANDIN_DO": "sleep"}
+    env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "STANDIN_DO": trainer}
     argv = [sys.executable, "-m", "wanwrap", *RUN, "--dataset", str(cats), *weights, "--base_dir", str(tmp_path / "b")]
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, start_new_session=True, text=True) as process:
         asleep = tmp_path / "asleep"
@@ -241,12 +252,15 @@ def test_stopping_leaves_nothing_behind(
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             time.sleep(0.1)
         (os.killpg if to_group else os.kill)(process.pid, sent)
+        if trainer == "deaf":
+            time.sleep(1)
+            os.killpg(process.pid, sent)  # the second Ctrl-C
         assert process.stderr
         text = process.stderr.read()
         assert process.wait(40) == 130, text
     assert "stopping: waiting for upstream" in text
     assert "stopped in train high; saved so far: nothing; log: " in text
-    assert not psutil.pid_exists(int(asleep.read_text()))
+    assert is_gone(int(asleep.read_text()))
     kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
     assert (kept["state"], kept["steps"][2]["state"]) == ("interrupted", "interrupted")
 
@@ -303,6 +317,35 @@ def test_a_second_wanwrap_in_the_same_folder_is_refused(
         assert (f"another wanwrap (process {os.getpid()}) is at work" in done.stderr) == (code == 11)
 
 
+def test_a_launcher_that_dies_leaves_no_trainer(tmp_path: Path, weights: list[str], cats: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_DO": "deaf"}
+    env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl")}
+    argv = [sys.executable, "-m", "wanwrap", *RUN, "--dataset", str(cats), *weights, "--base_dir", str(tmp_path / "b")]
+    with subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL) as process:
+        asleep = tmp_path / "asleep"
+        while not (asleep.exists() and asleep.read_text()):
+            time.sleep(0.1)
+        trainer = psutil.Process(int(asleep.read_text()))
+        time.sleep(1)
+        psutil.Process(trainer.ppid()).kill()
+        assert process.wait(30) == 10
+    assert is_gone(trainer.pid)
+
+
+def test_another_run_on_the_same_caches_is_refused(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    """Upstream writes its caches in place: a training that is reading them would die."""
+    plan = json.loads(wanwrap(*RUN, "--dataset", cats, *weights, "--dry_run", "--json").stdout)
+    (toml,) = (text for path, text in plan["files"].items() if path.endswith(".toml"))
+    caches = [line.split('"')[1] for line in toml.splitlines() if line.startswith("cache_directory")]
+    busy = {"state": "running", "process": [os.getpid(), psutil.Process().create_time()], "caches": caches[-1:]}
+    (folder(tmp_path, "elsewhere")).mkdir(parents=True)
+    (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
+    done = wanwrap(*RUN, "--dataset", cats, *weights, "--output_name", "other")
+    assert done.returncode == 11 and "the same caches" in done.stderr
+
+
 def test_each_experts_run_keeps_its_record(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     for level in ("high", "low"):
         done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", level)
@@ -327,6 +370,7 @@ def test_resume_from_checks_the_file(tmp_path: Path, wanwrap: Wanwrap, weights: 
     done = wanwrap(*arguments)
     assert done.returncode == 5
     assert "has rank 8 and alpha 8; the run has 42 and 42. Give --dim 8 --alpha 8" in done.stderr
+    assert wanwrap(*arguments, "--dry_run").returncode == 5  # the script would do the same
     done = wanwrap(*arguments, "--dim", 8)
     assert done.returncode == 0, done.stderr
     assert f"--network_weights {lora}" in " ".join(record(tmp_path)[-1]["argv"])

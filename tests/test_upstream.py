@@ -20,7 +20,7 @@ from wanwrap.options import TRAIN, spell
 from wanwrap.preset import Clips, Pictures
 from wanwrap.registry import load, shipped
 from wanwrap.scan import scan
-from wanwrap.schedule import IGNORES, NEEDS, rewrite
+from wanwrap.schedule import NEEDS, TAKES, rewrite
 from wanwrap.weights import header
 
 pytestmark = pytest.mark.upstream
@@ -147,7 +147,7 @@ def test_learning_rates_are_what_the_options_say(tmp_path: Path) -> None:
         },
         "cosine": {"lr_scheduler": "cosine"},
         "cosine with a floor": {"lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1},
-        **{name: {"lr_scheduler": name} for name in IGNORES if name not in NEEDS},
+        **{name: {"lr_scheduler": name} for name in TAKES if name not in NEEDS},
         "decay": {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 4, "lr_scheduler_min_lr_ratio": 0.1},
         "pieces": {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1'",)},
     }

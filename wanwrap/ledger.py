@@ -56,12 +56,13 @@ class Ledger:
         self.write()
 
 
-def at_work(folder: Path) -> int | None:
-    """The process of a run that is still going on in a folder."""
-    for path in folder.glob("run*.json"):
+def at_work(plan: Plan) -> tuple[int, str] | None:
+    """The process and folder of a run that is going on in the plan's folder or on its caches."""
+    for path in plan.folder.parent.glob("*/run*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("state") == "running" and record.get("process") == _process(record["process"][0]):
-            return int(record["process"][0])
+        shared = path.parent == plan.folder or set(record.get("caches", ())) & set(map(str, plan.caches))
+        if shared and record.get("state") == "running" and record["process"] == _process(record["process"][0]):
+            return int(record["process"][0]), str(path.parent)
     return None
 
 
@@ -97,6 +98,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
             "items": plan.dataset.train_items,
             "batches_per_epoch": plan.dataset.batches,
         },
+        "caches": [str(path) for path in plan.caches],
         "weights": [{"path": str(w.path), "bytes": _size(w.path)} for w in plan.weights],
         "steps": [_row(step) for step in plan.steps],
     }

@@ -44,6 +44,10 @@ REFUSED = {
     "base_weights": "upstream silently drops keys of most LoRAs; merge first and pass the file with --dit",
     "sage_attn": "upstream cannot train with it; use --attention sdpa",
     "show_timesteps": "it trains nothing",
+    "timestep_boundary": "it does nothing for one DiT; --min_timestep and --max_timestep set an expert's window",
+    "offload_inactive_dit": "it does nothing for one DiT; try --blocks_to_swap",
+    "guidance_scale": "upstream ignores it for Wan",
+    "img_in_txt_in_offloading": "upstream ignores it for Wan",
     "huggingface_token": "a token in a command line can be read by others; use the variable HF_TOKEN",
     "wandb_api_key": "a key in a command line can be read by others; use the variable WANDB_API_KEY",
 }
@@ -187,6 +191,8 @@ def overlay(options: Options, given: Options) -> dict[str, Value]:
         merged.update(dict.fromkeys((ATTENTION - given.keys()) & merged.keys(), None))
     if "max_train_steps" in given and "max_train_epochs" not in given:  # epochs override steps
         merged["max_train_epochs"] = None
+    if "max_train_epochs" in given and "max_train_steps" not in given:
+        merged["max_train_steps"] = None
     return merged
 
 

@@ -79,7 +79,10 @@ class Order:
     def plan(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Plan:
         """The plan. Raises the errors of all that it is made of."""
         data = self.data(whole=whole, done=done)
-        return make_plan(self.preset, data, self.weights(), self.places, self.choices)
+        plan = make_plan(self.preset, data, self.weights(), self.places, self.choices)
+        for step in plan.trainings:
+            preflight.check_resume(step)
+        return plan
 
     def missing(self, plan: Plan, *, has_merge: bool) -> list[str]:
         """What a dry run says: what would have to be there before this plan can run."""

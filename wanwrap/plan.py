@@ -63,6 +63,7 @@ class Plan:
     env: Mapping[str, str]
     steps: tuple[Step, ...]
     weights: tuple[Located, ...]
+    caches: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

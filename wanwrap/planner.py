@@ -57,6 +57,7 @@ class _Planner:
             env={**self.places.upstream.env, **settings, **self.preset.env},
             steps=(*merges, *self._caching(), *trainings),
             weights=tuple(self.weights[key] for key in needed(self.preset, self.choices)),
+            caches=tuple(self._cache(entry) for entry in self.dataset.entries),
             notes=tuple(notes),
         )
 
@@ -90,6 +91,8 @@ class _Planner:
 
     def _cache(self, entry: Entry) -> Path:
         """A folder for each thing that changes what is cached: upstream's file names tell none of it."""
+        if self.dataset.config:
+            return Path(entry.options.get("cache_directory") or entry.directory)
         mode = "i2v-clip" if self.preset.needs_clip else "i2v" if self.preset.image_to_video else "t2v"
         width, height = entry.options["resolution"]
         made_by = [self.weights[key].identity for key in ("vae", "t5", *(["clip"] if self.preset.needs_clip else []))]

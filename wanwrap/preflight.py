@@ -150,8 +150,6 @@ def check_weights(plan: Plan) -> None:
     complaints = [why for weight in plan.weights if (why := weight.complaint())]
     if complaints:
         raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in complaints))
-    for step in plan.trainings:
-        check_resume(step)
 
 
 def check_resume(step: Step) -> None:
@@ -175,9 +173,10 @@ def check_place(plan: Plan) -> None:
     nearest = next(path for path in (plan.folder, *plan.folder.parents) if os.path.lexists(path))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{nearest} can't be written to; give another --base_dir or --output_name.")
-    if pid := at_work(plan.folder):
+    if found := at_work(plan):
         raise OutputError(
-            f"another wanwrap (process {pid}) is at work in {plan.folder}; wait, or give another --output_name."
+            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same folder or the same caches, "
+            "which this run would write anew under it; wait until it has ended."
         )
 
 

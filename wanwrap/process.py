@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from wanwrap.errors import StepError
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
-PATIENCE = 3, 20  # seconds for the terminal's own Ctrl-C to work, then for one that wanwrap sends
+PATIENCE = 20  # seconds for upstream to end after Ctrl-C
 
 Listener = Callable[[bytes], object]
 
@@ -41,20 +42,20 @@ def stream(
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
-    process = _start(argv, cwd, env)
-    failed: list[BaseException] = []
+    process, failed = _start(argv, cwd, env), list[BaseException]()
     reader = threading.Thread(target=_copy, args=(process.stdout, listen, failed))
     reader.start()
     try:
         with _signals(_interrupt, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            while not _wait(process, 0.2):
-                if failed or unwanted():
-                    end_tree(process)
+            while not _wait(process, 0.2) and not failed and not unwanted():
+                continue
     except KeyboardInterrupt:
         _stop(process, say)
         raise
     finally:
+        _end(process)
         reader.join()
+        process.wait()
     if failed:
         raise failed[0]
     return process.returncode
@@ -70,6 +71,7 @@ def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, by which all of it is found, whichever dies first
         )
     except OSError as error:
         raise StepError(f"{argv[0]} can't be started: {error.strerror}; give another --python.") from error
@@ -96,37 +98,55 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes], say: Callable[[str], object]) -> None:
-    """The terminal's Ctrl-C reached the child too: let it end. A second Ctrl-C ends it at once."""
+    """Hand Ctrl-C on and let upstream end. A second Ctrl-C, or no end in time, ends it at once."""
     say("stopping: waiting for upstream to end (Ctrl-C again ends it at once)")
     try:
-        if not _wait(process, PATIENCE[0]):
-            _each(_tree(process), "interrupt")  # the signal was sent to wanwrap alone
-            _wait(process, PATIENCE[1])
+        _each(_living(process), "interrupt")
+        _gone(process, PATIENCE)
     except KeyboardInterrupt:
         pass
-    end_tree(process)
 
 
-def end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a process with all its children: terminate, then kill. Nothing is left holding the GPU."""
-    import psutil
-
-    tree = _tree(process)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left: terminate, then kill. Nothing is left holding the GPU."""
     with _signals(signal.SIG_IGN, signal.SIGINT):  # a third Ctrl-C must not stop the stopping
         for how in ("terminate", "kill"):
-            _each(tree, how)
-            _, tree = psutil.wait_procs(tree, timeout=5)
-        process.wait()
+            _each(_living(process), how)
+            if _gone(process, 5):
+                break
 
 
-def _tree(process: subprocess.Popen[bytes]) -> list[Any]:
+def _living(process: subprocess.Popen[bytes]) -> list[Any]:
+    """All processes of a child's group, its launcher dead or not; on Windows those below it."""
     import psutil
 
+    if os.name != "posix":
+        return (
+            [] if process.poll() is not None else [*(top := psutil.Process(process.pid)).children(recursive=True), top]
+        )
+    return [
+        each
+        for each in psutil.process_iter(["status"])
+        if _group(each.pid) == process.pid and each.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def _group(pid: int) -> int | None:
     try:
-        top = psutil.Process(process.pid)
-        return [*top.children(recursive=True), top]
-    except psutil.NoSuchProcess:
-        return []
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether all of it ends in that time."""
+    deadline = time.monotonic() + seconds
+    while _living(process):
+        if time.monotonic() > deadline:
+            return False
+        _wait(process, 0.1)
+        time.sleep(0.05)
+    return True
 
 
 def _each(tree: Sequence[Any], how: str) -> None:
@@ -134,10 +154,10 @@ def _each(tree: Sequence[Any], how: str) -> None:
 
     for one in tree:
         try:
-            if how == "interrupt" and os.name == "posix":
-                one.send_signal(signal.SIGINT)
-            else:
+            if how != "interrupt":
                 one.kill() if how == "kill" else one.terminate()
+            elif os.name == "posix":  # on Windows the console has told all of them
+                one.send_signal(signal.SIGINT)
         except psutil.NoSuchProcess:
             continue
 

@@ -10,7 +10,7 @@ from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError, closest
 from wanwrap.options import Options, Value, number, overlay, whole
 from wanwrap.preset import Expert, Preset
-from wanwrap.schedule import rewrite
+from wanwrap.schedule import free_of_schedule, rewrite
 from wanwrap.timesteps import check_timesteps
 from wanwrap.weights.locate import Located
 
@@ -35,6 +35,11 @@ LEAST = {
     "network_dim": 1,
     "save_every_n_epochs": 1,
     "max_data_loader_n_workers": 0,
+    "save_every_n_steps": 1,
+    "save_last_n_epochs": 1,
+    "save_last_n_steps": 1,
+    "sample_every_n_epochs": 1,
+    "sample_every_n_steps": 1,
 }
 SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
 ABOVE_0 = ("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale")
@@ -80,8 +85,10 @@ def recipe(preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given
     options, notes = _settled(declared, given, dit)
     if not options["optimizer_type"]:
         raise OptionError("--optimizer is empty; adamw8bit and adamw are the presets' own.")
-    if dit.dtype in ("fp16", "bf16") and options["mixed_precision"] != precision:
-        raise OptionError(f"--mixed_precision must be {precision}, the type of the DiT file; upstream refuses others.")
+    allowed = {precision} if dit.dtype in ("fp16", "bf16") else {"fp16", "bf16"}
+    if options["mixed_precision"] not in allowed:
+        names = " or ".join(sorted(allowed))
+        raise OptionError(f"--mixed_precision must be {names} for a DiT in {dit.dtype}; with others upstream fails.")
     check(options, preset)
     steps = _steps(options, dataset)
     return Recipe(options=rewrite(options, steps), steps=steps, notes=tuple(notes))
@@ -96,9 +103,12 @@ def _settled(declared: Options, given: Options, dit: Located) -> tuple[dict[str,
     if "optimizer_args" not in given and not _related(options["optimizer_type"], declared["optimizer_type"]):
         options["optimizer_args"] = None
         notes.append(f"{declared['optimizer_type']}'s optimizer_args are not used for {options['optimizer_type']}.")
-    if "lr_scheduler_power" in given and options.get("lr_scheduler") != "polynomial":
-        raise OptionError(f"--power goes with --scheduler polynomial; {options.get('lr_scheduler')} takes none.")
-    if whole(options, "save_every_n_epochs", 1) > whole(options, "max_train_epochs", 1):
+    scheduler = options.get("lr_scheduler_type") or options.get("lr_scheduler")
+    if "lr_scheduler_power" in given and scheduler != "polynomial":
+        raise OptionError(f"--power goes with --scheduler polynomial; {scheduler} takes none.")
+    if free_of_schedule(options) and (mine := [name for name in given if name.startswith("lr_")]):
+        raise OptionError(f"upstream ignores --{mine[0]} with {options['optimizer_type']}, which has no schedule.")
+    if whole(options, "save_every_n_epochs", 1) > whole(options, "max_train_epochs", 10**9):
         notes.append("--save_every is longer than the run: only its end is saved.")
     if number(options, "learning_rate", 0.0) > RATE and "prodigy" not in str(options["optimizer_type"]).lower():
         notes.append(f"--lr {options['learning_rate']} is far above what any recipe uses (1e-5 to 1e-3).")
@@ -169,10 +179,11 @@ def _check_together(options: Options, preset: Preset) -> None:
     if options.get("discrete_flow_shift") is not None and options.get("timestep_sampling") != "shift":
         raise OptionError(f"upstream ignores --flow_shift with timestep_sampling {options.get('timestep_sampling')}.")
     sampled = [name for name in SAMPLING if options.get(name)]
-    if sampled and not (preset.sample_prompts or options.get("sample_prompts")):
-        raise OptionError(f"--{sampled[0]} samples nothing without --sample_prompts FILE.")
+    if bool(sampled) != bool(preset.sample_prompts or options.get("sample_prompts")):
+        raise OptionError("samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.")
     arguments = [str(pair) for pair in options.get("optimizer_args") or ()]  # type: ignore[union-attr]
-    if str(options["optimizer_type"]).lower() == "adafactor" and "relative_step=False" not in arguments:
+    adafactor = str(options["optimizer_type"]).rpartition(".")[2].lower() == "adafactor"
+    if adafactor and ("relative_step=False" not in arguments or "warmup_init=True" in arguments):
         raise OptionError(
             "adafactor takes no notice of --lr and --scheduler unless it is told to: add "
             "-- --optimizer_args relative_step=False scale_parameter=False warmup_init=False."

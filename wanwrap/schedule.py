@@ -5,24 +5,30 @@ from __future__ import annotations
 from wanwrap.errors import OptionError, closest
 from wanwrap.options import Options, Value, number
 
-RATIO, ARGS, DECAY = "lr_scheduler_min_lr_ratio", "lr_scheduler_args", "lr_decay_steps"
-WARM_UP = "lr_warmup_steps"
+RATIO, ARGS, WARM_UP = "lr_scheduler_min_lr_ratio", "lr_scheduler_args", "lr_warmup_steps"
+DECAY, CYCLES, SCALE = "lr_decay_steps", "lr_scheduler_num_cycles", "lr_scheduler_timescale"
 
-# What upstream can build: scheduler -> what it fails without, and what of these it ignores or refuses.
-NEEDS = {"cosine_with_min_lr": RATIO, "warmup_stable_decay": DECAY, "piecewise_constant": ARGS}
-IGNORES = {
-    "constant": {RATIO, WARM_UP},
-    "piecewise_constant": {RATIO, WARM_UP},
-    "constant_with_warmup": {RATIO},
-    "linear": {RATIO},
-    "cosine": {RATIO},
-    "cosine_with_restarts": {RATIO},
-    "inverse_sqrt": {RATIO},
-    "cosine_with_min_lr": set[str](),
-    "warmup_stable_decay": set[str](),
-    "rex": set[str](),
-    "polynomial": set[str](),
+# What upstream can build, and which of these settings it hands to each; it ignores or refuses the others.
+TAKES = {
+    "constant": set[str](),
+    "piecewise_constant": set[str](),
+    "constant_with_warmup": {WARM_UP},
+    "linear": {WARM_UP},
+    "cosine": {WARM_UP},
+    "polynomial": {WARM_UP, RATIO},  # RATIO: see _polynomial
+    "inverse_sqrt": {WARM_UP, SCALE},
+    "cosine_with_restarts": {WARM_UP, CYCLES},
+    "cosine_with_min_lr": {WARM_UP, CYCLES, RATIO},
+    "rex": {WARM_UP, RATIO},
+    "warmup_stable_decay": {WARM_UP, CYCLES, RATIO, DECAY},
 }
+SETTINGS = (WARM_UP, RATIO, DECAY, CYCLES, SCALE)
+NEEDS = {"cosine_with_min_lr": RATIO, "warmup_stable_decay": DECAY, "piecewise_constant": ARGS}
+
+
+def free_of_schedule(options: Options) -> bool:
+    """Whether the optimizer is one for which upstream steps no schedule at all."""
+    return str(options["optimizer_type"]).lower().endswith("schedulefree")
 
 
 def rewrite(options: Options, steps: int) -> dict[str, Value]:
@@ -34,27 +40,40 @@ def rewrite(options: Options, steps: int) -> dict[str, Value]:
     Raises:
         OptionError: no such scheduler, or a setting that it would ignore, refuse or fail without.
     """
-    if str(options["optimizer_type"]).lower().endswith("schedulefree"):  # upstream then steps no schedule at all
+    if free_of_schedule(options):
         return {name: value for name, value in options.items() if not name.startswith("lr_")}
     if options.get("lr_scheduler_type"):
         _check_class(options)
         return {**options, "lr_scheduler": None, "lr_scheduler_power": None}
     name = str(options.get("lr_scheduler"))
-    _check(name, options)
+    _check(name, options, steps)
     return _polynomial(options, steps) if name == "polynomial" else {**options, "lr_scheduler_power": None}
 
 
-def _check(name: str, options: Options) -> None:
-    if name not in IGNORES:
-        raise OptionError(f"upstream has no scheduler {name!r}.{closest(name, IGNORES)}")
-    ignored = [option for option in sorted(IGNORES[name]) if options.get(option)]
+def _check(name: str, options: Options, steps: int) -> None:
+    if name not in TAKES:
+        raise OptionError(f"upstream has no scheduler {name!r}.{closest(name, TAKES)}")
+    ignored = [setting for setting in SETTINGS if options.get(setting) and setting not in TAKES[name]]
     if ignored:
-        others = ", ".join(sorted(other for other, without in IGNORES.items() if ignored[0] not in without))
+        others = ", ".join(sorted(other for other, taken in TAKES.items() if ignored[0] in taken))
         raise OptionError(f"upstream's {name} scheduler takes no {_said(ignored[0])}; these do: {others}.")
     if name in NEEDS and options.get(NEEDS[name]) is None:
         raise OptionError(f"upstream's {name} scheduler fails without {_said(NEEDS[name])}.")
     if not 0 <= number(options, RATIO, 0.0) < 1:
         raise OptionError(f"--min_lr {options[RATIO]} is a part of --lr: from 0 to less than 1.")
+    for setting in (WARM_UP, DECAY):
+        if not 0 <= _steps(options, setting, steps) < steps:
+            raise OptionError(
+                f"--{setting} {options[setting]}: the run has {steps} steps, of which it must leave some."
+            )
+
+
+def _steps(options: Options, name: str, steps: int) -> float:
+    """Steps as upstream counts them: a whole number is steps, any other a share of all."""
+    value = options.get(name) or 0
+    if isinstance(value, str):
+        return float(value.rstrip("%")) / 100 * steps
+    return value * steps if isinstance(value, float) else number(options, name, 0.0)
 
 
 def _said(option: str) -> str:
@@ -64,7 +83,7 @@ def _said(option: str) -> str:
 
 def _check_class(options: Options) -> None:
     """A class of torch's, or of another package: upstream hands it lr_scheduler_args and nothing else."""
-    ignored = [option for option in (RATIO, WARM_UP, DECAY) if options.get(option)]
+    ignored = [setting for setting in SETTINGS if options.get(setting)]
     if ignored:
         raise OptionError(f"upstream ignores {_said(ignored[0])} beside --lr_scheduler_type.")
     given = [str(pair).partition("=")[0] for pair in options.get(ARGS) or ()]  # type: ignore[union-attr]

@@ -89,11 +89,11 @@ def verify(plan: Plan, record: Mapping[str, Any]) -> None:
 
 
 def _learned(lora: Path) -> bool:
-    """Whether any up matrix, all zeros before the first step, has changed."""
+    """Whether any up matrix, all zeros before the first step, has changed. LoHa and LoKr have none."""
     rows, content = header.read(lora), lora.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     ups = [row["data_offsets"] for key, row in rows.items() if key.endswith("lora_up.weight")]
-    return any(any(content[start + begin : start + end]) for begin, end in ups)
+    return not ups or any(any(content[start + begin : start + end]) for begin, end in ups)
 
 
 def stage(

@@ -23,17 +23,18 @@ SHAPES = {
 }
 # Tensors by which upstream's own files are known, and what is mistaken for them.
 ROLES = {
-    "vae": (["decoder.conv1.weight", "conv2.weight"], "take wan_2.1_vae.safetensors"),
+    "vae": ({"decoder.conv1.weight", "conv2.weight"}, "take wan_2.1_vae.safetensors"),
     "t5": (
-        ["token_embedding.weight"],
+        {"token_embedding.weight"},
         "ComfyUI's umt5_xxl files have other key names; take models_t5_umt5-xxl-enc-bf16.pth",
     ),
     "clip": (
-        ["visual.transformer.0.attn.to_qkv.weight", "log_scale"],
+        {"visual.transformer.0.attn.to_qkv.weight", "log_scale"},
         "ComfyUI's clip_vision_h and visual-only files lack half of it; "
         "take models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
     ),
 }
+VARIANTS = {"vace_": "VACE", "img_emb.emb_pos": "FLF2V", "face_": "Animate", "ref_conv": "Fun-Control with a reference"}
 PREFIX = "model.diffusion_model."
 SCALED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".comfy_quant", "scaled_fp8")
 
@@ -89,6 +90,8 @@ def dit_dtype(path: Path) -> str:
 def check_task(path: Path, task: str) -> None:
     """Raises WeightsError: a DiT of another model than the task's, which upstream would find after the caching."""
     header = {key.removeprefix(PREFIX): row for key, row in read(path).items()}
+    if other := next((name for key, name in VARIANTS.items() if any(each.startswith(key) for each in header)), None):
+        raise WeightsError(f"{path} is made for {other}, which no preset trains; this one trains {task}.")
     patches = header.get("patch_embedding.weight")
     if patches is None:
         return
@@ -106,11 +109,11 @@ def check_role(path: Path, role: str) -> None:
             if file.read(2) not in (b"PK", b"\x80\x02"):
                 raise WeightsError(f"{path} is no file of torch's; get it again.")
         return
-    header = read(path)
+    header = {key.removeprefix("encoder.") if role == "t5" else key: row for key, row in read(path).items()}
     if any(key.endswith(SCALED) for key in header):
         raise WeightsError(f"{path} is scaled or quantised, which upstream can't read; take the published file.")
     wanted, instead = ROLES[role]
-    if not all(any(key.endswith(end) for key in header) for end in wanted):
+    if not header.keys() >= wanted:
         raise WeightsError(f"{path} is no {role} that upstream reads: {instead}.")
     if role == "vae" and header["conv2.weight"]["shape"][0] != 16:
         raise WeightsError(

@@ -75,11 +75,19 @@ def _given(path: Path, weight: Weight) -> Located:
     return Located(path=path, dtype=dtype, exists=True, identity=identity)
 
 
+def _model(name: str) -> str:
+    """A file's name without its type: a model is the same in fp16 and bf16."""
+    return re.sub(r"_(fp16|bf16|fp8_e4m3fn)(?=\.)", "", name)
+
+
 def _check_given_name(path: Path, weight: Weight) -> None:
     """Raises WeightsError: by its name a file is another one. High and low noise can't be told by their headers."""
-    other = next((each for each in CATALOGUE.values() if each.name == path.name and each != weight), None)
+    other = next(
+        (each for each in CATALOGUE.values() if each.name == path.name and _model(each.name) != _model(weight.name)),
+        None,
+    )
     told, wanted = (
-        set(re.findall(r"(?i)(?<![a-z])(high|low)(?![a-z])", text.lower())) for text in (path.stem, weight.name)
+        set(re.findall(r"(?<![a-z])(high|low)(?![a-z])", text.lower())) for text in (path.stem, weight.name)
     )
     if other or (told and wanted and told.isdisjoint(wanted)):
         raise WeightsError(

@@ -43,7 +43,9 @@ if __name__ == "__main__":
         sys.exit("RuntimeError: the stand-in was told to fail")
     if MISCHIEF == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if MISCHIEF in ("sleep", "disagree"):
+    if MISCHIEF == "deaf":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if MISCHIEF in ("sleep", "deaf", "disagree"):
         (Path(os.environ["STANDIN_RECORD"]).parent / "asleep").write_text(str(os.getpid()))
         time.sleep(60)
     for done in range(1, steps + 1):
