@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, safetensors
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -324,6 +324,7 @@ def test_a_launcher_that_dies_leaves_no_trainer(tmp_path: Path, weights: list[st
     with subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL) as process:
         asleep = tmp_path / "asleep"
         while not (asleep.exists() and asleep.read_text()):
+            assert process.poll() is None
             time.sleep(0.1)
         trainer = psutil.Process(int(asleep.read_text()))
         time.sleep(1)

@@ -66,7 +66,7 @@ def test_script_and_run_reach_upstream_alike(tmp_path: Path, wanwrap: Wanwrap, w
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bash_gives_back_every_word(words: list[str]) -> None:
     """`$0` is bash's own, so a program is put before the words."""
     argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *words]
