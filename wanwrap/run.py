@@ -15,6 +15,7 @@ from wanwrap.errors import StepError
 from wanwrap.ledger import Ledger, now, write_whole
 from wanwrap.plan import Plan
 from wanwrap.process import Listener, stream
+from wanwrap.report import heading
 from wanwrap.script import native, script
 from wanwrap.weights import header
 
@@ -67,6 +68,7 @@ class Log:
         if b"\r" in self.rest and time.monotonic() - self.kept > KEEP:
             self.file.write(_last_state(self.rest) + b"\n")
             self.kept = time.monotonic()
+        self.rest = self.rest[-2000:]  # a bar that is drawn all night without a new line
         self.file.flush()
 
     def end(self) -> None:
@@ -84,7 +86,7 @@ def write_files(plan: Plan) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     shell = native()
     suffix, encoding = (".sh", "utf-8") if shell == "bash" else (".ps1", "utf-8-sig")
-    (plan.folder / f"{plan.record}{suffix}").write_text(script(plan, shell), encoding=encoding)
+    (plan.folder / f"{plan.record}{suffix}").write_text(script(plan, shell, heading(plan)), encoding=encoding)
     for path, text in plan.files.items():
         write_whole(path, text)
 
