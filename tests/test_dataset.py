@@ -279,6 +279,28 @@ def test_own_toml_without_captions_extension_or_with_shared_caches(tmp_path: Pat
         dataset_config.load(tmp_path / "broken.toml")
 
 
+def test_one_cache_folder_under_two_names(tmp_path: Path) -> None:
+    picture(tmp_path / "m" / "a.png")
+    picture(tmp_path / "n" / "a.png")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "link").symlink_to("c")
+
+    def two(first: str, second: str) -> Dataset:
+        pairs = zip("mn", (first, second), strict=True)
+        tables = [
+            f'[[datasets]]\nimage_directory = "{tmp_path}/{media}"\ncache_directory = "{tmp_path}/{cache}"\n'
+            for media, cache in pairs
+        ]
+        general = '[general]\nresolution = [64, 64]\ncaption_extension = ".txt"\n'
+        (tmp_path / "two.toml").write_text(general + "".join(tables))
+        return dataset_config.load(tmp_path / "two.toml")
+
+    assert two("c", "d").train_items == 2
+    for other in ("c/", "./c", "d/../c", "link"):
+        with pytest.raises(DatasetError, match="share a cache_directory"):
+            two("c", other)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_nothing_is_written(name: str, tmp_path: Path, wanwrap: Wanwrap) -> None:
     (tmp_path / "data").mkdir()

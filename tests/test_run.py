@@ -347,6 +347,23 @@ def test_another_run_on_the_same_caches_is_refused(
     assert done.returncode == 11 and "the same caches" in done.stderr
 
 
+def test_another_run_on_the_same_caches_by_another_name_is_refused(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    (tmp_path / "link").symlink_to("c")
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[general]\ncaption_extension = ".txt"\nresolution = [64, 64]\n'
+        f'[[datasets]]\nimage_directory = "{cats}/images"\ncache_directory = "{tmp_path}/link/"\n'
+    )
+    (tmp_path / "c").mkdir()
+    busy = {"state": "running", "process": [os.getpid(), psutil.Process().create_time()], "caches": [f"{tmp_path}/c"]}
+    (folder(tmp_path, "elsewhere")).mkdir(parents=True)
+    (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
+    done = wanwrap(*RUN, "--dataset_config", own, *weights)
+    assert done.returncode == 11 and "the same caches" in done.stderr
+
+
 def test_each_experts_run_keeps_its_record(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     for level in ("high", "low"):
         done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", level)

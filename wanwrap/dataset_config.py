@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,8 @@ def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) 
         raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
     _check_keys("[general]", general, _COMMON)
     entries = tuple(_entry(f"[[datasets]] number {i}", general, t, whole, done) for i, t in enumerate(tables, 1))
-    caches = [
-        str(table.get("cache_directory") or entry.directory) for table, entry in zip(tables, entries, strict=True)
-    ]
-    if len(set(caches)) < len(caches):
+    caches = {os.path.realpath(entry.options.get("cache_directory") or entry.directory) for entry in entries}
+    if len(caches) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
     return Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes))

@@ -60,10 +60,15 @@ def at_work(plan: Plan) -> tuple[int, str] | None:
     """The process and folder of a run that is going on in the plan's folder or on its caches."""
     for path in plan.folder.parent.glob("*/run*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        shared = path.parent == plan.folder or set(record.get("caches", ())) & set(map(str, plan.caches))
+        shared = path.parent == plan.folder or set(record.get("caches", ())) & set(_caches(plan))
         if shared and record.get("state") == "running" and record["process"] == _process(record["process"][0]):
             return int(record["process"][0]), str(path.parent)
     return None
+
+
+def _caches(plan: Plan) -> list[str]:
+    """A folder by its one real name: the user's own TOML may spell it in several ways."""
+    return [os.path.realpath(path) for path in plan.caches]
 
 
 def _process(pid: int) -> list[float] | None:
@@ -98,7 +103,7 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
             "items": plan.dataset.train_items,
             "batches_per_epoch": plan.dataset.batches,
         },
-        "caches": [str(path) for path in plan.caches],
+        "caches": _caches(plan),
         "weights": [{"path": str(w.path), "bytes": _size(w.path)} for w in plan.weights],
         "steps": [_row(step) for step in plan.steps],
     }
