@@ -143,7 +143,7 @@ def test_source_fps_is_what_the_clips_run_at(tmp_path: Path) -> None:
     clip(tmp_path / "a.mp4", frames=130, fps=24)
     (entry,) = scan(tmp_path, VIDEO).entries
     assert entry.options["source_fps"] == 24.0
-    assert next(iter(entry.keys()))[2] == 73
+    assert entry.keys[0][2] == 73
 
 
 def test_turned_pictures_are_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ class Entry:
     items: tuple[Item, ...]
     options: Mapping[str, Any]
 
-    def keys(self) -> Iterator[tuple[int, ...]]:
+    @cached_property
+    def keys(self) -> tuple[tuple[int, ...], ...]:
         """The bucket of each thing that is trained: (width, height), with frames for a window of a clip."""
+        return tuple(self._keys())
+
+    def _keys(self) -> Iterator[tuple[int, ...]]:
         for item in self.items:
             if self.kind == "image":
                 yield self._bucket(item.size)
@@ -53,12 +58,12 @@ class Dataset:
     @property
     def train_items(self) -> int:
         """What upstream prints as `num train items`."""
-        return sum(len(list(entry.keys())) * entry.options.get("num_repeats", 1) for entry in self.entries)
+        return sum(len(entry.keys) * entry.options.get("num_repeats", 1) for entry in self.entries)
 
     @property
     def batches(self) -> int:
         """What upstream prints as `num batches per epoch` on one GPU."""
-        return sum(buckets.batches(list(entry.keys()), entry.options) for entry in self.entries)
+        return sum(buckets.batches(entry.keys, entry.options) for entry in self.entries)
 
     def steps(self, epochs: int, accumulation: int) -> int:
         """What upstream prints as `total optimization steps` on one GPU."""

@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def _listed(where: str, kind: Kind, file: Path, options: Table) -> tuple[Path, l
 def _check_items(where: str, entry: Entry) -> None:
     check_buckets(entry)
     if entry.kind == "video":
-        none = [item.path.name for item in entry.items if not list(Entry(**{**vars(entry), "items": (item,)}).keys())]
+        none = [item.path.name for item in entry.items if not replace(entry, items=(item,)).keys]
         if none:
             raise DatasetError(
                 f"{where}: clips shorter than the frames asked for: {listing(none)}; replace them or lower target_frames."

@@ -17,7 +17,6 @@ Kind = Literal["image", "video"]
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
 
-
 CAPTION = ".txt"
 SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
 ORIENTATION = 0x0112  # EXIF

@@ -5,7 +5,7 @@ Pure: reads nothing but wanwrap's own templates, writes nothing, starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class _Planner:
             found = recipe(self.preset, expert, self.dataset, dit, self.choices.given)
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
+        caches = tuple(self._cache(entry) for entry in self.dataset.entries)
         # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
         settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
         return Plan(
@@ -53,11 +54,11 @@ class _Planner:
             dataset=self.dataset,
             name=self.name,
             folder=self.folder,
-            files=self._files(),
+            files=self._files(caches),
             env={**self.places.upstream.env, **settings, **self.preset.env},
             steps=(*merges, *self._caching(), *trainings),
             weights=tuple(self.weights[key] for key in needed(self.preset, self.choices)),
-            caches=tuple(self._cache(entry) for entry in self.dataset.entries),
+            caches=caches,
             notes=tuple(notes),
         )
 
@@ -80,11 +81,15 @@ class _Planner:
     def _path(self, key: str) -> str:
         return str(self.weights[key].path)
 
-    def _files(self) -> dict[Path, str]:
+    @property
+    def _clip(self) -> str | None:
+        return self._path("clip") if self.preset.needs_clip else None
+
+    def _files(self, caches: Sequence[Path]) -> dict[Path, str]:
         accelerate = (shipped_folder("templates") / "accelerate.yaml").read_text(encoding="utf-8")
         files = {self.folder / "accelerate.yaml": accelerate}
         if self.dataset.config is None:
-            files[self.config] = render(self.dataset, [self._cache(entry) for entry in self.dataset.entries])
+            files[self.config] = render(self.dataset, caches)
         if self.preset.sample_prompts:
             files[self.folder / "sample_prompts.txt"] = "".join(f"{line}\n" for line in self.preset.sample_prompts)
         return files
@@ -125,7 +130,7 @@ class _Planner:
             "dataset_config": str(self.config),
             "vae": self._path("vae"),
             "i2v": self.preset.image_to_video,
-            "clip": self._path("clip") if self.preset.needs_clip else None,
+            "clip": self._clip,
             **self.preset.cache_latents,
         }
         text: Options = {"dataset_config": str(self.config), "t5": self._path("t5"), **self.preset.cache_text}
@@ -170,5 +175,5 @@ class _Planner:
             "sample_prompts": prompts or str(self.folder / "sample_prompts.txt"),
             "vae": self._path("vae"),
             "t5": self._path("t5"),
-            "clip": self._path("clip") if self.preset.needs_clip else None,
+            "clip": self._clip,
         }

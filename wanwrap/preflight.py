@@ -14,7 +14,7 @@ from typing import Any
 from wanwrap.data import PACKAGE
 from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
-from wanwrap.options import Options
+from wanwrap.options import Options, number, whole
 from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream, how_to_get
@@ -160,7 +160,7 @@ def check_resume(step: Step) -> None:
         return
     path = Path(str(options["network_weights"]))
     dim, alpha = lora_dim_alpha(path)
-    wanted = int(str(options["network_dim"])), float(str(options["network_alpha"]))
+    wanted = whole(options, "network_dim", 0), number(options, "network_alpha", 0)
     if (dim, alpha) != wanted:
         raise WeightsError(
             f"{path} has rank {dim} and alpha {alpha:g}; the run has {wanted[0]} and {wanted[1]:g}. "

@@ -153,7 +153,7 @@ def check_refused(options: Options) -> None:
 
 def check_counts(entry: Mapping[str, Any]) -> None:
     """Raises PresetError: a count of a data set entry that is no whole number, or less than 1."""
-    for name in ("batch_size", "num_repeats", "frame_sample", "frame_stride"):
+    for name in ("batch_size", "num_repeats", "frame_sample"):
         if entry.get(name) is not None and (type(entry[name]) is not int or entry[name] < 1):
             raise PresetError(f"{name} must be a whole number, 1 at least; not {entry[name]!r}.")
 

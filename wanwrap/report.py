@@ -15,14 +15,16 @@ def heading(plan: Plan) -> Iterator[str]:
     data = plan.dataset
     yield f"wanwrap {__version__}: {plan.preset.name} on {data.name}: {data.train_items} items, {data.batches} batches an epoch"
     for step in plan.trainings:
-        yield (f"{step.name}: {_length(step)}, rank {step.recipe.options.get('network_dim')}" if step.recipe else "")
+        yield f"{step.name}: {_length(step)}"
     yield f"folder: {plan.folder}"
 
 
 def _length(step: Step) -> str:
     assert step.recipe
-    epochs = step.recipe.options.get("max_train_epochs")
-    return f"{step.recipe.steps} steps" + (f" in {epochs} epoch{'' if epochs == 1 else 's'}" if epochs else "")
+    options = step.recipe.options
+    epochs = options.get("max_train_epochs")
+    length = f" in {epochs} epoch{'' if epochs == 1 else 's'}" if epochs else ""
+    return f"{step.recipe.steps} steps{length}, rank {options['network_dim']}"
 
 
 def lacking(missing: Sequence[str]) -> list[str]:
