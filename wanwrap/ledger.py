@@ -13,13 +13,13 @@ from typing import Any
 from wanwrap import __version__
 from wanwrap.plan import Plan, Step
 from wanwrap.upstream import Upstream
+from wanwrap.whole import whole
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside the place and move there: a half file is never taken for a whole one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)
+    """Put a text there, with `\\n` alone between its lines."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def now() -> str:
