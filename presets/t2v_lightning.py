@@ -24,7 +24,6 @@ preset = Preset(
         Expert(
             noise_level="high",
             dit="wan2.2-t2v-high",
-            lightning=Lightning(lora="lightning-t2v-v1.1-high"),
             train={
                 "min_timestep": 875,  # upstream's own boundary between the experts of this task
                 "max_timestep": 1000,
@@ -36,7 +35,6 @@ preset = Preset(
         Expert(
             noise_level="low",
             dit="wan2.2-t2v-low",
-            lightning=Lightning(lora="lightning-t2v-v1.1-low"),
             train={
                 "min_timestep": 0,
                 "max_timestep": 875,
@@ -46,6 +44,9 @@ preset = Preset(
             },
         ),
     ),
+    # The release that is merged; or "t2v-v2.0". Training on distilled weights is debated: t2v-vanilla trains on the
+    # base model, as Lightning's maintainer advises, and leaves Lightning to inference.
+    lightning=Lightning(release="t2v-v1.1"),
     train={
         "sdpa": True,
         "fp8_base": True,

@@ -174,10 +174,10 @@ def test_merge_comes_first_and_its_file_is_trained() -> None:
         "train high",
         "train low",
     ]
-    for merge, training in zip(plan.merges, plan.trainings, strict=True):
+    for merge, training in zip(plan.rewrites, plan.trainings, strict=True):
         assert str(merge.makes) in training.argv
     skipped = golden_plan("t2v-lightning", Choices(skip_lightning=True))
-    assert not skipped.merges
+    assert not skipped.rewrites
     assert "lightning" not in script(skipped, "bash")
 
 

@@ -74,7 +74,9 @@ def _check_types(options: Options, dtype: str) -> None:
     allowed = {dtype} if dtype in ("fp16", "bf16") else {"fp16", "bf16"}
     if options["mixed_precision"] not in allowed:
         names = " or ".join(sorted(allowed))
-        raise OptionError(f"--mixed_precision must be {names} for a DiT in {dtype}; with others upstream fails.")
+        raise OptionError(
+            f"--mixed_precision must be {names} for a DiT in {dtype}; with others upstream fails (--precision casts the DiT)."
+        )
 
 
 def _check_given(options: Options, given: Options) -> None:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap import __version__
-from wanwrap.cli_options import run_options
+from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options
 from wanwrap.errors import NotYetError, OutputError, WanwrapError
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
     from wanwrap.order import Order
     from wanwrap.plan import Plan
+    from wanwrap.rewriting import Made
     from wanwrap.script import Shell
     from wanwrap.upstream import Upstream
 
-EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 not yet possible, 130 interrupted."
+EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 not yet possible, 13 too little disk or memory, 130 interrupted."
 
 
 class Group(click.Group):
@@ -53,7 +54,6 @@ class Group(click.Group):
 
 
 TO_COME = {
-    "merge": "run a Lightning preset with --skip_lightning",
     "setup": "`wanwrap run PRESET --dry_run` lists what is missing, with the commands that get it",
 }
 
@@ -94,6 +94,7 @@ def main() -> None:
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
     wanwrap run t2v-vanilla --dataset cats            the real thing
+    wanwrap merge --dit A --lora B --out C            a LoRA into a DiT, in 1 GB of memory
     """
 
 
@@ -165,7 +166,7 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
 
     with _counted("checking file") as done:
         plan = asked.plan(whole=True, done=done)
-    check_plan(plan, has_merge=_has_merge())
+    check_plan(plan)
     found = asked.ask(plan, gpu=True)
     check_weights(plan)
     _carry_out(plan, *found, as_json)
@@ -179,18 +180,13 @@ def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
     from wanwrap.script import native, script
 
     plan = asked.plan()
-    missing = asked.missing(plan, has_merge=_has_merge())
+    missing = asked.missing(plan)
     if as_json:
         click.echo(json.dumps({**plan_json(plan), "missing": missing}, indent=1, ensure_ascii=False))
     else:
-        head = [*heading(plan), *(["It can't run yet: see `missing` on stderr."] if plan.merges and missing else [])]
-        click.echo(script(plan, shell or native(), head), nl=False)
+        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
     for line in (*(f"note: {note}" for note in plan.notes), *lacking(missing)):
         say(line)
-
-
-def _has_merge() -> bool:
-    return "merge" in main.commands
 
 
 def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool) -> Ledger:
@@ -264,4 +260,111 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     record = _carry_out(found.plan, found.upstream, found.answer, as_json)
     verify(found.plan, record.record)
     if not as_json:
-        click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real, has_merge=_has_merge()))))
+        click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
+
+
+SHA256 = "What the sha256 of the {} must be; runs of published files give it."
+
+
+@main.command(
+    short_help="Merge a LoRA into a DiT.",
+    epilog="Example: wanwrap merge --dit wan2.2_t2v_low_noise_14B_fp16.safetensors "
+    "--lora wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors --out merged.safetensors",
+)
+@click.option("--dit", type=PATH, required=True, help="The DiT, in fp16, bf16 or fp32; of shards any one.")
+@click.option(
+    "--lora", type=PATH, required=True, help="The LoRA, as upstream, ComfyUI, diffusers or peft name its keys."
+)
+@click.option("--strength", type=float, default=1.0, show_default=True, help="How much of it.")
+@click.option("--precision", type=PRECISION, help="Cast the result (default: the DiT's own type).")
+@click.option("--allow_partial", is_flag=True, help="Leave out keys whose tensors the DiT lacks; they are listed.")
+@click.option("--out", type=PATH, required=True, help="The new file.")
+@click.option("--dit_sha256", help=SHA256.format("DiT"))
+@click.option("--lora_sha256", help=SHA256.format("LoRA"))
+@PYTHON
+@click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
+def merge(as_json: bool, **arguments: Any) -> None:
+    """Merge a LoRA into a DiT: W + strength * alpha / rank * up @ down, in fp32 with one rounding.
+
+    Any size in 1 GB of memory; on the GPU where there is one. Every key of the LoRA is merged, or none is.
+    """
+    from wanwrap.rewriting import run_merge
+
+    with _bar("merging") as bar:
+        made = run_merge(**_places(arguments, "dit", "lora", "out"), bar=bar, say=say)
+    _made(made, as_json)
+
+
+@main.command(
+    short_help="Change a file into what upstream reads.",
+    epilog="Example: wanwrap convert umt5_xxl_fp16.safetensors --out umt5-xxl-enc-bf16.safetensors",
+)
+@click.argument("file", type=PATH)
+@click.option("--precision", type=PRECISION, help="Cast to this type (a text encoder: to bf16 by default).")
+@click.option("--out", type=PATH, required=True, help="The new file.")
+@PYTHON
+@click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
+def convert(as_json: bool, **arguments: Any) -> None:
+    """Change a file into what upstream reads: what there is to do is found from its header.
+
+    \b
+    A DiT        cast to fp16 or bf16; without the prefix of repacked files (Wan 2.1 1.3B)
+    Shards       one file
+    UMT5         ComfyUI's key names become Wan's, its fp16 becomes bf16
+    """
+    from wanwrap.rewriting import run_convert
+
+    with _bar("converting") as bar:
+        made = run_convert(**_places(arguments, "file", "out"), bar=bar, say=say)
+    _made(made, as_json)
+
+
+def _places(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The arguments with whole paths, and the Python that has torch."""
+    from wanwrap.data import absolute
+    from wanwrap.order import training_python
+
+    python = training_python(arguments["python"])
+    return {**arguments, **{name: absolute(arguments[name]) for name in names}, "python": python}
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A bar with GB/s and the time left; into a file or a pipe a state every few seconds."""
+    from tqdm import tqdm
+
+    bars = list[Any]()
+
+    def bar(total: int) -> Callable[[int], None]:
+        often = 0.2 if sys.stderr.isatty() else 5.0
+        bars.append(
+            tqdm(
+                desc=what,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                mininterval=often,
+                maxinterval=often,
+                dynamic_ncols=True,
+            )
+        )
+        return lambda done: bars[0].update(done - bars[0].n)
+
+    try:
+        yield bar
+    finally:
+        for each in bars:
+            each.close()
+
+
+def _made(made: Made, as_json: bool) -> None:
+    """What was made, and what was left out of it."""
+    if left := made.made.get("left"):
+        say(f"left out, since the DiT has no such tensors: {left}")
+    if as_json:
+        click.echo(json.dumps(made.json(), indent=1, ensure_ascii=False))
+    elif made.reused:
+        click.echo(f"{made.out} is there already, made of the same files: nothing to do.")
+    else:
+        size = made.out.stat().st_size / 1e9
+        click.echo(f"made {made.out} ({size:.2f} GB in {made.seconds:.0f} s, on the {made.device})")

@@ -17,20 +17,22 @@ class _Place(click.Path):
         return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
 
 
-_PATH = _Place(path_type=Path)
+PATH = _Place(path_type=Path)
+PRECISION = click.Choice(["fp16", "bf16"])
+PYTHON = click.option("--python", help="The Python that trains, with torch (default: the one that runs wanwrap).")
 RUN_OPTIONS = [
     click.argument("preset"),
     click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
     click.option(
         "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
     ),
-    click.option("--dataset_config", type=_PATH, help="Your own data set TOML, checked and used as it is."),
+    click.option("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
     click.option(
         "--noise_level",
         type=click.Choice(["high", "low", "both"]),
         help="Which expert of Wan 2.2 (default: both).",
     ),
-    click.option("--base_dir", type=_PATH, default=Path("local_training"), show_default=True, help="The workspace."),
+    click.option("--base_dir", type=PATH, default=Path("local_training"), show_default=True, help="The workspace."),
     click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ..."),
@@ -46,18 +48,19 @@ RUN_OPTIONS = [
     click.option("--blocks_to_swap", type=int, help="Blocks kept in RAM: 39 at most for 14B, 29 for 1.3B."),
     click.option("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
     click.option("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
-    click.option("--resume_from", type=_PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
+    click.option("--resume_from", type=PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
     click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
-    click.option("--dit", type=_PATH, help="DiT of a one-expert run."),
-    click.option("--dit_high", type=_PATH, help="DiT of the high-noise expert."),
-    click.option("--dit_low", type=_PATH, help="DiT of the low-noise expert."),
-    click.option("--vae", type=_PATH, help="VAE (Wan 2.1's, for both versions)."),
-    click.option("--t5", type=_PATH, help="UMT5-XXL text encoder, in Wan's key names."),
-    click.option("--clip", type=_PATH, help="CLIP, for Wan 2.1 I2V."),
-    click.option("--python", help="The Python that trains (default: the one that runs wanwrap)."),
+    click.option("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
+    click.option("--dit", type=PATH, help="DiT of a one-expert run."),
+    click.option("--dit_high", type=PATH, help="DiT of the high-noise expert."),
+    click.option("--dit_low", type=PATH, help="DiT of the low-noise expert."),
+    click.option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions)."),
+    click.option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names."),
+    click.option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),
+    PYTHON,
     click.option(
         "--musubi_dir",
-        type=_PATH,
+        type=PATH,
         envvar="WANWRAP_MUSUBI_DIR",
         help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
     ),

@@ -75,6 +75,12 @@ class NotYetError(WanwrapError):
     exit_code = 12
 
 
+class RoomError(WanwrapError):
+    """Too little free disk or memory for what is to be written."""
+
+    exit_code = 13
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """` Did you mean X?`, or nothing where nothing known is like `word`."""
     names = {name.lower(): name for name in known}

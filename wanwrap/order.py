@@ -84,14 +84,13 @@ class Order:
             preflight.check_resume(step)
         return plan
 
-    def missing(self, plan: Plan, *, has_merge: bool) -> list[str]:
+    def missing(self, plan: Plan) -> list[str]:
         """What a dry run says: what would have to be there before this plan can run."""
         elsewhere = self.places.upstream.folder or self.places.python != sys.executable
         found = elsewhere or importlib.util.find_spec("musubi_tuner")
         get = upstreams.how_to_get(self.places.base, self.places.python)
         upstream = [] if found else [f"musubi-tuner is not there. {get}"]
-        weights = [why for weight in plan.weights if (why := weight.complaint())]
-        return [*upstream, *weights, *([preflight.no_merge(plan)] if plan.merges and not has_merge else [])]
+        return [*upstream, *preflight.complaints(plan)]
 
     def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
         """The upstream and the machine that will train. Raises what they lack."""
@@ -120,7 +119,7 @@ def order(
     places = Places(
         base=base,
         upstream=upstreams.find(musubi_dir, base),
-        python=_python(python),
+        python=training_python(python),
         wanwrap_python=sys.executable,
     )
     return Order(
@@ -154,13 +153,14 @@ def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -
         output_name=asked.get("output_name"),
         given=_given(asked, words),
         skip_lightning=bool(asked.get("skip_lightning")),
+        precision=asked.get("precision"),
     )
     if "network_weights" in choices.given and len(experts(preset, choices)) > 1:
         raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
     return choices
 
 
-def _python(given: str | None) -> str:
+def training_python(given: str | None) -> str:
     """The training Python by its whole path: the child runs in another folder."""
     if given is None:
         return sys.executable

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError
@@ -39,16 +40,22 @@ class Choices:
     output_name: str | None = None
     given: Options = field(default_factory=dict)
     skip_lightning: bool = False
+    precision: Literal["fp16", "bf16"] | None = None  # None: the DiT's own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command. `makes` is the file it ends with, `recipe` what a training step trains by."""
+    """One command. `makes` is the file it ends with, `recipe` what a training step trains by.
+
+    A step that makes a DiT `reads` others' files, and needs `room` for its own, in bytes.
+    """
 
     name: str
     argv: tuple[str, ...]
     makes: Path | None = None
     recipe: Recipe | None = None
+    reads: tuple[Path, ...] = ()
+    room: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +85,9 @@ class Plan:
         return tuple(step for step in self.steps if step.recipe)
 
     @property
-    def merges(self) -> tuple[Step, ...]:
-        """The steps that merge Lightning into a DiT."""
-        return tuple(step for step in self.steps if step.makes and not step.recipe)
+    def rewrites(self) -> tuple[Step, ...]:
+        """The steps that merge Lightning into a DiT, or cast one."""
+        return tuple(step for step in self.steps if step.reads)
 
 
 def experts(preset: Preset, choices: Choices) -> tuple[Expert, ...]:
@@ -91,7 +98,8 @@ def experts(preset: Preset, choices: Choices) -> tuple[Expert, ...]:
 def needed(preset: Preset, choices: Choices) -> tuple[str, ...]:
     """The catalogue's names of all weights that a run reads."""
     trained = experts(preset, choices)
-    loras = [e.lightning.lora for e in trained if e.lightning and not choices.skip_lightning]
+    lightning = None if choices.skip_lightning else preset.lightning
+    loras = [lightning.lora(expert) for expert in trained] if lightning else []
     return (*(e.dit for e in trained), *loras, "vae", "t5", *(["clip"] if preset.needs_clip else []))
 
 

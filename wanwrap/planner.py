@@ -5,6 +5,7 @@ Pure: reads nothing but wanwrap's own templates, writes nothing, starts nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import render
+from wanwrap.errors import WeightsError
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
 from wanwrap.plan import Choices, Places, Plan, Step, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
@@ -43,7 +45,7 @@ class _Planner:
         for expert in experts(self.preset, self.choices):
             dit, merge = self._dit(expert)
             merges += merge
-            found = recipe(self.preset, expert, self.dataset, dit, self.choices.given)
+            found = recipe(self.preset, expert, self.dataset, dit, self.choices.given, self.choices.precision)
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
         caches = tuple(self._cache(entry) for entry in self.dataset.entries)
@@ -108,22 +110,52 @@ class _Planner:
         return self.places.base / "cache" / slug(self.dataset.name) / f"{entry.kind}s-{width}x{height}-{mode}-{mark}"
 
     def _dit(self, expert: Expert) -> tuple[Located, list[Step]]:
-        """The DiT to train on, and the step that merges Lightning into it."""
-        dit, lightning = self.weights[expert.dit], expert.lightning
-        if lightning is None or self.choices.skip_lightning:
-            return dit, []
-        lora = self.weights[lightning.lora]
-        mark = digest(dit.identity, lora.identity, lightning.strength)
-        merged = self.places.base / "merged_dits" / f"{dit.path.stem}-{lora.path.stem}-{mark}.safetensors"
+        """The DiT to train on, and the step that makes it: Lightning merged in, or another type.
+
+        Raises:
+            WeightsError: a merge into fp8.
+        """
+        dit, lightning = self.weights[expert.dit], None if self.choices.skip_lightning else self.preset.lightning
+        wanted = self.choices.precision if self.choices.precision != dit.dtype != "fp8" else None
+        if lightning:
+            lora = self.weights[lightning.lora(expert)]
+            return self._rewritten(expert, "merge Lightning", wanted, dit, lora, lightning.strength)
+        return self._rewritten(expert, f"cast to {wanted}", wanted, dit) if wanted else (dit, [])
+
+    def _rewritten(
+        self,
+        expert: Expert,
+        name: str,
+        precision: str | None,
+        dit: Located,
+        lora: Located | None = None,
+        *strength: float,
+    ) -> tuple[Located, list[Step]]:
+        """The file that `wanwrap merge` or `convert` makes, under a name with the hash of all it is made from."""
+        if dit.dtype == "fp8":
+            raise WeightsError(
+                f"{dit.path.name} is fp8, in which a merge rounds away; give an fp16 or bf16 DiT, or --skip_lightning."
+            )
+        mark = digest(dit.identity, *([lora.identity] if lora else []), *strength, *([precision] if precision else []))
+        stem = re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem
+        folder = "merged_dits" if lora else "models/converted"
+        made = self.places.base / folder / f"{stem}{f'-{lora.path.stem}' if lora else ''}-{mark}.safetensors"
         options: Options = {
-            "dit": str(dit.path),
-            "lora": str(lora.path),
-            "strength": lightning.strength,
-            "out": str(merged),
+            **({"dit": str(dit.path), "lora": str(lora.path), "strength": strength[0]} if lora else {}),
+            "precision": precision,
+            "out": str(made),
+            "python": self.places.python,
+            **({"dit_sha256": dit.sha256, "lora_sha256": lora.sha256} if lora else {}),
         }
-        argv = (self.places.wanwrap_python, "-m", "wanwrap", "merge", *spell(options))
-        step = Step(name=f"merge Lightning, {expert.noise_level}", argv=argv, makes=merged)
-        return Located(path=merged, dtype=dit.dtype, exists=False, identity=mark), [step]
+        verb = ("merge",) if lora else ("convert", str(dit.path))
+        step = Step(
+            name=f"{name}, {expert.noise_level}" if expert.noise_level else name,
+            argv=(self.places.wanwrap_python, "-m", "wanwrap", *verb, *spell(options)),
+            makes=made,
+            reads=(dit.path, *([lora.path] if lora else [])),
+            room=dit.size // 2 if dit.dtype == "fp32" and precision else dit.size,
+        )
+        return Located(path=made, dtype=precision or dit.dtype, exists=False, identity=mark), [step]
 
     def _caching(self) -> tuple[Step, Step]:
         latents: Options = {

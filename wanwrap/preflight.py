@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,8 +10,9 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
+from wanwrap import room
 from wanwrap.data import PACKAGE
-from wanwrap.errors import GpuError, NotYetError, OutputError, PackageError, UpstreamError, WeightsError, listing
+from wanwrap.errors import GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
 from wanwrap.options import Options, number, whole
 from wanwrap.plan import Places, Plan, Step
@@ -110,14 +110,6 @@ def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, 
     return found
 
 
-def no_merge(plan: Plan) -> str:
-    """Why a plan with a merge can't run yet."""
-    return (
-        f"{plan.preset.name} merges Lightning into the DiT, and this wanwrap has no `merge` verb yet; "
-        "--skip_lightning trains on the DiT as it is, under a name without lightning."
-    )
-
-
 def _lacking(python: str, missing: Mapping[str, str]) -> str:
     """What can't be imported, and how to get it."""
     module, why = min(missing.items())
@@ -133,23 +125,29 @@ def _lacking(python: str, missing: Mapping[str, str]) -> str:
     return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}{other}."
 
 
-def check_plan(plan: Plan, *, has_merge: bool) -> None:
+def check_plan(plan: Plan) -> None:
     """What the plan itself and its folder tell.
 
     Raises:
-        NotYetError, OutputError: the plan can't be carried out.
+        OutputError, RoomError: the plan can't be carried out.
     """
-    if plan.merges and not has_merge:
-        raise NotYetError(no_merge(plan))
     check_place(plan)
     check_output(plan)
+    made = {step.makes: step.room for step in plan.rewrites if step.makes and not step.makes.is_file()}
+    if made:
+        room.check(next(iter(made)).parent, sum(made.values()), within=made)
+
+
+def complaints(plan: Plan) -> list[str]:
+    """Files that are missing or cut off. Those of which a DiT has been made already are needed no more."""
+    spent = {path for step in plan.rewrites if step.makes and step.makes.is_file() for path in step.reads}
+    return [why for weight in plan.weights if weight.path not in spent and (why := weight.complaint())]
 
 
 def check_weights(plan: Plan) -> None:
     """Raises WeightsError: files are missing, cut off, or not what upstream reads. Asked last: they are large."""
-    complaints = [why for weight in plan.weights if (why := weight.complaint())]
-    if complaints:
-        raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in complaints))
+    if found := complaints(plan):
+        raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in found))
 
 
 def check_resume(step: Step) -> None:
@@ -170,9 +168,7 @@ def check_resume(step: Step) -> None:
 
 def check_place(plan: Plan) -> None:
     """Raises OutputError: the run's folder can't be used, or is being used."""
-    nearest = next(path for path in (plan.folder, *plan.folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest} can't be written to; give another --base_dir or --output_name.")
+    room.writable(plan.folder)
     if found := at_work(plan):
         raise OutputError(
             f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same folder or the same caches, "

@@ -22,13 +22,17 @@ REQUIRED = ("optimizer_type", "learning_rate", "network_dim", "network_alpha", "
 
 @dataclass(frozen=True, kw_only=True)
 class Lightning:
-    """A step-distillation LoRA that is merged into the DiT before training.
+    """A step-distillation LoRA that is merged into each expert's DiT before training.
 
-    `lora` is a name of `weights/catalogue.py`.
+    `release` is the middle of its names in `weights/catalogue.py`: lightning-RELEASE-high and -low.
     """
 
-    lora: str
+    release: str
     strength: float = 1.0
+
+    def lora(self, expert: Expert) -> str:
+        """The catalogue's name of one expert's file."""
+        return f"lightning-{self.release}-{expert.noise_level}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,6 @@ class Expert:
 
     dit: str
     noise_level: NoiseLevel | None = None
-    lightning: Lightning | None = None
     train: Options = field(default_factory=dict)
 
 
@@ -77,6 +80,7 @@ class Preset:
     task: str
     experts: tuple[Expert, ...]
     train: Options
+    lightning: Lightning | None = None
     pictures: Pictures | None = None
     clips: tuple[Clips, ...] = ()
     bucket_no_upscale: bool = False
@@ -92,7 +96,7 @@ class Preset:
         if levels != [None] and (not levels or set(levels) - {"high", "low"} or len(set(levels)) < len(levels)):
             raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
         for expert in self.experts:
-            _known(expert.dit, *([expert.lightning.lora] if expert.lightning else []))
+            _known(expert.dit, *([self.lightning.lora(expert)] if self.lightning else []))
             check({**self.train, **expert.train}, TRAIN)
             check_complete({**self.train, **expert.train})
         if self.task not in SHAPES:

@@ -99,7 +99,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _stop(process: subprocess.Popen[bytes], say: Callable[[str], object]) -> None:
     """Hand Ctrl-C on and let upstream end. A second Ctrl-C, or no end in time, ends it at once."""
-    say("stopping: waiting for upstream to end (Ctrl-C again ends it at once)")
+    say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
     try:
         _each(_living(process), "interrupt")
         _gone(process, PATIENCE)

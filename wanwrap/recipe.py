@@ -37,13 +37,15 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
 
-def recipe(preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given: Options) -> Recipe:
-    """The options of one expert's training.
+def recipe(
+    preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given: Options, wanted: str | None = None
+) -> Recipe:
+    """The options of one expert's training, in the precision that is wanted, else in the DiT's own.
 
     Raises:
         OptionError: a setting that upstream would refuse, ignore or misread.
     """
-    precision = PRECISION[dit.dtype]
+    precision = wanted or PRECISION[dit.dtype]
     declared: Options = {
         "task": preset.task,
         "mixed_precision": precision,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from wanwrap.process import Listener, stream
 from wanwrap.report import heading
 from wanwrap.script import native, script
 from wanwrap.weights import header
+from wanwrap.words import DIED, ended
 
 ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
 PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
-DIED = re.compile(r"died with <Signals\.(\w+)")
 
 KEEP = 60  # seconds
 
@@ -142,18 +141,6 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
     if step.makes:
         header.read(step.makes)  # it is there, and as long as it says
         ledger.step(index, bytes=step.makes.stat().st_size)
-
-
-def ended(status: int, tail: str) -> str:
-    """How a child ended, in words. accelerate turns its child's signal into an exit status of 1."""
-    if "out of memory" in tail.lower():
-        return "failed: the GPU ran out of memory; raise --blocks_to_swap, or take fewer frames or smaller pictures."
-    died = DIED.search(tail)
-    name = died[1] if died else signal.Signals(-status).name if status < 0 else None
-    if name is None:
-        return f"failed with exit status {status}."
-    hint = " (usually: out of RAM; close other programs, or swap fewer blocks)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}."
 
 
 def last_lines(log: Path, begin: int, most: int = 15) -> str:

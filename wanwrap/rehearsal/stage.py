@@ -108,14 +108,12 @@ def stage(
     """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`."""
     notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
     small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
-    if any(expert.lightning for expert in preset.experts) and not choices.skip_lightning:
-        notes.append("the Lightning merge is skipped")
     if dataset.config:
         notes.append("the data set TOML is written anew for copies of a few items")
     notes += [f"{name} is left out" for name in sorted(LEFT_OUT & given.keys())]
     given = {name: value for name, value in given.items() if name not in LEFT_OUT}
     given |= {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
-    choices = replace(choices, given=given, skip_lightning=True)
+    choices = replace(choices, given=given)
     data = _dataset(dataset, places.base)
     places = replace(places, child=(CHILD,))
     toys = {name: _toy(name, weights[name], places.base) for name in needed(small, choices)}

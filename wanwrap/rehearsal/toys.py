@@ -6,6 +6,7 @@ that upstream quantises block-wise to fp8 stays a multiple of its block, 64.
 """
 
 import logging
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from musubi_tuner.wan.modules import clip, model, t5, vae
 from safetensors.torch import save_file
 
 VOCABULARY = 320
+RANK = 4
 DIT = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 4}
 T5 = {"vocab_size": VOCABULARY, "dim_attn": 64, "dim_ffn": 64, "num_heads": 1, "encoder_layers": 1}
 VAE = {"dim": 16}
@@ -69,7 +71,10 @@ def make(spec: dict[str, Any]) -> None:
     torch.nn.Module.load_state_dict = _load_random
     for path, wanted in spec["files"].items():
         _save({}, path)
-        weights = _load(wanted["role"], path, spec["task"]).state_dict()
+        if wanted["role"] == "lightning":
+            weights = dict(_lightning(_load("dit", path, spec["task"]).state_dict()))
+        else:
+            weights = _load(wanted["role"], path, spec["task"]).state_dict()
         prefix, dtype = wanted.get("prefix", ""), wanted["dtype"]
         _save({prefix + name: _cast(name, value, dtype) for name, value in weights.items()}, path)
         print(f"toy {wanted['role']} {dtype}: {path}", flush=True)
@@ -87,6 +92,16 @@ def _load(role: str, path: str, task: str) -> Any:
     return clip.CLIPModel(torch.float32, "cpu", weight_path=path).model
 
 
+def _lightning(dit: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A LoRA for the blocks' matrices, under the names and with the alpha of lightx2v's files."""
+    for name, weight in dit.items():
+        if name.startswith("blocks.") and weight.ndim == 2:
+            module = f"diffusion_model.{name.removesuffix('.weight')}"
+            yield f"{module}.lora_down.weight", torch.randn(RANK, weight.shape[1]) * 0.1
+            yield f"{module}.lora_up.weight", torch.randn(weight.shape[0], RANK) * 0.1
+            yield f"{module}.alpha", torch.tensor(RANK)
+
+
 def _load_random(module: Any, *_: Any, **__: Any) -> Any:
     weights = {name: _random(name, value) for name, value in module.state_dict().items()}
     return _load_state_dict(module, weights, strict=True, assign=True)
@@ -100,6 +115,8 @@ def _random(name: str, like: Any) -> Any:
 
 def _cast(name: str, value: Any, dtype: str) -> Any:
     """In plain fp8 files only the matrices inside the blocks are fp8."""
+    if not value.is_floating_point():
+        return value
     matrix = "blocks." in name and name.endswith(".weight") and value.ndim > 1
     if dtype == "fp8" and not matrix:
         dtype = "bf16"

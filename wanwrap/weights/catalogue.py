@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 WAN21 = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"  # a small r
 WAN22 = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"  # a capital R
 WAN21_REVISION = "06e001fc51048fb03433a6fb25334de7836704a5"
+LIGHTX2V = "lightx2v/Wan2.2-Lightning"
+LIGHTX2V_REVISION = "18bccf8884ec0a078eed79785eb4ef13ea16ce1e"
 WAN22_REVISION = "fb1388adc906ab39ffc26ee40e96b22886b56bc4"
 
 
@@ -36,6 +38,11 @@ class Weight:
         """The file name, without the folders of its repository."""
         return PurePosixPath(self.path).name
 
+    @property
+    def tail(self) -> str:
+        """As much of its path as tells it from others: lightx2v names the files alike in each release's folder."""
+        return "/".join(PurePosixPath(self.path).parts[-2 if self.repo == LIGHTX2V else -1 :])
+
 
 def _wan22(file: str, size: int, sha256: str) -> Weight:
     """A DiT of Wan 2.2: published as fp16 only, so it trains in fp16."""
@@ -53,15 +60,14 @@ def _lightning(file: str, sha256: str) -> Weight:
 
     In lightx2v's repository the T2V and I2V, high and low files share their names and shapes.
     """
-    return Weight(
-        "lightning",
-        WAN22,
-        WAN22_REVISION,
-        f"split_files/loras/{file}.safetensors",
-        "fp32",
-        1_226_977_424,
-        sha256,
-    )
+    path = f"split_files/loras/{file}.safetensors"
+    return Weight("lightning", WAN22, WAN22_REVISION, path, "fp32", 1_226_977_424, sha256)
+
+
+def _seko_v2(level: str, sha256: str) -> Weight:
+    """T2V's second release, which lightx2v alone publishes."""
+    path = f"Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V2.0/{level}_noise_model.safetensors"
+    return Weight("lightning", LIGHTX2V, LIGHTX2V_REVISION, path, "fp32", 1_226_977_424, sha256)
 
 
 _T2V_22, _I2V_22 = 28_577_095_592, 28_577_914_792
@@ -113,6 +119,8 @@ CATALOGUE = {
         "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise",
         "ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a",
     ),
+    "lightning-t2v-v2.0-high": _seko_v2("high", "78cc2c9b44aca9ded8f69c6619639edca7459308051161253c3aa04ac6169a58"),
+    "lightning-t2v-v2.0-low": _seko_v2("low", "6bb498f926e71217106c3642e75273580c1de2dec0a6902cbae8e83d2402d5cf"),
     "lightning-i2v-v1-high": _lightning(
         "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise",
         "d176c808d6fc461999b68e321efcb7501b20b8c3797523ed0df14f7d1deff11e",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ ROLES = {
 }
 VARIANTS = {"vace_": "VACE", "img_emb.emb_pos": "FLF2V", "face_": "Animate", "ref_conv": "Fun-Control with a reference"}
 PREFIX = "model.diffusion_model."
+BLOCK = "blocks.0.cross_attn.k.weight"  # the tensor by which upstream tells a DiT and its type
 SCALED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".comfy_quant", "scaled_fp8")
 
 
@@ -70,21 +72,25 @@ def dit_dtype(path: Path) -> str:
     """
     if path.suffix != ".safetensors":
         raise WeightsError(f"{path} is no .safetensors file; upstream reads a DiT from nothing else.")
-    header = read(path)
-    scaled = next((key for key in header if key.endswith(SCALED)), None)
+    return blocks_dtype(path, {key: row.get("dtype", "") for key, row in read(path).items()})
+
+
+def blocks_dtype(path: Path, dtypes: Mapping[str, str]) -> str:
+    """The same from `{key: "F16"}`, where the header has been read already."""
+    scaled = next((key for key in dtypes if key.endswith(SCALED)), None)
     if scaled:
         raise WeightsError(
             f"{path} is already scaled or quantised (it holds {scaled}), which upstream cannot train on; "
             "give the fp16 or bf16 file, upstream makes fp8 of it by itself."
         )
-    row = header.get(key := "blocks.0.cross_attn.k.weight") or header.get(PREFIX + key)
-    if row is None:
+    dtype = dtypes.get(BLOCK) or dtypes.get(PREFIX + BLOCK)
+    if dtype is None:
         raise WeightsError(
             f"{path} is no Wan DiT in Wan's own key names; files made for diffusers, LoRAs and other models can't be trained on."
         )
-    if row["dtype"] not in DTYPES:
-        raise WeightsError(f"{path} stores its blocks as {row['dtype']}; upstream trains on fp16, bf16 or fp32.")
-    return DTYPES[row["dtype"]]
+    if dtype not in DTYPES:
+        raise WeightsError(f"{path} stores its blocks as {dtype}; upstream trains on fp16, bf16 or fp32.")
+    return DTYPES[dtype]
 
 
 def check_task(path: Path, task: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
+from wanwrap.source import shards, stat
 from wanwrap.weights.catalogue import CATALOGUE, Weight
 from wanwrap.weights.header import ROLES, check_role, dit_dtype
 
@@ -25,7 +26,13 @@ class Located:
     dtype: str
     exists: bool
     identity: str
+    size: int = 0  # bytes, of all shards; 0 where the file is not there
     weight: Weight | None = None  # None: the user's own file
+
+    @property
+    def sha256(self) -> str | None:
+        """What its content's must be; None for the user's own."""
+        return self.weight.sha256 if self.weight else None
 
     def complaint(self) -> str | None:
         """Why this file can't be used, in words with the command that gets it; None where it can."""
@@ -58,9 +65,16 @@ def locate(name: str, models: Path, given: Path | None) -> Located:
         return _given(absolute(given), weight)
     path = models / weight.path
     if not path.is_file():
-        path = next(iter(sorted(models.rglob(weight.name))), path)
-    dtype = dit_dtype(path) if path.is_file() and weight.role == "dit" else weight.dtype
-    return Located(path=path, dtype=dtype, exists=path.is_file(), identity=weight.sha256 or weight.path, weight=weight)
+        path = next(iter(sorted(models.rglob(weight.tail))), path)
+    exists = path.is_file()
+    return Located(
+        path=path,
+        dtype=dit_dtype(path) if exists and weight.role == "dit" else weight.dtype,
+        exists=exists,
+        identity=weight.sha256 or weight.path,
+        size=path.stat().st_size if exists else weight.size or 0,
+        weight=weight,
+    )
 
 
 def _given(path: Path, weight: Weight) -> Located:
@@ -70,9 +84,10 @@ def _given(path: Path, weight: Weight) -> Located:
     if weight.role in ROLES:
         check_role(path, weight.role)
     dtype = dit_dtype(path) if weight.role == "dit" else weight.dtype
-    stat = path.stat()
-    identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
-    return Located(path=path, dtype=dtype, exists=True, identity=identity)
+    stats = {each: stat(each) for each in shards(path)}
+    size = sum(size for size, _ in stats.values())
+    identity = ":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items())
+    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size)
 
 
 def _model(name: str) -> str:
@@ -83,7 +98,11 @@ def _model(name: str) -> str:
 def _check_given_name(path: Path, weight: Weight) -> None:
     """Raises WeightsError: by its name a file is another one. High and low noise can't be told by their headers."""
     other = next(
-        (each for each in CATALOGUE.values() if each.name == path.name and _model(each.name) != _model(weight.name)),
+        (
+            each
+            for each in CATALOGUE.values()
+            if each.name == path.name and _model(each.name) != _model(weight.name) and each.role == weight.role
+        ),
         None,
     )
     told, wanted = (

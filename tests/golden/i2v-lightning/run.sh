@@ -67,14 +67,20 @@ python -m wanwrap merge \
   --dit /training/models/split_files/diffusion_models/wan2.2_i2v_high_noise_14B_fp16.safetensors \
   --lora /training/models/split_files/loras/wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors \
   --strength 1.0 \
-  --out /training/merged_dits/wan2.2_i2v_high_noise_14B_fp16-wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise-2281512d.safetensors
+  --out /training/merged_dits/wan2.2_i2v_high_noise_14B_fp16-wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise-2281512d.safetensors \
+  --python python \
+  --dit_sha256 c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100 \
+  --lora_sha256 d176c808d6fc461999b68e321efcb7501b20b8c3797523ed0df14f7d1deff11e
 
 # merge Lightning, low
 python -m wanwrap merge \
   --dit /training/models/split_files/diffusion_models/wan2.2_i2v_low_noise_14B_fp16.safetensors \
   --lora /training/models/split_files/loras/wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors \
   --strength 1.0 \
-  --out /training/merged_dits/wan2.2_i2v_low_noise_14B_fp16-wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise-873d8731.safetensors
+  --out /training/merged_dits/wan2.2_i2v_low_noise_14B_fp16-wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise-873d8731.safetensors \
+  --python python \
+  --dit_sha256 edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9 \
+  --lora_sha256 024f21de095bc8fad9809ded3e9e49a2e170dcf27075da8145ba7d60d8aab7f9
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \

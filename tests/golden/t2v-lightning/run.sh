@@ -67,14 +67,20 @@ python -m wanwrap merge \
   --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
   --lora /training/models/split_files/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors \
   --strength 1.0 \
-  --out /training/merged_dits/wan2.2_t2v_high_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise-2e04368a.safetensors
+  --out /training/merged_dits/wan2.2_t2v_high_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise-2e04368a.safetensors \
+  --python python \
+  --dit_sha256 c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2 \
+  --lora_sha256 698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41
 
 # merge Lightning, low
 python -m wanwrap merge \
   --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
   --lora /training/models/split_files/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors \
   --strength 1.0 \
-  --out /training/merged_dits/wan2.2_t2v_low_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise-4713496d.safetensors
+  --out /training/merged_dits/wan2.2_t2v_low_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise-4713496d.safetensors \
+  --python python \
+  --dit_sha256 431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224 \
+  --lora_sha256 ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \

@@ -1,7 +1,15 @@
-"""What the probe asks of torch; STANDIN_GPUS says how many GPUs there are."""
+"""What the probe asks of torch; STANDIN_GPUS says how many GPUs there are. A merge gets the real one."""
 
+import importlib
 import os
+import sys
+from pathlib import Path
 from types import SimpleNamespace
+
+if Path(sys.argv[0]).name == "rewrite_child.py":
+    sys.path.remove(str(Path(__file__).resolve().parents[1]))
+    del sys.modules["torch"]
+    importlib.import_module("torch")
 
 from torch import optim  # noqa: F401
 

@@ -1,0 +1,77 @@
+"""What is made of which files: decided from headers alone, before a tensor is read. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanwrap import __version__
+from wanwrap.lora import Match
+from wanwrap.rewrite import Tensor
+from wanwrap.source import Source, header_sha256
+
+DTYPES = {"fp16": "F16", "bf16": "BF16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One new file.
+
+    `made` goes into its metadata. `hashed` are the files whose sha256 is worth knowing, and `check` raises
+    WeightsError where those that are known say that a file is not what it was said to be.
+    """
+
+    source: Source
+    tensors: Sequence[Tensor]
+    made: Mapping[str, Any]
+    lora: Source | None = None
+    match: Match = field(default_factory=Match)
+    hashed: tuple[Path, ...] = ()
+    check: Callable[[Mapping[Path, str]], None] = lambda _: None
+
+    @property
+    def bytes(self) -> int:
+        """The new file's size, but for its header."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    def metadata(self, marks: Mapping[Path, str]) -> dict[str, str]:
+        """The new file's: the source's own, and under `wanwrap` what it was made from; `marks` are sha256."""
+        before = made_from(self.source.metadata)
+        made = {
+            "wanwrap": __version__,
+            **self.made,
+            "from": _described(self.source, marks),
+            **({"lora": _described(self.lora, marks)[0]} if self.lora else {}),
+            **({"before": before} if before else {}),
+        }
+        return {"format": "pt", **self.source.metadata, "wanwrap": json.dumps(made)}
+
+
+def _described(source: Source, marks: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """The files as the record knows them; without a sha256 the header's alone."""
+    return [
+        {
+            "name": path.name,
+            "bytes": size,
+            "mtime_ns": mtime,
+            **({"sha256": marks[path]} if path in marks else {"header_sha256": header_sha256(path)}),
+        }
+        for path, (size, mtime) in zip(source.paths, source.stats, strict=True)
+    ]
+
+
+def made_from(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What wanwrap wrote into a file that it made; empty for others."""
+    try:
+        found = json.loads(metadata.get("wanwrap", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def cast(dtype: str, main: str, precision: str | None) -> str:
+    """A tensor's new type: those of the model's main type are cast; the few that are kept wider stay as they are."""
+    return DTYPES[precision] if precision and dtype == main else dtype

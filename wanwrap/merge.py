@@ -1,0 +1,132 @@
+"""A LoRA merged into a DiT, tensor by tensor: `W + strength * alpha / rank * up @ down`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from wanwrap.errors import OptionError, WeightsError
+from wanwrap.job import Job, cast, made_from
+from wanwrap.lora import LowRank, grouped, match
+from wanwrap.rewrite import Tensor, layout
+from wanwrap.source import Row, Source, open_source, stat
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.header import BLOCK, PREFIX, blocks_dtype
+
+OPPOSITES = (("high", "low"), ("t2v", "i2v"))
+CHANNELS = {16: "t2v", 36: "i2v"}  # of the DiT's input: latents, and for I2V the first frame's with its mask
+
+
+def job(
+    *,
+    dit: Path,
+    lora: Path,
+    strength: float = 1.0,
+    precision: str | None = None,
+    allow_partial: bool = False,
+    dit_sha256: str | None = None,
+    lora_sha256: str | None = None,
+) -> Job:
+    """The merge of these files; `precision` (fp16 or bf16) casts on the way, with no rounding in between.
+
+    `dit_sha256` and `lora_sha256` are what the files must turn out to be.
+
+    Raises:
+        WeightsError: no DiT, no LoRA, not for each other, or keys of the LoRA that would be left.
+        OptionError: a strength that merges nothing.
+    """
+    if not math.isfinite(strength) or strength == 0:
+        raise OptionError(f"--strength {strength:g} merges nothing; 1 is what LoRAs are made for.")
+    source, delta = open_source(dit), open_source(lora)
+    main = main_dtype(source, "a merge's small changes would be rounded away in them")
+    rows = native(source)
+    found = match(delta, {name: row for row, name in rows.items()}, strength)
+    if found.left and not allow_partial:
+        raise WeightsError(
+            f"{dit} has no tensors for {len(found.left)} of {lora}'s {len(delta.rows)} keys: {grouped(found.left)}; "
+            "give the LoRA of this model, or merge the others alone with --allow_partial."
+        )
+
+    def change(row: Row) -> Tensor:
+        name = rows[row]
+        by_rows = any(isinstance(patch, LowRank) for patch in found.patches.get(name, ()))
+        return Tensor(row, name, cast(row.dtype, main, precision), by_rows)
+
+    def check(marks: Mapping[Path, str]) -> None:
+        for path, wanted in ((source.paths[0], dit_sha256), (delta.paths[0], lora_sha256)):
+            if wanted and marks.get(path, wanted) != wanted:
+                raise WeightsError(
+                    f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; get it again, "
+                    "or use it as your own file, with --dit_high, --dit_low or --dit."
+                )
+        if delta.stats != (stat(delta.paths[0]),):
+            raise WeightsError(f"{lora} has changed while it was read; try again when nothing writes it.")
+        _check_pair(source, delta, marks)
+
+    check({})
+    return Job(
+        source=source,
+        tensors=layout(source, change),
+        made={"made": "merge", "strength": strength, "precision": precision, "left": grouped(found.left)},
+        lora=delta,
+        match=found,
+        hashed=(*delta.paths, *_worth_hashing(source, dit_sha256)),
+        check=check,
+    )
+
+
+def _worth_hashing(source: Source, wanted: str | None) -> tuple[Path, ...]:
+    """The DiT, where there is a sha256 to compare its own with: it must have one, or has a published file's size."""
+    sizes = {weight.size for weight in CATALOGUE.values()}
+    return source.paths if len(source.paths) == 1 and (wanted or source.bytes in sizes) else ()
+
+
+def native(source: Source) -> dict[Row, str]:
+    """Each tensor's name without the prefix of repacked files. Raises WeightsError: some have it, others not."""
+    prefixed = [name for name in source.rows if name.startswith(PREFIX)]
+    if prefixed and len(prefixed) < len(source.rows):
+        other = next(name for name in source.rows if not name.startswith(PREFIX))
+        raise WeightsError(
+            f"{source.paths[0]} holds more than a DiT ({other}), and upstream reads DiTs alone; give the DiT's own file."
+        )
+    return {row: name.removeprefix(PREFIX) for name, row in source.rows.items()}
+
+
+def main_dtype(source: Source, why: str) -> str:
+    """The type that the DiT's blocks are stored in. Raises WeightsError: no DiT, or one in fp8."""
+    rows = source.rows
+    if blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()}) == "fp8":
+        raise WeightsError(
+            f"{source.paths[0]} stores its blocks in fp8, which keeps 3 bits of a number's fraction: {why}; "
+            "give the fp16 or bf16 file, upstream makes fp8 of it while it loads."
+        )
+    return (rows.get(BLOCK) or rows[PREFIX + BLOCK]).dtype
+
+
+def _told(path: Path, sha256: str | None) -> set[str]:
+    """What a file says it is for (high, low, t2v, i2v): by its content where that is published, else by its name."""
+    published = next((name for name, weight in CATALOGUE.items() if sha256 and weight.sha256 == sha256), None)
+    words = set(re.findall(r"(?<![a-z])(high|low|t2v|i2v)(?![a-z])", (published or path.stem).lower()))
+    return words if published else words & {"high", "low"}
+
+
+def _check_pair(source: Source, delta: Source, marks: Mapping[Path, str]) -> None:
+    """Raises WeightsError: the LoRA is another expert's, or another model's of the same shapes."""
+    patches = source.rows.get("patch_embedding.weight") or source.rows.get(f"{PREFIX}patch_embedding.weight")
+    channels = {CHANNELS[patches.shape[1]]} if patches and patches.shape[1] in CHANNELS else set()
+    dit = channels | _told(source.paths[0], marks.get(source.paths[0]))
+    lora = _told(delta.paths[0], mark := marks.get(delta.paths[0]))
+    for pair in OPPOSITES:
+        one, other = dit & set(pair), lora & set(pair)
+        if one and other and one.isdisjoint(other):
+            raise WeightsError(
+                f"{delta.paths[0]} is for {min(other)} and {source.paths[0]} is for {min(one)}; "
+                "give the two that belong together (if a name is wrong, rename the file)."
+            )
+    merged = made_from(source.metadata)
+    while merged:
+        if mark and merged.get("lora", {}).get("sha256") == mark:
+            raise WeightsError(f"{source.paths[0]} has {delta.paths[0].name} merged in; give the DiT as published.")
+        merged = merged.get("before", {})

@@ -1,0 +1,43 @@
+"""Free disk and memory, asked for before anything large is written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from wanwrap.errors import OutputError, RoomError
+from wanwrap.whole import PART
+
+MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench_rewrite.py)
+SPARE = 100_000_000  # headers, logs, ledgers
+
+
+def writable(folder: Path) -> Path:
+    """The folder, or the nearest one above that is there. Raises OutputError: nothing can be written to it."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"{nearest} can't be written to; give another place.")
+    return nearest
+
+
+def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
+    """Whether `needed` bytes can be written below `folder`; what attempts at `within` have left counts as free.
+
+    Raises:
+        OutputError: it can't be written to.
+        RoomError: too little disk, or too little memory for the rewrite itself.
+    """
+    import psutil
+
+    place = writable(folder)
+    left = sum(part.stat().st_size for out in within if (part := out.with_name(out.name + PART)).is_file())
+    free = shutil.disk_usage(place).free + left
+    if free < needed + SPARE:
+        raise RoomError(
+            f"{place} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are to be written; "
+            "make room, or give a place on another disk."
+        )
+    if (available := psutil.virtual_memory().available) < MEMORY:
+        raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
