@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,20 @@ from wanwrap.weights.locate import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = Path(__file__).resolve().parent / "standin"
+
+# a block of UMT5: as ComfyUI names its tensors, and as Wan does
+T5_BLOCK = {
+    "layer.0.SelfAttention.q": "attn.q",
+    "layer.0.SelfAttention.k": "attn.k",
+    "layer.0.SelfAttention.v": "attn.v",
+    "layer.0.SelfAttention.o": "attn.o",
+    "layer.0.SelfAttention.relative_attention_bias": "pos_embedding.embedding",
+    "layer.0.layer_norm": "norm1",
+    "layer.1.layer_norm": "norm2",
+    "layer.1.DenseReluDense.wi_0": "ffn.gate.0",
+    "layer.1.DenseReluDense.wi_1": "ffn.fc1",
+    "layer.1.DenseReluDense.wo": "ffn.fc2",
+}
 
 Wanwrap = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -80,6 +94,19 @@ def safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]], metadata:
 def dit(path: Path, dtype: str = "F16", prefix: str = "") -> Path:
     """A DiT by the one tensor that upstream looks at."""
     return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])})
+
+
+def comfy_names(blocks: Iterable[int]) -> dict[str, str]:
+    """`{ComfyUI's: Wan's}` names of a text encoder."""
+    return {
+        "shared.weight": "token_embedding.weight",
+        "encoder.final_layer_norm.weight": "norm.weight",
+        **{
+            f"encoder.block.{n}.{theirs}.weight": f"blocks.{n}.{native}.weight"
+            for n in blocks
+            for theirs, native in T5_BLOCK.items()
+        },
+    }
 
 
 def golden_plan(name: str, choices: Choices | None = None) -> Plan:

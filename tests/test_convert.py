@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import comfy_names
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -14,23 +15,7 @@ from wanwrap import convert  # noqa: E402
 from wanwrap.errors import WeightsError  # noqa: E402
 from wanwrap.rewrite_child import carry_out  # noqa: E402
 
-BLOCK = {
-    "layer.0.SelfAttention.q": "attn.q",
-    "layer.0.SelfAttention.k": "attn.k",
-    "layer.0.SelfAttention.v": "attn.v",
-    "layer.0.SelfAttention.o": "attn.o",
-    "layer.0.SelfAttention.relative_attention_bias": "pos_embedding.embedding",
-    "layer.0.layer_norm": "norm1",
-    "layer.1.layer_norm": "norm2",
-    "layer.1.DenseReluDense.wi_0": "ffn.gate.0",
-    "layer.1.DenseReluDense.wi_1": "ffn.fc1",
-    "layer.1.DenseReluDense.wo": "ffn.fc2",
-}
-NAMES = {
-    "shared.weight": "token_embedding.weight",
-    "encoder.final_layer_norm.weight": "norm.weight",
-    **{f"encoder.block.{n}.{old}.weight": f"blocks.{n}.{new}.weight" for n in (0, 1, 11) for old, new in BLOCK.items()},
-}
+NAMES = comfy_names((0, 1, 11))
 
 
 def comfy() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, clip, golden_plan, picture
+from helpers import ROOT, clip, comfy_names, golden_plan, picture
 
 from wanwrap.dataset_config import load as load_config
 from wanwrap.dataset_toml import render
@@ -176,6 +177,55 @@ def clips_of(rng: random.Random, how: Any) -> Clips:
         batch_size=rng.randint(1, 4),
         num_repeats=rng.randint(1, 3),
     )
+
+
+def test_upstreams_loaders_read_what_merge_and_convert_make(tmp_path: Path) -> None:
+    """A merge, a cast, a prefix that is gone, ComfyUI's text encoder; and the merge is upstream's own."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    roles = {"dit": ("dit", "fp16", ""), "prefixed": ("dit", "bf16", header.PREFIX), "lora": ("lightning", "fp32", ""), "t5": ("t5", "fp16", "")}  # fmt: skip
+    paths = {name: str(tmp_path / f"{name}.safetensors") for name in roles}
+    files = {
+        paths[name]: {"role": role, "dtype": dtype, "prefix": prefix} for name, (role, dtype, prefix) in roles.items()
+    }
+    child = ROOT / "wanwrap" / "rehearsal" / "child.py"
+    spec = json.dumps({"task": "t2v-A14B", "files": files})
+    env = {**os.environ, "PYTHONPATH": f"{FOLDER}/src", "PYTHONUTF8": "1"}
+    subprocess.run([PYTHON, str(child), "make", spec], check=True, capture_output=True, env=env)
+
+    theirs = {native: name for name, native in comfy_names(range(1)).items()}
+    comfy = {theirs[name]: tensor for name, tensor in load_file(paths["t5"]).items()}
+    save_file({**comfy, "spiece_model": torch.zeros(9, dtype=torch.uint8)}, tmp_path / "umt5.safetensors")
+    lora = {
+        "lora_unet_" + re.sub(r"\.(?=.*\.(lora_|alpha))", "_", name.removeprefix("diffusion_model.")): tensor
+        for name, tensor in load_file(paths["lora"]).items()
+    }
+    save_file(lora, tmp_path / "theirs.safetensors")
+
+    def wanwrap(*arguments: str) -> str:
+        out = str(tmp_path / f"out{len(list(tmp_path.glob('out*')))}.safetensors")
+        argv = [sys.executable, "-m", "wanwrap", *arguments, "--out", out, "--python", PYTHON]
+        subprocess.run(argv, check=True, capture_output=True, cwd=ROOT)
+        return out
+
+    merged = wanwrap("merge", "--dit", paths["dit"], "--lora", paths["lora"], "--strength", "0.8")
+    cast = wanwrap("convert", paths["dit"], "--precision", "bf16")
+    stripped = wanwrap("convert", paths["prefixed"])
+    both = wanwrap("merge", "--dit", paths["prefixed"], "--lora", paths["lora"], "--precision", "fp16")
+    encoder = wanwrap("convert", str(tmp_path / "umt5.safetensors"))
+    asked = {
+        "task": "t2v-A14B",
+        "dits": [merged, cast, stripped, both],
+        "t5": encoder,
+        "dit": paths["dit"],
+        "lora": str(tmp_path / "theirs.safetensors"),
+        "strength": 0.8,
+        "merged": merged,
+    }
+    answers = ask("load", asked, tmp_path)
+    assert answers.pop("distance") <= 1.01
+    assert answers == dict.fromkeys([merged, cast, stripped, both, encoder], True)
 
 
 def rehearse(base: Path, *arguments: object) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|load FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -97,12 +97,45 @@ def schedule(runs):
     return rates
 
 
+def load(asked):
+    """What upstream's own strict loaders read: whether each file's numbers are those of the model made of it.
+
+    And the largest distance between a merged file and upstream's own merge in memory, in units of fp16's precision.
+    """
+    import torch
+    import toys
+    from musubi_tuner.wan.configs import WAN_CONFIGS
+    from musubi_tuner.wan.modules import model, t5
+    from safetensors.torch import load_file
+
+    toys.shrink()
+    config = WAN_CONFIGS[asked["task"]]
+
+    def dit(path, *lora):
+        dtype = torch.float32 if lora else model.detect_wan_sd_dtype(path)
+        return model.load_wan_model(config, "cpu", path, "torch", False, "cpu", dtype, False, *lora).state_dict()
+
+    def same(path, weights):
+        file = load_file(path)
+        return file.keys() == weights.keys() and all(torch.equal(weights[name], file[name]) for name in file)
+
+    answers = {path: same(path, dit(path)) for path in asked["dits"]}
+    encoder = t5.T5EncoderModel(512, torch.bfloat16, "cpu", weight_path=asked["t5"]).model
+    answers[asked["t5"]] = same(asked["t5"], encoder.state_dict())
+    theirs = dit(asked["dit"], [load_file(asked["lora"])], [asked["strength"]])
+    ours = load_file(asked["merged"])
+    distance = max(float(((ours[n].float() - w) / w.abs().clamp(min=2**-14)).abs().max()) for n, w in theirs.items())
+    return {**answers, "distance": distance * 2**11}
+
+
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     print(
         "\n"
         + json.dumps(
-            {"parse": parse, "sanitize": sanitize, "count": count, "schedule": schedule}[sys.argv[1]](asked),
+            {"parse": parse, "sanitize": sanitize, "count": count, "schedule": schedule, "load": load}[sys.argv[1]](
+                asked
+            ),
             default=str,
         )
     )

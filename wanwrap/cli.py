@@ -1,11 +1,9 @@
-"""The command line: the only module that prints."""
+"""The command line: with `terminal`, the only module that prints."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +11,7 @@ import click
 from wanwrap import __version__
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options
 from wanwrap.errors import NotYetError, OutputError, WanwrapError
+from wanwrap.terminal import bar, counted, say, screen
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -69,12 +68,6 @@ def _hinted(error: click.NoSuchOption) -> click.UsageError:
         return error
     hint = f"wanwrap calls it --{ours}." if ours else "It is upstream's own: put it behind `--`, at the end."
     return click.UsageError(f"No such option: {error.option_name}. {hint}", error.ctx)
-
-
-def say(text: str) -> None:
-    """Everything that is not the result goes to stderr; a terminal that is gone stops no training."""
-    with suppress(OSError, ValueError, AttributeError):
-        click.echo(text, err=True)
 
 
 SETTINGS = {
@@ -164,7 +157,7 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     from wanwrap.preflight import check_plan, check_weights
     from wanwrap.report import finished
 
-    with _counted("checking file") as done:
+    with counted("checking file") as done:
         plan = asked.plan(whole=True, done=done)
     check_plan(plan)
     found = asked.ask(plan, gpu=True)
@@ -201,7 +194,7 @@ def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_jso
     write_files(plan)
     record = ledger.opened(plan, upstream, answer)
     try:
-        run_plan(plan, record, _screen, say)
+        run_plan(plan, record, screen, say)
     except KeyboardInterrupt:
         say("\n" + interrupted(plan, record.record))
         raise
@@ -210,31 +203,6 @@ def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_jso
         if as_json:
             click.echo(json.dumps(record.record, indent=1, ensure_ascii=False))
     return record
-
-
-def _screen(chunk: bytes) -> None:
-    """Upstream's output as it comes, its progress bar too."""
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-
-
-@contextmanager
-def _counted(what: str) -> Iterator[Callable[[], None]]:
-    """A counter on a terminal; the number of files is known only when all folders have been read."""
-    count = 0
-
-    def done() -> None:
-        nonlocal count
-        count += 1
-        if sys.stderr.isatty():
-            click.echo(f"\r{what} {count}", err=True, nl=False)
-
-    try:
-        yield done
-    finally:
-        if count and sys.stderr.isatty():
-            click.echo("\r\033[K", err=True, nl=False)
 
 
 @main.command(
@@ -253,7 +221,7 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     from wanwrap.report import rehearsed
 
     asked = order(**arguments)
-    with _counted("checking file") as done:
+    with counted("checking file") as done:
         found = rehearsal(asked, done)
     for note in found.notes:
         say(f"rehearsal: {note}.")
@@ -290,8 +258,8 @@ def merge(as_json: bool, **arguments: Any) -> None:
     """
     from wanwrap.rewriting import run_merge
 
-    with _bar("merging") as bar:
-        made = run_merge(**_places(arguments, "dit", "lora", "out"), bar=bar, say=say)
+    with bar("merging") as begin:
+        made = run_merge(**_places(arguments, "dit", "lora", "out"), bar=begin, say=say)
     _made(made, as_json)
 
 
@@ -314,8 +282,8 @@ def convert(as_json: bool, **arguments: Any) -> None:
     """
     from wanwrap.rewriting import run_convert
 
-    with _bar("converting") as bar:
-        made = run_convert(**_places(arguments, "file", "out"), bar=bar, say=say)
+    with bar("converting") as begin:
+        made = run_convert(**_places(arguments, "file", "out"), bar=begin, say=say)
     _made(made, as_json)
 
 
@@ -326,35 +294,6 @@ def _places(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
 
     python = training_python(arguments["python"])
     return {**arguments, **{name: absolute(arguments[name]) for name in names}, "python": python}
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """A bar with GB/s and the time left; into a file or a pipe a state every few seconds."""
-    from tqdm import tqdm
-
-    bars = list[Any]()
-
-    def bar(total: int) -> Callable[[int], None]:
-        often = 0.2 if sys.stderr.isatty() else 5.0
-        bars.append(
-            tqdm(
-                desc=what,
-                total=total,
-                unit="B",
-                unit_scale=True,
-                mininterval=often,
-                maxinterval=often,
-                dynamic_ncols=True,
-            )
-        )
-        return lambda done: bars[0].update(done - bars[0].n)
-
-    try:
-        yield bar
-    finally:
-        for each in bars:
-            each.close()
 
 
 def _made(made: Made, as_json: bool) -> None:

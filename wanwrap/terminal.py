@@ -1,0 +1,70 @@
+"""What goes to the terminal beside a verb's result: words, counters, bars, upstream's own output. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+
+
+def say(text: str) -> None:
+    """Everything that is not the result goes to stderr; a terminal that is gone stops no training."""
+    with suppress(OSError, ValueError, AttributeError):
+        click.echo(text, err=True)
+
+
+def screen(chunk: bytes) -> None:
+    """Upstream's output as it comes, its progress bar too."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[], None]]:
+    """A counter on a terminal; the number of files is known only when all folders have been read."""
+    count = 0
+
+    def done() -> None:
+        nonlocal count
+        count += 1
+        if sys.stderr.isatty():
+            click.echo(f"\r{what} {count}", err=True, nl=False)
+
+    try:
+        yield done
+    finally:
+        if count and sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """A bar with GB/s and the time left; into a file or a pipe a state every few seconds."""
+    from tqdm import tqdm  # here, for no other verb waits for it
+
+    bars = list[Any]()
+
+    def begin(total: int) -> Callable[[int], None]:
+        often = 0.2 if sys.stderr.isatty() else 5.0
+        bars.append(
+            tqdm(
+                desc=what,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                mininterval=often,
+                maxinterval=often,
+                dynamic_ncols=True,
+            )
+        )
+        return lambda done: bars[0].update(done - bars[0].n)
+
+    try:
+        yield begin
+    finally:
+        for each in bars:
+            each.close()
