@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers import ROOT, STANDIN, Wanwrap, dit, golden_plan, record
 
@@ -165,6 +169,26 @@ def test_too_little_disk_for_all_merges_together(
     done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--precision", "bf16")
     assert done.returncode == 13 and "8000.0 GB are to be written" in done.stderr
     assert not (tmp_path / "home" / "local_training").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_stopped_while_it_casts(how: int, tmp_path: Path, weights: list[str], cats: Path) -> None:
+    """Two processes below `run`, each in a group of its own."""
+    large = {f"blocks.{n}.cross_attn.k.weight": torch.ones(4096, 4096).half() for n in range(16)}
+    save_file(large, tmp_path / "low.safetensors")
+    one = ["--noise_level", "low", "--dit_low", str(tmp_path / "low.safetensors"), "--precision", "bf16"]
+    argv = [sys.executable, "-m", "wanwrap", "run", "t2v-vanilla", "--dataset", str(cats), *weights, *one]
+    env = {**os.environ, "WANWRAP_MUSUBI_DIR": str(STANDIN), "PYTHONPATH": str(ROOT)}
+    process = psutil.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not list(tmp_path.rglob("converted/*.part")) and process.poll() is None:
+        time.sleep(0.01)
+    below = process.children(recursive=True)
+    assert len(below) == 2
+    process.send_signal(how)
+    text = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130 and "stopped in cast to bf16, low" in text, text
+    assert not psutil.wait_procs(below, 5)[1]
+    assert not list(tmp_path.rglob("*.part"))  # the whole file may be there, if it came to its end just so
 
 
 def test_no_merge_into_fp8(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
