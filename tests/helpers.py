@@ -119,8 +119,6 @@ def golden_plan(name: str, choices: Choices | None = None) -> Plan:
     clips = (Item(path=cats / "videos" / "run.mp4", size=(1280, 720), frames=150, fps=24.0),)
     data = arrange(cats, {(cats / "images", "image"): pictures, (cats / "videos", "video"): clips}, preset)
     base = Path("/training")
-    places = Places(
-        base=base, upstream=Upstream(folder=Path("/musubi-tuner")), python="python", wanwrap_python="python"
-    )
+    places = Places(base=base, upstream=Upstream(folder=Path("/musubi-tuner")), python="python")
     found = {key: locate(key, base / "models", None) for key in needed(preset, choices)}
     return make_plan(preset, data, found, places, choices)

@@ -32,7 +32,7 @@ def test_presets(wanwrap: Wanwrap) -> None:
 
 def test_show(wanwrap: Wanwrap, tmp_path: Path) -> None:
     text = wanwrap("show", "t2v-lightning").stdout
-    for words in ("Where the numbers come from", "train high:", "train low:", "total_iters=", "wanwrap merge"):
+    for words in ("Where the numbers come from", "train high:", "train low:", "total_iters=", "__main__.py merge"):
         assert words in text
     source = wanwrap("show", "t2v-vanilla", "--source").stdout
     (tmp_path / "home" / "mine.py").write_text(source, encoding="utf-8")

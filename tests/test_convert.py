@@ -87,14 +87,24 @@ def test_the_prefix_alone(tmp_path: Path) -> None:
             {n: t for n, t in comfy().items() if "block.11.layer.1.DenseReluDense.wo" not in n},
             "31 tensors for 3 blocks",
         ),
+        ({**comfy(), "shared.weight": torch.ones(3, 5).to(torch.float8_e4m3fn)}, "holds shared.weight as F8_E4M3"),
         ({n: t for n, t in comfy().items() if "11.layer.0.SelfAttention.rel" not in n}, "is a T5 of another model"),
-        (dit(torch.float8_e4m3fn), "in fp8.*another type would not bring them back"),
+        (dit(torch.float8_e4m3fn), "F8_E4M3, and .* fp8 keeps 3 bits: another type would not bring them back"),
     ],
 )
 def test_nothing_to_convert(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=message):
         converted(tmp_path, content)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_shards_become_one_file(tmp_path: Path) -> None:
+    content = dit(torch.bfloat16)
+    for number, name in enumerate(content, 1):
+        save_file({name: content[name]}, tmp_path / f"in-0000{number}-of-00002.safetensors")
+    carry_out("convert", str(tmp_path / "out.safetensors"), file=str(tmp_path / "in-00002-of-00002.safetensors"))
+    found = load_file(tmp_path / "out.safetensors")
+    assert found.keys() == content.keys() and all(torch.equal(found[name], content[name]) for name in found)
 
 
 def test_fp16_numbers_that_bf16_holds_and_back(tmp_path: Path) -> None:
@@ -112,7 +122,7 @@ def test_damaged_headers(tmp_path: Path) -> None:
     for old, new, message in (
         (b'"shape":[6,6]', b'"shape":[6,7]', "another size than its shape"),
         (b'"data_offsets":[72,84]', b'"data_offsets":[70,82]', "overlap or leave gaps"),
-        (b'"dtype":"F16","shape":[6]', b'"dtype":"F77","shape":[6]', "holds 'F77', a type of tensor"),
+        (b'"dtype":"F16","shape":[6]', b'"dtype":"F77","shape":[6]', "is of the type F77, which wanwrap can't rewrite"),
     ):
         assert old in whole
         path.write_bytes(whole.replace(old, new))

@@ -157,6 +157,28 @@ def test_precision_casts_where_it_must(
         assert load_file(found)[KEY].dtype == torch.bfloat16
 
 
+def test_a_cast_of_what_is_not_the_published_file(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, loras: dict[str, str]
+) -> None:
+    """High noise under low noise's name, of one size: the cast finds out, and is not reused."""
+    models = tmp_path / "home" / "local_training" / "models"
+    low = dit(models / CATALOGUE["wan2.2-t2v-low"].path)
+    right = low.read_bytes()
+    rows = json.loads((custom := tmp_path / "custom" / "rows.json").read_text())
+    custom.write_text(json.dumps({**rows, "wan2.2-t2v-low": {"size": len(right), "sha256": sha256(low)}}))
+    rest = weights[weights.index("--vae") :]
+    one = ("run", "t2v-vanilla", "--dataset", cats, *rest, "--noise_level", "low", "--precision", "bf16")
+    low.write_bytes(right[:-1] + b"\x01")
+    done = wanwrap(*one, **loras)
+    assert done.returncode == 10 and "is not the published file" in done.stderr
+    assert not list(models.rglob("converted/*"))
+    low.write_bytes(right)
+    assert wanwrap(*one, **loras).returncode == 0
+    os.utime(low)  # fetched again
+    again = wanwrap(*one, "--output_name", "again", **loras)
+    assert again.returncode == 0 and "nothing to do" in again.stderr
+
+
 def test_too_little_disk_for_all_merges_together(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:
@@ -180,7 +202,7 @@ def test_a_run_stopped_while_it_casts(how: int, tmp_path: Path, weights: list[st
     argv = [sys.executable, "-m", "wanwrap", "run", "t2v-vanilla", "--dataset", str(cats), *weights, *one]
     env = {**os.environ, "WANWRAP_MUSUBI_DIR": str(STANDIN), "PYTHONPATH": str(ROOT)}
     process = psutil.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not list(tmp_path.rglob("converted/*.part")) and process.poll() is None:
+    while not list(tmp_path.rglob("converted/*-part")) and process.poll() is None:
         time.sleep(0.01)
     below = process.children(recursive=True)
     assert len(below) == 2
@@ -188,7 +210,7 @@ def test_a_run_stopped_while_it_casts(how: int, tmp_path: Path, weights: list[st
     text = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 130 and "stopped in cast to bf16, low" in text, text
     assert not psutil.wait_procs(below, 5)[1]
-    assert not list(tmp_path.rglob("*.part"))  # the whole file may be there, if it came to its end just so
+    assert not list(tmp_path.rglob("*-part"))  # the whole file may be there, if it came to its end just so
 
 
 def test_no_merge_into_fp8(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,6 +227,14 @@ def test_in_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     equal(found, {**weights, (key := "blocks.0.cross_attn.k.weight"): plain(weights[key], up, down, 1.0)})
 
 
+def test_tensors_without_numbers(tmp_path: Path) -> None:
+    weights = {**dit(), "empty": torch.ones(3, 0).half(), "nothing": torch.ones(0).half()}
+    module = "diffusion_model.blocks.0.ffn.2"
+    delta = {f"{module}.lora_up.weight": torch.ones(DIM, 1), f"{module}.lora_down.weight": torch.ones(1, FFN)}
+    found = merged(tmp_path, weights, delta)
+    assert found["empty"].shape == (3, 0) and found["nothing"].shape == (0,)
+
+
 def test_a_set_of_shards(tmp_path: Path) -> None:
     weights = dit()
     names = sorted(weights)
@@ -249,6 +260,26 @@ def test_the_record_in_the_file(tmp_path: Path) -> None:
     assert (record["made"], record["strength"], record["left"]) == ("merge", 0.5, "")
     assert record["from"][0]["name"] == "dit.safetensors" and len(record["from"][0]["header_sha256"]) == 64
     assert len(record["lora"]["sha256"]) == 64 and set(record["lora"]["sha256"]) != {"0"}
+
+
+def test_large_differences_take_no_more_memory(tmp_path: Path) -> None:
+    """A piece of each is read, as of the DiT."""
+    weights = {
+        "blocks.0.cross_attn.k.weight": torch.ones(8192, 8192).half(),
+        **{f"x{n}.weight": torch.ones(8192, 8192).half() for n in range(2)},
+    }
+    save_file(weights, tmp_path / "dit.safetensors")
+    save_file({f"x{n}.diff": torch.ones(8192, 8192) for n in range(2)}, tmp_path / "lora.safetensors")
+    order = {name: str(tmp_path / f"{name}.safetensors") for name in ("dit", "lora", "out")} | {"verb": "merge"}
+    code = (
+        "import re, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    argv = [sys.executable, "-c", code, str(ROOT / "wanwrap" / "rewrite_child.py"), json.dumps(order)]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 700_000, "KiB; of them torch takes 220,000"
+    assert float(load_file(tmp_path / "out.safetensors")["x1.weight"].float().mean()) == 2.0
 
 
 def refused(tmp_path: Path, match: str, weights: Tensors, delta: Tensors, **wish: Any) -> None:
@@ -307,13 +338,16 @@ def test_nan_and_infinity(value: float, tmp_path: Path) -> None:
     delta = lora("diffusion_model.{}")
     delta[(name := "diffusion_model.blocks.1.ffn.0.lora_up.weight")][0, 0] = value
     refused(tmp_path, f"lora.safetensors holds NaN or infinity in {name}", dit(), delta)
+    refused(tmp_path, "does not fit into BF16.*take less --strength", dit(torch.bfloat16), lora("{}"), strength=1e39)
     refused(tmp_path, r"alpha is (nan|-?inf), so nothing", dit(), lora("{}", alpha=torch.tensor(value)))
 
 
 def test_numbers_too_large_for_fp16(tmp_path: Path) -> None:
     weights = dit(torch.bfloat16)
     weights["head.head.bias"][0] = 70000.0
-    refused(tmp_path, "head.head.bias does not fit into F16 .65504 at most.", weights, lora("{}"), precision="fp16")
+    refused(
+        tmp_path, "head.head.bias does not fit into F16.*take --precision bf16", weights, lora("{}"), precision="fp16"
+    )
     weights = dit()
     weights["blocks.0.ffn.0.weight"][:] = 65504.0
     refused(tmp_path, "blocks.0.ffn.0.weight does not fit into F16.*take --precision bf16", weights, lora("{}"), strength=1000.0)  # fmt: skip
@@ -324,7 +358,11 @@ def test_fp8_and_what_is_no_dit(tmp_path: Path) -> None:
     for name in weights:
         if name.endswith("k.weight"):
             weights[name] = weights[name].to(torch.float8_e4m3fn)
-    refused(tmp_path, "in fp8, which keeps 3 bits.*rounded away", weights, lora("{}"))
+    refused(tmp_path, "F8_E4M3, and .* fp8 keeps 3 bits.*rounded away", weights, lora("{}"))
+    mixed = dit()
+    mixed["blocks.1.ffn.0.weight"] = mixed["blocks.1.ffn.0.weight"].to(torch.float8_e4m3fn)  # upstream looks at one
+    refused(tmp_path, "stores blocks.1.ffn.0.weight as F8_E4M3", mixed, lora("{}"))
+    refused(tmp_path, "lora.safetensors stores .* as F8_E4M3", dit(), lora("{}", torch.float8_e4m3fn))
     refused(tmp_path, "no Wan DiT", lora("{}"), lora("{}"))
     refused(tmp_path, "more than a DiT .vae.x.", {**{f"model.diffusion_model.{n}": t for n, t in dit().items()}, "vae.x": torch.ones(1)}, lora("{}"))  # fmt: skip
 

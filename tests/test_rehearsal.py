@@ -27,7 +27,7 @@ def staged(name: str, *, gpu: bool, **given: Any) -> tuple[Plan, tuple[str, ...]
         key: Located(path=Path(f"/x/{w.name}"), dtype=w.dtype, exists=True, identity=key)
         for key, w in CATALOGUE.items()
     }
-    places = Places(base=Path("/r"), upstream=Upstream(folder=Path("/up")), python="python", wanwrap_python="python")
+    places = Places(base=Path("/r"), upstream=Upstream(folder=Path("/up")), python="python")
     return module.stage(real.preset, real.dataset, weights, places, choices, gpu=gpu)
 
 

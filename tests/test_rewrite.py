@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from wanwrap import rewrite, room, whole  # noqa: E402
 from wanwrap.errors import OutputError, RoomError, WeightsError  # noqa: E402
 from wanwrap.rewrite_child import carry_out  # noqa: E402
+from wanwrap.source import sha256  # noqa: E402
 from wanwrap.tensors import Worker  # noqa: E402
 
 KILLS = int(os.environ.get("WANWRAP_KILLS", "8"))
@@ -69,6 +72,11 @@ def test_another_thing_under_the_same_name(wanwrap: Wanwrap, pair: list[str], tm
     assert "was made of something else; give another --out" in refused("--strength", 0.5)
     assert "something else" in refused("--precision", "bf16")
     assert "something else" in refused("--dit_sha256", "a" * 64)
+    times = (tmp_path / "dit.safetensors").stat()
+    other = {name: tensor + 1 for name, tensor in load_file(tmp_path / "dit.safetensors").items()}
+    save_file(other, tmp_path / "low.safetensors")
+    os.utime(tmp_path / "low.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "something else" in refused("--dit", tmp_path / "low.safetensors")  # of one size and one time
     os.utime(tmp_path / "lora.safetensors")  # copied: another time, one content
     assert wanwrap("merge", *pair, "--out", out).returncode == 0
     lora = load_file(tmp_path / "lora.safetensors")
@@ -81,13 +89,78 @@ def test_another_thing_under_the_same_name(wanwrap: Wanwrap, pair: list[str], tm
 
 
 def test_a_made_file_needs_its_sources_no_more(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
+    """If it is known what they must have been, as in a run; a name alone tells nothing."""
     out = tmp_path / "out.safetensors"
-    assert wanwrap("merge", *pair, "--out", out).returncode == 0
+    known = [f"--{name}_sha256={sha256(tmp_path / f'{name}.safetensors').upper()}" for name in ("dit", "lora")]
+    assert wanwrap("merge", *pair, *known, "--out", out).returncode == 0
     (tmp_path / "dit.safetensors").unlink()
-    assert "nothing to do" in wanwrap("merge", *pair, "--out", out).stdout
-    out.unlink()
+    assert "nothing to do" in wanwrap("merge", *pair, *known, "--out", out).stdout
+    for more in ([], known):
+        done = wanwrap("merge", *pair, *more, "--out", out)
+        assert done.returncode == 5 and "there is no file" in done.stderr
+        out.unlink(missing_ok=True)
+    assert wanwrap("merge", *pair, "--dit_sha256", "", "--out", out).returncode == 2
+
+
+def test_another_set_of_shards_beside_the_first(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
+    """High and low lie side by side, or in two folders under the same names."""
+    weights = load_file(tmp_path / "dit.safetensors")
+    for name, change in (("a", 0), ("b", 1), ("deep/a", 2)):
+        for number, key in enumerate(weights, 1):
+            path = tmp_path / f"{name}-0000{number}-of-00004.safetensors"
+            path.parent.mkdir(exist_ok=True)
+            save_file({key: weights[key] + change}, path)
+            os.utime(path, ns=(0, number))
+    out = tmp_path / "out.safetensors"
+    first = ["--dit", tmp_path / "a-00001-of-00004.safetensors"]
+    assert wanwrap("merge", *pair, *first, "--out", out).returncode == 0
+    assert "nothing to do" in wanwrap("merge", *pair, *first, "--out", out).stdout
+    for number, name in ((1, "b"), (2, "b")):
+        other = ["--dit", tmp_path / f"{name}-0000{number}-of-00004.safetensors"]
+        assert "something else" in wanwrap("merge", *pair, *other, "--out", out).stderr
+
+
+def test_a_source_under_the_name_of_what_is_written(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
+    part = tmp_path / "out.safetensors.wanwrap-part"
+    content = (tmp_path / "dit.safetensors").read_bytes()
+    part.write_bytes(content)
+    done = wanwrap("merge", *pair, "--dit", part, "--out", tmp_path / "out.safetensors")
+    assert done.returncode == 11 and "is a file that is read" in done.stderr and part.read_bytes() == content
+    part.unlink()
+    part.symlink_to(tmp_path / "dit.safetensors")
+    assert wanwrap("merge", *pair, "--out", tmp_path / "out.safetensors").returncode == 11
+    assert (tmp_path / "dit.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("record", ["[1]", "1", "x", '{"before": "y"}', '{"lora": [1]}', '{"lora": null, "from": [{}]}', '{"made": "merge", "strength": 1.0, "precision": null, "left": "", "from": [], "lora": {}}', "[" * 5000])  # fmt: skip
+def test_records_of_other_programs(record: str, wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    save_file(load_file(tmp_path / "dit.safetensors"), tmp_path / "dit.safetensors", {"wanwrap": record})
+    assert wanwrap("merge", *pair, "--out", out).returncode == 0
+    save_file(load_file(tmp_path / "dit.safetensors"), out, {"wanwrap": record})
     done = wanwrap("merge", *pair, "--out", out)
-    assert done.returncode == 5 and "there is no file" in done.stderr
+    assert done.returncode == 11 and "something else" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&1 | true"])
+def test_a_terminal_that_is_gone(stderr: str, pair: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    words = shlex.join([sys.executable, "-m", "wanwrap", "merge", *pair, "--out", str(out)])
+    subprocess.run(["bash", "-c", f"{words} {stderr}"], cwd=ROOT, capture_output=True)
+    assert len(load_file(out)) == 4
+
+
+def test_made_by_another_process_meanwhile(pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, work = tmp_path / "out.safetensors", Worker.__call__
+
+    def appear(self: Worker, *arguments: Any) -> int:
+        out.write_bytes(b"precious")
+        return work(self, *arguments)
+
+    monkeypatch.setattr(Worker, "__call__", appear)
+    with pytest.raises(OutputError, match="made by another process meanwhile"):
+        in_process(tmp_path)
+    assert out.read_bytes() == b"precious" and pair
 
 
 def test_a_conversion(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
@@ -109,6 +182,8 @@ def test_a_conversion(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None
         (["--out", "dit.safetensors"], 11, "is a file that is read"),
         (["--out", "lora.safetensors"], 11, "is a file that is read"),
         (["--out", "link.safetensors"], 11, "is a file that is read"),
+        (["--out", "o-00001-of-00002.safetensors"], 11, "without -of-"),
+        (["--out", "out.ckpt"], 11, "give a name that ends so"),
         (["--out", "dit.safetensors/out.safetensors"], 11, "dit.safetensors can't be written to"),
         (["--out", "o.safetensors", "--python", "/bin/false"], 10, "merge failed with exit status 1"),
         (["--out", "o.safetensors", "--python", "/nowhere/python"], 10, "can't be started"),
@@ -163,7 +238,7 @@ def test_too_little_room(wanwrap: Wanwrap, tmp_path: Path, monkeypatch: pytest.M
     done = wanwrap("convert", tmp_path / "huge.safetensors", "--out", tmp_path / "new" / "out.safetensors")
     assert done.returncode == 13 and "4000.0 GB are to be written; make room" in done.stderr
     assert not (tmp_path / "new").exists()
-    left = tmp_path / "o.safetensors.part"
+    left = tmp_path / "o.safetensors.wanwrap-part"
     with left.open("wb") as file:
         file.truncate(5 * 10**12)  # what an earlier attempt has left is written over
     room.check(tmp_path, 4 * 10**12, within=[tmp_path / "o.safetensors"])
@@ -215,13 +290,30 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
         file.write(b"ne")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and out.read_bytes() == b"old"
-    (tmp_path / "out.part").write_bytes(b"what a power cut left behind")
+    (tmp_path / "out.wanwrap-part").write_bytes(b"what a power cut left behind")
     with whole.whole(out) as file:
         file.write(b"new")
         with pytest.raises(OutputError, match="another process is writing"), whole.whole(out):
             pass
         assert out.read_bytes() == b"old"
     assert out.read_bytes() == b"new" and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("error", "refused"), [(errno.ENOSYS, False), (errno.ENOLCK, False), (errno.EAGAIN, True)])
+def test_a_drive_that_knows_no_locks(
+    error: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    if refused:
+        with pytest.raises(OutputError), whole.whole(tmp_path / "out"):
+            pass
+        return
+    with whole.whole(tmp_path / "out") as file:
+        file.write(b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
 
 
 def start(pair: list[str], out: Path) -> tuple[psutil.Popen, list[psutil.Process]]:
@@ -251,9 +343,11 @@ def test_killed_at_any_moment(pair: list[str], tmp_path: Path) -> None:
     right = out.read_bytes()
     out.unlink()
     seen = set()
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process, children = start(pair, out)
-        time.sleep(random.uniform(0.5, 2.5))
+        while number % 2 and not list(folder.iterdir()) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.4 if number % 2 else 2.5))
         for each in (*children, process):
             if each.is_running():
                 each.kill()
@@ -261,11 +355,12 @@ def test_killed_at_any_moment(pair: list[str], tmp_path: Path) -> None:
         psutil.wait_procs(children, 10)
         names = {path.name for path in folder.iterdir()}
         seen |= names
-        assert names <= {"out.safetensors", "out.safetensors.part"}
+        assert names <= {"out.safetensors", "out.safetensors.wanwrap-part"}
         assert sum(path.stat().st_size for path in folder.iterdir()) <= len(right)
         if out.exists():
             assert out.read_bytes() == right
             out.unlink()
+    assert "out.safetensors.wanwrap-part" in seen, "no kill has met it while it wrote"
     process, _ = start(pair, out)
     assert process.wait() == 0 and out.read_bytes() == right
     assert [path.name for path in folder.iterdir()] == ["out.safetensors"]
@@ -277,7 +372,7 @@ def test_stopped_nothing_is_left(how: int, pair: list[str], tmp_path: Path) -> N
     big(tmp_path)
     out = tmp_path / "made" / "out.safetensors"
     process, children = start(pair, out)
-    while not out.with_name("out.safetensors.part").exists() and process.poll() is None:
+    while not out.with_name("out.safetensors.wanwrap-part").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(how)
     status = process.wait(30)

@@ -1,5 +1,11 @@
-"""`python -m wanwrap`."""
+"""`python -m wanwrap`; or by its path, as a run starts its own steps, whichever wanwrap is installed."""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from wanwrap.cli import main
 
-main()
+main(prog_name="wanwrap")

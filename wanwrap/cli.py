@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap import __version__
-from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options
+from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
 from wanwrap.errors import NotYetError, OutputError, WanwrapError
 from wanwrap.terminal import bar, counted, say, screen
 
@@ -231,7 +231,7 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
         click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
 
 
-SHA256 = "What the sha256 of the {} must be; runs of published files give it."
+MARK = "What the sha256 of the {} must be; runs of published files give it."
 
 
 @main.command(
@@ -247,8 +247,8 @@ SHA256 = "What the sha256 of the {} must be; runs of published files give it."
 @click.option("--precision", type=PRECISION, help="Cast the result (default: the DiT's own type).")
 @click.option("--allow_partial", is_flag=True, help="Leave out keys whose tensors the DiT lacks; they are listed.")
 @click.option("--out", type=PATH, required=True, help="The new file.")
-@click.option("--dit_sha256", help=SHA256.format("DiT"))
-@click.option("--lora_sha256", help=SHA256.format("LoRA"))
+@click.option("--dit_sha256", callback=sha256, help=MARK.format("DiT"))
+@click.option("--lora_sha256", callback=sha256, help=MARK.format("LoRA"))
 @PYTHON
 @click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
 def merge(as_json: bool, **arguments: Any) -> None:
@@ -270,6 +270,7 @@ def merge(as_json: bool, **arguments: Any) -> None:
 @click.argument("file", type=PATH)
 @click.option("--precision", type=PRECISION, help="Cast to this type (a text encoder: to bf16 by default).")
 @click.option("--out", type=PATH, required=True, help="The new file.")
+@click.option("--sha256", callback=sha256, help=MARK.format("file"))
 @PYTHON
 @click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
 def convert(as_json: bool, **arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,15 @@ class _Place(click.Path):
 
 
 PATH = _Place(path_type=Path)
+
+
+def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A sha256 in small letters, as they are compared. An empty one is a mistake, not a wish."""
+    if value is not None and not re.fullmatch("[0-9a-f]{64}", value.lower()):
+        raise click.BadParameter("it must have 64 hex digits.", param=param)
+    return value and value.lower()
+
+
 PRECISION = click.Choice(["fp16", "bf16"])
 PYTHON = click.option("--python", help="The Python that trains, with torch (default: the one that runs wanwrap).")
 RUN_OPTIONS = [

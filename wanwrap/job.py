@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
+from wanwrap.errors import WeightsError
 from wanwrap.lora import Match
 from wanwrap.rewrite import Tensor
 from wanwrap.source import Source, header_sha256
+from wanwrap.weights import header
+from wanwrap.weights.catalogue import CATALOGUE
 
-DTYPES = {"fp16": "F16", "bf16": "BF16"}
+DTYPES = {name: dtype for dtype, name in header.DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,36 @@ def made_from(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What wanwrap wrote into a file that it made; empty for others."""
     try:
         found = json.loads(metadata.get("wanwrap", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def history(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The files that a file was made from, and those that these were made from; other programs' records are passed over."""
+    record: Any = made_from(metadata)
+    while isinstance(record, dict):
+        files = record.get("from")
+        for file in (record.get("lora"), *(files if isinstance(files, list) else ())):
+            if isinstance(file, dict) and isinstance(file.get("name"), str):
+                yield file
+        record = record.get("before")
+
+
+def worth_hashing(source: Source, wanted: str | None) -> tuple[Path, ...]:
+    """The file, where there is a sha256 to compare its own with: it must have one, or has a published file's size."""
+    sizes = {weight.size for weight in CATALOGUE.values()}
+    return source.paths if wanted or (len(source.paths) == 1 and source.bytes in sizes) else ()
+
+
+def check_published(source: Source, marks: Mapping[Path, str], wanted: str | None) -> None:
+    """Raises WeightsError: a file is not the one that it must be."""
+    path = source.paths[0]
+    if wanted and marks.get(path, wanted) != wanted:
+        raise WeightsError(
+            f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; "
+            "get it again, or use it as your own file, with --dit_high, --dit_low or --dit."
+        )
 
 
 def cast(dtype: str, main: str, precision: str | None) -> str:

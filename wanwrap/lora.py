@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from wanwrap.errors import WeightsError, listing
-from wanwrap.source import Row, Source
+from wanwrap.source import FLOATS, Row, Source
 
 # upstream's, ComfyUI's, diffusers' and peft's names of the same things
 PARTS = {
@@ -70,7 +70,7 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
                 left += keys
                 continue
             assert patch
-            _check_shape(lora, dit[target], patch)
+            _check(lora, dit[target], patch)
             found.setdefault(target, []).append(patch)
     if not found:
         raise WeightsError(
@@ -123,7 +123,7 @@ def _patches(
     """(target, keys, patch) of each change in a module; without a target the DiT lacks the tensor."""
     if "down" in parts:
         keys = [parts[part] for part in ("down", "up", "alpha") if part in parts]
-        target = next((name for name in (f"{module}.weight", module) if name in dit), None)
+        target = f"{module}.weight" if f"{module}.weight" in dit else None
         yield target, keys, _low_rank(lora, parts, strength) if target else None
     for part, endings in TARGETS.items():
         if part in parts:
@@ -143,13 +143,20 @@ def _low_rank(lora: Source, parts: Mapping[str, str], strength: float) -> LowRan
     return LowRank(up.name, down.name, strength * alpha / rank)
 
 
-def _check_shape(lora: Source, row: Row, patch: Patch) -> None:
-    """Raises WeightsError: made for a model of another size."""
+def _check(lora: Source, row: Row, patch: Patch) -> None:
+    """Raises WeightsError: made for a model of another size, or stored in a type that is no float."""
+    for name in (patch.name,) if isinstance(patch, Difference) else (patch.up, patch.down):
+        if (dtype := lora.rows[name].dtype) not in FLOATS:
+            raise WeightsError(f"{lora.paths[0]} stores {name} as {dtype}; give the LoRA in fp16, bf16 or fp32.")
+    if row.dtype not in FLOATS:
+        raise WeightsError(
+            f"{lora.paths[0]} changes {row.name}, which this DiT stores as {row.dtype}; give an fp16 or bf16 DiT."
+        )
     if isinstance(patch, Difference):
         shape, wanted = lora.rows[patch.name].shape, row.shape
     else:
         up, down = lora.rows[patch.up].shape, lora.rows[patch.down].shape
-        shape, wanted = (up[0], math.prod(down[1:])), (row.shape[0], math.prod(row.shape[1:]))
+        shape, wanted = (up[0], math.prod(down[1:])), (math.prod(row.shape[:1]), math.prod(row.shape[1:]))
     if shape != wanted:
         raise WeightsError(
             f"{lora.paths[0]} is for another model: it changes {row.name} by {list(shape)}, and this DiT's is {list(wanted)}."

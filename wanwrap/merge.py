@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.job import Job, cast, made_from
+from wanwrap.job import Job, cast, check_published, history, worth_hashing
 from wanwrap.lora import LowRank, grouped, match
 from wanwrap.rewrite import Tensor, layout
-from wanwrap.source import Row, Source, open_source, stat
+from wanwrap.source import FLOATS, Row, Source, open_source
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.header import BLOCK, PREFIX, blocks_dtype
 
@@ -55,14 +55,9 @@ def job(
         return Tensor(row, name, cast(row.dtype, main, precision), by_rows)
 
     def check(marks: Mapping[Path, str]) -> None:
-        for path, wanted in ((source.paths[0], dit_sha256), (delta.paths[0], lora_sha256)):
-            if wanted and marks.get(path, wanted) != wanted:
-                raise WeightsError(
-                    f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; get it again, "
-                    "or use it as your own file, with --dit_high, --dit_low or --dit."
-                )
-        if delta.stats != (stat(delta.paths[0]),):
-            raise WeightsError(f"{lora} has changed while it was read; try again when nothing writes it.")
+        check_published(source, marks, dit_sha256)
+        check_published(delta, marks, lora_sha256)
+        delta.check_unchanged()
         _check_pair(source, delta, marks)
 
     check({})
@@ -72,15 +67,9 @@ def job(
         made={"made": "merge", "strength": strength, "precision": precision, "left": grouped(found.left)},
         lora=delta,
         match=found,
-        hashed=(*delta.paths, *_worth_hashing(source, dit_sha256)),
+        hashed=(*delta.paths, *worth_hashing(source, dit_sha256)),
         check=check,
     )
-
-
-def _worth_hashing(source: Source, wanted: str | None) -> tuple[Path, ...]:
-    """The DiT, where there is a sha256 to compare its own with: it must have one, or has a published file's size."""
-    sizes = {weight.size for weight in CATALOGUE.values()}
-    return source.paths if len(source.paths) == 1 and (wanted or source.bytes in sizes) else ()
 
 
 def native(source: Source) -> dict[Row, str]:
@@ -95,29 +84,38 @@ def native(source: Source) -> dict[Row, str]:
 
 
 def main_dtype(source: Source, why: str) -> str:
-    """The type that the DiT's blocks are stored in. Raises WeightsError: no DiT, or one in fp8."""
+    """The type that the DiT's blocks are stored in. Raises WeightsError: no DiT, or one with fp8 in it."""
     rows = source.rows
-    if blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()}) == "fp8":
+    blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()})
+    if eight := next((row.name for row in rows.values() if row.dtype not in FLOATS), None):
         raise WeightsError(
-            f"{source.paths[0]} stores its blocks in fp8, which keeps 3 bits of a number's fraction: {why}; "
+            f"{source.paths[0]} stores {eight} as {rows[eight].dtype}, and of a number's fraction fp8 keeps 3 bits: {why}; "
             "give the fp16 or bf16 file, upstream makes fp8 of it while it loads."
         )
     return (rows.get(BLOCK) or rows[PREFIX + BLOCK]).dtype
 
 
-def _told(path: Path, sha256: str | None) -> set[str]:
+def _told(path: str, sha256: str | None) -> set[str]:
     """What a file says it is for (high, low, t2v, i2v): by its content where that is published, else by its name."""
     published = next((name for name, weight in CATALOGUE.items() if sha256 and weight.sha256 == sha256), None)
-    words = set(re.findall(r"(?<![a-z])(high|low|t2v|i2v)(?![a-z])", (published or path.stem).lower()))
+    words = set(re.findall(r"(?<![a-z])(high|low|t2v|i2v)(?![a-z])", (published or Path(path).stem).lower()))
     return words if published else words & {"high", "low"}
 
 
-def _check_pair(source: Source, delta: Source, marks: Mapping[Path, str]) -> None:
-    """Raises WeightsError: the LoRA is another expert's, or another model's of the same shapes."""
+def _dit_told(source: Source, marks: Mapping[Path, str]) -> set[str]:
+    """The same of a DiT: by its input's channels too, and what it was converted from."""
     patches = source.rows.get("patch_embedding.weight") or source.rows.get(f"{PREFIX}patch_embedding.weight")
-    channels = {CHANNELS[patches.shape[1]]} if patches and patches.shape[1] in CHANNELS else set()
-    dit = channels | _told(source.paths[0], marks.get(source.paths[0]))
-    lora = _told(delta.paths[0], mark := marks.get(delta.paths[0]))
+    channels = patches.shape[1:2] if patches else ()
+    words = {CHANNELS[each] for each in channels if each in CHANNELS}
+    words |= _told(source.paths[0].name, marks.get(source.paths[0]))
+    for file in history(source.metadata):
+        words |= _told(file["name"], file.get("sha256"))
+    return words
+
+
+def _check_pair(source: Source, delta: Source, marks: Mapping[Path, str]) -> None:
+    """Raises WeightsError: the LoRA is another expert's, or another model's of the same shapes, or in it already."""
+    dit, lora = _dit_told(source, marks), _told(delta.paths[0].name, mark := marks.get(delta.paths[0]))
     for pair in OPPOSITES:
         one, other = dit & set(pair), lora & set(pair)
         if one and other and one.isdisjoint(other):
@@ -125,8 +123,5 @@ def _check_pair(source: Source, delta: Source, marks: Mapping[Path, str]) -> Non
                 f"{delta.paths[0]} is for {min(other)} and {source.paths[0]} is for {min(one)}; "
                 "give the two that belong together (if a name is wrong, rename the file)."
             )
-    merged = made_from(source.metadata)
-    while merged:
-        if mark and merged.get("lora", {}).get("sha256") == mark:
-            raise WeightsError(f"{source.paths[0]} has {delta.paths[0].name} merged in; give the DiT as published.")
-        merged = merged.get("before", {})
+    if mark and mark in [file.get("sha256") for file in history(source.metadata)]:
+        raise WeightsError(f"{source.paths[0]} has {delta.paths[0].name} merged in; give the DiT as published.")

@@ -13,7 +13,7 @@ from typing import Any
 
 from wanwrap import dataset_config, preflight
 from wanwrap import upstream as upstreams
-from wanwrap.data import absolute, folder
+from wanwrap.data import PACKAGE, absolute, folder
 from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError
 from wanwrap.options import TRAIN, Value, check, parse
@@ -120,7 +120,7 @@ def order(
         base=base,
         upstream=upstreams.find(musubi_dir, base),
         python=training_python(python),
-        wanwrap_python=sys.executable,
+        wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
     )
     return Order(
         preset=chosen,

@@ -16,15 +16,17 @@ from wanwrap.recipe import Recipe
 from wanwrap.upstream import Upstream
 from wanwrap.weights.locate import Located
 
+Precision = Literal["fp16", "bf16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where things are: the workspace, upstream, the Python that trains and the one that runs wanwrap."""
+    """Where things are: the workspace, upstream, the Python that trains and the words that start this wanwrap."""
 
     base: Path
     upstream: Upstream
     python: str
-    wanwrap_python: str
+    wanwrap: tuple[str, ...] = ("python", "-m", "wanwrap")
     child: tuple[str, ...] = ()  # the rehearsal's script around upstream's; empty: upstream's modules
 
     def module(self, name: str) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ class Choices:
     output_name: str | None = None
     given: Options = field(default_factory=dict)
     skip_lightning: bool = False
-    precision: Literal["fp16", "bf16"] | None = None  # None: the DiT's own
+    precision: Precision | None = None  # None: the DiT's own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import render
 from wanwrap.errors import WeightsError
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
-from wanwrap.plan import Choices, Places, Plan, Step, check_name, experts, needed, slug
+from wanwrap.plan import Choices, Places, Plan, Precision, Step, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.recipe import Recipe, recipe
 from wanwrap.weights.locate import Located, digest
@@ -118,44 +118,63 @@ class _Planner:
         dit, lightning = self.weights[expert.dit], None if self.choices.skip_lightning else self.preset.lightning
         wanted = self.choices.precision if self.choices.precision != dit.dtype != "fp8" else None
         if lightning:
-            lora = self.weights[lightning.lora(expert)]
-            return self._rewritten(expert, "merge Lightning", wanted, dit, lora, lightning.strength)
-        return self._rewritten(expert, f"cast to {wanted}", wanted, dit) if wanted else (dit, [])
+            return self._merged(expert, dit, self.weights[lightning.lora(expert)], lightning.strength, wanted)
+        return self._cast(expert, dit, wanted) if wanted else (dit, [])
 
-    def _rewritten(
-        self,
-        expert: Expert,
-        name: str,
-        precision: str | None,
-        dit: Located,
-        lora: Located | None = None,
-        *strength: float,
+    def _merged(
+        self, expert: Expert, dit: Located, lora: Located, strength: float, precision: Precision | None
     ) -> tuple[Located, list[Step]]:
-        """The file that `wanwrap merge` or `convert` makes, under a name with the hash of all it is made from."""
         if dit.dtype == "fp8":
             raise WeightsError(
                 f"{dit.path.name} is fp8, in which a merge rounds away; give an fp16 or bf16 DiT, or --skip_lightning."
             )
-        mark = digest(dit.identity, *([lora.identity] if lora else []), *strength, *([precision] if precision else []))
-        stem = re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem
-        folder = "merged_dits" if lora else "models/converted"
-        made = self.places.base / folder / f"{stem}{f'-{lora.path.stem}' if lora else ''}-{mark}.safetensors"
+        mark = digest(dit.identity, lora.identity, strength, *([precision] if precision else []))
+        out = self.places.base / "merged_dits" / f"{_stem(dit, precision)}-{lora.path.stem}-{mark}.safetensors"
         options: Options = {
-            **({"dit": str(dit.path), "lora": str(lora.path), "strength": strength[0]} if lora else {}),
+            "dit": str(dit.path),
+            "lora": str(lora.path),
+            "strength": strength,
             "precision": precision,
-            "out": str(made),
+            "out": str(out),
             "python": self.places.python,
-            **({"dit_sha256": dit.sha256, "lora_sha256": lora.sha256} if lora else {}),
+            "dit_sha256": dit.sha256,
+            "lora_sha256": lora.sha256,
         }
-        verb = ("merge",) if lora else ("convert", str(dit.path))
+        argv = ("merge", *spell(options))
+        return self._made(expert, "merge Lightning", argv, out, mark, precision, dit, lora)
+
+    def _cast(self, expert: Expert, dit: Located, precision: Precision) -> tuple[Located, list[Step]]:
+        mark = digest(dit.identity, precision)
+        out = self.places.base / "models" / "converted" / f"{_stem(dit, precision)}-{mark}.safetensors"
+        options: Options = {
+            "precision": precision,
+            "out": str(out),
+            "python": self.places.python,
+            "sha256": dit.sha256,
+        }
+        argv = ("convert", str(dit.path), *spell(options))
+        return self._made(expert, f"cast to {precision}", argv, out, mark, precision, dit)
+
+    def _made(
+        self,
+        expert: Expert,
+        name: str,
+        argv: Sequence[str],
+        out: Path,
+        mark: str,
+        precision: Precision | None,
+        dit: Located,
+        *others: Located,
+    ) -> tuple[Located, list[Step]]:
+        """The DiT that comes out of a step, and the step."""
         step = Step(
             name=f"{name}, {expert.noise_level}" if expert.noise_level else name,
-            argv=(self.places.wanwrap_python, "-m", "wanwrap", *verb, *spell(options)),
-            makes=made,
-            reads=(dit.path, *([lora.path] if lora else [])),
+            argv=(*self.places.wanwrap, *argv),
+            makes=out,
+            reads=(dit.path, *(other.path for other in others)),
             room=dit.size // 2 if dit.dtype == "fp32" and precision else dit.size,
         )
-        return Located(path=made, dtype=precision or dit.dtype, exists=False, identity=mark), [step]
+        return Located(path=out, dtype=precision or dit.dtype, exists=False, identity=mark), [step]
 
     def _caching(self) -> tuple[Step, Step]:
         latents: Options = {
@@ -209,3 +228,8 @@ class _Planner:
             "t5": self._path("t5"),
             "clip": self._clip,
         }
+
+
+def _stem(dit: Located, precision: Precision | None) -> str:
+    """A DiT's name in another type."""
+    return re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem

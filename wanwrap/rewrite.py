@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import local
 from typing import Any, Literal
 
-from wanwrap.errors import WeightsError
-from wanwrap.source import WIDTHS, Row, Source, stat
+from wanwrap.errors import OutputError, WeightsError
+from wanwrap.source import WIDTHS, Row, Source
 from wanwrap.whole import whole
 
 CHUNK = 1 << 20  # bytes worked on at a time: in fp32 and twice they still fit a processor's cache
@@ -37,6 +37,11 @@ class Tensor:
     name: str
     dtype: str
     by_rows: bool = False
+
+    @property
+    def count(self) -> int:
+        """Its rows, or else its elements."""
+        return self.row.shape[0] if self.by_rows else math.prod(self.row.shape)
 
     @property
     def bytes(self) -> int:
@@ -61,7 +66,7 @@ Work = Callable[[Chunk, memoryview], int]  # changes the bytes in place; how man
 
 def layout(source: Source, change: Map) -> list[Tensor]:
     """The new file's tensors in its order: wide types first, so that all are aligned; else as in the source."""
-    kept = [tensor for row in source.rows.values() if (tensor := change(row))]
+    kept = [tensor for row in source.rows.values() if (tensor := change(row)) is not None]
     names = [tensor.name for tensor in kept]
     if len(set(names)) < len(names):
         raise WeightsError(f"{source.paths[0]} holds tensors that would get one name; it can't be rewritten.")
@@ -88,16 +93,23 @@ def rewrite(
         OSError: the disk is full, the folder can't be written.
     """
     with whole(out) as file:
+        _check_free(out)
         head = _head(tensors, metadata())
         file.write(head)
         file.flush()
         with _Hand(source, tensors, Path(file.name), len(head), work) as hand:
             _pump(hand, list(_chunks(source, tensors)), done)
-        if source.stats != tuple(stat(path) for path in source.paths):
-            raise WeightsError(f"{source.paths[0]} has changed while it was read; try again when nothing writes it.")
+        source.check_unchanged()
         check()
+        _check_free(out)
         file.seek(0)
         file.write(_head(tensors, metadata()))
+
+
+def _check_free(out: Path) -> None:
+    """Raises OutputError: another process has made the file since it was looked for."""
+    if out.exists():
+        raise OutputError(f"{out} has been made by another process meanwhile; look at it, or give another name.")
 
 
 def _head(tensors: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
@@ -116,9 +128,8 @@ def _chunks(source: Source, tensors: Sequence[Tensor]) -> Iterator[Chunk]:
     """All that is kept of the source, in the order of its bytes, in pieces of about equal size."""
     order = {name: number for number, name in enumerate(source.rows)}
     for tensor in sorted(tensors, key=lambda tensor: order[tensor.row.name]):
-        row = tensor.row
-        rows = row.shape[0] if tensor.by_rows else math.prod(row.shape)
-        if not rows:
+        row, rows = tensor.row, tensor.count
+        if row.begin == row.end:
             continue
         size = (row.end - row.begin) // rows
         step = math.ceil(rows / math.ceil((row.end - row.begin) / CHUNK))
@@ -176,6 +187,7 @@ class _Hand:
         view = self._buffer(chunk.bytes)
         self._read(chunk, view)
         view = view[: self.work(chunk, view)]
+        assert len(view) * chunk.tensor.count == chunk.tensor.bytes * (chunk.stop - chunk.start), chunk.tensor.name
         self._write(view, self.places[chunk.tensor.name] + chunk.start * (len(view) // (chunk.stop - chunk.start)))
 
     def _read(self, chunk: Chunk, view: memoryview) -> None:

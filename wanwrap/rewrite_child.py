@@ -17,6 +17,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 OFTEN = 0.2  # seconds between two reports
+ROOM = 2**30  # bytes of the GPU's memory: several times what is used
 
 
 def find_wanwrap() -> None:
@@ -36,15 +37,17 @@ def say(**words: Any) -> None:
 
 
 def best_device(torch: Any) -> str:
-    """The GPU where there is one that works and is free, for the products; else the processor."""
+    """The GPU where there is one that works and has room, for the products; else the processor."""
     try:
         torch.zeros(1, device="cuda")
+        return "cuda" if torch.cuda.mem_get_info()[0] > ROOM else "cpu"
     except Exception:  # no GPU, no driver, another's alone: whatever torch says
         return "cpu"
-    return "cuda"
 
 
 def carry_out(verb: str, out: str, **arguments: Any) -> None:
+    from wanwrap.errors import PackageError
+
     arguments |= {name: Path(arguments[name]) for name in ("dit", "lora", "file") if name in arguments}
     job = importlib.import_module(f"wanwrap.{verb}").job(**arguments)
     hashes = {path: in_background(path) for path in job.hashed}  # while torch is imported, and on
@@ -59,6 +62,7 @@ def carry_out(verb: str, out: str, **arguments: Any) -> None:
     from wanwrap.tensors import Worker
 
     torch.set_num_threads(1)  # the rewrite has threads of its own
+    torch.set_float32_matmul_precision("highest")  # no TF32, whatever the environment says
     say(device=(device := best_device(torch)))
     marks = dict.fromkeys(job.hashed, "0" * 64)
     if job.lora:
@@ -102,7 +106,7 @@ def in_background(path: Path) -> "Future[str]":
     def work() -> None:
         try:
             future.set_result(sha256(path))
-        except OSError as error:
+        except BaseException as error:  # whoever waits is to hear of it
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -111,7 +115,7 @@ def in_background(path: Path) -> "Future[str]":
 
 if __name__ == "__main__":
     find_wanwrap()
-    from wanwrap.errors import PackageError, WanwrapError
+    from wanwrap.errors import WanwrapError
 
     try:
         carry_out(**json.loads(sys.argv[1]))
@@ -120,7 +124,7 @@ if __name__ == "__main__":
         sys.exit(1)
     except OSError as error:
         say(
-            error=f"{error.filename or 'writing'}: {error.strerror or error}; make room or give another place.",
+            error=f"{error.filename or 'reading or writing'}: {error.strerror or error}; make room or give another place.",
             kind="OutputError",
         )
         sys.exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from wanwrap.data import PACKAGE
 from wanwrap.errors import OutputError, StepError, WanwrapError, WeightsError
 from wanwrap.job import Job, made_from
 from wanwrap.process import stream
-from wanwrap.source import open_source, sha256, stat
+from wanwrap.source import SHARD, header_sha256, open_source, sha256, shards
+from wanwrap.whole import PART
 from wanwrap.words import ended
 
 Bar = Callable[[int], Callable[[int], object]]  # bytes in all -> what is told how many are done
@@ -51,20 +52,26 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, bar: Bar, say: S
     return _make("merge", merge.job(**arguments), arguments, out, python, bar, say)
 
 
-def run_convert(*, file: Path, out: Path, precision: str | None, python: str, bar: Bar, say: Say) -> Made:
-    """Raises: the errors of convert.job; OutputError, RoomError, PackageError, StepError."""
-    if found := _there(out, {"made": "convert", "precision": precision}, {"from": (file, None)}):
+def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
+    """`wish` holds convert.job's other arguments.
+
+    Raises:
+        the errors of convert.job; OutputError, RoomError, PackageError, StepError.
+    """
+    if found := _there(out, {"made": "convert", "precision": wish["precision"]}, {"from": (file, wish["sha256"])}):
         return found
-    arguments: dict[str, Any] = {"file": file, "precision": precision}
+    arguments: dict[str, Any] = {"file": file, **wish}
     return _make("convert", convert.job(**arguments), arguments, out, python, bar, say)
 
 
 def _there(out: Path, wanted: Mapping[str, Any], sources: Mapping[str, tuple[Path, str | None]]) -> Made | None:
     """The file if it is there, whole, and made as is wanted now. Raises OutputError: it is something else."""
+    _check_out(out, [path for path, _ in sources.values()])
     if not out.exists():
         return None
-    if any(path.exists() and path.samefile(out) for path, _ in sources.values()):
-        raise OutputError(f"--out {out} is a file that is read; give another name.")
+    for path, mark in sources.values():
+        if not (mark or path.is_file()):
+            raise WeightsError(f"there is no file {path}; give its whole path.")
     try:
         record = made_from(open_source(out).metadata)
     except WeightsError as error:
@@ -75,19 +82,37 @@ def _there(out: Path, wanted: Mapping[str, Any], sources: Mapping[str, tuple[Pat
     return Made(out, record, reused=True)
 
 
+def _check_out(out: Path, sources: Sequence[Path]) -> None:
+    """Raises OutputError: no name for a new file."""
+    for place in (out, out.with_name(out.name + PART)):
+        if any(path.exists() and place.exists() and path.samefile(place) for path in sources):
+            raise OutputError(f"{place} is a file that is read; give another --out.")
+    if out.suffix != ".safetensors" or SHARD.search(out.name):
+        raise OutputError(f"--out {out}: a whole .safetensors file comes out; give a name that ends so, without -of-.")
+    if out.exists() and not out.is_file():
+        raise OutputError(f"--out {out} is no file; give another name.")
+
+
 def _same(path: Path, recorded: Any, mark: str | None) -> bool:
-    """Whether a record's files are those of `path`, as far as these are still there; `mark` is a sha256 they must have."""
+    """Whether `path` is what was recorded; `mark` is the sha256 that it must have. Where it is gone, that must do."""
     files = recorded if isinstance(recorded, list) else [recorded]
-    for file in files:
-        here = path if len(files) == 1 else path.with_name(file["name"])
-        if mark not in (None, file.get("sha256")) or not (
-            here.exists() or path.name in [each["name"] for each in files]
-        ):
-            return False
-        if here.exists() and mark is None and stat(here) != (file["bytes"], file["mtime_ns"]):
-            known = file.get("sha256") if here.stat().st_size == file["bytes"] else None
-            return bool(known) and sha256(here) == known
-    return True
+    try:
+        if mark or not path.is_file():
+            return bool(mark) and [file["sha256"] for file in files] == [mark]
+        paths = list(shards(path))
+        return len(paths) == len(files) and all(map(_unchanged, paths, files))
+    except (KeyError, TypeError):  # another program's record
+        return False
+
+
+def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
+    """By name, size, time and header; where the sha256 is known and the time another, by that."""
+    if path.stat().st_size != file["bytes"]:
+        return False
+    if "sha256" in file and (path.name, path.stat().st_mtime_ns) != (file["name"], file["mtime_ns"]):
+        return sha256(path) == str(file["sha256"])
+    told = "sha256" in file or header_sha256(path) == file["header_sha256"]
+    return told and (path.name, path.stat().st_mtime_ns) == (file["name"], file["mtime_ns"])
 
 
 def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str, bar: Bar, say: Say) -> Made:

@@ -36,8 +36,12 @@ def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
     free = shutil.disk_usage(place).free + left
     if free < needed + SPARE:
         raise RoomError(
-            f"{place} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are to be written; "
+            f"{place} has {_large(free)} free and {_large(needed)} are to be written; "
             "make room, or give a place on another disk."
         )
     if (available := psutil.virtual_memory().available) < MEMORY:
         raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
+
+
+def _large(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -21,6 +21,7 @@ WIDTHS = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
 }
+FLOATS = {"F16", "BF16", "F32"}  # what is cast and added to
 SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 SHARD = re.compile(r"(\d+)-of-(\d+)\.safetensors$")  # upstream's own pattern for a set
 BLOCK = 16 << 20
@@ -52,19 +53,26 @@ class Source:
         """The size of all files."""
         return sum(size for size, _ in self.stats)
 
-    def read(self, name: str) -> bytearray:
-        """One tensor. Raises WeightsError: the file has become shorter."""
+    def read(self, name: str, begin: int, size: int) -> bytearray:
+        """`size` bytes of a tensor from its byte `begin` on. Raises WeightsError: the file has become shorter."""
         row = self.rows[name]
         with self.paths[row.file].open("rb") as file:
-            file.seek(row.begin)
-            content = bytearray(file.read(row.end - row.begin))
-        if len(content) < row.end - row.begin:
+            file.seek(row.begin + begin)
+            content = bytearray(file.read(size))
+        if len(content) < size:
             raise WeightsError(f"{self.paths[row.file]} has become shorter while it was read; get it again.")
         return content
 
+    def check_unchanged(self) -> None:
+        """Raises WeightsError: a file is no longer what it was when its header was read."""
+        for path, before in zip(self.paths, self.stats, strict=True):
+            if not path.is_file() or stat(path) != before:
+                raise WeightsError(f"{path} has changed while it was read; try again when nothing writes it.")
+
     def scalar(self, name: str) -> float:
         """A tensor of one number. Raises WeightsError: it is none."""
-        row, raw = self.rows[name], bytes(self.read(name))
+        row = self.rows[name]
+        raw = bytes(self.read(name, 0, row.end - row.begin))
         if row.dtype == "BF16":
             raw, row = b"\0\0" + raw, Row(name, "F32", row.shape, row.file, row.begin, row.end)
         if row.dtype not in SCALARS or len(raw) != struct.calcsize(SCALARS[row.dtype]):
@@ -95,6 +103,8 @@ def shards(path: Path) -> Iterator[Path]:
     """The files of the set that `path` belongs to. Raises WeightsError: one is missing."""
     found = SHARD.search(path.name)
     count = int(found[2]) if found else 1
+    if found and not 1 <= int(found[1]) <= count:
+        raise WeightsError(f"{path} is numbered beyond its own set; give one of the shards 1 to {count}.")
     for number in range(1, count + 1):
         name = (
             f"{path.name[: found.start()]}{number:0{len(found[1])}d}-of-{found[2]}.safetensors" if found else path.name
@@ -135,7 +145,11 @@ def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[R
     try:
         for name, row in content.items():
             begin, end = row["data_offsets"]
-            shape = tuple(int(side) for side in row["shape"])
+            shape = tuple(row["shape"])
+            if any(type(number) is not int for number in (begin, end, *shape)):
+                raise ValueError(f"{name} has a size that is no whole number")
+            if row["dtype"] not in WIDTHS:
+                raise ValueError(f"{name} is of the type {row['dtype']}, which wanwrap can't rewrite")
             if end - begin != math.prod(shape) * WIDTHS[row["dtype"]] or min((*shape, begin), default=0) < 0:
                 raise ValueError(f"{name} has another size than its shape says")
             rows.append(Row(name, row["dtype"], shape, number, start + begin, start + end))
@@ -143,8 +157,6 @@ def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[R
         ends = [start, *(row.end for row in rows)]
         if any(before != row.begin for before, row in zip(ends, rows, strict=False)) or ends[-1] != size:
             raise ValueError("its tensors overlap or leave gaps")
-    except KeyError as error:
-        raise WeightsError(f"{path} holds {error}, a type of tensor that wanwrap can't rewrite.") from error
-    except (ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} is damaged ({error}); get it again.") from error
     return rows

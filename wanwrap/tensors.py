@@ -13,7 +13,7 @@ import torch
 from wanwrap.errors import WeightsError
 from wanwrap.lora import LowRank, Patch
 from wanwrap.rewrite import Chunk
-from wanwrap.source import Source
+from wanwrap.source import WIDTHS, Source
 
 TYPES: dict[str, Any] = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -31,7 +31,7 @@ class Worker:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        self._matrix = lru_cache(8)(self._read)  # for all chunks of a tensor, and of the next
+        self._matrix = lru_cache(4)(self._read)  # for all chunks of a tensor, and of the next
         self._own = local()
 
     def __call__(self, chunk: Chunk, view: memoryview) -> int:
@@ -42,15 +42,16 @@ class Worker:
         """
         old, new, patches = chunk.tensor.row.dtype, chunk.tensor.dtype, self.patches.get(chunk.tensor.name)
         if old not in TYPES:
+            assert old == new and not patches, f"{old} is no type to reckon with"  # the jobs refuse it
             return len(view)
         numbers = torch.frombuffer(view, dtype=TYPES[old])
         if patches or old != new:
             result = self._sum(chunk, numbers, patches or ())
-            self._check(result, chunk)
+            self._check(result, numbers, chunk)
             numbers = torch.frombuffer(view, dtype=TYPES[new], count=result.numel())
             numbers.copy_(result)
         else:
-            self._check(numbers, chunk)
+            self._check(numbers, numbers, chunk)
         return int(numbers.nbytes)
 
     def _sum(self, chunk: Chunk, numbers: Any, patches: Sequence[Patch]) -> Any:
@@ -62,7 +63,7 @@ class Worker:
             if isinstance(patch, LowRank):
                 torch.mm(self._matrix(patch.up)[chunk.start : chunk.stop], self._matrix(patch.down), out=delta)
             else:
-                delta.copy_(self._matrix(patch.name).view(-1, delta.shape[1])[chunk.start : chunk.stop])
+                delta.view(-1).copy_(self._piece(patch.name, chunk, numbers.numel()))
             total.add_(delta.mul_(patch.scale))
         return total.view(-1)
 
@@ -75,24 +76,36 @@ class Worker:
         return found[:count]
 
     def _read(self, name: str) -> Any:
-        """A tensor of the LoRA as a matrix in fp32: [out, rank], [rank, in], or [out, rest]."""
+        """A tensor of the LoRA as a matrix in fp32: [out, rank] or [rank, in]."""
         assert self.lora
         row = self.lora.rows[name]
-        matrix = torch.frombuffer(self.lora.read(name), dtype=TYPES[row.dtype]).reshape(row.shape[0], -1).float()
-        if not _finite(matrix):
-            raise WeightsError(f"{self.lora.paths[0]} holds NaN or infinity in {name}; get it again.")
-        return matrix.to(self.device)
+        return self._numbers(name, 0, row.end - row.begin).reshape(row.shape[0], -1).to(self.device)
 
-    def _check(self, numbers: Any, chunk: Chunk) -> None:
-        """Raises WeightsError: NaN or infinity among them, or what the tensor's new type would make infinite."""
-        if _finite(numbers, TYPES[chunk.tensor.dtype]):
+    def _piece(self, name: str, chunk: Chunk, count: int) -> Any:
+        """The `count` numbers of a tensor of the LoRA that belong to a chunk of one of the same shape."""
+        assert self.lora
+        width = WIDTHS[self.lora.rows[name].dtype]
+        first = (chunk.begin - chunk.tensor.row.begin) // WIDTHS[chunk.tensor.row.dtype]
+        return self._numbers(name, first * width, count * width)
+
+    def _numbers(self, name: str, begin: int, size: int) -> Any:
+        """`size` bytes of a tensor of the LoRA, as fp32."""
+        assert self.lora
+        numbers = torch.frombuffer(self.lora.read(name, begin, size), dtype=TYPES[self.lora.rows[name].dtype]).float()
+        if not _finite(numbers):
+            raise WeightsError(f"{self.lora.paths[0]} holds NaN or infinity in {name}; get it again.")
+        return numbers
+
+    def _check(self, result: Any, numbers: Any, chunk: Chunk) -> None:
+        """Raises WeightsError: NaN or infinity in the source, or only in the result, in its new type."""
+        dtype = chunk.tensor.dtype
+        if _finite(result, TYPES[dtype]):
             return
         where = f"{self.path}: {chunk.tensor.row.name}"
-        if _finite(numbers, torch.float32):
-            raise WeightsError(
-                f"{where} does not fit into {chunk.tensor.dtype} (65504 at most); take --precision bf16."
-            )
-        raise WeightsError(f"{where} holds NaN or infinity; get the file again.")
+        if not _finite(numbers):
+            raise WeightsError(f"{where} holds NaN or infinity; get the file again.")
+        instead = "take --precision bf16" if dtype == "F16" else "take less --strength"
+        raise WeightsError(f"{where} does not fit into {dtype}, it would become infinite; {instead}.")
 
 
 def _finite(numbers: Any, dtype: Any = torch.float32) -> bool:

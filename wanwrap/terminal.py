@@ -41,6 +41,28 @@ def counted(what: str) -> Iterator[Callable[[], None]]:
             click.echo("\r\033[K", err=True, nl=False)
 
 
+class _Stream:
+    """stderr for a bar, which must stop nothing: it may be closed, full, or a pipe that nobody reads."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return bool(sys.stderr) and not sys.stderr.closed and sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str | None:
+        return getattr(sys.stderr, "encoding", None)
+
+
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
     """A bar with GB/s and the time left; into a file or a pipe a state every few seconds."""
@@ -49,18 +71,10 @@ def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
     bars = list[Any]()
 
     def begin(total: int) -> Callable[[int], None]:
-        often = 0.2 if sys.stderr.isatty() else 5.0
-        bars.append(
-            tqdm(
-                desc=what,
-                total=total,
-                unit="B",
-                unit_scale=True,
-                mininterval=often,
-                maxinterval=often,
-                dynamic_ncols=True,
-            )
-        )
+        stream = _Stream()
+        often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
+        size = {"total": total, "unit": "B", "unit_scale": True, "dynamic_ncols": True}
+        bars.append(tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size))
         return lambda done: bars[0].update(done - bars[0].n)
 
     try:

@@ -11,7 +11,7 @@ from typing import IO
 
 from wanwrap.errors import OutputError
 
-PART = ".part"
+PART = ".wanwrap-part"  # no other program's ending
 
 
 @contextmanager
@@ -30,18 +30,23 @@ def whole(out: Path) -> Iterator[IO[bytes]]:
             file.truncate(0)
             yield file
             sync(file)
-            if sys.platform != "win32":
-                _put(part, out)
+            _put(file, part, out)
         except BaseException:
-            with suppress(OSError):
-                part.unlink()
+            if _own(file, part):
+                _let_go(file)
+                with suppress(OSError):
+                    part.unlink()
             raise
-    if sys.platform == "win32":  # renames no open file
-        _put(part, out)
+
+
+def _let_go(file: IO[bytes]) -> None:
+    """Windows renames and removes no open file; elsewhere the lock is held until all is done."""
+    if sys.platform == "win32":
+        file.close()
 
 
 def _create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT, 0o666)
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sync(file: IO[bytes]) -> None:
@@ -50,19 +55,27 @@ def sync(file: IO[bytes]) -> None:
     getattr(os, "fdatasync", os.fsync)(file.fileno())
 
 
-def _put(part: Path, out: Path) -> None:
+def _own(file: IO[bytes], part: Path) -> bool:
+    """Whether the name is still this file's: somebody may have removed it, and another process begun anew."""
+    return not file.closed and part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
+
+
+def _put(file: IO[bytes], part: Path, out: Path) -> None:
     """Give the whole file its name, and see to it that the name is on the disk too."""
+    if not _own(file, part):
+        raise OutputError(f"{part} has been removed while it was written; try again.")
+    _let_go(file)
     part.replace(out)
     if sys.platform != "win32":
         folder = os.open(out.parent, os.O_RDONLY)
-        try:
+        with suppress(OSError):  # not every network drive can
             os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.close(folder)
 
 
 def _lock(file: IO[bytes], part: Path) -> None:
     """Hold the file as long as this process lives. Raises OutputError: another one does."""
+    held = False
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -72,7 +85,9 @@ def _lock(file: IO[bytes], part: Path) -> None:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if part.stat().st_ino != os.fstat(file.fileno()).st_ino:
-            raise OSError("it has just been given its name")
-    except OSError as error:
-        raise OutputError(f"another process is writing {part}; wait until it has ended.") from error
+    except (BlockingIOError, PermissionError):
+        held = True
+    except OSError:
+        pass  # a drive that knows no locks
+    if held or not _own(file, part):  # or it has just got its name
+        raise OutputError(f"another process is writing {part}; wait until it has ended.")

@@ -55,9 +55,11 @@ def read(path: Path) -> dict[str, Any]:
                 raise ValueError("its header would be larger than the file")
             header: dict[str, Any] = json.loads(file.read(length))
         end = max((row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"), default=0)
+        if size >= 8 + length + end and not all(type(text) is str for text in header.get("__metadata__", {}).values()):
+            raise ValueError("its metadata are no texts")
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {os.strerror(error.errno or 0)}.") from error
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise WeightsError(f"{path} is not a safetensors file ({error}); get it again.") from error
     if size < 8 + length + end:
         raise WeightsError(f"{path} is cut off: {size:,} of {8 + length + end:,} bytes are there; get it again.")
