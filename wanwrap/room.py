@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from wanwrap.errors import OutputError, RoomError
+from wanwrap.errors import OutputError, RoomError, listing
 from wanwrap.whole import PART
 
 MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench_rewrite.py)
@@ -37,10 +37,16 @@ def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
     if free < needed + SPARE:
         raise RoomError(
             f"{place} has {_large(free)} free and {_large(needed)} are to be written; "
-            "make room, or give a place on another disk."
+            f"make room{_leftovers(place)}, or give a place on another disk."
         )
     if (available := psutil.virtual_memory().available) < MEMORY:
         raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
+
+
+def _leftovers(folder: Path) -> str:
+    """What attempts that were killed, at other files, have left there."""
+    names = listing(path.name for path in folder.glob(f"*{PART}"))
+    return f" (what earlier attempts have left can go: {names})" if names else ""
 
 
 def _large(count: int) -> str:
