@@ -89,7 +89,7 @@ def test_the_prefix_alone(tmp_path: Path) -> None:
         ),
         ({**comfy(), "shared.weight": torch.ones(3, 5).to(torch.float8_e4m3fn)}, "holds shared.weight as F8_E4M3"),
         ({n: t for n, t in comfy().items() if "11.layer.0.SelfAttention.rel" not in n}, "is a T5 of another model"),
-        (dit(torch.float8_e4m3fn), "F8_E4M3, and .* fp8 keeps 3 bits: another type would not bring them back"),
+        (dit(torch.float8_e4m3fn), "F8_E4M3; .* fp8 keeps 3 bits: another type would not bring them back"),
     ],
 )
 def test_nothing_to_convert(content: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_fp8_and_what_is_no_dit(tmp_path: Path) -> None:
     for name in weights:
         if name.endswith("k.weight"):
             weights[name] = weights[name].to(torch.float8_e4m3fn)
-    refused(tmp_path, "F8_E4M3, and .* fp8 keeps 3 bits.*rounded away", weights, lora("{}"))
+    refused(tmp_path, "F8_E4M3; .* fp8 keeps 3 bits.*rounded away", weights, lora("{}"))
     mixed = dit()
     mixed["blocks.1.ffn.0.weight"] = mixed["blocks.1.ffn.0.weight"].to(torch.float8_e4m3fn)  # upstream looks at one
     refused(tmp_path, "stores blocks.1.ffn.0.weight as F8_E4M3", mixed, lora("{}"))
@@ -381,6 +381,22 @@ def test_the_other_experts_lora_is_refused_by_name(tmp_path: Path) -> None:
             dit=tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors",
             lora=tmp_path / "Wan2.2-Lightning_T2V-HIGH_fp16.safetensors",
         )
+
+
+def test_what_was_cast_is_still_of_its_expert(tmp_path: Path) -> None:
+    save_file(dit(), tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors")
+    save_file(lora("{}"), tmp_path / "lightning_high.safetensors")
+    mine = tmp_path / "mine.safetensors"
+    carry_out("convert", str(mine), file=str(tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors"), precision="bf16")
+    with pytest.raises(WeightsError, match=r"high.safetensors is for high and .*mine.safetensors is for low"):
+        merge.job(dit=mine, lora=tmp_path / "lightning_high.safetensors")
+    save_file(lora("{}"), tmp_path / "style_high.safetensors")
+    merged_once = tmp_path / "once.safetensors"
+    save_file(dit(), tmp_path / "plain.safetensors")
+    style = str(tmp_path / "style_high.safetensors")
+    carry_out("merge", str(merged_once), dit=str(tmp_path / "plain.safetensors"), lora=style)
+    save_file(lora("{}", torch.bfloat16), tmp_path / "other_low.safetensors")
+    merge.job(dit=merged_once, lora=tmp_path / "other_low.safetensors")  # a LoRA's name says nothing of the DiT
 
 
 def published(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:

@@ -76,13 +76,12 @@ def made_from(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def history(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The files that a file was made from, and those that these were made from; other programs' records are passed over."""
+    """How a file was made, and what it was made from was made; `from` and `lora` are what they should be."""
     record: Any = made_from(metadata)
     while isinstance(record, dict):
-        files = record.get("from")
-        for file in (record.get("lora"), *(files if isinstance(files, list) else ())):
-            if isinstance(file, dict) and isinstance(file.get("name"), str):
-                yield file
+        files, lora = record.get("from"), record.get("lora")
+        named = [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+        yield {"from": named, "lora": lora if isinstance(lora, dict) else {}}
         record = record.get("before")
 
 
@@ -98,7 +97,7 @@ def check_published(source: Source, marks: Mapping[Path, str], wanted: str | Non
     if wanted and marks.get(path, wanted) != wanted:
         raise WeightsError(
             f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; "
-            "get it again, or use it as your own file, with --dit_high, --dit_low or --dit."
+            "get it again (a run takes a DiT of your own with --dit_high, --dit_low or --dit)."
         )
 
 

@@ -89,7 +89,7 @@ def main_dtype(source: Source, why: str) -> str:
     blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()})
     if eight := next((row.name for row in rows.values() if row.dtype not in FLOATS), None):
         raise WeightsError(
-            f"{source.paths[0]} stores {eight} as {rows[eight].dtype}, and of a number's fraction fp8 keeps 3 bits: {why}; "
+            f"{source.paths[0]} stores {eight} as {rows[eight].dtype}; of a number's fraction fp8 keeps 3 bits: {why}; "
             "give the fp16 or bf16 file, upstream makes fp8 of it while it loads."
         )
     return (rows.get(BLOCK) or rows[PREFIX + BLOCK]).dtype
@@ -108,8 +108,8 @@ def _dit_told(source: Source, marks: Mapping[Path, str]) -> set[str]:
     channels = patches.shape[1:2] if patches else ()
     words = {CHANNELS[each] for each in channels if each in CHANNELS}
     words |= _told(source.paths[0].name, marks.get(source.paths[0]))
-    for file in history(source.metadata):
-        words |= _told(file["name"], file.get("sha256"))
+    for file in [file for record in history(source.metadata) for file in record["from"]]:
+        words |= _told(str(file.get("name")), file.get("sha256"))
     return words
 
 
@@ -123,5 +123,5 @@ def _check_pair(source: Source, delta: Source, marks: Mapping[Path, str]) -> Non
                 f"{delta.paths[0]} is for {min(other)} and {source.paths[0]} is for {min(one)}; "
                 "give the two that belong together (if a name is wrong, rename the file)."
             )
-    if mark and mark in [file.get("sha256") for file in history(source.metadata)]:
+    if mark and mark in [record["lora"].get("sha256") for record in history(source.metadata)]:
         raise WeightsError(f"{source.paths[0]} has {delta.paths[0].name} merged in; give the DiT as published.")
