@@ -1,6 +1,6 @@
 """Wan 2.2 T2V A14B, both experts, for use with the Lightning LoRA (text to video, 4 steps).
 
-Lightning V1.1 is merged into each expert before training, so that the LoRA is tuned for Lightning's denoising
+Lightning is merged into each expert before training, so that the LoRA is tuned for Lightning's denoising
 path. Takes pictures, clips, or both.
 
 Where the numbers come from: lora-gym's recipe, the one that the local training guide describes. The
@@ -18,7 +18,7 @@ level at 1.0.
 from wanwrap.preset import Clips, Expert, Lightning, Pictures, Preset
 
 preset = Preset(
-    summary="Wan 2.2 T2V A14B, both experts, Lightning V1.1 merged in: for 4-step workflows",
+    summary="Wan 2.2 T2V A14B, both experts, Lightning merged in: for 4-step workflows",
     task="t2v-A14B",
     experts=(
         Expert(

@@ -18,7 +18,7 @@ from helpers import ROOT, STANDIN, Wanwrap, dit, golden_plan, record
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from wanwrap.errors import WeightsError  # noqa: E402
+from wanwrap.errors import PresetError, WeightsError  # noqa: E402
 from wanwrap.plan import Choices  # noqa: E402
 from wanwrap.registry import load  # noqa: E402
 from wanwrap.source import sha256  # noqa: E402
@@ -94,6 +94,25 @@ def test_what_was_merged_is_needed_no_more(
     assert wanwrap(*one, "--output_name", "c", "--precision", "bf16", **loras).returncode == 5
 
 
+def test_loras_that_lie_elsewhere(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, loras: dict[str, str]
+) -> None:
+    """Under lightx2v's names, which are those of all its releases: the content decides."""
+    high, low = sorted((tmp_path / "home" / "local_training" / "models").rglob("*noise.safetensors"))
+    mine = [
+        path.rename(tmp_path / f"{level}_noise_model.safetensors") for path, level in ((high, "high"), (low, "low"))
+    ]
+    one = (*RUN, "--dataset", cats, *weights)
+    done = wanwrap(*one, "--lightning_high", mine[0], "--lightning_low", mine[1], **loras)
+    assert done.returncode == 0, done.stderr
+    assert [float(load_file(path)[KEY].max()) for path in trained_on(tmp_path)] == [1.0, 2.0]
+    mine[1].write_bytes(mine[0].read_bytes())
+    done = wanwrap(*one, "--lightning_high", mine[0], "--lightning_low", mine[1], "--output_name", "b", **loras)
+    assert done.returncode == 10 and "low_noise_model.safetensors is not the published file" in done.stderr
+    done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--lightning_high", mine[0])
+    assert done.returncode == 7 and "merges no Lightning" in done.stderr
+
+
 def test_another_dit_lora_or_precision_is_another_merge(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, loras: dict[str, str]
 ) -> None:
@@ -139,6 +158,10 @@ def test_skipped_it_is_not_called_lightning(tmp_path: Path, wanwrap: Wanwrap, we
     assert done.returncode == 0, done.stderr
     assert [path.name for path in trained_on(tmp_path)] == ["high.safetensors", "low.safetensors"]
     assert not list((tmp_path / "home").rglob("*lightning*"))
+    assert "t2v-lightning without Lightning on cats" in done.stderr
+    assert "it was trained without Lightning" in done.stdout
+    done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--skip_lightning")
+    assert done.returncode == 7 and "merges no Lightning; leave out --skip_lightning" in done.stderr
 
 
 @pytest.mark.parametrize(("stored", "precision", "cast"), [("F16", "bf16", True), ("F16", "fp16", False), ("F32", "bf16", True), ("F8_E4M3", "fp16", False)])  # fmt: skip
@@ -189,7 +212,7 @@ def test_too_little_disk_for_all_merges_together(
             file.write(len(text).to_bytes(8, "little") + text)
             file.truncate(8 + len(text) + 4 * 10**12)
     done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--precision", "bf16")
-    assert done.returncode == 13 and "8000.0 GB are to be written" in done.stderr
+    assert done.returncode == 13 and "8000.1 GB are to be written" in done.stderr
     assert not (tmp_path / "home" / "local_training").exists()
 
 
@@ -217,6 +240,16 @@ def test_no_merge_into_fp8(tmp_path: Path, wanwrap: Wanwrap, weights: list[str],
     eight = dit(tmp_path / "eight.safetensors", "F8_E4M3")
     done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--dit_low", eight)
     assert done.returncode == WeightsError.exit_code and "in which a merge rounds away" in done.stderr
+
+
+@pytest.mark.parametrize("release", ["i2v-v1", "t2v-v9", "v1.1"])
+def test_a_release_for_another_model(release: str, tmp_path: Path) -> None:
+    """T2V's and I2V's have the same shapes: they would merge without a word."""
+    mine = tmp_path / "mine.py"
+    source = (ROOT / "presets" / "t2v_lightning.py").read_text()
+    mine.write_text(source.replace('release="t2v-v1.1"', f'release="{release}"'))
+    with pytest.raises(PresetError, match=r"is not for t2v-A14B: its releases are t2v-v1.1, t2v-v2.0"):
+        load(str(mine))
 
 
 @pytest.mark.parametrize(("name", "release"), [("t2v-lightning", "t2v-v1.1"), ("i2v-lightning", "i2v-v1")])

@@ -363,7 +363,8 @@ def test_fp8_and_what_is_no_dit(tmp_path: Path) -> None:
     mixed["blocks.1.ffn.0.weight"] = mixed["blocks.1.ffn.0.weight"].to(torch.float8_e4m3fn)  # upstream looks at one
     refused(tmp_path, "stores blocks.1.ffn.0.weight as F8_E4M3", mixed, lora("{}"))
     refused(tmp_path, "lora.safetensors stores .* as F8_E4M3", dit(), lora("{}", torch.float8_e4m3fn))
-    refused(tmp_path, "no Wan DiT", lora("{}"), lora("{}"))
+    refused(tmp_path, "no Wan DiT", {"x": torch.ones(2)}, lora("{}"))
+    refused(tmp_path, "is a LoRA, no DiT", lora("{}"), lora("{}"))
     refused(tmp_path, "more than a DiT .vae.x.", {**{f"model.diffusion_model.{n}": t for n, t in dit().items()}, "vae.x": torch.ones(1)}, lora("{}"))  # fmt: skip
 
 

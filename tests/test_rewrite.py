@@ -69,23 +69,23 @@ def test_another_thing_under_the_same_name(wanwrap: Wanwrap, pair: list[str], tm
         assert done.returncode == 11, done.stderr
         return done.stderr
 
-    assert "was made of something else; give another --out" in refused("--strength", 0.5)
-    assert "something else" in refused("--precision", "bf16")
-    assert "something else" in refused("--dit_sha256", "a" * 64)
+    assert "is there already, made with strength 1.0, not 0.5; give another --out" in refused("--strength", 0.5)
+    assert "made with precision None, not 'bf16'" in refused("--precision", "bf16")
+    assert "as it is now" in refused("--dit_sha256", "a" * 64)
     times = (tmp_path / "dit.safetensors").stat()
     other = {name: tensor + 1 for name, tensor in load_file(tmp_path / "dit.safetensors").items()}
     save_file(other, tmp_path / "low.safetensors")
     os.utime(tmp_path / "low.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "something else" in refused("--dit", tmp_path / "low.safetensors")  # of one size and one time
+    assert "as it is now" in refused("--dit", tmp_path / "low.safetensors")  # of one size and one time
     os.utime(tmp_path / "lora.safetensors")  # copied: another time, one content
     assert wanwrap("merge", *pair, "--out", out).returncode == 0
     lora = load_file(tmp_path / "lora.safetensors")
     save_file({name: tensor + 1 for name, tensor in lora.items()}, tmp_path / "lora.safetensors")
-    assert "something else" in refused()
+    assert "as it is now" in refused()
     out.write_bytes(out.read_bytes()[:-1])
     assert "is there already, but damaged" in refused()
     save_file(lora, out)
-    assert "something else" in refused()
+    assert "as it is now" in refused()
 
 
 def test_a_made_file_needs_its_sources_no_more(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_another_set_of_shards_beside_the_first(wanwrap: Wanwrap, pair: list[str
     assert "nothing to do" in wanwrap("merge", *pair, *first, "--out", out).stdout
     for number, name in ((1, "b"), (2, "b")):
         other = ["--dit", tmp_path / f"{name}-0000{number}-of-00004.safetensors"]
-        assert "something else" in wanwrap("merge", *pair, *other, "--out", out).stderr
+        assert "as it is now" in wanwrap("merge", *pair, *other, "--out", out).stderr
 
 
 def test_a_source_under_the_name_of_what_is_written(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_records_of_other_programs(record: str, wanwrap: Wanwrap, pair: list[str
     assert wanwrap("merge", *pair, "--out", out).returncode == 0
     save_file(load_file(tmp_path / "dit.safetensors"), out, {"wanwrap": record})
     done = wanwrap("merge", *pair, "--out", out)
-    assert done.returncode == 11 and "something else" in done.stderr, done.stderr
+    assert done.returncode == 11 and "is there already, made " in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&1 | true"])
@@ -182,8 +182,10 @@ def test_a_conversion(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None
         (["--out", "dit.safetensors"], 11, "is a file that is read"),
         (["--out", "lora.safetensors"], 11, "is a file that is read"),
         (["--out", "link.safetensors"], 11, "is a file that is read"),
-        (["--out", "o-00001-of-00002.safetensors"], 11, "without -of-"),
-        (["--out", "out.ckpt"], 11, "give a name that ends so"),
+        (["--out", "o-00001-of-00002.safetensors"], 11, "none of a set of shards"),
+        (["--out", "o.safetensors", "--dit", "lora.safetensors"], 5, "is a LoRA, no DiT; have --dit and --lora"),
+        (["--out", "o.safetensors", "--lora", "dit.safetensors"], 5, "is a DiT, no LoRA; have --dit and --lora"),
+        (["--out", "out.ckpt"], 11, "give a name that ends in .safetensors"),
         (["--out", "dit.safetensors/out.safetensors"], 11, "dit.safetensors can't be written to"),
         (["--out", "o.safetensors", "--python", "/bin/false"], 10, "merge failed with exit status 1"),
         (["--out", "o.safetensors", "--python", "/nowhere/python"], 10, "can't be started"),
@@ -236,7 +238,7 @@ def test_too_little_room(wanwrap: Wanwrap, tmp_path: Path, monkeypatch: pytest.M
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + 4 * 10**12)
     done = wanwrap("convert", tmp_path / "huge.safetensors", "--out", tmp_path / "new" / "out.safetensors")
-    assert done.returncode == 13 and "4000.0 GB are to be written; make room" in done.stderr
+    assert done.returncode == 13 and "4000.1 GB are to be written; make room" in done.stderr
     assert not (tmp_path / "new").exists()
     left = tmp_path / "o.safetensors.wanwrap-part"
     with left.open("wb") as file:

@@ -154,7 +154,7 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     if dry_run:
         _print(asked, shell, as_json)
         return
-    from wanwrap.preflight import check_plan, check_weights
+    from wanwrap.preflight import check_plan, check_room, check_weights
     from wanwrap.report import finished
 
     with counted("checking file") as done:
@@ -162,6 +162,7 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     check_plan(plan)
     found = asked.ask(plan, gpu=True)
     check_weights(plan)
+    check_room(plan)
     _carry_out(plan, *found, as_json)
     if not as_json:
         click.echo("\n".join(finished(plan)))
@@ -231,7 +232,7 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
         click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
 
 
-MARK = "What the sha256 of the {} must be; runs of published files give it."
+MARK = "Stop if the sha256 of the {} is another one."
 
 
 @main.command(
@@ -255,6 +256,7 @@ def merge(as_json: bool, **arguments: Any) -> None:
     """Merge a LoRA into a DiT: W + strength * alpha / rank * up @ down, in fp32 with one rounding.
 
     Any size in 1 GB of memory; on the GPU where there is one. Every key of the LoRA is merged, or none is.
+    A file that is there is never written over.
     """
     from wanwrap.rewriting import run_merge
 
@@ -264,7 +266,7 @@ def merge(as_json: bool, **arguments: Any) -> None:
 
 
 @main.command(
-    short_help="Change a file into what upstream reads.",
+    short_help="Change a file into what musubi-tuner reads.",
     epilog="Example: wanwrap convert umt5_xxl_fp16.safetensors --out umt5-xxl-enc-bf16.safetensors",
 )
 @click.argument("file", type=PATH)
@@ -274,7 +276,7 @@ def merge(as_json: bool, **arguments: Any) -> None:
 @PYTHON
 @click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
 def convert(as_json: bool, **arguments: Any) -> None:
-    """Change a file into what upstream reads: what there is to do is found from its header.
+    """Change a file into what musubi-tuner reads: what there is to do is found from its header.
 
     \b
     A DiT        cast to fp16 or bf16; without the prefix of repacked files (Wan 2.1 1.3B)

@@ -28,7 +28,7 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
     return value and value.lower()
 
 
-PRECISION = click.Choice(["fp16", "bf16"])
+PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
 PYTHON = click.option("--python", help="The Python that trains, with torch (default: the one that runs wanwrap).")
 RUN_OPTIONS = [
     click.argument("preset"),
@@ -64,6 +64,8 @@ RUN_OPTIONS = [
     click.option("--dit", type=PATH, help="DiT of a one-expert run."),
     click.option("--dit_high", type=PATH, help="DiT of the high-noise expert."),
     click.option("--dit_low", type=PATH, help="DiT of the low-noise expert."),
+    click.option("--lightning_high", type=PATH, help="Lightning's high-noise LoRA, if you have it elsewhere."),
+    click.option("--lightning_low", type=PATH, help="Lightning's low-noise LoRA."),
     click.option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions)."),
     click.option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names."),
     click.option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from wanwrap.errors import WeightsError
-from wanwrap.job import Job, cast, check_published, worth_hashing
+from wanwrap.job import OWN, Job, cast, check_published, worth_hashing
 from wanwrap.merge import main_dtype, native
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
@@ -40,7 +40,7 @@ def job(*, file: Path, precision: str | None = None, sha256: str | None = None) 
         tensors=_tensors(source, precision),
         made={"made": "convert", "precision": precision},
         hashed=worth_hashing(source, sha256),
-        check=lambda marks: check_published(source, marks, sha256),
+        check=lambda marks: check_published(source, marks, sha256, OWN),
     )
 
 
@@ -49,6 +49,8 @@ def _tensors(source: Source, precision: str | None) -> list[Tensor]:
         return _t5(source, precision)
     if BLOCK in source.rows or PREFIX + BLOCK in source.rows:
         return _dit(source, precision)
+    if "token_embedding.weight" in source.rows:
+        raise WeightsError(f"{source.paths[0]} has Wan's own key names: there is nothing to convert.")
     raise WeightsError(
         f"{source.paths[0]} is neither a Wan DiT nor a UMT5 text encoder in ComfyUI's key names, which is what convert is for."
     )

@@ -91,13 +91,16 @@ def worth_hashing(source: Source, wanted: str | None) -> tuple[Path, ...]:
     return source.paths if wanted or (len(source.paths) == 1 and source.bytes in sizes) else ()
 
 
-def check_published(source: Source, marks: Mapping[Path, str], wanted: str | None) -> None:
-    """Raises WeightsError: a file is not the one that it must be."""
+# what else can be done with a DiT that is not the published one
+OWN = ", or use it as it is: without the option here, in a run with --dit_high, --dit_low or --dit"
+
+
+def check_published(source: Source, marks: Mapping[Path, str], wanted: str | None, instead: str = "") -> None:
+    """Raises WeightsError: a file is not the one that it must be; `instead` is what else there is to do."""
     path = source.paths[0]
     if wanted and marks.get(path, wanted) != wanted:
         raise WeightsError(
-            f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; "
-            "get it again (a run takes a DiT of your own with --dit_high, --dit_low or --dit)."
+            f"{path} is not the published file: its sha256 is {marks[path]}, not {wanted}; get it again{instead}."
         )
 
 

@@ -63,6 +63,8 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     Raises:
         WeightsError: of another model (which tensor), or with parts that can't be merged (which keys).
     """
+    if any(key.endswith("blocks.0.cross_attn.k.weight") for key in lora.rows):
+        raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
     modules, found, left = _modules(lora, dit), dict[str, list[Patch]](), list[str]()
     for module, parts in modules.items():
         for target, keys, patch in _patches(lora, module, parts, dit, strength):
@@ -77,6 +79,11 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
             f"{lora.paths[0]} changes no tensor of this DiT: its keys ({listing(lora.rows, 2)}) name none; give another."
         )
     return Match({name: tuple(patches) for name, patches in found.items()}, tuple(left))
+
+
+def is_lora(source: Source) -> bool:
+    """Whether a file holds low-rank pairs."""
+    return any(name.endswith((".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight")) for name in source.rows)
 
 
 def grouped(names: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.job import Job, cast, check_published, history, worth_hashing
-from wanwrap.lora import LowRank, grouped, match
+from wanwrap.job import OWN, Job, cast, check_published, history, worth_hashing
+from wanwrap.lora import LowRank, grouped, is_lora, match
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
 from wanwrap.weights.catalogue import CATALOGUE
@@ -55,7 +55,7 @@ def job(
         return Tensor(row, name, cast(row.dtype, main, precision), by_rows)
 
     def check(marks: Mapping[Path, str]) -> None:
-        check_published(source, marks, dit_sha256)
+        check_published(source, marks, dit_sha256, OWN)
         check_published(delta, marks, lora_sha256)
         delta.check_unchanged()
         _check_pair(source, delta, marks)
@@ -86,6 +86,8 @@ def native(source: Source) -> dict[Row, str]:
 def main_dtype(source: Source, why: str) -> str:
     """The type that the DiT's blocks are stored in. Raises WeightsError: no DiT, or one with fp8 in it."""
     rows = source.rows
+    if is_lora(source):
+        raise WeightsError(f"{source.paths[0]} is a LoRA, no DiT; have --dit and --lora changed places?")
     blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()})
     if eight := next((row.name for row in rows.values() if row.dtype not in FLOATS), None):
         raise WeightsError(

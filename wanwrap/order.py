@@ -90,7 +90,7 @@ class Order:
         found = elsewhere or importlib.util.find_spec("musubi_tuner")
         get = upstreams.how_to_get(self.places.base, self.places.python)
         upstream = [] if found else [f"musubi-tuner is not there. {get}"]
-        return [*upstream, *preflight.complaints(plan)]
+        return [*upstream, *preflight.complaints(plan), *preflight.lacking_disk(plan)]
 
     def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
         """The upstream and the machine that will train. Raises what they lack."""
@@ -155,6 +155,8 @@ def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -
         skip_lightning=bool(asked.get("skip_lightning")),
         precision=asked.get("precision"),
     )
+    if choices.skip_lightning and preset.lightning is None:
+        raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
     if "network_weights" in choices.given and len(experts(preset, choices)) > 1:
         raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
     return choices
@@ -210,6 +212,10 @@ def _files(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> di
     for expert in preset.experts:
         if path := arguments.get(f"dit_{expert.noise_level}"):
             files[expert.dit] = path
+        if path := arguments.get(f"lightning_{expert.noise_level}"):
+            if choices.skip_lightning or preset.lightning is None:
+                raise OptionError(f"this run merges no Lightning; leave out --lightning_{expert.noise_level}.")
+            files[preset.lightning.lora(expert)] = path
     given = [absolute(files[dit]) for dit in dits if dit in files]
     if len(set(given)) < len(given):
         raise OptionError("--dit_high and --dit_low are one file; each expert has its own.")

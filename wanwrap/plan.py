@@ -87,6 +87,11 @@ class Plan:
         return tuple(step for step in self.steps if step.recipe)
 
     @property
+    def without_lightning(self) -> bool:
+        """Whether the preset merges Lightning and this plan does not."""
+        return self.preset.lightning is not None and not any(len(step.reads) > 1 for step in self.steps)
+
+    @property
     def rewrites(self) -> tuple[Step, ...]:
         """The steps that merge Lightning into a DiT, or cast one."""
         return tuple(step for step in self.steps if step.reads)

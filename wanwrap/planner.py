@@ -69,7 +69,9 @@ class _Planner:
         """By default the data set's and the preset's names; without the merge nothing is called lightning."""
         if self.choices.output_name is not None:
             return check_name(self.choices.output_name)
-        preset = self.preset.name.replace("lightning", "vanilla") if self.choices.skip_lightning else self.preset.name
+        preset = self.preset.name
+        if self.choices.skip_lightning:
+            preset = preset.replace("lightning", "vanilla") if "lightning" in preset else f"{preset}-vanilla"
         return check_name(slug(f"{self.dataset.name}-{preset}"))
 
     @property

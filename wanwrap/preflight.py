@@ -129,13 +129,29 @@ def check_plan(plan: Plan) -> None:
     """What the plan itself and its folder tell.
 
     Raises:
-        OutputError, RoomError: the plan can't be carried out.
+        OutputError: the plan can't be carried out.
     """
     check_place(plan)
     check_output(plan)
-    made = {step.makes: step.room for step in plan.rewrites if step.makes and not step.makes.is_file()}
-    if made:
+
+
+def _to_make(plan: Plan) -> dict[Path, int]:
+    """The DiTs that are to be merged or cast, and their bytes."""
+    return {step.makes: step.room for step in plan.rewrites if step.makes and not step.makes.is_file()}
+
+
+def check_room(plan: Plan) -> None:
+    """Raises RoomError: too little disk or memory for the DiTs that are to be made."""
+    if made := _to_make(plan):
         room.check(next(iter(made)).parent, sum(made.values()), within=made)
+
+
+def lacking_disk(plan: Plan) -> list[str]:
+    """What a dry run says of the disk: downloads that are missing count too."""
+    made, get = _to_make(plan), sum(weight.size for weight in plan.weights if not weight.exists)
+    what = f"needed: {get / 1e9:.1f} GB to download, {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast"
+    why = room.lacking(plan.folder, get + sum(made.values()), made, what)
+    return [why] if why else []
 
 
 def complaints(plan: Plan) -> list[str]:
@@ -145,7 +161,7 @@ def complaints(plan: Plan) -> list[str]:
 
 
 def check_weights(plan: Plan) -> None:
-    """Raises WeightsError: files are missing, cut off, or not what upstream reads. Asked last: they are large."""
+    """Raises WeightsError: files are missing, cut off, or not what upstream reads. Asked late: they are large."""
     if found := complaints(plan):
         raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in found))
 

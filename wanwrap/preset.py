@@ -96,9 +96,10 @@ class Preset:
         if levels != [None] and (not levels or set(levels) - {"high", "low"} or len(set(levels)) < len(levels)):
             raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
         for expert in self.experts:
-            _known(expert.dit, *([self.lightning.lora(expert)] if self.lightning else []))
+            _known(expert.dit)
             check({**self.train, **expert.train}, TRAIN)
             check_complete({**self.train, **expert.train})
+        _check_lightning(self.lightning, self.task)
         if self.task not in SHAPES:
             raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
         for options, script in ((self.cache_latents, CACHE_LATENTS), (self.cache_text, CACHE_TEXT)):
@@ -162,10 +163,25 @@ def check_counts(entry: Mapping[str, Any]) -> None:
             raise PresetError(f"{name} must be a whole number, 1 at least; not {entry[name]!r}.")
 
 
-def _known(*names: str) -> None:
-    for name in names:
-        if name not in CATALOGUE:
-            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+def _known(name: str) -> None:
+    if name not in CATALOGUE:
+        raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+
+
+def _check_lightning(lightning: Lightning | None, task: str) -> None:
+    """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
+    if lightning is None:
+        return
+    kind = f"lightning-{task.removesuffix('-A14B')}-"
+    releases = [
+        name.removeprefix("lightning-").removesuffix("-high")
+        for name in CATALOGUE
+        if name.startswith(kind) and name.endswith("-high")
+    ]
+    if not isinstance(lightning, Lightning) or lightning.release not in releases:
+        found = getattr(lightning, "release", lightning)
+        known = f"its releases are {', '.join(releases)}" if releases else "there is none"
+        raise PresetError(f"Lightning {found!r} is not for {task}: {known}; write lightning=Lightning(release=...).")
 
 
 def check_size(size: Size) -> None:

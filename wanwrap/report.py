@@ -13,7 +13,8 @@ from wanwrap.plan import Plan, Step
 def heading(plan: Plan) -> Iterator[str]:
     """What will be trained, in a few lines."""
     data = plan.dataset
-    yield f"wanwrap {__version__}: {plan.preset.name} on {data.name}: {data.train_items} items, {data.batches} batches an epoch"
+    without = " without Lightning" if plan.without_lightning else ""
+    yield f"wanwrap {__version__}: {plan.preset.name}{without} on {data.name}: {data.train_items} items, {data.batches} batches an epoch"
     for step in plan.trainings:
         yield f"{step.name}: {_length(step)}"
     yield f"folder: {plan.folder}"
@@ -48,7 +49,10 @@ def finished(plan: Plan) -> Iterator[str]:
     yield "Copy them to ComfyUI's models/loras."
     if len(plan.trainings) > 1:
         yield "Load each on its own model: -high on the high-noise model, -low on the low-noise model."
-    yield f"At inference: {plan.preset.inference}"
+    if plan.without_lightning:
+        yield "At inference: as for any LoRA of the base model; it was trained without Lightning."
+    else:
+        yield f"At inference: {plan.preset.inference}"
 
 
 def rehearsed(plan: Plan, missing: Sequence[str]) -> Iterator[str]:
@@ -70,6 +74,8 @@ def described(plan: Plan) -> Iterator[str]:
     yield preset.doc
     yield ""
     yield f"Weights: {', '.join(weight.path.name for weight in plan.weights)}"
+    if preset.lightning:
+        yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"
     tables = [dict(_spelled(step)) for step in plan.trainings]
     common = dict(set(tables[0].items()).intersection(*(table.items() for table in tables[1:])))
     yield "\nOptions (steps and total_iters here for the sample data set):"

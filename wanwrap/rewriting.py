@@ -20,6 +20,7 @@ from wanwrap.words import ended
 
 Bar = Callable[[int], Callable[[int], object]]  # bytes in all -> what is told how many are done
 Say = Callable[[str], object]
+Sources = Mapping[str, tuple[Path, str | None]]  # by their names in the record; the sha256 that they must have
 
 
 @dataclass
@@ -46,10 +47,9 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, bar: Bar, say: S
     """
     wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
     wanted |= {} if wish["allow_partial"] else {"left": ""}
-    if found := _there(out, wanted, {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}):
-        return found
     arguments: dict[str, Any] = {"dit": dit, "lora": lora, **wish}
-    return _make("merge", merge.job(**arguments), arguments, out, python, bar, say)
+    sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
+    return _made("merge", merge.job, arguments, wanted, sources, out, python, bar, say)
 
 
 def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
@@ -58,27 +58,52 @@ def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wis
     Raises:
         the errors of convert.job; OutputError, RoomError, PackageError, StepError.
     """
-    if found := _there(out, {"made": "convert", "precision": wish["precision"]}, {"from": (file, wish["sha256"])}):
-        return found
+    wanted = {"made": "convert", "precision": wish["precision"]}
     arguments: dict[str, Any] = {"file": file, **wish}
-    return _make("convert", convert.job(**arguments), arguments, out, python, bar, say)
+    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python, bar, say)
 
 
-def _there(out: Path, wanted: Mapping[str, Any], sources: Mapping[str, tuple[Path, str | None]]) -> Made | None:
-    """The file if it is there, whole, and made as is wanted now. Raises OutputError: it is something else."""
+def _made(
+    verb: str,
+    job: Callable[..., Job],
+    arguments: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    sources: Sources,
+    out: Path,
+    python: str,
+    bar: Bar,
+    say: Say,
+) -> Made:
+    """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
     _check_out(out, [path for path, _ in sources.values()])
+    here = all(path.is_file() for path, _ in sources.values())
+    planned = job(**arguments) if here or not out.exists() else None
+    if found := _there(out, wanted, sources):
+        return found
+    return _make(verb, planned or job(**arguments), arguments, out, python, bar, say)
+
+
+def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made | None:
+    """The file if it is there, whole, and made as is wanted now. Raises OutputError: it is something else."""
     if not out.exists():
         return None
     for path, mark in sources.values():
         if not (mark or path.is_file()):
-            raise WeightsError(f"there is no file {path}; give its whole path.")
+            raise WeightsError(f"there is no file {path}; look at its path.")
     try:
         record = made_from(open_source(out).metadata)
     except WeightsError as error:
         raise OutputError(f"--out is there already, but damaged: {error} Delete it, or give another name.") from error
-    same = {name: record.get(name) for name in wanted} == wanted
-    if not same or not all(_same(path, record.get(key), mark) for key, (path, mark) in sources.items()):
-        raise OutputError(f"{out} is there already and was made of something else; give another --out, or delete it.")
+    other = [
+        f"with {name} {record.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if record.get(name) != value
+    ]
+    other += [
+        f"not of {path} as it is now" for key, (path, mark) in sources.items() if not _same(path, record.get(key), mark)
+    ]
+    if other:
+        raise OutputError(f"{out} is there already, made {', '.join(other)}; give another --out, or delete it.")
     return Made(out, record, reused=True)
 
 
@@ -88,7 +113,7 @@ def _check_out(out: Path, sources: Sequence[Path]) -> None:
         if any(path.exists() and place.exists() and path.samefile(place) for path in sources):
             raise OutputError(f"{place} is a file that is read; give another --out.")
     if out.suffix != ".safetensors" or SHARD.search(out.name):
-        raise OutputError(f"--out {out}: a whole .safetensors file comes out; give a name that ends so, without -of-.")
+        raise OutputError(f"--out {out}: give a name that ends in .safetensors, and is none of a set of shards.")
     if out.exists() and not out.is_file():
         raise OutputError(f"--out {out} is no file; give another name.")
 
@@ -121,7 +146,7 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
     out.parent.mkdir(parents=True, exist_ok=True)
     words = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
     order = json.dumps({"verb": verb, "out": str(out), **words})
-    child, began = _Child(bar(job.source.bytes)), time.monotonic()
+    child, began = _Child(lambda: bar(job.source.bytes)), time.monotonic()
     argv = [python, str(PACKAGE / "rewrite_child.py"), order]
     status = stream(argv, out.parent, {"PYTHONUTF8": "1"}, child.listen, lambda: False, say)
     if child.error:
@@ -136,7 +161,8 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
 class _Child:
     """What the child says: progress for the bar, the device, an error; what else it prints is kept."""
 
-    tell: Callable[[int], object]
+    begin: Callable[[], Callable[[int], object]]
+    tell: Callable[[int], object] | None = None
     device: str | None = None
     error: WanwrapError | None = None
     printed: list[str] = field(default_factory=list)
@@ -155,6 +181,7 @@ class _Child:
         if not words:
             self.printed.append(line)
         elif "done" in words:
+            self.tell = self.tell or self.begin()
             self.tell(words["done"])
         elif "error" in words:
             self.error = getattr(errors, words["kind"])(words["error"])

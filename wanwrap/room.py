@@ -31,16 +31,23 @@ def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
     """
     import psutil
 
+    if why := lacking(folder, needed, within):
+        raise RoomError(why)
+    if (available := psutil.virtual_memory().available) < MEMORY:
+        raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
+
+
+def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = "to be written") -> str | None:
+    """Why the disk is too small, and a way out; None where it is not. Raises OutputError: it can't be written to."""
     place = writable(folder)
     left = sum(part.stat().st_size for out in within if (part := out.with_name(out.name + PART)).is_file())
     free = shutil.disk_usage(place).free + left
-    if free < needed + SPARE:
-        raise RoomError(
-            f"{place} has {_large(free)} free and {_large(needed)} are to be written; "
-            f"make room{_leftovers(place)}, or give a place on another disk."
-        )
-    if (available := psutil.virtual_memory().available) < MEMORY:
-        raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
+    if free >= needed + SPARE:
+        return None
+    return (
+        f"{place} has {_large(free)} free, and {_large(needed + SPARE)} are {what}; "
+        f"make room{_leftovers(place)}, or give a place on another disk."
+    )
 
 
 def _leftovers(folder: Path) -> str:

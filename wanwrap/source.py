@@ -110,9 +110,7 @@ def shards(path: Path) -> Iterator[Path]:
             f"{path.name[: found.start()]}{number:0{len(found[1])}d}-of-{found[2]}.safetensors" if found else path.name
         )
         if not (each := path.with_name(name)).is_file():
-            raise WeightsError(
-                f"there is no file {each}; {'all shards are needed.' if found else 'give its whole path.'}"
-            )
+            raise WeightsError(f"there is no file {each}; {'all shards are needed.' if found else 'look at its path.'}")
         yield each
 
 

@@ -87,7 +87,8 @@ def _given(path: Path, weight: Weight) -> Located:
     stats = {each: stat(each) for each in shards(path)}
     size = sum(size for size, _ in stats.values())
     identity = ":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items())
-    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size)
+    published = weight if weight.role == "lightning" else None  # it must be that release: nothing but its content tells
+    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=published)
 
 
 def _model(name: str) -> str:
@@ -101,7 +102,9 @@ def _check_given_name(path: Path, weight: Weight) -> None:
         (
             each
             for each in CATALOGUE.values()
-            if each.name == path.name and _model(each.name) != _model(weight.name) and each.role == weight.role
+            if each.role == weight.role != "lightning"  # its files are told by their content
+            and each.name == path.name
+            and _model(each.name) != _model(weight.name)
         ),
         None,
     )
