@@ -44,8 +44,8 @@ preset = Preset(
             },
         ),
     ),
-    # The release that is merged; there is no other for I2V. Training on distilled weights is debated: i2v-vanilla trains on the
-    # base model, as Lightning's maintainer advises, and leaves Lightning to inference.
+    # The release that is merged; there is no other for I2V. Training on distilled weights is debated: i2v-vanilla
+    # trains on the base model, as Lightning's maintainer advises, and leaves Lightning to inference.
     lightning=Lightning(release="i2v-v1"),
     train={
         "sdpa": True,

@@ -351,7 +351,7 @@ def test_killed_at_any_moment(pair: list[str], tmp_path: Path) -> None:
         process, children = start(pair, out)
         while number % 2 and not list(folder.iterdir()) and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.4 if number % 2 else 2.5))
+        time.sleep(random.uniform(0, 0.1 if number % 2 else 2.5))
         for each in (*children, process):
             if each.is_running():
                 each.kill()

@@ -1,4 +1,4 @@
-"""The options that `run` and `rehearse` share, as the guides spell them."""
+"""Options that several verbs share, as the guides spell them."""
 
 from __future__ import annotations
 

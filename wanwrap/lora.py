@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.source import FLOATS, Row, Source
+from wanwrap.weights.header import BLOCK
 
 # upstream's, ComfyUI's, diffusers' and peft's names of the same things
 PARTS = {
@@ -63,7 +64,7 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     Raises:
         WeightsError: of another model (which tensor), or with parts that can't be merged (which keys).
     """
-    if any(key.endswith("blocks.0.cross_attn.k.weight") for key in lora.rows):
+    if any(key.endswith(BLOCK) for key in lora.rows):
         raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
     modules, found, left = _modules(lora, dit), dict[str, list[Patch]](), list[str]()
     for module, parts in modules.items():
@@ -83,7 +84,8 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
 
 def is_lora(source: Source) -> bool:
     """Whether a file holds low-rank pairs."""
-    return any(name.endswith((".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight")) for name in source.rows)
+    downs = tuple(f".{name}" for name, part in PARTS.items() if part == "down")
+    return any(name.endswith(downs) for name in source.rows)
 
 
 def grouped(names: Iterable[str]) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.job import OWN, Job, cast, check_published, history, worth_hashing
-from wanwrap.lora import LowRank, grouped, is_lora, match
+from wanwrap.job import DTYPES, OWN, Job, cast, check_published, history, worth_hashing
+from wanwrap.lora import LowRank, Match, grouped, is_lora, match
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
-from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.header import BLOCK, PREFIX, blocks_dtype
+from wanwrap.weights.catalogue import CATALOGUE, told
+from wanwrap.weights.header import PREFIX, SHAPES, blocks_dtype
 
 OPPOSITES = (("high", "low"), ("t2v", "i2v"))
-CHANNELS = {16: "t2v", 36: "i2v"}  # of the DiT's input: latents, and for I2V the first frame's with its mask
+CHANNELS = {shape[1]: task[:3] for task, shape in SHAPES.items() if task.endswith("A14B")}  # of the DiT's input
 
 
 def job(
@@ -43,11 +42,8 @@ def job(
     main = main_dtype(source, "a merge's small changes would be rounded away in them")
     rows = native(source)
     found = match(delta, {name: row for row, name in rows.items()}, strength)
-    if found.left and not allow_partial:
-        raise WeightsError(
-            f"{dit} has no tensors for {len(found.left)} of {lora}'s {len(delta.rows)} keys: {grouped(found.left)}; "
-            "give the LoRA of this model, or merge the others alone with --allow_partial."
-        )
+    if not allow_partial:
+        _check_left(source, delta, found)
 
     def change(row: Row) -> Tensor:
         name = rows[row]
@@ -72,6 +68,15 @@ def job(
     )
 
 
+def _check_left(source: Source, delta: Source, found: Match) -> None:
+    """Raises WeightsError: keys of the LoRA for which the DiT has no tensors."""
+    if found.left:
+        raise WeightsError(
+            f"{source.paths[0]} has no tensors for {len(found.left)} of {delta.paths[0]}'s {len(delta.rows)} keys: "
+            f"{grouped(found.left)}; give the LoRA of this model, or merge the others alone with --allow_partial."
+        )
+
+
 def native(source: Source) -> dict[Row, str]:
     """Each tensor's name without the prefix of repacked files. Raises WeightsError: some have it, others not."""
     prefixed = [name for name in source.rows if name.startswith(PREFIX)]
@@ -88,20 +93,19 @@ def main_dtype(source: Source, why: str) -> str:
     rows = source.rows
     if is_lora(source):
         raise WeightsError(f"{source.paths[0]} is a LoRA, no DiT; have --dit and --lora changed places?")
-    blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()})
+    main = blocks_dtype(source.paths[0], {name: row.dtype for name, row in rows.items()})
     if eight := next((row.name for row in rows.values() if row.dtype not in FLOATS), None):
         raise WeightsError(
             f"{source.paths[0]} stores {eight} as {rows[eight].dtype}; of a number's fraction fp8 keeps 3 bits: {why}; "
             "give the fp16 or bf16 file, upstream makes fp8 of it while it loads."
         )
-    return (rows.get(BLOCK) or rows[PREFIX + BLOCK]).dtype
+    return DTYPES[main]
 
 
 def _told(path: str, sha256: str | None) -> set[str]:
     """What a file says it is for (high, low, t2v, i2v): by its content where that is published, else by its name."""
     published = next((name for name, weight in CATALOGUE.items() if sha256 and weight.sha256 == sha256), None)
-    words = set(re.findall(r"(?<![a-z])(high|low|t2v|i2v)(?![a-z])", (published or Path(path).stem).lower()))
-    return words if published else words & {"high", "low"}
+    return told(published) if published else told(Path(path).stem) & {"high", "low"}
 
 
 def _dit_told(source: Source, marks: Mapping[Path, str]) -> set[str]:

@@ -98,7 +98,7 @@ def rewrite(
         file.write(head)
         file.flush()
         with _Hand(source, tensors, Path(file.name), len(head), work) as hand:
-            _pump(hand, list(_chunks(source, tensors)), done)
+            _pump(hand, list(_chunks(tensors)), done)
         source.check_unchanged()
         check()
         _check_free(out)
@@ -124,10 +124,9 @@ def _head(tensors: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _chunks(source: Source, tensors: Sequence[Tensor]) -> Iterator[Chunk]:
+def _chunks(tensors: Sequence[Tensor]) -> Iterator[Chunk]:
     """All that is kept of the source, in the order of its bytes, in pieces of about equal size."""
-    order = {name: number for number, name in enumerate(source.rows)}
-    for tensor in sorted(tensors, key=lambda tensor: order[tensor.row.name]):
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.row.file, tensor.row.begin)):
         row, rows = tensor.row, tensor.count
         if row.begin == row.end:
             continue

@@ -14,7 +14,7 @@ from wanwrap.data import PACKAGE
 from wanwrap.errors import OutputError, StepError, WanwrapError, WeightsError
 from wanwrap.job import Job, made_from
 from wanwrap.process import stream
-from wanwrap.source import SHARD, header_sha256, open_source, sha256, shards
+from wanwrap.source import SHARD, header_sha256, open_source, sha256, shards, stat
 from wanwrap.whole import PART
 from wanwrap.words import ended
 
@@ -76,17 +76,15 @@ def _made(
 ) -> Made:
     """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
     _check_out(out, [path for path, _ in sources.values()])
-    here = all(path.is_file() for path, _ in sources.values())
-    planned = job(**arguments) if here or not out.exists() else None
-    if found := _there(out, wanted, sources):
-        return found
-    return _make(verb, planned or job(**arguments), arguments, out, python, bar, say)
-
-
-def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made | None:
-    """The file if it is there, whole, and made as is wanted now. Raises OutputError: it is something else."""
     if not out.exists():
-        return None
+        return _make(verb, job(**arguments), arguments, out, python, bar, say)
+    if all(path.is_file() for path, _ in sources.values()):
+        job(**arguments)
+    return _there(out, wanted, sources)
+
+
+def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
+    """The file that is there, if it is whole and made as is wanted now. Raises OutputError: it is something else."""
     for path, mark in sources.values():
         if not (mark or path.is_file()):
             raise WeightsError(f"there is no file {path}; look at its path.")
@@ -132,12 +130,13 @@ def _same(path: Path, recorded: Any, mark: str | None) -> bool:
 
 def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
     """By name, size, time and header; where the sha256 is known and the time another, by that."""
-    if path.stat().st_size != file["bytes"]:
+    size, mtime = stat(path)
+    if size != file["bytes"]:
         return False
-    if "sha256" in file and (path.name, path.stat().st_mtime_ns) != (file["name"], file["mtime_ns"]):
-        return sha256(path) == str(file["sha256"])
-    told = "sha256" in file or header_sha256(path) == file["header_sha256"]
-    return told and (path.name, path.stat().st_mtime_ns) == (file["name"], file["mtime_ns"])
+    same = (path.name, mtime) == (file["name"], file["mtime_ns"])
+    if "sha256" in file:
+        return same or sha256(path) == file["sha256"]
+    return same and header_sha256(path) == file["header_sha256"]
 
 
 def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str, bar: Bar, say: Say) -> Made:

@@ -72,12 +72,12 @@ class Source:
     def scalar(self, name: str) -> float:
         """A tensor of one number. Raises WeightsError: it is none."""
         row = self.rows[name]
-        raw = bytes(self.read(name, 0, row.end - row.begin))
-        if row.dtype == "BF16":
-            raw, row = b"\0\0" + raw, Row(name, "F32", row.shape, row.file, row.begin, row.end)
-        if row.dtype not in SCALARS or len(raw) != struct.calcsize(SCALARS[row.dtype]):
+        raw, dtype = bytes(self.read(name, 0, row.end - row.begin)), row.dtype
+        if dtype == "BF16":  # the upper half of an F32
+            raw, dtype = b"\0\0" + raw, "F32"
+        if dtype not in SCALARS or len(raw) != struct.calcsize(SCALARS[dtype]):
             raise WeightsError(f"{self.paths[row.file]}: {name} is no single number; get the file again.")
-        return float(struct.unpack(SCALARS[row.dtype], raw)[0])
+        return float(struct.unpack(SCALARS[dtype], raw)[0])
 
 
 def open_source(path: Path) -> Source:

@@ -16,33 +16,8 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def screen(chunk: bytes) -> None:
-    """Upstream's output as it comes, its progress bar too."""
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-
-
-@contextmanager
-def counted(what: str) -> Iterator[Callable[[], None]]:
-    """A counter on a terminal; the number of files is known only when all folders have been read."""
-    count = 0
-
-    def done() -> None:
-        nonlocal count
-        count += 1
-        if sys.stderr.isatty():
-            click.echo(f"\r{what} {count}", err=True, nl=False)
-
-    try:
-        yield done
-    finally:
-        if count and sys.stderr.isatty():
-            click.echo("\r\033[K", err=True, nl=False)
-
-
 class _Stream:
-    """stderr for a bar, which must stop nothing: it may be closed, full, or a pipe that nobody reads."""
+    """stderr for what must stop nothing: it may be closed, full, or a pipe that nobody reads."""
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError, AttributeError):
@@ -61,6 +36,33 @@ class _Stream:
     @property
     def encoding(self) -> str | None:
         return getattr(sys.stderr, "encoding", None)
+
+
+def screen(chunk: bytes) -> None:
+    """Upstream's output as it comes, its progress bar too."""
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[], None]]:
+    """A counter on a terminal; the number of files is known only when all folders have been read."""
+    stream, count = _Stream(), 0
+
+    def done() -> None:
+        nonlocal count
+        count += 1
+        if stream.isatty():
+            stream.write(f"\r{what} {count}")
+            stream.flush()
+
+    try:
+        yield done
+    finally:
+        if count and stream.isatty():
+            stream.write("\r\033[K")
+            stream.flush()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def whole(out: Path) -> Iterator[IO[bytes]]:
         try:
             file.truncate(0)
             yield file
-            sync(file)
+            _sync(file)
             _put(file, part, out)
         except BaseException:
             if _own(file, part):
@@ -49,7 +49,7 @@ def _create(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def sync(file: IO[bytes]) -> None:
+def _sync(file: IO[bytes]) -> None:
     """Wait until all that was written is on the disk."""
     file.flush()
     getattr(os, "fdatasync", os.fsync)(file.fileno())

@@ -11,7 +11,7 @@ from pathlib import Path
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
 from wanwrap.source import shards, stat
-from wanwrap.weights.catalogue import CATALOGUE, Weight
+from wanwrap.weights.catalogue import CATALOGUE, Weight, told
 from wanwrap.weights.header import ROLES, check_role, dit_dtype
 
 
@@ -108,10 +108,8 @@ def _check_given_name(path: Path, weight: Weight) -> None:
         ),
         None,
     )
-    told, wanted = (
-        set(re.findall(r"(?<![a-z])(high|low)(?![a-z])", text.lower())) for text in (path.stem, weight.name)
-    )
-    if other or (told and wanted and told.isdisjoint(wanted)):
+    mine, wanted = (told(text) & {"high", "low"} for text in (path.stem, weight.name))
+    if other or (mine and wanted and mine.isdisjoint(wanted)):
         raise WeightsError(
             f"{path} is by its name not what was asked for ({weight.name}); give that one, or rename the file."
         )
