@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, safetensors
+from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
 from hypothesis import settings
 
 settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business
+sys.path.insert(0, str(TOYS))
+import toy_models  # noqa: E402, F401  the toys are models in this process too
+
 settings.load_profile("any machine")
 
 
@@ -24,6 +27,9 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     """No accelerate config, cache or token of whoever runs the tests; the marked tests alone see upstream."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_DRY_RUN", "1")  # a test that comes to pip by mistake changes no environment
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def wanwrap(tmp_path: Path) -> Wanwrap:
 
     def call(*arguments: object, standin: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         base = {name: value for name, value in os.environ.items() if not name.startswith("WANWRAP_")}
-        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": str(ROOT)}
+        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": PYTHONPATH}
         if standin:
             extra["WANWRAP_MUSUBI_DIR"] = str(STANDIN)
         argv = [sys.executable, "-m", "wanwrap", *map(str, arguments)]

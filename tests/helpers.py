@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ from wanwrap.weights.locate import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = Path(__file__).resolve().parent / "standin"
+TOYS = Path(__file__).resolve().parent / "toys"
+PYTHONPATH = f"{TOYS}{os.pathsep}{ROOT}"  # toys are models in each process that begins with it
 
 # a block of UMT5: as ComfyUI names its tensors, and as Wan does
 T5_BLOCK = {
@@ -43,6 +46,29 @@ Wanwrap = Callable[..., "subprocess.CompletedProcess[str]"]
 def record(tmp_path: Path) -> list[dict[str, Any]]:
     """What reached the stand-in, call by call."""
     return [json.loads(line) for line in (tmp_path / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# What makes toys the published files, in every process that wanwrap starts with its folder on the path.
+CUSTOM = """
+import json, dataclasses
+import toy_models
+from pathlib import Path
+from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
+rows = json.loads(Path(__file__).with_name("rows.json").read_text())
+for name in rows.keys() & CATALOGUE.keys():
+    CATALOGUE[name] = dataclasses.replace(CATALOGUE[name], **rows[name])
+for name, files in rows.get("tokenizers", {}).items():
+    TOKENIZERS[name] = dataclasses.replace(TOKENIZERS[name], files=files)
+"""
+
+
+def published(tmp_path: Path, rows: dict[str, Any]) -> dict[str, str]:
+    """The environment in which the catalogue has these `{name: {field: value}}`."""
+    custom = tmp_path / "custom"
+    custom.mkdir(exist_ok=True)
+    (custom / "sitecustomize.py").write_text(CUSTOM)
+    (custom / "rows.json").write_text(json.dumps(rows))
+    return {"PYTHONPATH": f"{custom}{os.pathsep}{PYTHONPATH}"}
 
 
 def picture(path: Path, size: tuple[int, int] = (640, 384), caption: str | None = "a red balloon") -> Path:
@@ -91,9 +117,9 @@ def safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]], metadata:
     return path
 
 
-def dit(path: Path, dtype: str = "F16", prefix: str = "") -> Path:
+def dit(path: Path, dtype: str = "F16", prefix: str = "", metadata: dict[str, str] | None = None) -> Path:
     """A DiT by the one tensor that upstream looks at."""
-    return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])})
+    return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])}, metadata)
 
 
 def comfy_names(blocks: Iterable[int]) -> dict[str, str]:

@@ -54,11 +54,6 @@ def test_upstreams_options_in_the_wrong_place(wanwrap: Wanwrap) -> None:
     assert "No such option" in wanwrap("run", "t2v-vanilla", "--nonsense", "0").stderr
 
 
-def test_verbs_to_come(wanwrap: Wanwrap) -> None:
-    done = wanwrap("setup", "--comfyui_dir", "x")
-    assert done.returncode == 12 and "has no `setup` yet" in done.stderr
-
-
 def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "wanwrap", "show", "t2v-style"]

@@ -1,4 +1,4 @@
-"""What a safetensors header tells, and what is refused by it."""
+"""What a safetensors header tells, and where a weight is."""
 
 from __future__ import annotations
 
@@ -6,51 +6,48 @@ from pathlib import Path
 
 import pytest
 from helpers import dit, safetensors
+from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
-from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.header import check_task, dit_dtype, lora_dim_alpha
-from wanwrap.weights.locate import download, locate
+from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
+from wanwrap.weights.header import blocks_dtype, lora_dim_alpha, read
+from wanwrap.weights.locate import locate
+from wanwrap.workspace import Record
+
+K = "blocks.0.cross_attn.k.weight"
 
 
 @pytest.mark.parametrize(("stored", "name"), [("F16", "fp16"), ("BF16", "bf16"), ("F32", "fp32"), ("F8_E4M3", "fp8")])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_type_of_a_dit(stored: str, name: str, prefix: str, tmp_path: Path) -> None:
-    assert dit_dtype(dit(tmp_path / "a.safetensors", stored, prefix)) == name
+    assert locate("wan2.2-t2v-low", tmp_path, dit(tmp_path / "a.safetensors", stored, prefix)).dtype == name
 
 
-def test_files_that_upstream_cant_train_on(tmp_path: Path) -> None:
-    k = "blocks.0.cross_attn.k.weight"
-    cases = {
-        "already scaled or quantised": {k: ("F8_E4M3", [2, 2]), "blocks.0.cross_attn.k.scale_weight": ("F32", [1])},
-        "no Wan DiT": {"blocks.0.attn1.to_q.weight": ("F16", [2, 2])},
-        "stores its blocks as I8": {k: ("I8", [2, 2])},
-    }
-    for message, tensors in cases.items():
+def test_types_that_upstream_cant_train_on() -> None:
+    for message, dtypes in {
+        "already scaled or quantised": {K: "F8_E4M3", "blocks.0.cross_attn.k.scale_weight": "F32"},
+        "no Wan DiT": {"blocks.0.attn1.to_q.weight": "F16"},
+        "stores its blocks as I8": {K: "I8"},
+    }.items():
         with pytest.raises(WeightsError, match=message):
-            dit_dtype(safetensors(tmp_path / "a.safetensors", tensors))
-    with pytest.raises(WeightsError, match=r"no .safetensors file"):
-        dit_dtype(tmp_path / "a.pth")
+            blocks_dtype(Path("a.safetensors"), dtypes)
 
 
 def test_a_dit_of_another_model(tmp_path: Path) -> None:
-    k, patches = "blocks.0.cross_attn.k.weight", "patch_embedding.weight"
-
-    def model(width: int, channels: int, *more: str) -> Path:
-        rows = {patches: ("F16", [width, channels, 1]), **{key: ("F16", [1]) for key in (k, *more)}}
-        return safetensors(tmp_path / "a.safetensors", rows)
-
-    check_task(model(5120, 16), "t2v-A14B")
-    check_task(model(5120, 36, "blocks.0.cross_attn.k_img.weight"), "i2v-14B")
-    with pytest.raises(WeightsError, match="made for i2v-A14B; this preset trains i2v-14B"):
-        check_task(model(5120, 36), "i2v-14B")
-    with pytest.raises(WeightsError, match="made for t2v-A14B or t2v-14B or t2i-14B; this preset"):
-        check_task(model(5120, 16), "t2v-1.3B")
-    for key, name in (("vace_blocks.0.x", "VACE"), ("img_emb.emb_pos", "FLF2V")):
-        with pytest.raises(WeightsError, match=f"made for {name}, which no preset trains"):
-            check_task(model(5120, 16, key), "t2v-A14B")
-    with pytest.raises(WeightsError, match="of a model that no preset trains"):
-        check_task(model(3072, 48), "t2v-A14B")
+    i2v = sparse(tmp_path / "a.safetensors", rows("i2v-A14B"))
+    assert locate("wan2.2-i2v-low", tmp_path, i2v).size == i2v.stat().st_size
+    with pytest.raises(
+        WeightsError, match=r"is Wan 2.2 I2V A14B \(high or low .* not what was asked for \(wan2.1_i2v_480p"
+    ):
+        locate("wan2.1-i2v-480p", tmp_path, i2v)
+    with pytest.raises(WeightsError, match="made for FLF2V, which no preset trains"):
+        locate("wan2.1-i2v-480p", tmp_path, sparse(tmp_path / "b.safetensors", rows("flf2v-14B")))
+    short = sparse(tmp_path / "c.safetensors", dict(list(rows("t2v-14B").items())[:-1]))
+    with pytest.raises(WeightsError, match="1094 tensors and others than the 1095 of Wan T2V 14B"):
+        locate("wan2.2-t2v-low", tmp_path, short)
+    (tmp_path / "d.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(WeightsError, match=r"no .safetensors file; upstream reads a DiT from nothing else"):
+        locate("wan2.2-t2v-low", tmp_path, tmp_path / "d.pth")
 
 
 def test_cut_off_and_lying_files(tmp_path: Path) -> None:
@@ -65,7 +62,7 @@ def test_cut_off_and_lying_files(tmp_path: Path) -> None:
     ):
         (tmp_path / "b.safetensors").write_bytes(content)
         with pytest.raises(WeightsError, match=message):
-            dit_dtype(tmp_path / "b.safetensors")
+            read(tmp_path / "b.safetensors")
 
 
 def test_rank_and_alpha_of_a_lora(tmp_path: Path) -> None:
@@ -78,7 +75,7 @@ def test_rank_and_alpha_of_a_lora(tmp_path: Path) -> None:
 def test_where_a_weight_is(tmp_path: Path) -> None:
     missing = locate("vae", tmp_path, None)
     assert not missing.exists
-    assert f"--local-dir {tmp_path}" in (missing.complaint() or "")
+    assert missing.complaint() == "wan_2.1_vae.safetensors (0.3 GB) is not there."
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "wan_2.1_vae.safetensors").write_bytes(b"short")
     found = locate("vae", tmp_path, None)
@@ -88,25 +85,38 @@ def test_where_a_weight_is(tmp_path: Path) -> None:
         locate("vae", tmp_path, tmp_path / "other")
 
 
+def test_what_setup_has_recorded(tmp_path: Path) -> None:
+    path = dit(tmp_path / "mine.safetensors", "BF16")
+    size, mtime = path.stat().st_size, path.stat().st_mtime_ns
+    found = locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, "a" * 64))
+    assert (found.path, found.dtype, found.sha256, found.complaint()) == (path, "bf16", "a" * 64, None)
+    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime)).sha256 is None  # known by its name
+    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path)).path == path  # written by hand
+    other = dit(tmp_path / "other.safetensors")
+    assert locate("wan2.2-t2v-low", tmp_path, other, Record(path, size, mtime)).path == other
+    for record in (Record(path, size, mtime + 1), Record(tmp_path / "gone.safetensors", size, mtime)):
+        assert "is gone or another file since setup" in (locate("vae", tmp_path, None, record).complaint() or "")
+
+
 def test_encoders_and_vaes_that_upstream_cant_read(tmp_path: Path) -> None:
-    comfy = safetensors(tmp_path / "umt5_xxl_fp16.safetensors", {"shared.weight": ("F16", [2])})
-    with pytest.raises(WeightsError, match="ComfyUI's umt5_xxl files have other key names; take models_t5"):
-        locate("t5", tmp_path, comfy)
-    scaled = safetensors(
-        tmp_path / "t5.safetensors", {"scaled_fp8": ("F32", [1]), "token_embedding.weight": ("F16", [1])}
-    )
-    with pytest.raises(WeightsError, match="scaled or quantised"):
-        locate("t5", tmp_path, scaled)
-    own = safetensors(tmp_path / "own.safetensors", {"encoder.token_embedding.weight": ("F16", [1])})
+    comfy = {**{name: ("F16", [1]) for name in ("shared.weight", "encoder.final_layer_norm.weight")}}
+    with pytest.raises(WeightsError, match="a T5 of another model: UMT5 has a table"):
+        locate("t5", tmp_path, safetensors(tmp_path / "a.safetensors", {**comfy, "encoder.block.0.x": ("F16", [1])}))
+    scaled = {"scaled_fp8": ("F32", [1]), "token_embedding.weight": ("F16", [1])}
+    with pytest.raises(WeightsError, match=r"scaled or quantised.*; take models_t5"):
+        locate("t5", tmp_path, safetensors(tmp_path / "t5.safetensors", scaled))
+    own = sparse(tmp_path / "own.safetensors", {f"encoder.{name}": row for name, row in rows("t5", "BF16").items()})
     assert locate("t5", tmp_path, own).exists
     five_b = {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [48])}
-    with pytest.raises(WeightsError, match="5B model"):
+    with pytest.raises(WeightsError, match=r"5B model; all others use Wan 2.1's; take wan_2.1_vae"):
         locate("vae", tmp_path, safetensors(tmp_path / "wan2.2_vae.safetensors", five_b))
     prefixed = {"model.decoder.conv1.weight": ("F16", [1]), "model.conv2.weight": ("F16", [16])}
-    with pytest.raises(WeightsError, match="no vae that upstream reads"):
+    with pytest.raises(WeightsError, match="a VAE of another model, or in other key names"):
         locate("vae", tmp_path, safetensors(tmp_path / "prefixed.safetensors", prefixed))
+    with pytest.raises(WeightsError, match="is a toy, and was given as the t5; give models_t5"):
+        locate("t5", tmp_path, dit(tmp_path / "dit.safetensors"))
     vision = safetensors(tmp_path / "clip_vision_h.safetensors", {"vision_model.x": ("F16", [1])})
-    with pytest.raises(WeightsError, match="lack half of it"):
+    with pytest.raises(WeightsError, match="visual half alone"):
         locate("clip", tmp_path, vision)
     (tmp_path / "t5.pth").touch()
     with pytest.raises(WeightsError, match="no file of torch's"):
@@ -116,7 +126,7 @@ def test_encoders_and_vaes_that_upstream_cant_read(tmp_path: Path) -> None:
 def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
     """High and low noise have the same header; the name is all there is to go by."""
     low = dit(tmp_path / "wan2.2_t2v_low_noise_14B_fp16.safetensors")
-    with pytest.raises(WeightsError, match="by its name not what was asked for"):
+    with pytest.raises(WeightsError, match="by its name it is not what was asked for"):
         locate("wan2.2-t2v-high", tmp_path, low)
     with pytest.raises(WeightsError, match="by its name"):
         locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "My-T2V-LOW_bf16.safetensors"))
@@ -124,8 +134,7 @@ def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
     assert locate("wan2.2-t2v-high", tmp_path, dit(tmp_path / "slowed.safetensors")).exists
     other_type = dit(tmp_path / "wan2.1_t2v_14B_bf16.safetensors", "BF16")
     assert locate("wan2.1-t2v-14b-fp8", tmp_path, other_type).dtype == "bf16"
-    qwen = tmp_path / "qwen_image_vae.safetensors"
-    qwen.touch()
+    qwen = sparse(tmp_path / "qwen_image_vae.safetensors", rows("vae", "BF16"))
     with pytest.raises(WeightsError, match="Qwen-Image's VAE"):
         locate("vae", tmp_path, qwen)
 
@@ -133,7 +142,7 @@ def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
 def test_each_published_file_is_told_apart() -> None:
     """By name, and by sha256 where it is known: nothing in the catalogue can be taken for another."""
     assert len({weight.name for weight in CATALOGUE.values()}) == len(CATALOGUE)
-    known = [weight.sha256 for weight in CATALOGUE.values() if weight.sha256]
+    known = [weight.sha256 for weight in (*CATALOGUE.values(), *(weight for _, weight in ALSO))] + [*NEVER]
+    assert all(mark and len(mark) == 64 for mark in known)
     assert len(set(known)) == len(known)
-    assert all(len(mark) == 64 for mark in known)
-    assert download(CATALOGUE["t5"], Path("/m/models_t5_umt5-xxl-enc-bf16.pth")).endswith("--local-dir /m")
+    assert {name for name, _ in ALSO} <= CATALOGUE.keys()

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import ROOT, STANDIN, Wanwrap, dit, golden_plan, record
+from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, dit, golden_plan, published, record
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -26,14 +26,6 @@ from wanwrap.weights.catalogue import CATALOGUE  # noqa: E402
 
 KEY = "blocks.0.cross_attn.k.weight"
 RUN = ("run", "t2v-lightning")
-# What makes toys the published files, in every process that wanwrap starts with this folder on its path.
-CUSTOM = """
-import json, dataclasses
-from pathlib import Path
-from wanwrap.weights.catalogue import CATALOGUE
-for name, row in json.loads(Path(__file__).with_name("rows.json").read_text()).items():
-    CATALOGUE[name] = dataclasses.replace(CATALOGUE[name], **row)
-"""
 
 
 @pytest.fixture
@@ -50,11 +42,7 @@ def loras(tmp_path: Path) -> dict[str, str]:
             path,
         )
         rows[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
-    custom = tmp_path / "custom"
-    custom.mkdir()
-    (custom / "sitecustomize.py").write_text(CUSTOM)
-    (custom / "rows.json").write_text(json.dumps(rows))
-    return {"PYTHONPATH": f"{custom}{os.pathsep}{ROOT}"}
+    return published(tmp_path, rows)
 
 
 def trained_on(tmp_path: Path) -> list[Path]:
@@ -223,7 +211,7 @@ def test_a_run_stopped_while_it_casts(how: int, tmp_path: Path, weights: list[st
     save_file(large, tmp_path / "low.safetensors")
     one = ["--noise_level", "low", "--dit_low", str(tmp_path / "low.safetensors"), "--precision", "bf16"]
     argv = [sys.executable, "-m", "wanwrap", "run", "t2v-vanilla", "--dataset", str(cats), *weights, *one]
-    env = {**os.environ, "WANWRAP_MUSUBI_DIR": str(STANDIN), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "WANWRAP_MUSUBI_DIR": str(STANDIN), "PYTHONPATH": PYTHONPATH}
     process = psutil.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(tmp_path.rglob("converted/*-part")) and process.poll() is None:
         time.sleep(0.01)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import ROOT, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
+from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
 
 from wanwrap.process import stream
 from wanwrap.run import Watch, last_lines
@@ -173,12 +173,11 @@ def test_refused_with_a_code_of_its_own(
 
 
 def test_missing_weights_come_with_their_command(tmp_path: Path, wanwrap: Wanwrap, cats: Path) -> None:
-    done = wanwrap(*RUN, "--dataset", cats)
+    done = wanwrap(*RUN, "--dataset", cats, "--noise_level", "low")
     assert done.returncode == 5
-    assert (
-        "hf download Comfy-Org/Wan_2.2_ComfyUI_Repackaged split_files/diffusion_models/wan2.2_t2v_high" in done.stderr
-    )
-    assert done.stderr.count("hf download") == 4
+    assert "wan2.2_t2v_low_noise_14B_fp16.safetensors (28.6 GB) is not there" in done.stderr
+    assert done.stderr.count("is not there") == 3
+    assert "`wanwrap setup t2v-vanilla --noise_level low` gets what is missing" in done.stderr
     assert not (tmp_path / "home" / "local_training").exists()
 
 
@@ -200,7 +199,7 @@ def test_upstream_at_another_commit(tmp_path: Path, wanwrap: Wanwrap, weights: l
 def test_no_upstream_at_all(wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     done = wanwrap(*RUN, "--dataset", cats, *weights, standin=False)
     assert done.returncode == 6
-    assert "git clone https://github.com/kohya-ss/musubi-tuner" in done.stderr
+    assert "has no musubi-tuner; `wanwrap setup` gets it" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -247,7 +246,7 @@ def test_another_number_of_steps_stops_the_run_at_once(
 def test_stopping_leaves_nothing_behind(
     sent: signal.Signals, to_group: bool, trainer: str, tmp_path: Path, weights: list[str], cats: Path
 ) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "WANWRAP_MUSUBI_DIR": str(STANDIN)}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN)}
     env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "STANDIN_DO": trainer}
     argv = [sys.executable, "-m", "wanwrap", *RUN, "--dataset", str(cats), *weights, "--base_dir", str(tmp_path / "b")]
     with subprocess.Popen(argv, env=env, stderr=subprocess.PIPE, start_new_session=True, text=True) as process:
@@ -289,7 +288,7 @@ def test_a_relative_python_and_a_screen_that_is_gone(
     ]
     env = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHONPATH,
         "WANWRAP_MUSUBI_DIR": str(STANDIN),
         "STANDIN_RECORD": str(tmp_path / "r"),
     }
@@ -322,7 +321,7 @@ def test_a_second_wanwrap_in_the_same_folder_is_refused(
 
 
 def test_a_launcher_that_dies_leaves_no_trainer(tmp_path: Path, weights: list[str], cats: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_DO": "deaf"}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_DO": "deaf"}
     env |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl")}
     argv = [sys.executable, "-m", "wanwrap", *RUN, "--dataset", str(cats), *weights, "--base_dir", str(tmp_path / "b")]
     with subprocess.Popen(argv, env=env, stderr=subprocess.DEVNULL) as process:
@@ -405,11 +404,16 @@ def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path, wanwrap
     done = wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", standin=False)
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    for words in ("musubi-tuner is not there", "-m pip install -e", "(28.6 GB) is not there", "(1.2 GB) is not there"):
+    for words in (
+        "musubi-tuner is not there",
+        "`wanwrap setup i2v-lightning` gets",
+        "(28.6 GB) is not there",
+        "(1.2 GB) is not there",
+    ):
         assert words in done.stderr
     assert done.stdout.startswith("#!/usr/bin/env bash")
     plan = json.loads(wanwrap("run", "i2v-lightning", "--dataset", "a b", "--dry_run", "--json").stdout)
-    assert len([why for why in plan["missing"] if "GB free" not in why]) == 6
+    assert len([why for why in plan["missing"] if "is not there" in why]) == 6
     assert plan["steps"][-1]["optimizer_steps"] == plan["batches_per_epoch"] * 50
 
 

@@ -69,8 +69,8 @@ class OutputError(WanwrapError):
     exit_code = 11
 
 
-class NotYetError(WanwrapError):
-    """The plan needs a verb that this version of wanwrap does not have."""
+class DownloadError(WanwrapError):
+    """A file could not be had from the Hub: no network, no permission, or not what was published."""
 
     exit_code = 12
 

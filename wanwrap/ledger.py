@@ -13,13 +13,7 @@ from typing import Any
 from wanwrap import __version__
 from wanwrap.plan import Plan, Step
 from wanwrap.upstream import Upstream
-from wanwrap.whole import whole
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a text there, with `\\n` alone between its lines."""
-    with whole(path) as file:
-        file.write(text.encode())
+from wanwrap.whole import write_whole
 
 
 def now() -> str:

@@ -12,10 +12,13 @@ from wanwrap.lora import LowRank, Match, grouped, is_lora, match
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
 from wanwrap.weights.catalogue import CATALOGUE, told
-from wanwrap.weights.header import PREFIX, SHAPES, blocks_dtype
+from wanwrap.weights.header import PREFIX, blocks_dtype
+from wanwrap.weights.models import SHAPES
 
 OPPOSITES = (("high", "low"), ("t2v", "i2v"))
-CHANNELS = {shape[1]: task[:3] for task, shape in SHAPES.items() if task.endswith("A14B")}  # of the DiT's input
+CHANNELS = {
+    shape[1]: task[:3] for task, shape in SHAPES.items() if shape and task.endswith("A14B")
+}  # of the DiT's input
 
 
 def job(

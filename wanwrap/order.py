@@ -23,8 +23,9 @@ from wanwrap.preset import Preset
 from wanwrap.registry import load
 from wanwrap.scan import find, scan
 from wanwrap.upstream import Upstream
-from wanwrap.weights.header import check_task
 from wanwrap.weights.locate import Located, locate
+from wanwrap.workspace import Workspace
+from wanwrap.workspace import load as load_workspace
 
 # wanwrap's options, as the guides spell them, and upstream's names for them.
 ALIASES = {
@@ -57,6 +58,7 @@ class Order:
     dataset_config: Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     any_upstream: bool = False
+    workspace: Workspace = field(default_factory=Workspace)
 
     def data(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
         """The data set; `whole` decodes every file. Raises DatasetError."""
@@ -69,12 +71,9 @@ class Order:
 
     def weights(self) -> dict[str, Located]:
         """The files that the run reads, there or not. Raises WeightsError."""
-        models = self.places.base / "models"
-        found = {name: locate(name, models, self.files.get(name)) for name in needed(self.preset, self.choices)}
-        for expert in experts(self.preset, self.choices):
-            if found[expert.dit].exists:
-                check_task(found[expert.dit].path, self.preset.task)
-        return found
+        models, found = self.places.base / "models", self.workspace.weights
+        names = needed(self.preset, self.choices)
+        return {name: locate(name, models, self.files.get(name), found.get(name)) for name in names}
 
     def plan(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Plan:
         """The plan. Raises the errors of all that it is made of."""
@@ -88,9 +87,10 @@ class Order:
         """What a dry run says: what would have to be there before this plan can run."""
         elsewhere = self.places.upstream.folder or self.places.python != sys.executable
         found = elsewhere or importlib.util.find_spec("musubi_tuner")
-        get = upstreams.how_to_get(self.places.base, self.places.python)
-        upstream = [] if found else [f"musubi-tuner is not there. {get}"]
-        return [*upstream, *preflight.complaints(plan), *preflight.lacking_disk(plan)]
+        upstream = [] if found else ["musubi-tuner is not there."]
+        lacking = [*upstream, *preflight.complaints(plan)]
+        get = [f"{preflight.how_to_get(plan)}"] if lacking else []
+        return [*lacking, *get, *preflight.lacking_disk(plan)]
 
     def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
         """The upstream and the machine that will train. Raises what they lack."""
@@ -114,12 +114,12 @@ def order(
     Raises:
         PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
     """
-    chosen, base = load(preset), _base(base_dir)
-    choices = _choices(chosen, asked, upstream_options)
+    chosen, base = load(preset), workspace_folder(base_dir)
+    choices, found = _choices(chosen, asked, upstream_options), load_workspace(base)
     places = Places(
         base=base,
-        upstream=upstreams.find(musubi_dir, base),
-        python=training_python(python),
+        upstream=upstreams.find(musubi_dir or found.musubi_dir, base),
+        python=training_python(python or found.python),
         wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
     )
     return Order(
@@ -128,12 +128,14 @@ def order(
         choices=choices,
         dataset=asked.get("dataset"),
         dataset_config=asked.get("dataset_config"),
-        files=_files(chosen, choices, asked),
+        files=files_given(chosen, choices, asked),
         any_upstream=bool(asked.get("any_upstream")),
+        workspace=found,
     )
 
 
-def _base(given: Path) -> Path:
+def workspace_folder(given: Path) -> Path:
+    """The workspace, by its whole path. Raises OptionError: upstream would not find its caches in it."""
     base = absolute(given)
     if glob.has_magic(str(base)):
         raise OptionError(
@@ -199,7 +201,7 @@ def _file(name: str, path: Path) -> Path:
     return path
 
 
-def _files(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> dict[str, Path]:
+def files_given(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> dict[str, Path]:
     """The weights that were given, by the catalogue's names."""
     dits = [expert.dit for expert in experts(preset, choices)]
     files = {name: arguments[name] for name in ("vae", "t5", "clip") if arguments.get(name)}

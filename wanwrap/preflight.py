@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -17,7 +17,7 @@ from wanwrap.ledger import at_work
 from wanwrap.options import Options, number, whole
 from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
-from wanwrap.upstream import Upstream, how_to_get
+from wanwrap.upstream import Upstream
 from wanwrap.weights.header import lora_dim_alpha
 
 # module -> how to get it
@@ -94,10 +94,11 @@ def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, 
     """
     missing, upstream = answer["missing"], places.upstream
     if "musubi_tuner" in missing:
-        get = how_to_get(places.base, places.python)
-        raise UpstreamError(f"{places.python} has no musubi-tuner, and no --musubi_dir was given. {get}")
+        raise UpstreamError(
+            f"{places.python} has no musubi-tuner; `wanwrap setup` gets it, or give a checkout with --musubi_dir."
+        )
     if missing:
-        raise PackageError(_lacking(places.python, missing))
+        raise PackageError(lacking_module(places.python, missing))
     found = upstream if upstream.folder else replace(upstream, **answer["upstream"])
     complaint = found.complaint()
     if complaint and not any_upstream:
@@ -110,7 +111,7 @@ def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, 
     return found
 
 
-def _lacking(python: str, missing: Mapping[str, str]) -> str:
+def lacking_module(python: str, missing: Mapping[str, str]) -> str:
     """What can't be imported, and how to get it."""
     module, why = min(missing.items())
     name, _, attribute = module.partition(":")
@@ -160,10 +161,27 @@ def complaints(plan: Plan) -> list[str]:
     return [why for weight in plan.weights if weight.path not in spent and (why := weight.complaint())]
 
 
-def check_weights(plan: Plan) -> None:
-    """Raises WeightsError: files are missing, cut off, or not what upstream reads. Asked late: they are large."""
+def how_to_get(plan: Plan) -> str:
+    """The command that gets what is missing."""
+    levels = [step.name.removeprefix("train").strip() for step in plan.trainings]
+    one = f" --noise_level {levels[0]}" if len(levels) == 1 and levels[0] else ""
+    return f"`wanwrap setup {plan.preset.name}{one}` gets what is missing, or finds it in a ComfyUI (--comfyui_dir)."
+
+
+def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
+    """Raises WeightsError: files are missing, cut off, or not the published ones. Asked late: they are large.
+
+    Those that are merged or cast are checked by that step.
+    """
     if found := complaints(plan):
-        raise WeightsError("weights are missing or can't be used:\n" + "\n".join(f"  {why}" for why in found))
+        lines = "\n".join(f"  {why}" for why in found)
+        raise WeightsError(f"weights are missing or can't be used:\n{lines}\n{how_to_get(plan)}")
+    rewritten = {path for step in plan.rewrites for path in step.reads}
+    for weight in plan.weights:
+        if weight.sha256 and weight.path not in rewritten and (mark := sha256(weight.path)) != weight.sha256:
+            raise WeightsError(
+                f"{weight.path} is not the published file: its sha256 is {mark}, not {weight.sha256}; get it again."
+            )
 
 
 def check_resume(step: Step) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from wanwrap.errors import PresetError, closest
 from wanwrap.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.header import SHAPES
+from wanwrap.weights.models import SHAPES
 
 NoiseLevel = Literal["high", "low"]
 Size = tuple[int, int]

@@ -53,15 +53,20 @@ def packages() -> "dict[str, str]":
 
 
 def gpus() -> "list[dict[str, object]]":
-    """Name and bytes of each CUDA GPU."""
+    """Name, bytes and free bytes of each CUDA GPU that torch can use."""
     try:
         import torch
 
         number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        properties = [torch.cuda.get_device_properties(index) for index in range(number)]
+        return [_gpu(torch, index) for index in range(number)]
     except Exception:
         return []
-    return [{"name": each.name, "memory": each.total_memory} for each in properties]
+
+
+def _gpu(torch: "object", index: int) -> "dict[str, object]":
+    cuda = torch.cuda  # type: ignore[attr-defined]
+    properties = cuda.get_device_properties(index)
+    return {"name": properties.name, "memory": properties.total_memory, "free": cuda.mem_get_info(index)[0]}
 
 
 if __name__ == "__main__":

@@ -16,10 +16,15 @@ SPARE = 100_000_000  # headers, logs, ledgers
 
 def writable(folder: Path) -> Path:
     """The folder, or the nearest one above that is there. Raises OutputError: nothing can be written to it."""
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"{nearest} can't be written to; give another place.")
-    return nearest
+    place = nearest(folder)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{place} can't be written to; give another place.")
+    return place
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above that is there."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
 
 
 def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
@@ -45,7 +50,7 @@ def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = 
     if free >= needed + SPARE:
         return None
     return (
-        f"{place} has {_large(free)} free, and {_large(needed + SPARE)} are {what}; "
+        f"{place} has {large(free)} free, and {large(needed + SPARE)} are {what}; "
         f"make room{_leftovers(place)}, or give a place on another disk."
     )
 
@@ -56,5 +61,6 @@ def _leftovers(folder: Path) -> str:
     return f" (what earlier attempts have left can go: {names})" if names else ""
 
 
-def _large(count: int) -> str:
+def large(count: int) -> str:
+    """Bytes as a person reads them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

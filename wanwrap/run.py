@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from wanwrap.errors import StepError
-from wanwrap.ledger import Ledger, now, write_whole
+from wanwrap.ledger import Ledger, now
 from wanwrap.plan import Plan
 from wanwrap.process import Listener, stream
 from wanwrap.report import heading
 from wanwrap.script import native, script
 from wanwrap.weights import header
+from wanwrap.whole import write_whole
 from wanwrap.words import DIED, ended
 
 ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -66,21 +67,31 @@ def counted(what: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
-    """A bar with GB/s and the time left; into a file or a pipe a state every few seconds."""
-    from tqdm import tqdm  # here, for no other verb waits for it
+def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Bars one after the other, with GB/s and the time left; into a file or a pipe a state every few seconds."""
+    shown = list[Any]()
 
-    bars = list[Any]()
+    def begin(what: str, total: int) -> Callable[[int], None]:
+        from tqdm import tqdm  # here, for most verbs need none
 
-    def begin(total: int) -> Callable[[int], None]:
         stream = _Stream()
         often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
         size = {"total": total, "unit": "B", "unit_scale": True, "dynamic_ncols": True}
-        bars.append(tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size))
-        return lambda done: bars[0].update(done - bars[0].n)
+        for each in shown:
+            each.close()
+        new = tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size)
+        shown[:] = [new]
+        return lambda done: new.update(done - new.n)
 
     try:
         yield begin
     finally:
-        for each in bars:
+        for each in shown:
             each.close()
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
+    """One of them."""
+    with bars() as begin:
+        yield partial(begin, what)

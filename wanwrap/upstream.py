@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +64,6 @@ def find(given: Path | None, workspace: Path) -> Upstream:
         return _checkout(given)
     folder = workspace / "musubi-tuner"
     return _checkout(folder) if (folder / MARK).is_file() else Upstream()
-
-
-def how_to_get(workspace: Path, python: str) -> str:
-    """The commands that put the pinned upstream where wanwrap looks, and its requirements into the training Python."""
-    folder = shlex.quote(str(workspace / "musubi-tuner"))
-    clone = f"git clone {URL} {folder} && git -C {folder} checkout {COMMIT[:7]}"
-    return f"Get it with: {clone} && {shlex.quote(python)} -m pip install -e {folder}"
 
 
 def _checkout(folder: Path) -> Upstream:

@@ -29,14 +29,35 @@ def whole(out: Path) -> Iterator[IO[bytes]]:
         try:
             file.truncate(0)
             yield file
-            _sync(file)
-            _put(file, part, out)
+            sync(file)
+            put(file, part, out)
         except BaseException:
             if _own(file, part):
                 _let_go(file)
                 with suppress(OSError):
                     part.unlink()
             raise
+
+
+@contextmanager
+def held(place: Path, why: str) -> Iterator[None]:
+    """One process alone; the lock ends with the process, and its file with the block. Raises OutputError: `why`."""
+    part = place.with_name(place.name + PART)
+    with open(part, "r+b", opener=_create) as file:
+        _lock(file, part, why)
+        try:
+            yield
+        finally:
+            if _own(file, part):
+                _let_go(file)
+                with suppress(OSError):
+                    part.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put a text there, with `\\n` alone between its lines."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def _let_go(file: IO[bytes]) -> None:
@@ -49,7 +70,7 @@ def _create(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
-def _sync(file: IO[bytes]) -> None:
+def sync(file: IO[bytes]) -> None:
     """Wait until all that was written is on the disk."""
     file.flush()
     getattr(os, "fdatasync", os.fsync)(file.fileno())
@@ -60,7 +81,7 @@ def _own(file: IO[bytes], part: Path) -> bool:
     return not file.closed and part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
 
 
-def _put(file: IO[bytes], part: Path, out: Path) -> None:
+def put(file: IO[bytes], part: Path, out: Path) -> None:
     """Give the whole file its name, and see to it that the name is on the disk too."""
     if not _own(file, part):
         raise OutputError(f"{part} has been removed while it was written; try again.")
@@ -73,7 +94,7 @@ def _put(file: IO[bytes], part: Path, out: Path) -> None:
         os.close(folder)
 
 
-def _lock(file: IO[bytes], part: Path) -> None:
+def _lock(file: IO[bytes], part: Path, why: str = "") -> None:
     """Hold the file as long as this process lives. Raises OutputError: another one does."""
     held = False
     try:
@@ -90,4 +111,4 @@ def _lock(file: IO[bytes], part: Path) -> None:
     except OSError:
         pass  # a drive that knows no locks
     if held or not _own(file, part):  # or it has just got its name
-        raise OutputError(f"another process is writing {part}; wait until it has ended.")
+        raise OutputError(f"{why or f'another process is writing {part}'}; wait until it has ended.")

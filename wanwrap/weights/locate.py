@@ -1,18 +1,18 @@
-"""Where a weight is: the path the user gives, else the workspace's models folder."""
+"""Where a weight is: the path the user gives, else the one that setup found, else the workspace's models folder."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
 from wanwrap.source import shards, stat
-from wanwrap.weights.catalogue import CATALOGUE, Weight, told
-from wanwrap.weights.header import ROLES, check_role, dit_dtype
+from wanwrap.weights import marks
+from wanwrap.weights.catalogue import CATALOGUE, Weight
+from wanwrap.weights.identify import Found, look
+from wanwrap.workspace import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class Located:
     dtype: str
     exists: bool
     identity: str
-    size: int = 0  # bytes, of all shards; 0 where the file is not there
+    size: int = 0  # bytes, of all shards; of a file that is not there those to download
     weight: Weight | None = None  # None: the user's own file
+    changed: bool = False  # since setup has found it
 
     @property
     def sha256(self) -> str | None:
@@ -35,88 +36,107 @@ class Located:
         return self.weight.sha256 if self.weight else None
 
     def complaint(self) -> str | None:
-        """Why this file can't be used, in words with the command that gets it; None where it can."""
+        """Why this file can't be used; None where it can."""
+        if self.changed:
+            return f"{self.path} is gone or another file since setup has found it; run setup again."
         if not self.exists:
-            if self.weight is None:
-                return f"{self.path} is not there."
-            large = f" ({self.weight.size / 1e9:.1f} GB)" if self.weight.size else ""
-            return f"{self.path.name}{large} is not there. Get it with: {download(self.weight, self.path)}"
+            large = f" ({self.size / 1e9:.1f} GB)" if self.size else ""
+            return f"{self.path.name}{large} is not there."
         size = self.path.stat().st_size
         if self.weight and self.weight.size not in (None, size):
             return f"{self.path} has {size:,} bytes instead of {self.weight.size:,}; get it again."
         return None
 
 
-def download(weight: Weight, path: Path) -> str:
-    """The command that puts the file there (`hf` comes with huggingface_hub)."""
-    folder = path.parents[len(Path(weight.path).parts) - 1]
-    revision = ["--revision", weight.revision] if weight.revision else []
-    return shlex.join(["hf", "download", weight.repo, weight.path, *revision, "--local-dir", str(folder)])
-
-
-def locate(name: str, models: Path, given: Path | None) -> Located:
-    """The catalogue's file `name`: what the user gave, else what `models` holds, else where it belongs.
+def locate(name: str, models: Path, given: Path | None, record: Record | None = None) -> Located:
+    """The catalogue's file `name`: what the user gave, else what setup found, else what `models` holds.
 
     Raises:
-        WeightsError: the user's file is not there, or is a DiT that upstream cannot train on.
+        WeightsError: the user's file is not there, or one that upstream cannot train on, or another model's.
     """
     weight = CATALOGUE[name]
+    if given is None and record and record.bytes is None:
+        given = record.path  # written by hand
     if given is not None:
-        return _given(absolute(given), weight)
+        return _given(absolute(given), name)
+    if record:
+        return _recorded(record, name)
     path = models / weight.path
     if not path.is_file():
         path = next(iter(sorted(models.rglob(weight.tail))), path)
     exists = path.is_file()
     return Located(
         path=path,
-        dtype=dit_dtype(path) if exists and weight.role == "dit" else weight.dtype,
+        dtype=_dit(look(path), name) if exists and weight.role == "dit" else weight.dtype,
         exists=exists,
         identity=weight.sha256 or weight.path,
-        size=path.stat().st_size if exists else weight.size or 0,
+        size=path.stat().st_size if exists else weight.bytes,
         weight=weight,
     )
 
 
-def _given(path: Path, weight: Weight) -> Located:
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
-    _check_given_name(path, weight)
-    if weight.role in ROLES:
-        check_role(path, weight.role)
-    dtype = dit_dtype(path) if weight.role == "dit" else weight.dtype
+def _recorded(record: Record, name: str) -> Located:
+    """What setup found: verified then, and unchanged since."""
+    weight = CATALOGUE[name]
+    if record.changed:
+        return Located(path=record.path, dtype=weight.dtype, exists=False, identity=name, changed=True)
+    dtype = _dit(look(record.path), name) if weight.role == "dit" else weight.dtype
+    if record.sha256 is None:
+        return _own(record.path, dtype)
+    known = replace(weight, size=record.bytes, sha256=record.sha256)
+    size = record.path.stat().st_size
+    return Located(path=record.path, dtype=dtype, exists=True, identity=record.sha256, size=size, weight=known)
+
+
+def _own(path: Path, dtype: str, weight: Weight | None = None) -> Located:
+    """A file of the user's, known by its path, size and time."""
     stats = {each: stat(each) for each in shards(path)}
     size = sum(size for size, _ in stats.values())
     identity = ":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items())
-    published = weight if weight.role == "lightning" else None  # it must be that release: nothing but its content tells
-    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=published)
+    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=weight)
 
 
-def _model(name: str) -> str:
-    """A file's name without its type: a model is the same in fp16 and bf16."""
-    return re.sub(r"_(fp16|bf16|fp8_e4m3fn)(?=\.)", "", name)
+def _given(path: Path, name: str) -> Located:
+    weight = CATALOGUE[name]
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
+    if weight.role == "lightning":  # it must be that release: nothing but its content tells
+        return _own(path, weight.dtype, weight)
+    return _own(path, _checked(look(path, marks.quick), name))
 
 
-def _check_given_name(path: Path, weight: Weight) -> None:
-    """Raises WeightsError: by its name a file is another one. High and low noise can't be told by their headers."""
-    other = next(
-        (
-            each
-            for each in CATALOGUE.values()
-            if each.role == weight.role != "lightning"  # its files are told by their content
-            and each.name == path.name
-            and _model(each.name) != _model(weight.name)
-        ),
-        None,
-    )
-    mine, wanted = (told(text) & {"high", "low"} for text in (path.stem, weight.name))
-    if other or (mine and wanted and mine.isdisjoint(wanted)):
+def _checked(found: Found, name: str) -> str:
+    """The type of a file that the user says is `name`. Raises WeightsError: it can't be."""
+    weight = CATALOGUE[name]
+    if weight.role == "dit":
+        return _dit(found, name)
+    if found.opaque:
+        return weight.dtype
+    if not found.usable:
+        raise WeightsError(f"{found.path}: {found.reason}.")
+    if found.convert:
         raise WeightsError(
-            f"{path} is by its name not what was asked for ({weight.name}); give that one, or rename the file."
+            f"{found.path} has ComfyUI's key names: `wanwrap convert {found.path} --out umt5-xxl-enc-bf16.safetensors` "
+            "gives it Wan's, and `wanwrap setup --comfyui_dir` does so by itself."
         )
-    if weight.role == "vae" and "qwen" in path.name.lower():
+    if found.role != weight.role:
+        raise WeightsError(f"{found.path} is {found.what}, and was given as the {weight.role}; give {weight.name}.")
+    return weight.dtype
+
+
+def _dit(found: Found, name: str) -> str:
+    """A DiT's type. Raises WeightsError: upstream can't train on it, or it is another model."""
+    if found.opaque or found.path.suffix != ".safetensors":
+        raise WeightsError(f"{found.path} is no .safetensors file; upstream reads a DiT from nothing else.")
+    if not found.usable:
+        raise WeightsError(f"{found.path}: {found.reason}.")
+    if name.removesuffix("-fp8") not in found.names:
         raise WeightsError(
-            f"{path} is Qwen-Image's VAE: upstream would load it, and train on noise. Wan's is {weight.name}."
+            f"{found.path} is {found.what}, and by its name it is not what was asked for ({CATALOGUE[name].name}); "
+            "give that one, or rename the file if its name is wrong."
         )
+    assert found.dtype
+    return found.dtype
 
 
 def digest(*parts: object) -> str:

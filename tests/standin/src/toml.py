@@ -1,0 +1,1 @@
+"""What upstream imports at its start."""

@@ -1,0 +1,3 @@
+"""A build for CUDA has this."""
+
+_cuda_getDeviceCount = int

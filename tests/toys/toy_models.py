@@ -1,0 +1,17 @@
+"""Makes models out of the tests' toys, so that a DiT of one tensor is one that upstream loads."""
+
+from __future__ import annotations
+
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.models import MODELS, Model, structure
+
+DITS = tuple(name for name, weight in CATALOGUE.items() if weight.role == "dit" and not name.endswith("-fp8"))
+KEY = "blocks.{}.cross_attn.k.weight"
+DIT = {KEY.format(0): {"shape": [4, 4]}}
+LARGE = {KEY.format(n): {"shape": [4096, 4096]} for n in range(16)}  # takes long enough to be stopped
+HUGE = {KEY.format(0): {"shape": [10**6, 2 * 10**6]}}  # for no disk
+VAE = {"decoder.conv1.weight": {"shape": [1]}, "conv2.weight": {"shape": [16]}}
+
+for dit in (DIT, LARGE, HUGE):
+    MODELS[structure(dit)] = Model(role="dit", what="a toy", names=DITS, tensors=len(dit))
+MODELS[structure(VAE)] = Model(role="vae", what="a toy", names=("vae",), tensors=2)

@@ -1,0 +1,140 @@
+"""Where a ComfyUI keeps its models, however it was installed, and where else weights may lie. Nothing is written there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from wanwrap.errors import WeightsError
+from wanwrap.weights.identify import SUFFIXES
+
+# Folders of models, in small letters without _: ComfyUI's, older names of theirs, Stability Matrix', SwarmUI's, Forge's.
+KINDS = {"diffusionmodels", "unet", "textencoders", "textencoder", "clip", "vae", "clipvision", "loras", "lora"}
+YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml", "extra_models_config.yaml")
+# Where the Desktop app keeps its yaml, by the environment's or the user's folder.
+DESKTOP = ("$APPDATA/ComfyUI", "~/Library/Application Support/ComfyUI", "~/.config/ComfyUI")
+Say = Callable[[str], object]
+
+
+def folders(given: Path, say: Say) -> list[Path]:
+    """The folders in which an installation's models lie; `say` hears of those that its yaml names and that are gone.
+
+    Raises:
+        WeightsError: no such folder, no ComfyUI, or a yaml that can't be read.
+    """
+    if not given.is_dir():
+        raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
+    homes = list(_homes(given))
+    found = [kind for home in homes for kind in _kinds(home)]
+    yamls = [path for home in homes for name in YAMLS if (path := home / name).is_file()] + _desktop(given)
+    for path in yamls:
+        found += _named(path, say)
+    if not found:
+        raise WeightsError(
+            f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
+            f"clip_vision or loras in it or in its ComfyUI folder, and no {YAMLS[0]}; give the folder that holds models."
+        )
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def _homes(given: Path) -> Iterator[Path]:
+    """The folders beside whose `models` ComfyUI or a launcher may stand: users give any level."""
+    bases = [given, given / "ComfyUI", given / "Data", *_each(given / "Packages"), *_each(given / "Data" / "Packages")]
+    if given.parent.name == "Packages":  # Stability Matrix shares one store among its packages
+        bases.append(given.parent.parent)
+    yield from (base for base in bases if base.is_dir())
+
+
+def _each(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/")) if folder.is_dir() else []
+
+
+def _kinds(home: Path) -> Iterator[Path]:
+    """The folders of models of a home, which may be the models folder itself."""
+    for parent in (home, home / "models", home / "Models"):
+        if parent.is_dir():
+            yield from (child for child in sorted(parent.iterdir()) if _kind(child.name) in KINDS and child.is_dir())
+
+
+def _kind(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _desktop(given: Path) -> list[Path]:
+    """The Desktop app's yaml, if it speaks of this folder."""
+    places = [Path(os.path.expandvars(place)).expanduser() / YAMLS[2] for place in DESKTOP]
+    there = [path for path in places if path.is_file()]
+    return [path for path in there if any(base == given.resolve() for base, _ in _sections(path))]
+
+
+def _sections(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(base, section) of each section. Raises WeightsError: it can't be read."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where else ""
+        raise WeightsError(
+            f"{path} is no YAML{line} ({getattr(error, 'problem', None) or error}), so that ComfyUI can't read it either; mend it."
+        ) from error
+    for section in content.values() if isinstance(content, dict) else ():
+        if isinstance(section, dict):
+            base = section.get("base_path")
+            yield _path(base, path.parent) if isinstance(base, str) and base else path.parent, section
+
+
+def _named(path: Path, say: Say) -> Iterator[Path]:
+    """The folders that a yaml names, for the kinds that hold weights."""
+    for base, section in _sections(path):
+        for key, value in section.items():
+            if _kind(str(key)) not in KINDS:
+                continue
+            for line in _lines(value):
+                folder = _path(line, base)
+                if folder.is_dir():
+                    yield folder
+                else:
+                    say(f"{path} names {folder}, which is not there")
+
+
+def _lines(value: Any) -> Iterator[str]:
+    """The paths of a value: one, or one a line; a comment within a block has become part of its line."""
+    for text in value if isinstance(value, list) else [value]:
+        for line in str(text or "").splitlines():
+            if bare := re.sub(r"(^|\s)#.*", "", line).strip().strip("'\""):
+                yield bare
+
+
+def _path(text: str, base: Path) -> Path:
+    """A path as ComfyUI understands it."""
+    return Path(os.path.abspath(base / Path(os.path.expandvars(text.strip().strip("'\""))).expanduser()))  # noqa: PTH100
+
+
+def hub_cache() -> list[Path]:
+    """The snapshots in the Hugging Face cache: links, under the files' own names."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots/*/"))
+
+
+def files(folder: Path, say: Say) -> Iterator[Path]:
+    """All that could be weights in a folder and below; links are followed, each folder is seen once."""
+    seen = set[str]()
+    if not folder.is_dir():
+        return
+    for where, below, here in os.walk(folder, followlinks=True, onerror=lambda error: say(_unread(error))):
+        if (real := os.path.realpath(where)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (path for name in sorted(here) if (path := Path(where, name)).suffix.lower() in SUFFIXES)
+
+
+def _unread(error: OSError) -> str:
+    return f"{error.filename} can't be read: {error.strerror}"

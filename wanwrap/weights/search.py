@@ -1,0 +1,111 @@
+"""Which of the files that are there serve for what is needed, and why the others don't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wanwrap.source import SHARD
+from wanwrap.weights import comfyui, marks
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.identify import Found, Sha256, look
+
+Say = Callable[[str], object]
+SIXTEEN = ("fp16", "bf16")
+
+
+@dataclass
+class Search:
+    """What was found: `files` in the order of the search, `chosen` by the catalogue's names, `notes` by path."""
+
+    needs: tuple[str, ...]
+    files: list[Found] = field(default_factory=list)
+    chosen: dict[str, Found] = field(default_factory=dict)
+    others: int = 0  # files of other models
+
+    def why(self, found: Found) -> str:
+        """The end of a candidate's line: used for what, or why not."""
+        names = [name for name, each in self.chosen.items() if each.path == found.path]
+        if names:
+            return f"used for {', '.join(names)}: {found.reason}"
+        if not found.usable:
+            return f"not used: {found.reason}"
+        if not set(found.names) & set(self.needs):
+            return f"not needed{f' ({found.what})' if found.what else ''}"
+        return f"not used: {_worse(found, self.needs) or 'another is used'}"
+
+
+def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: Say) -> Search:
+    """Look through all folders. `sha256` is asked only of files that could be needed ones."""
+    found, seen = Search(tuple(needs)), set[Path]()
+    for path in (path for folder in folders for path in comfyui.files(folder, say)):
+        if (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        shard = SHARD.search(path.name)
+        if shard and int(shard[1]) != 1:
+            continue  # the first one speaks for its set
+        first = look(path, marks.quick)
+        if not _candidate(first):
+            found.others += 1
+        else:
+            found.files.append(look(path, sha256) if _concerns(first, needs) else first)
+    for name in needs:
+        if best := min(_ranked(name, found.files), key=lambda row: row[0], default=None):
+            found.chosen[name] = best[1]
+    return found
+
+
+def could_be(name: str, found: Search) -> list[Found]:
+    """Files that upstream would load for it, of which only the user can say whether they are it."""
+    return [each for each in found.files if each.usable and not each.told and name in _serves(each) and not each.made]
+
+
+def _candidate(found: Found) -> bool:
+    """Whether it could be taken for a needed file; other models' files and a user's LoRAs are counted only."""
+    if found.role == "lora":
+        return bool(found.names) or "lightning" in found.path.name.lower()
+    return (found.role != "other" or found.broken) and not (found.role == "dit" and found.made)
+
+
+def _concerns(found: Found, needs: Sequence[str]) -> bool:
+    """Whether its content matters: it could be needed, whatever its name says."""
+    roles = {CATALOGUE[name].role for name in needs}
+    if found.role == "lora":
+        return "lightning" in roles
+    return found.usable and found.role in roles and not found.sha256
+
+
+def _serves(found: Found) -> Iterator[str]:
+    """The catalogue's names for which it would do: one model may stand there in two types."""
+    for name in found.names:
+        yield from (each for each in (name, f"{name}-fp8") if each in CATALOGUE)
+
+
+def _ranked(name: str, files: Sequence[Found]) -> Iterator[tuple[tuple[int, ...], Found]]:
+    """Those that will be used without asking, the best first: by how surely they are it, then by their type."""
+    wanted = CATALOGUE[name].dtype
+    for found in files:
+        if (
+            found.usable
+            and found.told
+            and len(found.names) == 1
+            and name in _serves(found)
+            and not _worse(found, [name])
+        ):
+            sure = ("sha256", "size", "header", "name").index(found.told)
+            yield (found.convert, sure, found.dtype != wanted), found
+
+
+def _worse(found: Found, needs: Sequence[str]) -> str | None:
+    """Why a file that upstream loads is only used if the user says so."""
+    if found.made and found.role == "dit":
+        return "wanwrap made it, of what is used itself"
+    if not found.told:
+        return found.reason
+    if found.dtype == "fp8" and not any(CATALOGUE[name].dtype == "fp8" for name in needs if name in _serves(found)):
+        return "it is fp8, rounded once and for all; give it as an option if you want it none the less"
+    if found.role == "dit" and found.dtype == "fp32":
+        return "it is fp32, which takes twice the disk and memory; give it as an option if you want it none the less"
+    return None
