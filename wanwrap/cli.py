@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap import __version__
+from wanwrap import cli_machine as machine
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
-from wanwrap.errors import NotYetError, OutputError, WanwrapError
-from wanwrap.terminal import bar, counted, say, screen
+from wanwrap.errors import OutputError, WanwrapError
+from wanwrap.terminal import bar, bars, counted, say, screen
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from wanwrap.script import Shell
     from wanwrap.upstream import Upstream
 
-EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 not yet possible, 13 too little disk or memory, 130 interrupted."
+EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 130 interrupted."
 
 
 class Group(click.Group):
@@ -44,17 +45,6 @@ class Group(click.Group):
         except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
             say(f"Error: {error.filename or 'writing'}: {error.strerror or error}; make room or give another place.")
             ctx.exit(OutputError.exit_code)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the verb; those to come are told from typing errors."""
-        if args[0] in TO_COME and args[0] not in self.commands:
-            raise NotYetError(f"this version of wanwrap has no `{args[0]}` yet: {TO_COME[args[0]]}.")
-        return super().resolve_command(ctx, args)
-
-
-TO_COME = {
-    "setup": "`wanwrap run PRESET --dry_run` lists what is missing, with the commands that get it",
-}
 
 
 def _hinted(error: click.NoSuchOption) -> click.UsageError:
@@ -83,6 +73,8 @@ def main() -> None:
     """Train Wan 2.1 / 2.2 video LoRAs with musubi-tuner.
 
     \b
+    wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
+    wanwrap doctor                                    is this machine ready?
     wanwrap presets                                   what can be trained
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
@@ -156,12 +148,14 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
         return
     from wanwrap.preflight import check_plan, check_room, check_weights
     from wanwrap.report import finished
+    from wanwrap.weights import marks
 
     with counted("checking file") as done:
         plan = asked.plan(whole=True, done=done)
     check_plan(plan)
     found = asked.ask(plan, gpu=True)
-    check_weights(plan)
+    with bars() as begin:
+        check_weights(plan, marks.thorough(begin))
     check_room(plan)
     _carry_out(plan, *found, as_json)
     if not as_json:
@@ -231,6 +225,10 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     if not as_json:
         click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
 
+
+main.add_command(machine.setup)
+main.add_command(machine.doctor)
+main.add_command(machine.inspect)
 
 MARK = "Stop if the sha256 of the {} is another one."
 

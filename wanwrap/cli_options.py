@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,28 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
 
 PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
 PYTHON = click.option("--python", help="The Python that trains, with torch (default: the one that runs wanwrap).")
+BASE_DIR = click.option(
+    "--base_dir", type=PATH, default=Path("local_training"), show_default=True, help="The workspace."
+)
+NOISE_LEVEL = click.option(
+    "--noise_level", type=click.Choice(["high", "low", "both"]), help="Which expert of Wan 2.2 (default: both)."
+)
+MUSUBI_DIR = click.option(
+    "--musubi_dir",
+    type=PATH,
+    envvar="WANWRAP_MUSUBI_DIR",
+    help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
+)
+FILES = [
+    click.option("--dit", type=PATH, help="DiT of a one-expert run."),
+    click.option("--dit_high", type=PATH, help="DiT of the high-noise expert."),
+    click.option("--dit_low", type=PATH, help="DiT of the low-noise expert."),
+    click.option("--lightning_high", type=PATH, help="Lightning's high-noise LoRA, if you have it elsewhere."),
+    click.option("--lightning_low", type=PATH, help="Lightning's low-noise LoRA."),
+    click.option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions)."),
+    click.option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names."),
+    click.option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),
+]
 RUN_OPTIONS = [
     click.argument("preset"),
     click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
@@ -37,12 +59,8 @@ RUN_OPTIONS = [
         "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
     ),
     click.option("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
-    click.option(
-        "--noise_level",
-        type=click.Choice(["high", "low", "both"]),
-        help="Which expert of Wan 2.2 (default: both).",
-    ),
-    click.option("--base_dir", type=PATH, default=Path("local_training"), show_default=True, help="The workspace."),
+    NOISE_LEVEL,
+    BASE_DIR,
     click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ..."),
@@ -61,27 +79,24 @@ RUN_OPTIONS = [
     click.option("--resume_from", type=PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
     click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
     click.option("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
-    click.option("--dit", type=PATH, help="DiT of a one-expert run."),
-    click.option("--dit_high", type=PATH, help="DiT of the high-noise expert."),
-    click.option("--dit_low", type=PATH, help="DiT of the low-noise expert."),
-    click.option("--lightning_high", type=PATH, help="Lightning's high-noise LoRA, if you have it elsewhere."),
-    click.option("--lightning_low", type=PATH, help="Lightning's low-noise LoRA."),
-    click.option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions)."),
-    click.option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names."),
-    click.option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),
+    *FILES,
     PYTHON,
-    click.option(
-        "--musubi_dir",
-        type=PATH,
-        envvar="WANWRAP_MUSUBI_DIR",
-        help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
-    ),
+    MUSUBI_DIR,
     click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner."),
 ]
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `run` and `rehearse` share, in the order of their help."""
-    for option in reversed(RUN_OPTIONS):
+    return _with(RUN_OPTIONS, command)
+
+
+def files(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name weights."""
+    return _with(FILES, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -1,0 +1,311 @@
+"""`wanwrap setup` and `doctor` as a user types them, with toys for weights and a hub on the loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safetensors
+from hub import Fault, Hub, hub
+
+from wanwrap.setup import Wish, survey
+from wanwrap.setup import wish as wished
+from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
+from wanwrap.workspace import load
+
+TOKEN = "hf_SecretOfTheUser"
+NAMES = ("wan2.2-t2v-high", "wan2.2-t2v-low", "vae", "t5")
+Env = dict[str, str]
+
+
+def make(folder: Path) -> dict[str, bytes]:
+    """Toys by the catalogue's names, as the hub has them."""
+    toys = {name: dit(folder / name, metadata={"of": name}).read_bytes() for name in NAMES[:2]}
+    vae = {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [16])}
+    toys["vae"] = safetensors(folder / "vae", vae).read_bytes()
+    toys["t5"] = b"PK\x03\x04" + b"the text encoder" * 100_000
+    return toys
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> dict[str, bytes]:
+    return make(tmp_path / "toys")
+
+
+@pytest.fixture
+def served(toys: dict[str, bytes]) -> Iterator[Hub]:
+    """A hub with the toys under the names of the real files, and T5's tokenizer."""
+    files = {(CATALOGUE[name].repo, CATALOGUE[name].path): content for name, content in toys.items()}
+    tokenizer = TOKENIZERS["t5"]
+    files |= {(tokenizer.repo, f"{tokenizer.folder}/{name}"): name.encode() for name in tokenizer.files}
+    with hub(files) as made:
+        yield made
+
+
+@pytest.fixture
+def env(tmp_path: Path, toys: dict[str, bytes], served: Hub) -> Env:
+    """Where the catalogue has the toys' sizes and sha256, and the hub is that one."""
+    rows: dict[str, Any] = {
+        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "about": None}
+        for name, content in toys.items()
+    }
+    files = {name: hashlib.sha256(name.encode()).hexdigest() for name in TOKENIZERS["t5"].files}
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": served.endpoint, "HF_HUB_DISABLE_XET": "1"}
+    return {**published(tmp_path, {**rows, "tokenizers": {"t5": files}}), **online}
+
+
+def workspace(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "local_training"
+
+
+def place(tmp_path: Path, name: str) -> Path:
+    return workspace(tmp_path) / "models" / CATALOGUE[name].path
+
+
+def fetched(served: Hub) -> set[str]:
+    """The files of which bytes were sent."""
+    return {each.path for each in served.asked if each.method == "GET" and each.status < 300 and "api" not in each.path}
+
+
+def test_everything_from_the_hub_then_a_run(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub, toys: dict[str, bytes], cats: Path
+) -> None:
+    done = wanwrap("setup", "t2v-vanilla", HF_TOKEN=TOKEN, **env)
+    assert done.returncode == 0, done.stderr
+    assert "ready: t2v-vanilla" in done.stdout and "there, nothing to install" in done.stdout
+    assert all(place(tmp_path, name).read_bytes() == content for name, content in toys.items())
+    found = load(workspace(tmp_path))
+    assert found.presets == ("t2v-vanilla",) and found.python == sys.executable and found.musubi_dir == STANDIN
+    assert {name: row.path for name, row in found.weights.items()} == {name: place(tmp_path, name) for name in NAMES}
+    assert all(row.sha256 == hashlib.sha256(toys[name]).hexdigest() for name, row in found.weights.items())
+    assert any(each.token and TOKEN in each.token for each in served.asked)
+    texts = [path.read_bytes() for path in workspace(tmp_path).rglob("*") if path.is_file()]
+    assert not any(TOKEN.encode() in text for text in texts) and TOKEN not in done.stdout + done.stderr
+
+    served.asked.clear()
+    again = wanwrap("setup", "t2v-vanilla", **env)
+    assert again.returncode == 0 and not fetched(served)
+    assert "wan2.2-t2v-high  found" in again.stdout and "To download: 0.0 MB" in again.stdout
+    well = wanwrap("doctor", **env)
+    assert well.returncode == 0 and "TO DO" not in well.stdout, well.stdout
+    ran = wanwrap(
+        "run", "t2v-vanilla", "--dataset", cats, HF_HUB_OFFLINE="1", PYTHONPATH=env["PYTHONPATH"], standin=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert f"--t5 {place(tmp_path, 't5')}" in " ".join(
+        next(call["argv"] for call in record(tmp_path) if "--t5" in call["argv"])
+    )
+
+
+def test_what_a_comfyui_has_is_used_where_it_lies(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub, toys: dict[str, bytes]
+) -> None:
+    comfy = tmp_path / "ComfyUI" / "models"
+    for name, path in (("wan2.2-t2v-high", "diffusion_models/renamed.safetensors"), ("vae", "vae/wan.safetensors")):
+        (comfy / path).parent.mkdir(parents=True)
+        (comfy / path).write_bytes(toys[name])
+    before = sorted((path, path.stat().st_mtime_ns) for path in comfy.rglob("*"))
+    done = wanwrap("setup", "t2v-vanilla", "--comfyui_dir", tmp_path / "ComfyUI", "--json", **env)
+    assert done.returncode == 0, done.stderr
+    weights = json.loads(done.stdout)["weights"]
+    assert weights["wan2.2-t2v-high"]["path"] == str(comfy / "diffusion_models" / "renamed.safetensors")
+    assert {name: row["state"] for name, row in weights.items()} == dict.fromkeys(NAMES, "ready")
+    assert fetched(served) & {CATALOGUE[name].path for name in NAMES} == {CATALOGUE[name].path for name in ("wan2.2-t2v-low", "t5")}  # fmt: skip
+    assert sorted((path, path.stat().st_mtime_ns) for path in comfy.rglob("*")) == before
+    again = wanwrap("setup", "t2v-vanilla", "--noise_level", "high", "--dry_run", **env)  # the folder is remembered
+    assert str(comfy / "vae" / "wan.safetensors") in again.stdout and "low" not in again.stdout.split("Files found")[0]
+
+    (comfy / "vae" / "wan.safetensors").write_bytes(toys["vae"] + b"x")
+    refused = wanwrap("run", "t2v-vanilla", "--dataset", "sample", **env)
+    assert refused.returncode == 5 and "another file since setup has found it; run setup again" in refused.stderr
+    ill = wanwrap("doctor", "--json", **env)
+    assert ill.returncode == 5
+    assert [row["name"] for row in json.loads(ill.stdout) if not row["ok"]] == ["weights of t2v-vanilla"]
+
+
+def test_one_file_that_fails_keeps_no_other_from_coming(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub
+) -> None:
+    served.faults[CATALOGUE["wan2.2-t2v-high"].path] = Fault(status=404, code="EntryNotFound")
+    served.faults[CATALOGUE["vae"].path] = Fault(body=b"other bytes", times=1)
+    done = wanwrap("setup", "t2v-vanilla", "--json", **env)
+    assert done.returncode == 12
+    assert "setup is not complete. Done: wan2.2-t2v-low, t5. Left:" in done.stderr
+    assert "The same command goes on from here" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["failed"].keys() == {"wan2.2-t2v-high", "vae"}
+    assert not place(tmp_path, "vae").exists() and load(workspace(tmp_path)).weights.keys() == {"wan2.2-t2v-low", "t5"}
+    served.faults.clear()
+    served.asked.clear()
+    assert wanwrap("setup", "t2v-vanilla", **env).returncode == 0
+    assert fetched(served) == {CATALOGUE[name].path for name in ("wan2.2-t2v-high", "vae")}
+
+
+def test_killed_in_the_middle_it_goes_on(tmp_path: Path, env: Env, served: Hub, wanwrap: Wanwrap) -> None:
+    path = CATALOGUE["t5"].path
+    served.faults[path] = Fault(slow=0.2, times=1)
+    argv = [sys.executable, "-m", "wanwrap", "setup", "t2v-vanilla", "--noise_level", "low", "--weights_only"]
+    (tmp_path / "home").mkdir(exist_ok=True)
+    process = subprocess.Popen(argv, cwd=tmp_path / "home", env={**os.environ, **env}, stderr=subprocess.DEVNULL)
+    parts = workspace(tmp_path) / "models" / ".downloads"
+    while process.poll() is None and not any(part.stat().st_size > 200_000 for part in parts.glob("*t5*.part")):
+        time.sleep(0.02)
+    second = wanwrap("setup", "t2v-vanilla", "--weights_only", **env)
+    assert second.returncode == 11 and "another wanwrap setup is at work" in second.stderr
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not place(tmp_path, "t5").exists() and "t5" not in load(workspace(tmp_path)).weights
+    assert wanwrap("setup", "t2v-vanilla", "--noise_level", "low", "--weights_only", **env).returncode == 0
+    assert place(tmp_path, "t5").is_file()
+    assert [each is not None for each in served.ranges(path)] == [False, True]
+
+
+def test_ctrl_c_says_so(tmp_path: Path, env: Env, served: Hub) -> None:
+    served.faults[CATALOGUE["t5"].path] = Fault(slow=0.2)
+    argv = [sys.executable, "-m", "wanwrap", "setup", "t2v-vanilla", "--weights_only"]
+    process = subprocess.Popen(argv, cwd=tmp_path, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.rglob("*t5*.part")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    text = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and "Traceback" not in text, text
+
+
+def test_a_dry_run_writes_nothing_and_too_little_disk_is_told(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub
+) -> None:
+    done = wanwrap("setup", "t2v-vanilla", "--dry_run", **env)
+    assert done.returncode == 0 and not served.asked and not workspace(tmp_path).exists()
+    assert "t5               download" in done.stdout
+    published(tmp_path, {"t5": {"size": 10**15}})
+    done = wanwrap("setup", "t2v-vanilla", **env)
+    assert done.returncode == 13 and "GB are needed for what is to be written; make room" in done.stderr
+    assert not workspace(tmp_path).exists() and not served.asked
+
+
+def test_comfyuis_text_encoder_is_converted(tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub) -> None:
+    pytest.importorskip("torch")
+    comfy = tmp_path / "ComfyUI" / "models" / "text_encoders"
+    tensors = {name: ("F16", [2, 2]) for name in comfy_names(range(1))}
+    file = safetensors(comfy / "umt5_xxl_fp16.safetensors", {**tensors, "spiece_model": ("I8", [3])})
+    one = ("setup", "t2v-vanilla", "--comfyui_dir", comfy.parent.parent, "--weights_only")
+    shown = wanwrap(*one, "--dry_run", **env)
+    assert f"t5               convert   0.0 MB  {file}" in shown.stdout
+    done = wanwrap(*one, **env)
+    assert done.returncode == 0, done.stderr
+    made = load(workspace(tmp_path)).weights["t5"].path
+    assert (
+        made.parent == workspace(tmp_path) / "models" / "converted" and b"blocks.0.attn.q.weight" in made.read_bytes()
+    )
+    assert CATALOGUE["t5"].path not in fetched(served)
+    assert [*comfy.iterdir()] == [file]
+    assert wanwrap(*one, **env).returncode == 0  # not again
+
+
+def test_list(wanwrap: Wanwrap) -> None:
+    listed = wanwrap("setup", "--list", "--include_i2v", "--noise_level", "low", "--json")
+    names = [row["name"] for row in json.loads(listed.stdout)]
+    assert names == ["wan2.2-t2v-low", "lightning-t2v-v1.1-low", "vae", "t5", "wan2.2-i2v-low", "lightning-i2v-v1-low", "t5-tokenizer"]  # fmt: skip
+    text = wanwrap("setup", "wan21-i2v-480p", "--list").stdout
+    assert "clip  (clip, fp32, 4.8 GB)" in text and "xlm-roberta-large/" in text and "about 32.8 GB" in text
+
+
+def test_only_the_user_can_say(tmp_path: Path) -> None:
+    """A finetune is used when the user says so, and not otherwise."""
+    mine = dit(tmp_path / "ComfyUI" / "models" / "unet" / "remix_high.safetensors", "BF16")
+    wish = wished(["t2v-vanilla"], base_dir=tmp_path / "base", comfyui_dir=[tmp_path / "ComfyUI"])
+    asked = list[str]()
+
+    def ask(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    assert "wan2.2-t2v-high" not in survey(wish, lambda _: None, print).chosen
+    assert survey(wish, lambda _: None, print, ask).chosen["wan2.2-t2v-high"].path == mine
+    assert len(asked) == 1 and "Use it as wan2.2-t2v-high?" in asked[0] and "its name (remix) doesn't tell" in asked[0]
+    named = wished(["t2v-vanilla"], base_dir=tmp_path / "base", dit_high=mine)
+    assert survey(named, lambda _: None, print).chosen["wan2.2-t2v-high"].path == mine
+
+
+def test_the_workspaces_file_is_the_users_too(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
+    base = workspace(tmp_path)
+    base.mkdir(parents=True)
+    mine = dit(tmp_path / "mine.safetensors")
+    (base / "wanwrap.toml").write_text(f'# my own words\n[weights]\n"wan2.2-t2v-high" = "{mine}"\n')
+    done = wanwrap("setup", "t2v-vanilla", "--weights_only", **env)
+    assert done.returncode == 0, done.stderr
+    assert "# my own words" in (base / "wanwrap.toml").read_text()
+    assert load(base).weights["wan2.2-t2v-high"].path == mine and not place(tmp_path, "wan2.2-t2v-high").exists()
+    (base / "wanwrap.toml").write_text("weights = [")
+    broken = wanwrap("run", "t2v-vanilla", "--dataset", "sample", "--dry_run")
+    assert broken.returncode == 7 and "delete it and run setup again" in broken.stderr
+
+
+def test_a_run_trusts_no_name(tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: dict[str, bytes], cats: Path) -> None:
+    """Files that somebody has put there: the other expert's has the same size."""
+    for name in NAMES:
+        path = place(tmp_path, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(toys[name])
+    low = place(tmp_path, "wan2.2-t2v-low")
+    low.write_bytes(toys["wan2.2-t2v-high"].ljust(len(toys["wan2.2-t2v-low"])))
+    rows = json.loads((tmp_path / "custom" / "rows.json").read_text())
+    rows["wan2.2-t2v-low"]["size"] = low.stat().st_size
+    published(tmp_path, rows)
+    done = wanwrap("run", "t2v-vanilla", "--dataset", cats, "--noise_level", "low", **env)
+    assert done.returncode == 5 and "is not the published file: its sha256 is" in done.stderr, done.stderr
+    assert not (workspace(tmp_path) / "outputs").exists()
+    assert wanwrap("run", "t2v-vanilla", "--dataset", cats, "--noise_level", "high", **env).returncode == 0
+
+
+def test_upstream_at_another_commit_is_a_warning(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
+    other = tmp_path / "musubi"
+    (other / ".git").mkdir(parents=True)
+    (other / ".git" / "HEAD").write_text("f" * 40)
+    (other / "src").symlink_to(STANDIN / "src")
+    done = wanwrap("setup", "t2v-vanilla", "--musubi_dir", other, **env)
+    assert done.returncode == 0
+    assert "warning: musubi-tuner" in done.stderr and "f" * 40 in done.stderr and "30c658c" in done.stderr
+    assert load(workspace(tmp_path)).musubi_dir == other and load(workspace(tmp_path)).commit == "f" * 40
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["nonsense"], 3, "nonsense"),
+        (["t2v-vanilla", "--dit_high", "gone.safetensors"], 5, "there is no file"),
+        (["t2v-vanilla", "--lightning_high", "x"], 7, "merges no Lightning"),
+        (["wan21-t2v-14b", "--dit_high", "x"], 7, "trains one model; give its DiT with --dit"),
+        (["t2v-vanilla", "--python", "/bin/false"], 8, "can't be used to train"),
+        (["t2v-vanilla", "--musubi_dir", "nowhere"], 6, "is no checkout of musubi-tuner"),
+        (["t2v-vanilla", "--base_dir", f"{__file__}/x"], 11, "can't be written to"),
+    ],
+)
+def test_mistakes(words: list[str], code: int, says: str, wanwrap: Wanwrap) -> None:
+    done = wanwrap("setup", *words)
+    assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_needs() -> None:
+    places: Any = None
+    from wanwrap.registry import load as preset
+
+    both = Wish(presets=(preset("wan21-i2v-480p"), preset("t2v-vanilla")), places=places, level="low")
+    assert both.needs == {
+        "wan2.1-i2v-480p": ["wan21-i2v-480p"],
+        "vae": ["wan21-i2v-480p", "t2v-vanilla"],
+        "t5": ["wan21-i2v-480p", "t2v-vanilla"],
+        "clip": ["wan21-i2v-480p"],
+        "wan2.2-t2v-low": ["t2v-vanilla"],
+    }
+    assert both.tokenizers == ["t5", "clip"]
+    assert isinstance(CATALOGUE["vae"], Weight) and {"accelerate", "torch"} <= both.modules
