@@ -11,6 +11,8 @@ import pytest
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
 from hypothesis import settings
 
+from wanwrap.weights.catalogue import TOKENIZERS
+
 settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business
 sys.path.insert(0, str(TOYS))
 import toy_models  # noqa: E402, F401  the toys are models in this process too
@@ -25,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No accelerate config, cache or token of whoever runs the tests; the marked tests alone see upstream."""
+    for tokenizer in TOKENIZERS.values():  # as `setup` leaves them
+        repo = tmp_path / "hf" / "hub" / f"models--{tokenizer.repo.replace('/', '--')}"
+        for path in ("refs/main", *(f"snapshots/abc/{tokenizer.folder}/{name}" for name in tokenizer.files)):
+            (repo / path).parent.mkdir(parents=True, exist_ok=True)
+            (repo / path).write_text("abc")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -59,7 +59,12 @@ def env(tmp_path: Path, toys: dict[str, bytes], served: Hub) -> Env:
         for name, content in toys.items()
     }
     files = {name: hashlib.sha256(name.encode()).hexdigest() for name in TOKENIZERS["t5"].files}
-    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": served.endpoint, "HF_HUB_DISABLE_XET": "1"}
+    online = {
+        "HF_HOME": str(tmp_path / "empty"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": served.endpoint,
+        "HF_HUB_DISABLE_XET": "1",
+    }
     return {**published(tmp_path, {**rows, "tokenizers": {"t5": files}}), **online}
 
 
@@ -84,7 +89,7 @@ def test_everything_from_the_hub_then_a_run(
     assert "ready: t2v-vanilla" in done.stdout and "there, nothing to install" in done.stdout
     assert all(place(tmp_path, name).read_bytes() == content for name, content in toys.items())
     found = load(workspace(tmp_path))
-    assert found.presets == ("t2v-vanilla",) and found.python == sys.executable and found.musubi_dir == STANDIN
+    assert found.presets == ("t2v-vanilla",) and found.python is None and found.musubi_dir == STANDIN
     assert {name: row.path for name, row in found.weights.items()} == {name: place(tmp_path, name) for name in NAMES}
     assert all(row.sha256 == hashlib.sha256(toys[name]).hexdigest() for name, row in found.weights.items())
     assert any(each.token and TOKEN in each.token for each in served.asked)
@@ -97,9 +102,7 @@ def test_everything_from_the_hub_then_a_run(
     assert "wan2.2-t2v-high  found" in again.stdout and "To download: 0.0 MB" in again.stdout
     well = wanwrap("doctor", **env)
     assert well.returncode == 0 and "TO DO" not in well.stdout, well.stdout
-    ran = wanwrap(
-        "run", "t2v-vanilla", "--dataset", cats, HF_HUB_OFFLINE="1", PYTHONPATH=env["PYTHONPATH"], standin=False
-    )
+    ran = wanwrap("run", "t2v-vanilla", "--dataset", cats, **{**env, "HF_HUB_OFFLINE": "1"}, standin=False)
     assert ran.returncode == 0, ran.stderr
     assert f"--t5 {place(tmp_path, 't5')}" in " ".join(
         next(call["argv"] for call in record(tmp_path) if "--t5" in call["argv"])
@@ -265,6 +268,17 @@ def test_a_run_trusts_no_name(tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: 
     assert done.returncode == 5 and "is not the published file: its sha256 is" in done.stderr, done.stderr
     assert not (workspace(tmp_path) / "outputs").exists()
     assert wanwrap("run", "t2v-vanilla", "--dataset", cats, "--noise_level", "high", **env).returncode == 0
+
+
+def test_offline_without_the_tokenizers_nothing_begins(
+    wanwrap: Wanwrap, tmp_path: Path, weights: list[str], cats: Path
+) -> None:
+    run = ("run", "t2v-vanilla", "--dataset", cats, *weights)
+    done = wanwrap(*run, HF_HOME=str(tmp_path / "empty"))
+    assert done.returncode == 12 and "HF_HUB_OFFLINE is set, and the tokenizer of t5 is not" in done.stderr
+    assert not (workspace(tmp_path) / "outputs").exists()
+    done = wanwrap(*run, HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="0")
+    assert done.returncode == 0 and "note: the tokenizer of t5 is not" in done.stderr
 
 
 def test_upstream_at_another_commit_is_a_warning(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:

@@ -146,7 +146,7 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     if dry_run:
         _print(asked, shell, as_json)
         return
-    from wanwrap.preflight import check_plan, check_room, check_weights
+    from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights
     from wanwrap.report import finished
     from wanwrap.weights import marks
 
@@ -156,6 +156,8 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     found = asked.ask(plan, gpu=True)
     with bars() as begin:
         check_weights(plan, marks.thorough(begin))
+    for note in check_tokenizers(plan):
+        say(f"note: {note}")
     check_room(plan)
     _carry_out(plan, *found, as_json)
     if not as_json:

@@ -11,9 +11,10 @@ from wanwrap.job import DTYPES, OWN, Job, cast, check_published, history, worth_
 from wanwrap.lora import LowRank, Match, grouped, is_lora, match
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
-from wanwrap.weights.catalogue import CATALOGUE, told
+from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.header import PREFIX, blocks_dtype
 from wanwrap.weights.models import SHAPES
+from wanwrap.weights.names import said_by
 
 OPPOSITES = (("high", "low"), ("t2v", "i2v"))
 CHANNELS = {
@@ -108,7 +109,7 @@ def main_dtype(source: Source, why: str) -> str:
 def _told(path: str, sha256: str | None) -> set[str]:
     """What a file says it is for (high, low, t2v, i2v): by its content where that is published, else by its name."""
     published = next((name for name, weight in CATALOGUE.items() if sha256 and weight.sha256 == sha256), None)
-    return told(published) if published else told(Path(path).stem) & {"high", "low"}
+    return said_by(published) if published else said_by(Path(path).stem) & {"high", "low"}
 
 
 def _dit_told(source: Source, marks: Mapping[Path, str]) -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from wanwrap import room
 from wanwrap.data import PACKAGE
-from wanwrap.errors import GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
+from wanwrap.errors import DownloadError, GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
 from wanwrap.options import Options, number, whole
 from wanwrap.plan import Places, Plan, Step
@@ -182,6 +182,27 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
             raise WeightsError(
                 f"{weight.path} is not the published file: its sha256 is {mark}, not {weight.sha256}; get it again."
             )
+
+
+def check_tokenizers(plan: Plan) -> list[str]:
+    """What is to be said of tokenizers that upstream will download itself, when the latents have been cached.
+
+    Raises:
+        DownloadError: it can't, offline.
+    """
+    from huggingface_hub import constants
+
+    from wanwrap.weights import download
+    from wanwrap.weights.catalogue import TOKENIZERS
+
+    names = ["t5", *(["clip"] if plan.preset.needs_clip else [])]
+    missing = [name for name in names if not download.cached(TOKENIZERS[name])]
+    if missing and constants.HF_HUB_OFFLINE:
+        raise DownloadError(
+            f"HF_HUB_OFFLINE is set, and the tokenizer of {listing(missing)} is not in the Hugging Face cache; "
+            f"`wanwrap setup {plan.preset.name}` puts it there once you are online."
+        )
+    return [f"the tokenizer of {name} is not in the Hugging Face cache: upstream downloads it." for name in missing]
 
 
 def check_resume(step: Step) -> None:

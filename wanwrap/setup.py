@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from wanwrap.errors import (
 from wanwrap.plan import Choices, Places, needed
 from wanwrap.preset import Preset
 from wanwrap.process import Listener
-from wanwrap.registry import load
+from wanwrap.registry import load, shipped
 from wanwrap.source import stat
 from wanwrap.upstream import Upstream
 from wanwrap.weights import comfyui, download, marks
@@ -45,6 +46,7 @@ class Wish:
     """What is to be made ready, and where; `level` is one expert alone, `given` the weights that the user names."""
 
     presets: tuple[Preset, ...]
+    words: tuple[str, ...] = ()  # the presets as the user names them
     places: Places
     comfyui: tuple[Path, ...] = ()
     level: Any = None
@@ -99,11 +101,13 @@ def wish(
     """
     base = order.workspace_folder(base_dir)
     before = workspace.load(base)
-    presets = tuple(load(name) for name in names or before.presets or default)
+    words = tuple(names or before.presets or default)
+    presets = tuple(map(load, words))
     level = None if noise_level == "both" else noise_level
     found = upstreams.find(musubi_dir or before.musubi_dir, base)
     return Wish(
         presets=presets,
+        words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
         places=Places(base=base, upstream=found, python=order.training_python(python or before.python)),
         comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *before.comfyui])),
         level=level,
@@ -189,8 +193,9 @@ def _known(wish: Wish, name: str, sha256: Sha256) -> Found | None:
     given, record = wish.given.get(name), wish.before.weights.get(name)
     if given is None and (record is None or record.changed):
         return None
-    path = locate(name, wish.models, given, record).path
-    found = look(path, sha256)
+    if given and (found := look(given, sha256)).convert and CATALOGUE[name].role == "t5":
+        return replace(found, reason="you named it")
+    found = look(locate(name, wish.models, given, record).path, sha256)
     told = "sha256" if found.told == "sha256" else "user"
     return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
 
@@ -220,9 +225,9 @@ class Progress:
         """Put the workspace's file on disk."""
         before, wish, upstream = self.wish.before, self.wish, self.upstream
         found = Workspace(
-            presets=tuple(dict.fromkeys([*before.presets, *(preset.name for preset in wish.presets)])),
+            presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
             comfyui=wish.comfyui,
-            python=wish.places.python,
+            python=wish.places.python if wish.places.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
             weights={**before.weights, **self.records},
@@ -233,7 +238,7 @@ class Progress:
 @contextmanager
 def alone(wish: Wish) -> Iterator[None]:
     """Raises OutputError: another setup is at work in this workspace."""
-    wish.places.base.mkdir(parents=True, exist_ok=True)
+    (wish.places.base / "datasets").mkdir(parents=True, exist_ok=True)
     with held(wish.places.base / "setup", f"another wanwrap setup is at work in {wish.places.base}"):
         yield
 

@@ -126,7 +126,8 @@ def inspected(found: Found) -> Iterator[str]:
         yield f"    {found.role}: {', '.join(fact for fact in facts if fact)}"
     if found.lora:
         yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
-    yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}"
+    more = " (--hash computes its sha256, which tells for sure)" if found.hashable and not found.sha256 else ""
+    yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 
 def ready(found: Survey) -> Iterator[str]:

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wanwrap.errors import WeightsError
 from wanwrap.weights import header
@@ -27,8 +27,7 @@ SHARD = re.compile(r"(\d+)-of-(\d+)\.safetensors$")  # upstream's own pattern fo
 BLOCK = 16 << 20
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One tensor where it lies: `begin` and `end` are bytes of the file number `file`."""
 
     name: str
@@ -148,7 +147,7 @@ def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[R
             if {*map(type, (begin, end, *shape))} != {int}:  # no bool either
                 raise ValueError(f"{name} has a size that is no whole number")
             if row["dtype"] not in WIDTHS:
-                raise ValueError(f"{name} is of the type {row['dtype']}, which wanwrap can't rewrite")
+                raise WeightsError(f"{path} stores {name} as {row['dtype']}, which neither upstream nor wanwrap reads.")
             if end - begin != math.prod(shape) * WIDTHS[row["dtype"]] or min((*shape, begin), default=0) < 0:
                 raise ValueError(f"{name} has another size than its shape says")
             rows.append(Row(name, row["dtype"], shape, number, start + begin, start + end))

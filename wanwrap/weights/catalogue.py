@@ -6,12 +6,10 @@ Repositories repackaged for ComfyUI come first: their files may be in an existin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-WORDS = r"(?<![a-z])(high|low|t2v|i2v)(?![a-z])"
 WAN21 = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"  # a small r
 WAN22 = "Comfy-Org/Wan_2.2_ComfyUI_Repackaged"  # a capital R
 WAN21_REVISION = "06e001fc51048fb03433a6fb25334de7836704a5"
@@ -95,11 +93,6 @@ def _seko_v2(level: str, sha256: str) -> Weight:
     """T2V's second release, which lightx2v alone publishes."""
     path = f"Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V2.0/{level}_noise_model.safetensors"
     return Weight("lightning", LIGHTX2V, LIGHTX2V_REVISION, path, "fp32", 1_226_977_424, sha256)
-
-
-def told(name: str) -> set[str]:
-    """What a file or a row here is for, by its name alone: high, low, t2v, i2v."""
-    return set(re.findall(WORDS, name.lower()))
 
 
 _T2V_22, _I2V_22 = 28_577_095_592, 28_577_914_792

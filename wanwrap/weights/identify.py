@@ -28,7 +28,7 @@ class Found:
 
     `names` are the catalogue's names of all that it could be; `told` is how it is known to be the one that it is
     (sha256, size, header, name), None where only the user can say. `convert`: upstream reads it once wanwrap has
-    rewritten it. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
+    rewritten it. `hashable`: a published file has its size, so that its sha256 tells for sure. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
     `made`: what wanwrap made it of.
     """
 
@@ -43,6 +43,7 @@ class Found:
     keys: str | None = None
     size: int = 0
     sha256: str | None = None
+    hashable: bool = False
     convert: bool = False
     opaque: bool = False
     broken: bool = False
@@ -148,10 +149,11 @@ def _safetensors(path: Path) -> Found:
 def _told(found: Found, sha256: Sha256) -> Found:
     """What the header has left open: by the content, where a published file has this size, else by the name."""
     if not found.usable:
-        return replace(found, names=names.narrowed(found.path, found.names))
+        return replace(found, names=names.agreeing(names.read(found.path)[0], found.names))
     same = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role and _fits(row, found)]
     never = {mark: what for mark, (size, what) in NEVER.items() if size == found.size}
-    found = replace(found, sha256=sha256(found.path) if same or never else None)
+    found = replace(found, hashable=bool(same or never))
+    found = replace(found, sha256=sha256(found.path) if found.hashable else None)
     if found.sha256 in never:
         return _qwen(found, never[found.sha256])
     for name, row in same if found.sha256 else ():
@@ -184,7 +186,10 @@ def _named(found: Found) -> Found:
         return replace(found, names=release, told="name" if release else None)
     if found.role == "vae" and "qwen" in found.path.name.lower():
         return _qwen(found, "Qwen-Image's VAE by its name")
-    left, strange = names.narrowed(found.path, found.names), names.strange(found.path, found.role)
+    said, strange = names.read(found.path)
+    left = names.agreeing(said, found.names) if found.role == "dit" else found.names
+    if found.role == "vae" and "wan" not in found.path.name.lower():
+        strange = [found.path.stem]
     told = "name" if len(left) == 1 and not strange and not found.made else None
     return replace(found, names=left, told=told, reason=f"upstream loads it{_doubt(found, left, strange)}")
 
@@ -202,7 +207,9 @@ def _doubt(found: Found, left: tuple[str, ...], strange: list[str]) -> str:
 
 
 def _instead(path: Path, role: Role, could_be: tuple[str, ...] = ()) -> str:
-    """The published file that would do, as the end of a sentence."""
+    """The published file that would do, as the end of a sentence; of DiTs those that its name doesn't rule out."""
+    if role in CATALOGUE:
+        return f"; take {CATALOGUE[role].name}"
     dits = could_be or tuple(name for name, row in CATALOGUE.items() if row.role == "dit")
-    names_ = names.narrowed(path, dits) if role == "dit" else tuple(role for _ in CATALOGUE if role in CATALOGUE)[:1]
-    return f"; take {listing(CATALOGUE[name].name for name in names_)}" if 0 < len(names_) <= 3 else ""
+    do = names.agreeing(names.read(path)[0], dits) if role == "dit" else ()
+    return f"; take {listing(CATALOGUE[name].name for name in do)}" if 0 < len(do) <= 3 else ""

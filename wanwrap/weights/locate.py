@@ -80,7 +80,7 @@ def _recorded(record: Record, name: str) -> Located:
     weight = CATALOGUE[name]
     if record.changed:
         return Located(path=record.path, dtype=weight.dtype, exists=False, identity=name, changed=True)
-    dtype = _dit(look(record.path), name) if weight.role == "dit" else weight.dtype
+    dtype = _dit(look(record.path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
     if record.sha256 is None:
         return _own(record.path, dtype)
     known = replace(weight, size=record.bytes, sha256=record.sha256)
@@ -130,7 +130,7 @@ def _dit(found: Found, name: str) -> str:
         raise WeightsError(f"{found.path} is no .safetensors file; upstream reads a DiT from nothing else.")
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")
-    if name.removesuffix("-fp8") not in found.names:
+    if not {name, name.removesuffix("-fp8")} & {*found.names}:
         raise WeightsError(
             f"{found.path} is {found.what}, and by its name it is not what was asked for ({CATALOGUE[name].name}); "
             "give that one, or rename the file if its name is wrong."

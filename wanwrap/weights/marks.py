@@ -10,7 +10,7 @@ from wanwrap.errors import OutputError
 from wanwrap.source import sha256, stat
 from wanwrap.whole import whole
 
-SMALL = 1_000_000_000  # bytes up to which nobody waits for it: a second from an SSD
+SMALL = 1_300_000_000  # bytes up to which nobody waits for it, a second from an SSD: VAEs and Lightning's LoRAs
 Bar = Callable[[str, int], Callable[[int], object]]  # what, bytes in all -> what is told how many are done
 
 

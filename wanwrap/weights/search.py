@@ -28,9 +28,12 @@ class Search:
         """The end of a candidate's line: used for what, or why not."""
         names = [name for name, each in self.chosen.items() if each.path == found.path]
         if names:
-            return f"used for {', '.join(names)}: {found.reason}"
+            later = ", if its sha256 turns out to be that" if found.hashable and not found.sha256 else ""
+            return f"used for {', '.join(names)}: {found.reason}{later}"
         if not found.usable:
             return f"not used: {found.reason}"
+        if found.role == "lora" and not found.names:
+            return "not used: it is none of the releases that the presets merge, by its size or sha256"
         if not set(found.names) & set(self.needs):
             return f"not needed{f' ({found.what})' if found.what else ''}"
         return f"not used: {_worse(found, self.needs) or 'another is used'}"
