@@ -17,9 +17,10 @@ import pytest
 from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safetensors
 from hub import Fault, Hub, hub
 
-from wanwrap.setup import Wish, survey
-from wanwrap.setup import wish as wished
+from wanwrap.setup import survey
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
+from wanwrap.wish import Wish
+from wanwrap.wish import wish as wished
 from wanwrap.workspace import load
 
 TOKEN = "hf_SecretOfTheUser"

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, clip, comfy_names, golden_plan, picture
+from hub import hub
+from weightfiles import rows
 
 from wanwrap.dataset_config import load as load_config
 from wanwrap.dataset_toml import render
@@ -23,6 +25,7 @@ from wanwrap.registry import load, shipped
 from wanwrap.scan import scan
 from wanwrap.schedule import NEEDS, TAKES, rewrite
 from wanwrap.weights import header
+from wanwrap.weights.models import MODELS, SHAPES, structure
 
 pytestmark = pytest.mark.upstream
 FOLDER, PYTHON = os.environ.get("WANWRAP_MUSUBI_DIR", ""), os.environ.get("WANWRAP_PYTHON", sys.executable)
@@ -226,6 +229,57 @@ def test_upstreams_loaders_read_what_merge_and_convert_make(tmp_path: Path) -> N
     answers = ask("load", asked, tmp_path)
     assert answers.pop("distance") <= 1.01
     assert answers == dict.fromkeys([merged, cast, stripped, both, encoder], True)
+
+
+def test_structures_are_those_of_upstreams_models(tmp_path: Path) -> None:
+    """What a header must hold for upstream's strict loaders, and what the tests' weight files are made of."""
+    found = ask("structures", sorted(SHAPES), tmp_path)
+    for name, shapes in found.items():
+        model = MODELS[structure({key: {"shape": shape} for key, shape in shapes.items()})]
+        assert len(shapes) == model.tensors and (name in model.tasks or name == model.role)
+    made = {"t5": "t5", "vae": "vae", "clip": "clip", "t2v-14B": "t2v-14B", "i2v-A14B": "i2v-A14B", "i2v-14B": "i2v-14B", "t2v-1.3B": "t2v-1.3B"}  # fmt: skip
+    for name, ours in made.items():
+        assert {key: shape for key, (_, shape) in rows(ours).items()} == found[name]
+
+
+TOKENIZERS = """
+import json, sys
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import T5TokenizerFast, XLMRobertaTokenizerFast
+for kind, folder in ((T5TokenizerFast, sys.argv[1]), (XLMRobertaTokenizerFast, sys.argv[2])):
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "red", "balloon"]
+    words += [f"<extra_id_{n}>" for n in range(100)]
+    model = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=3))
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    kind(tokenizer_object=model).save_pretrained(folder)
+"""
+
+
+def test_tokenizers_that_setup_fetches_load_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real ones of eight words, through the hub on the loopback, by upstream's own class."""
+    from wanwrap.weights import catalogue
+
+    folders = {name: tmp_path / name for name in ("t5", "clip")}
+    subprocess.run([PYTHON, "-c", TOKENIZERS, *map(str, folders.values())], check=True, capture_output=True)
+    files = {}
+    for name, tokenizer in catalogue.TOKENIZERS.items():
+        for file in tokenizer.files:
+            path = folders[name] / file
+            files[tokenizer.repo, f"{tokenizer.folder}/{file}"] = path.read_bytes() if path.is_file() else b"pieces"
+    code = (
+        "from wanwrap.weights import catalogue, download\n"
+        "for each in catalogue.TOKENIZERS.values():\n"
+        "    vars(each)['files'].update(dict.fromkeys(each.files))\n"
+        "    download.fetch_tokenizer(each, print)"
+    )
+    with hub(files) as served:
+        online = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": served.endpoint}
+        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **online, "PYTHONPATH": str(ROOT)})
+        asked = len(served.asked)
+        monkeypatch.setenv("HF_HOME", online["HF_HOME"])
+        ids = ask("tokenize", ["a red balloon"], tmp_path)
+        assert ids["t5"][0][:3] == ids["clip"][0][:3] and len(set(ids["t5"][0][:3])) == 3
+        assert len(served.asked) == asked
 
 
 def rehearse(base: Path, *arguments: object) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|load FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -128,14 +128,43 @@ def load(asked):
     return {**answers, "distance": distance * 2**11}
 
 
+def structures(tasks):
+    """Names and shapes of all tensors that upstream's strict loaders want: of each task's DiT, and VAE, T5 and CLIP."""
+    import torch
+    from musubi_tuner.wan.configs import WAN_CONFIGS
+    from musubi_tuner.wan.modules import clip, model, t5, vae
+
+    vae.load_file = lambda _: {}
+    sizes = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
+    with torch.device("meta"):
+        found = {
+            "t5": t5.umt5_xxl(encoder_only=True, return_tokenizer=False),
+            "vae": vae._video_vae("none.safetensors", z_dim=16),
+            "clip": clip.clip_xlm_roberta_vit_h_14(return_transforms=False, return_tokenizer=False),
+        }
+        for task in tasks:
+            config = WAN_CONFIGS[task]
+            kind = {"model_type": "i2v" if config.i2v else "t2v", "model_version": "2.2" if config.v2_2 else "2.1"}
+            found[task] = model.WanModel(**kind, **{name: config[name] for name in sizes})
+    return {name: {key: list(row.shape) for key, row in each.state_dict().items()} for name, each in found.items()}
+
+
+def tokenize(texts):
+    """The ids that upstream's two tokenizers give, as they load them: from the Hugging Face cache."""
+    from musubi_tuner.wan.modules.tokenizers import HuggingfaceTokenizer
+
+    places = {
+        "t5": ("Wan-AI/Wan2.1-T2V-14B", "google/umt5-xxl"),
+        "clip": ("Wan-AI/Wan2.1-I2V-14B-720P", "xlm-roberta-large"),
+    }
+    return {
+        name: HuggingfaceTokenizer(name=repo, seq_len=8, clean="whitespace", subfolder=folder)(texts).tolist()
+        for name, (repo, folder) in places.items()
+    }
+
+
+VERBS = {each.__name__: each for each in (parse, sanitize, count, schedule, load, structures, tokenize)}
+
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-    print(
-        "\n"
-        + json.dumps(
-            {"parse": parse, "sanitize": sanitize, "count": count, "schedule": schedule, "load": load}[sys.argv[1]](
-                asked
-            ),
-            default=str,
-        )
-    )
+    print("\n" + json.dumps(VERBS[sys.argv[1]](asked), default=str))

@@ -13,7 +13,9 @@ from wanwrap.cli_options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PATH, PYTHON,
 from wanwrap.terminal import bars, say, screen
 
 if TYPE_CHECKING:
-    from wanwrap.setup import Survey, Trainer, Wish
+    from wanwrap.setup import Survey
+    from wanwrap.trainer import Trainer
+    from wanwrap.wish import Wish
 
 DEFAULT = ("t2v-lightning",)
 INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
@@ -51,10 +53,12 @@ def setup(presets: tuple[str, ...], as_json: bool, only_list: bool, dry_run: boo
     """
     from wanwrap import setup as work
     from wanwrap import setup_report as report
+    from wanwrap.trainer import trainer as trainer_of
     from wanwrap.weights import marks
+    from wanwrap.wish import wish as asked_for
 
     names = (*(presets or DEFAULT), *(INCLUDED if arguments.pop("include_i2v") else ()))
-    wish = work.wish(tuple(dict.fromkeys(names)), **arguments)
+    wish = asked_for(tuple(dict.fromkeys(names)), **arguments)
     if only_list:
         _listed(wish, as_json)
         return
@@ -62,7 +66,7 @@ def setup(presets: tuple[str, ...], as_json: bool, only_list: bool, dry_run: boo
         # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
         sha256 = marks.quick if dry_run else marks.thorough(bar)
         found = work.survey(wish, sha256, say, None if as_json or dry_run else _asked)
-        trainer = None if arguments["weights_only"] else work.trainer(wish, arguments["torch"])
+        trainer = None if arguments["weights_only"] else trainer_of(wish, arguments["torch"])
         if not as_json or not dry_run:
             _surveyed(found, trainer, stderr=as_json)
         if dry_run and as_json:
@@ -98,12 +102,13 @@ def _carry_out(found: Survey, trainer: Trainer | None, bar: Any, as_json: bool) 
     """All that is left to do; with `as_json` the state comes out however it ends."""
     from wanwrap import setup as work
     from wanwrap import setup_report as report
+    from wanwrap.trainer import install_all
 
     with work.alone(found.wish):
         progress = work.Progress(found.wish)
         try:
             if trainer:
-                progress.upstream = work.install_all(found.wish, trainer, screen, say)
+                progress.upstream = install_all(found.wish, trainer, screen, say)
                 for line in progress.upstream.remarks():
                     say(line)
             work.fetch_all(found, progress, bar, say)
@@ -128,10 +133,10 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **arg
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
     from wanwrap import doctor as work
-    from wanwrap import setup as made_ready
     from wanwrap.registry import shipped
+    from wanwrap.wish import wish as asked_for
 
-    wish = made_ready.wish(presets, **arguments, default=DEFAULT)
+    wish = asked_for(presets, **arguments, default=DEFAULT)
     lines = work.examine(wish)
     if as_json:
         click.echo(json.dumps([{**vars(line), "ok": not line.code} for line in lines], indent=1, ensure_ascii=False))

@@ -21,10 +21,10 @@ from wanwrap.errors import (
 )
 from wanwrap.install import CUDA_BUILD
 from wanwrap.plan import Choices, needed
-from wanwrap.setup import Wish
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.locate import Located, locate
+from wanwrap.wish import Wish
 
 # what a user may choose with --attention and --optimizer
 OPTIONAL = ("xformers.ops", "flash_attn", "flash_attn_interface", "bitsandbytes", "tensorboard")

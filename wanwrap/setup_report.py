@@ -9,10 +9,12 @@ from typing import Any
 
 from wanwrap.errors import listing
 from wanwrap.room import large, nearest
-from wanwrap.setup import Progress, Survey, Trainer, Wish
+from wanwrap.setup import Progress, Survey
+from wanwrap.trainer import Trainer
 from wanwrap.upstream import VERSION
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found
+from wanwrap.wish import Wish
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

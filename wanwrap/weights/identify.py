@@ -26,7 +26,7 @@ NEAR = 100_000  # bytes by which a size that was computed may err: the metadata 
 class Found:
     """The verdict on one file.
 
-    `names` are the catalogue's names of all that it could be; `told` is how it is known to be the one that it is
+    `family` are the catalogue's names of all that it could be by its header, `names` those that are left; `told` is how it is known to be the one that it is
     (sha256, size, header, name), None where only the user can say. `convert`: upstream reads it once wanwrap has
     rewritten it. `hashable`: a published file has its size, so that its sha256 tells for sure. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
     `made`: what wanwrap made it of.
@@ -37,6 +37,7 @@ class Found:
     usable: bool = False
     reason: str = ""
     what: str = ""
+    family: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     told: str | None = None
     dtype: str | None = None
@@ -108,7 +109,7 @@ def _pickle(path: Path, start: bytes) -> Found:
     found, size = Found(path=path, keys="pickle"), path.stat().st_size
     for name, row in PUBLISHED:
         if row.name.endswith(".pth") and row.size == size:
-            it: dict[str, Any] = {"what": name, "names": (name,), "told": "size", "dtype": row.dtype}
+            it: dict[str, Any] = {"what": name, "family": (name,), "names": (name,), "told": "size", "dtype": row.dtype}
             return replace(found, role=ROLES[row.role], usable=True, reason="upstream loads it", **it)
         if row.name.endswith(".pth") and row.name == path.name:
             why = f"it has {size:,} bytes instead of {row.size:,}; get it again"
@@ -130,7 +131,7 @@ def _safetensors(path: Path) -> Found:
     if role == "lora":
         return replace(found, **inside.lora(source))
     if model := known or inside.family(rows):
-        found = replace(found, what=model.what, names=model.names)
+        found = replace(found, what=model.what, family=model.names, names=model.names)
     try:
         found = replace(found, dtype=inside.dtype(rows, role))
         if why := inside.quantised(rows, source.metadata, role):
@@ -139,7 +140,12 @@ def _safetensors(path: Path) -> Found:
             return replace(found, usable=True, reason="upstream loads it")
         if inside.convertible(path, role):
             why = "upstream loads it once `wanwrap convert` has given it Wan's key names; setup does that"
-            it: dict[str, Any] = {"convert": True, "what": "UMT5-XXL in ComfyUI's key names", "names": ("t5",)}
+            it: dict[str, Any] = {
+                "convert": True,
+                "what": "UMT5-XXL in ComfyUI's key names",
+                "names": ("t5",),
+                "family": ("t5",),
+            }
             return replace(found, usable=True, reason=why, **it)
         raise WeightsError(inside.why_not(rows, role))
     except WeightsError as error:

@@ -12,12 +12,11 @@ from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.identify import Found, Sha256, look
 
 Say = Callable[[str], object]
-SIXTEEN = ("fp16", "bf16")
 
 
 @dataclass
 class Search:
-    """What was found: `files` in the order of the search, `chosen` by the catalogue's names, `notes` by path."""
+    """What was found: `files` in the order of the search, `chosen` by the catalogue's names."""
 
     needs: tuple[str, ...]
     files: list[Found] = field(default_factory=list)
@@ -74,10 +73,9 @@ def _candidate(found: Found) -> bool:
 
 def _concerns(found: Found, needs: Sequence[str]) -> bool:
     """Whether its content matters: it could be needed, whatever its name says."""
-    roles = {CATALOGUE[name].role for name in needs}
     if found.role == "lora":
-        return "lightning" in roles
-    return found.usable and found.role in roles and not found.sha256
+        return "lightning" in {CATALOGUE[name].role for name in needs}
+    return found.usable and not found.sha256 and bool({*found.family} & {name.removesuffix("-fp8") for name in needs})
 
 
 def _serves(found: Found) -> Iterator[str]:
