@@ -9,6 +9,7 @@ from helpers import dit, safetensors
 from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
+from wanwrap.weights import names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
 from wanwrap.weights.header import blocks_dtype, lora_dim_alpha, read
 from wanwrap.weights.locate import locate
@@ -137,6 +138,25 @@ def test_the_other_experts_file_is_refused(tmp_path: Path) -> None:
     qwen = sparse(tmp_path / "qwen_image_vae.safetensors", rows("vae", "BF16"))
     with pytest.raises(WeightsError, match="Qwen-Image's VAE"):
         locate("vae", tmp_path, qwen)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "strange"),
+    [
+        ("wan2.2_t2v_high_noise_14B_fp16", {"2.2", "t2v", "high"}, []),
+        ("Wan2_2-T2V-A14B-LowNoise_bf16 (1)", {"2.2", "t2v", "low"}, []),
+        ("wan22_i2v_14B_low_noise_bf16", {"2.2", "i2v", "low"}, []),
+        ("WanVideo_2_1_VAE", {"2.1"}, []),
+        ("wan2.1_i2v_480p_14B_fp8_e4m3fn", {"2.1", "i2v", "480p"}, []),
+        ("CineFlow_t2v_lownoise_v2", {"t2v", "low"}, ["cineflow", "v2"]),
+        ("glow_HighLights", set(), ["glow", "highlights"]),
+        ("wan2.2_t2v_high_0.7_0.3", {"2.2", "t2v", "high"}, ["0", "7", "0", "3"]),
+        ("diffusion_pytorch_model-00001-of-00006", set(), []),
+    ],
+)
+def test_what_a_name_says(name: str, said: set[str], strange: list[str]) -> None:
+    assert names.said_by(name) == said
+    assert names.strange(Path(f"{name}.safetensors")) == strange
 
 
 def test_each_published_file_is_told_apart() -> None:

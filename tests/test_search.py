@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import Wanwrap
+from hypothesis import given
+from hypothesis import strategies as st
 from weightfiles import Rows, lora, prefixed, rows, scaled, sparse
 
 from wanwrap.weights import marks
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
+from wanwrap.weights.identify import look
 
 T2V, I2V22, I2V21 = rows("t2v-14B"), rows("i2v-A14B"), rows("i2v-14B")
 BF16 = {name: ("BF16", shape) for name, (_, shape) in T2V.items()}
@@ -76,10 +82,10 @@ TREE = [
     Made(f"{NATIVE}/unet/Wan2.2-T2V-High-Q4_K_M.gguf", b"GGUF\x03\0\0\0" + bytes(16) + (20).to_bytes(8, "little") + b"general.architecture" + (8).to_bytes(4, "little") + (3).to_bytes(8, "little") + b"wan", f"not used: it is GGUF, which upstream can't read; take {HIGH}"),
     Made(f"{NATIVE}/diffusion_models/wan2.2_ti2v_5B_fp16.safetensors", {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [3072, 3072])}, "not used: it is Wan 2.2's TI2V 5B, which upstream can't train"),
     Made(f"{NATIVE}/diffusion_models/wan2.1_vace_14B_fp16.safetensors", {**T2V, "vace_blocks.0.after_proj.weight": ("F16", [8, 8])}, "not used: it is made for VACE, which no preset trains"),
-    Made(f"{NATIVE}/diffusion_models/diffusers.safetensors", {"condition_embedder.time_proj.weight": ("F16", [8]), "blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "not used: it is"),
+    Made(f"{NATIVE}/diffusion_models/diffusers.safetensors", {"condition_embedder.time_proj.weight": ("F16", [8]), "blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "not used: it is made for diffusers, whose key names upstream doesn't read"),
     Made(f"{NATIVE}/diffusion_models/Rapid-AIO.safetensors", {**prefixed(T2V), "vae.decoder.conv1.weight": ("F16", [1])}, "not used: it is an all-in-one checkpoint"),
-    Made(f"{NATIVE}/diffusion_models/Wan2.2_Remix_t2v_14b_high_lighting_v0.9_dyno.safetensors", prefixed(FP8), "not used: upstream loads it, but whether it is wan2.2-t2v-high its name (remix, lighting, v0, dyno) doesn't tell: only you can say"),
-    Made(f"{NATIVE}/diffusion_models/merged.safetensors", BF16, "not used: upstream loads it, but whether it is wan2.1-t2v-14b or wan2.2-t2v-high or wan2.2-t2v-low its name (merged) doesn't tell"),
+    Made(f"{NATIVE}/diffusion_models/Wan2.2_Remix_t2v_14b_high_lighting_v0.9_dyno.safetensors", prefixed(FP8), "not used: upstream loads it, but by its name (remix, lighting, v0, 9, dyno) it may be a finetune or merge of wan2.2-t2v-high: only you can say, with --dit_high"),
+    Made(f"{NATIVE}/diffusion_models/merged.safetensors", BF16, "not used: upstream loads it, but its name (merged) doesn't tell whether it is wan2.1-t2v-14b or wan2.2-t2v-high or wan2.2-t2v-low: only you can say, with --dit or --dit_high or --dit_low"),
     Made(f"{NATIVE}/diffusion_models/cut.safetensors", (200).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}' + b" " * 146 + b"abc", "not used: it is cut off: 211 of 216 bytes are there; get it again"),
     Made(f"{NATIVE}/diffusion_models/monstrous.safetensors", (10**12).to_bytes(8, "little") + b"{}" * 50, "not used: it is not a safetensors file"),
     Made(f"{NATIVE}/diffusion_models/lying.safetensors", (56).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":[9],"data_offsets":[0,8]}}  ' + bytes(8), "not used: it is damaged (a has another size than its shape says)"),
@@ -98,15 +104,29 @@ TREE = [
     Made(f"{NATIVE}/clip_vision/open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors", {name: row for name, row in rows("clip").items() if name.startswith("visual.")}, "not used: it is the visual half of CLIP alone"),
     Made(f"{NATIVE}/loras/lightning/high_noise_model.safetensors", lora(), "not needed", published("lightning-i2v-v1-high")),
     Made(f"{NATIVE}/loras/renamed_lightning.safetensors", lora(), "used for lightning-t2v-v1.1-high", published("lightning-t2v-v1.1-high")),
-    Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", lora(), "not used: it has the name and size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's file, but another content", "f" * 64),
+    Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", lora(), "not used: it has the size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors, but another content", "f" * 64),
+    # names, types and sizes that are nearly right
+    Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise_kijai/Wan2.2-Lightning_T2V-v1.1-A14B-4steps-lora_LOW_fp16.safetensors", lora(dtype="F16"), "not used: it is none of the releases that the presets merge"),
+    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_融合_fp16.safetensors", BF16, "not used: upstream loads it, but by its name (融合) it may be a finetune or merge of wan2.2-t2v-high"),
+    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_0.7_0.3.safetensors", BF16, "not used: upstream loads it, but by its name (0, 7, 0, 3) it may be a finetune or merge of wan2.2-t2v-high"),
+    Made(f"{NATIVE}/diffusion_models/Wan2.2-Remix-T2V/high_noise_model/model.safetensors", BF16, "not used: upstream loads it, but by its name (model) it may be a finetune or merge of wan2.2-t2v-high"),
+    Made(f"{NATIVE}/diffusion_models/comfyui_prefix.safetensors", prefixed(T2V, "diffusion_model."), "not used: its keys have a prefix that upstream doesn't strip"),
+    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_fp8_e5m2.safetensors", {name: ("F8_E5M2", shape) for name, (_, shape) in T2V.items()}, f"not used: it stores blocks.0.cross_attn.k.bias as F8_E5M2, which upstream can't train with; take {HIGH}"),
+    Made(f"{NATIVE}/text_encoders/umt5_int8.safetensors", {name: ("I8", shape) for name, (_, shape) in rows("t5").items()}, "not used: it stores"),
+    Made(f"{NATIVE}/text_encoders/umt5-base.safetensors", {name.replace("block.23", "block.11"): (dtype, [side // 4 if side in (4096, 10240) else side for side in shape]) for name, (dtype, shape) in COMFY_T5.items() if not re.search(r"block\.(1[2-9]|2[0-2])\.", name)}, "not used: it is a UMT5 of another size than XXL"),
+    Made(f"{NATIVE}/text_encoders/headless.safetensors", {name: row for name, row in rows("t5").items() if name != "norm.weight"}, "not used: it is no t5 that upstream reads"),
+    Made(f"{NATIVE}/vae/my_wan_vae.pth", 507_609_880, "not used: it has the size of Wan-AI/Wan2.1-T2V-14B's Wan2.1_VAE.pth, but another content", "d" * 64),
+    Made(f"{NATIVE}/text_encoders/somebodys_t5.pth", 11_361_920_418, "used for t5", published("t5")),
+    Made(f"{NATIVE}/vae/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "not used: it is a VAE of another model, or in other key names"),
+    Made(f"{NATIVE}/vae/itself.safetensors", "itself.safetensors", "not used: it is a broken link"),
     # Portable: another level, and bf16 under a plain name of the community's
     Made(f"{PORTABLE}/diffusion_models/wan22_t2v_14B_low_noise_bf16.safetensors", BF16, "not used: another is used"),
     Made(f"{PORTABLE}/diffusion_models/Wan2_1-I2V-14B-480P_bf16.safetensors", {name: ("BF16", shape) for name, (_, shape) in I2V21.items()}, "not needed (Wan 2.1 I2V 14B"),
     Made(f"{PORTABLE}/diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors", prefixed(rows("t2v-1.3B")), "not needed (Wan 2.1 T2V 1.3B)"),
     Made(f"{PORTABLE}/vae/Wan2_1_VAE_fp32.safetensors", rows("vae", "F32"), "not used: another is used"),
     # Stability Matrix' shared store
-    Made(f"{STABILITY}/DiffusionModels/{LOW}", T2V, f"not used: it has the name and size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's file, but another content: its sha256 is {'e' * 64}; get it again", "e" * 64),
-    Made(f"{STABILITY}/TextEncoders/umt5-xxl-enc-bf16.safetensors", rows("t5", "BF16"), "used for t5", KIJAI_T5, {"format": "pt"}),
+    Made(f"{STABILITY}/DiffusionModels/{LOW}", T2V, f"not used: it has the size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's {LOW}, but another content: its sha256 is eeeeeeee...; get it again", "e" * 64),
+    Made(f"{STABILITY}/TextEncoders/umt5-xxl-enc-bf16.safetensors", rows("t5", "BF16"), "not used: another is used", KIJAI_T5, {"format": "pt"}),
     Made(f"{STABILITY}/VAE/Wan2.1_VAE.pth", 507_609_880, "not used: another is used", VAE_PTH),
     Made(f"{STABILITY}/VAE/wan_2.1_vae.safetensors", rows("vae", "BF16"), "used for vae", published("vae"), {"x": "y" * 9048}),
     # the Desktop app's folder, and one that extra_model_paths.yaml names
@@ -114,7 +134,7 @@ TREE = [
     Made(f"{EXTRA}/dits/flf2v.safetensors", rows("flf2v-14B"), "not used: it is made for FLF2V"),
     Made(f"{EXTRA}/dits/fun_control.safetensors", rows("fun-control"), "not used: it is a Wan DiT of a kind that no preset trains (5120 wide, 48 channels)"),
     # the Hugging Face cache: links into blobs, a set of shards
-    *(Made(f"{HUB}/high_noise_model/diffusion_pytorch_model-0000{n}-of-00002.safetensors", dict(list({k: ("F32", s) for k, (_, s) in T2V.items()}.items())[n - 1 :: 2]), "not used: it is fp32, which takes twice the disk and memory" if n == 1 else "") for n in (1, 2)),
+    *(Made(f"{HUB}/high_noise_model/diffusion_pytorch_model-0000{n}-of-00002.safetensors", dict(list({k: ("F32", s) for k, (_, s) in T2V.items()}.items())[n - 1 :: 2]), "not used: upstream loads it, but by its name (diffusion_pytorch_model-00001-of-00002) it may be" if n == 1 else "") for n in (1, 2)),
 ]  # fmt: skip
 
 
@@ -178,8 +198,8 @@ def test_each_file_of_a_tree_gets_its_verdict(tree: Path, wanwrap: Wanwrap) -> N
     done = wanwrap("setup", "--weights_only", "--dry_run", "--json", *options(tree), **env)
     assert done.returncode == 0, done.stderr
     said = {file["path"]: file["why"] for file in json.loads(done.stdout)["files"]}
-    seen = {str((tree / made.path).resolve()): made for made in TREE if made.says}
-    told = {str(Path(path).resolve()): why for path, why in said.items()}
+    seen = {os.path.realpath(tree / made.path): made for made in TREE if made.says}
+    told = {os.path.realpath(path): why for path, why in said.items()}
     wrong = [
         f"{made.path}: {told.get(path)}" for path, made in seen.items() if not str(told.get(path)).startswith(made.says)
     ]
@@ -190,7 +210,7 @@ def test_each_file_of_a_tree_gets_its_verdict(tree: Path, wanwrap: Wanwrap) -> N
     assert snapshot(tree) == before
     plain = wanwrap("setup", "--weights_only", "--dry_run", *options(tree), **env)
     assert "and 2 of other models, or LoRAs of yours" in plain.stdout
-    assert all(f"  {path}: {why}\n" in plain.stdout for path, why in said.items())
+    assert all(f"    {Path(path).name}: {why}\n" in plain.stdout for path, why in said.items())
     assert snapshot(tree) == before
 
 
@@ -201,10 +221,16 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
     found = json.loads(done.stdout)
     assert [row["path"] for row in found] == [str(path) for path in files]
     assert all({"path", "role", "usable", "reason"} <= row.keys() for row in found)
-    unusable = ("not used: it is", "not used: it has")
-    good = ("not used: it is fp32", "not used: it is fp8")
+    good = (
+        "used",
+        "not needed",
+        "not used: another",
+        "not used: upstream loads",
+        "not used: it is none",
+        "not used: it is fp8",
+    )
     for made, row in zip(TREE, found, strict=True):
-        assert row["usable"] is (made.says.startswith(good) or not made.says.startswith(unusable)), row
+        assert row["usable"] is (not made.says or made.says.startswith(good)), row
     roles = {Path(row["path"]).name: row["role"] for row in found}
     assert roles["Wan2.2-T2V-High-Q4_K_M.gguf"] == roles["Rapid-AIO.safetensors"] == roles[HIGH] == "dit"
     assert roles["ae.safetensors"] == "vae" and roles["t5xxl_fp16.safetensors"] == "t5"
@@ -250,3 +276,27 @@ def test_a_comfyui_that_is_none(break_it: Callable[[Path], None], words: str, tm
 def yaml(home: Path, text: str) -> None:
     home.mkdir()
     (home / "extra_model_paths.yaml").write_text(text)
+
+
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 0, 1.5, "x", "F16", "\ud800", [], [2, 2], [[]], {}, {"a": 1}, 10**30]
+)
+NAMES = st.sampled_from([*list(rows("vae"))[:9], *list(COMFY_T5)[:6], *list(lora(rank=2))[:6], "patch_embedding.weight", "x.lora_down.weight", "conv2.weight", "\ud800", "__metadata__"])  # fmt: skip
+
+
+@given(
+    st.dictionaries(
+        NAMES,
+        JUNK
+        | st.fixed_dictionaries(
+            {"dtype": JUNK | st.just("F16"), "shape": JUNK, "data_offsets": JUNK | st.just([0, 0])}
+        ),
+        max_size=8,
+    )
+)
+def test_no_header_is_too_strange_for_a_verdict(header: dict[str, object]) -> None:
+    text = json.dumps(header).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "wan_vae.safetensors")
+        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+        assert look(path).reason

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safetensors
 from hub import Fault, Hub, hub
 
+from wanwrap.errors import OptionError
 from wanwrap.setup import survey
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
 from wanwrap.wish import Wish
@@ -182,6 +188,7 @@ def test_ctrl_c_says_so(tmp_path: Path, env: Env, served: Hub) -> None:
     process.send_signal(signal.SIGINT)
     text = process.communicate(timeout=30)[1]
     assert process.returncode == 130 and "Traceback" not in text, text
+    assert "what has come is kept; the same command goes on from here" in text
 
 
 def test_a_dry_run_writes_nothing_and_too_little_disk_is_told(
@@ -240,6 +247,37 @@ def test_only_the_user_can_say(tmp_path: Path) -> None:
     assert survey(named, lambda _: None, print).chosen["wan2.2-t2v-high"].path == mine
 
 
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\x03", 130)])
+def test_asked_on_a_terminal(answer: bytes, code: int, tmp_path: Path, env: Env) -> None:
+    """The question is the last thing on the screen, not a bar."""
+    mine = dit(tmp_path / "ComfyUI" / "models" / "unet" / "remix_high.safetensors", "BF16")
+    ours, theirs = os.openpty()
+    argv = [sys.executable, "-m", "wanwrap", "setup", "t2v-vanilla", "--noise_level", "high", "--weights_only"]
+    argv += ["--comfyui_dir", str(tmp_path / "ComfyUI")]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = psutil.Popen(argv, cwd=tmp_path, env={**os.environ, **env}, preexec_fn=_own_terminal, **streams)
+    os.close(theirs)
+    seen = b""
+    while not seen.endswith(b"Use it as wan2.2-t2v-high? [y/N]: "):
+        seen += os.read(ours, 4096)
+    os.write(ours, answer)
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other end
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    assert process.wait(30) == code, seen.decode()
+    os.close(ours)
+    if code:
+        assert b"interrupted" in seen and b"Traceback" not in seen
+    else:
+        assert load(tmp_path / "local_training").weights["wan2.2-t2v-high"].path == mine
+
+
+def _own_terminal() -> None:
+    """Ctrl-C at it reaches this process."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def test_the_workspaces_file_is_the_users_too(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
     base = workspace(tmp_path)
     base.mkdir(parents=True)
@@ -252,6 +290,63 @@ def test_the_workspaces_file_is_the_users_too(tmp_path: Path, wanwrap: Wanwrap, 
     (base / "wanwrap.toml").write_text("weights = [")
     broken = wanwrap("run", "t2v-vanilla", "--dataset", "sample", "--dry_run")
     assert broken.returncode == 7 and "delete it and run setup again" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[upstream]\npython = 5", "python must be a text, not 5"),
+        ('presets = "t2v-vanilla"', "presets must be a list of texts, not 't2v-vanilla'"),
+        ('comfyui_dir = "~/ComfyUI"', "comfyui_dir must be a list of texts"),
+        ("comfyui_dir = [1]", "comfyui_dir must be a list of texts"),
+        (
+            '[weights]\n"wan2.2_t2v_high" = "x"',
+            "there are no weights named wan2.2_t2v_high. Did you mean wan2.2-t2v-high?",
+        ),
+        ("[weights]\nvae = { bytes = 3 }", "vae has no path"),
+        ('[weights]\nvae = { path = "x", bytes = "3" }', "bytes must be a number, not '3'"),
+        ("weights = 3", "weights must be a table"),
+        ("\x00", "can't be read"),
+    ],
+)
+def test_a_workspaces_file_that_is_wrong(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "wanwrap.toml").write_text(text)
+    with pytest.raises(OptionError, match=re.escape(says)):
+        load(tmp_path)
+
+
+def test_paths_of_the_workspaces_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    (tmp_path / "wanwrap.toml").write_text('comfyui_dir = ["~/ComfyUI"]\n[weights]\nvae = "models/x.pth"\nt5 = ""\n')
+    found = load(tmp_path)
+    assert found.comfyui == (tmp_path / "me" / "ComfyUI",)
+    assert {name: row.path for name, row in found.weights.items()} == {"vae": tmp_path / "models" / "x.pth"}
+
+
+def test_what_was_recorded_and_is_gone(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
+    """It stops no setup; what others wrote into the file meanwhile stays."""
+    base = workspace(tmp_path)
+    base.mkdir(parents=True)
+    (base / "wanwrap.toml").write_text(
+        'presets = ["i2v-vanilla"]\ncomfyui_dir = ["/mnt/usb/ComfyUI"]\n[upstream]\nmusubi_dir = "/mnt/usb/musubi"\n'
+        '[weights]\nvae = "/mnt/usb/vae.safetensors"\nclip = "/mine/clip.pth"\n'
+    )
+    done = wanwrap("setup", "t2v-vanilla", "--weights_only", "--json", **{**env, "WANWRAP_MUSUBI_DIR": ""})
+    assert done.returncode == 0, done.stderr
+    assert "an earlier setup's ComfyUI is left out: there is no folder /mnt/usb/ComfyUI" in done.stderr
+    assert "/mnt/usb/vae.safetensors is gone or another file since it was recorded as vae" in done.stderr
+    found = load(base)
+    assert found.presets == ("i2v-vanilla", "t2v-vanilla") and found.weights["clip"].path == Path("/mine/clip.pth")
+    assert found.weights["vae"].path == place(tmp_path, "vae")
+    assert all(row["state"] == "ready" for row in json.loads(done.stdout)["weights"].values())
+
+
+def test_ones_own_preset_is_remembered_by_its_path(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
+    source = wanwrap("show", "t2v-vanilla", "--source").stdout
+    (tmp_path / "home" / "mine.py").write_text(source)
+    assert wanwrap("setup", "./mine.py", "--weights_only", **env).returncode == 0
+    assert load(workspace(tmp_path)).presets == (str(tmp_path / "home" / "mine.py"),)
+    assert "weights of mine" in wanwrap("doctor", **env).stdout
 
 
 def test_a_run_trusts_no_name(tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: dict[str, bytes], cats: Path) -> None:
@@ -299,6 +394,8 @@ def test_upstream_at_another_commit_is_a_warning(tmp_path: Path, wanwrap: Wanwra
         (["nonsense"], 3, "nonsense"),
         (["t2v-vanilla", "--dit_high", "gone.safetensors"], 5, "there is no file"),
         (["t2v-vanilla", "--lightning_high", "x"], 7, "merges no Lightning"),
+        (["--include_i2v", "--dit_high", "x"], 7, "--dit_high is one preset's file; set up one preset at a time"),
+        (["t2v-vanilla", "wan21-t2v-14b", "--clip", "x"], 7, "uses no CLIP"),
         (["wan21-t2v-14b", "--dit_high", "x"], 7, "trains one model; give its DiT with --dit"),
         (["t2v-vanilla", "--python", "/bin/false"], 8, "can't be used to train"),
         (["t2v-vanilla", "--musubi_dir", "nowhere"], 6, "is no checkout of musubi-tuner"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli_options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PATH, PYTHON, files
-from wanwrap.terminal import bars, say, screen
+from wanwrap.terminal import bars, hanging, say, screen
 
 if TYPE_CHECKING:
     from wanwrap.setup import Survey
@@ -44,7 +44,16 @@ INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
 @click.option("--list", "only_list", is_flag=True, help="Only list the files with repository, size and sha256.")
 @click.option("--dry_run", is_flag=True, help="Only show what is needed, what was found and what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def setup(presets: tuple[str, ...], as_json: bool, only_list: bool, dry_run: bool, **arguments: Any) -> None:
+def setup(
+    presets: tuple[str, ...],
+    include_i2v: bool,
+    torch: str | None,
+    weights_only: bool,
+    only_list: bool,
+    dry_run: bool,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
     """Make this machine ready to train PRESETS (default: t2v-lightning).
 
     Weights are looked for in the workspace, in ComfyUI (--comfyui_dir) and in the Hugging Face cache, and used
@@ -57,24 +66,26 @@ def setup(presets: tuple[str, ...], as_json: bool, only_list: bool, dry_run: boo
     from wanwrap.weights import marks
     from wanwrap.wish import wish as asked_for
 
-    names = (*(presets or DEFAULT), *(INCLUDED if arguments.pop("include_i2v") else ()))
+    names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
     wish = asked_for(tuple(dict.fromkeys(names)), **arguments)
     if only_list:
         _listed(wish, as_json)
         return
+    trainer = None if weights_only else trainer_of(wish, torch)
+    if trainer and trainer.problem and not dry_run:
+        raise trainer.problem  # before minutes of hashing
     with bars() as bar:
         # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
         sha256 = marks.quick if dry_run else marks.thorough(bar)
         found = work.survey(wish, sha256, say, None if as_json or dry_run else _asked)
-        trainer = None if arguments["weights_only"] else trainer_of(wish, arguments["torch"])
-        if not as_json or not dry_run:
-            _surveyed(found, trainer, stderr=as_json)
-        if dry_run and as_json:
-            click.echo(json.dumps(report.as_json(found, trainer), indent=1, ensure_ascii=False))
-        work.check(found)
-        if dry_run:
-            return
-        _carry_out(found, trainer, bar, as_json)
+    if not as_json or not dry_run:
+        _surveyed(found, trainer, stderr=as_json)
+    if dry_run and as_json:
+        click.echo(json.dumps(report.as_json(found, trainer), indent=1, ensure_ascii=False))
+    work.check(found)
+    if not dry_run:
+        with bars() as bar:
+            _carry_out(found, trainer, bar, as_json)
 
 
 def _listed(wish: Wish, as_json: bool) -> None:
@@ -102,6 +113,7 @@ def _carry_out(found: Survey, trainer: Trainer | None, bar: Any, as_json: bool) 
     """All that is left to do; with `as_json` the state comes out however it ends."""
     from wanwrap import setup as work
     from wanwrap import setup_report as report
+    from wanwrap.errors import GpuError, PackageError, UpstreamError
     from wanwrap.trainer import install_all
 
     with work.alone(found.wish):
@@ -109,14 +121,21 @@ def _carry_out(found: Survey, trainer: Trainer | None, bar: Any, as_json: bool) 
         try:
             if trainer:
                 progress.upstream = install_all(found.wish, trainer, screen, say)
+                progress.write()
                 for line in progress.upstream.remarks():
                     say(line)
             work.fetch_all(found, progress, bar, say)
+        except KeyboardInterrupt:
+            say("\nwhat has come is kept; the same command goes on from here")
+            raise
+        except (UpstreamError, PackageError, GpuError) as error:
+            progress.failed.setdefault("musubi-tuner", error)
+            raise
         finally:
             if as_json:
                 click.echo(json.dumps(report.as_json(found, trainer, progress), indent=1, ensure_ascii=False))
     if not as_json:
-        click.echo("\n".join(report.ready(found)))
+        click.echo("\n".join(report.ready(found, trainer)))
 
 
 @click.command(short_help="Is this machine ready to train?", epilog="Example: wanwrap doctor t2v-vanilla")
@@ -143,7 +162,7 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **arg
     else:
         width = max(len(line.name) for line in lines)
         for line in lines:
-            click.echo(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  {line.text}")
+            click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
         others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
         click.echo(
             f"Looked at {', '.join(preset.name for preset in wish.presets)}; name others to see theirs: {', '.join(others)}"
@@ -178,4 +197,4 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
         click.echo(json.dumps([each.json() for each in found], indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join(line for each in found for line in inspected(each)))
-    ctx.exit(0 if all(each.path.is_file() for each in found) else WeightsError.exit_code)
+    ctx.exit(WeightsError.exit_code if any(each.broken for each in found) else 0)

@@ -75,7 +75,7 @@ def _t5(source: Source, precision: str | None) -> list[Tensor]:
             f"{path} is scaled fp8 (it holds {scaled}): what was rounded away would stay lost; "
             "give umt5_xxl_fp16.safetensors, or download models_t5_umt5-xxl-enc-bf16.pth."
         )
-    names = {name: _t5_name(name) for name in source.rows}
+    names = {name: t5_name(name) for name in source.rows}
     dtypes = {name: row.dtype for name, row in source.rows.items()}
     _check_t5(path, {name: new for name, new in names.items() if name not in T5_EXTRA}, dtypes)
     main = source.rows["shared.weight"].dtype
@@ -87,7 +87,8 @@ def _t5(source: Source, precision: str | None) -> list[Tensor]:
     return layout(source, change)
 
 
-def _t5_name(name: str) -> str | None:
+def t5_name(name: str) -> str | None:
+    """Wan's name of one of ComfyUI's tensors; None for others."""
     return next((re.sub(old, new, name) for old, new in T5_NAMES.items() if re.fullmatch(old, name)), None)
 
 

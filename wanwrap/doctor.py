@@ -19,7 +19,7 @@ from wanwrap.errors import (
     WeightsError,
     listing,
 )
-from wanwrap.install import CUDA_BUILD
+from wanwrap.install import CUDA_BUILD, question
 from wanwrap.plan import Choices, needed
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -62,7 +62,7 @@ def _located(wish: Wish, name: str) -> Located | WeightsError:
 def _trainer(wish: Wish) -> Iterator[Line]:
     """Python, upstream, torch, packages and GPUs, as the training Python tells."""
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
-    wanted = {*wish.modules, *OPTIONAL, CUDA_BUILD}
+    wanted = {*question(wish.modules), *OPTIONAL}
     try:
         answer = preflight.ask(wish.places.python, wish.places.upstream, wanted)
     except PackageError as error:
@@ -75,9 +75,10 @@ def _trainer(wish: Wish) -> Iterator[Line]:
 
 
 def _packages(wish: Wish, missing: Mapping[str, str]) -> Line:
-    lacking = sorted(name.partition(":")[0] for name in missing if name in wish.modules - {"musubi_tuner", "torch"})
-    if lacking:
-        text = f"{listing(lacking)} can't be imported; `wanwrap setup` installs them"
+    needed = question(wish.modules) - {"musubi_tuner", "torch", CUDA_BUILD}
+    if lacking := {name.partition(":")[0]: why for name, why in sorted(missing.items()) if name in needed}:
+        why = next(iter(lacking.values()))
+        text = f"{listing(lacking)} can't be imported ({why}); `wanwrap setup` installs what is missing"
         return Line("packages", text, PackageError.exit_code)
     have = listing(name.partition(".")[0] for name in OPTIONAL if name not in missing) or "none"
     return Line("packages", f"the presets' are there; of those to choose from: {have}")
@@ -89,9 +90,8 @@ def _upstream(wish: Wish, answer: Mapping[str, Any]) -> Line:
         found = preflight.check_answer({**answer, "missing": missing}, wish.places, any_upstream=False, gpu=False)
     except UpstreamError as error:
         return Line("musubi-tuner", str(error), error.exit_code)
-    return Line(
-        "musubi-tuner", f"{found.version}, commit {(found.commit or 'not known')[:7]}, {found.folder or 'installed'}"
-    )
+    commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
+    return Line("musubi-tuner", f"{found.version}, {commit}, {found.folder or 'installed'}")
 
 
 def _torch(answer: Mapping[str, Any]) -> Iterator[Line]:
@@ -99,6 +99,11 @@ def _torch(answer: Mapping[str, Any]) -> Iterator[Line]:
     if "torch" in missing:
         text = f"can't be imported ({missing['torch']}); `wanwrap setup` installs it"
         yield Line("torch", text, PackageError.exit_code)
+        seen = driver()
+        names = (
+            listing(gpu.name for gpu in seen.gpus) if seen else "there is no NVIDIA driver; training needs a CUDA GPU"
+        )
+        yield Line("GPU", names, 0 if seen else GpuError.exit_code)
         return
     yield Line("torch", str(version))
     if not answer["gpus"]:

@@ -83,6 +83,15 @@ def build(driver: Driver | None) -> str:
     return "cu124" if old else able[0]
 
 
+def check(driver: Driver | None, named: str | None) -> None:
+    """Raises GpuError: the build that the user names has no kernels for a GPU that is there."""
+    new = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL] if driver else []
+    if named == "cu124" and new:
+        raise GpuError(
+            f"{new[0]} needs a build of PyTorch for CUDA 12.8 or later; give --torch cu128, or leave it out."
+        )
+
+
 def _too_old(cuda: tuple[int, int], new: Sequence[str]) -> str:
     least = BUILDS["cu128" if new else "cu124"][1]
     # within CUDA 12, NVIDIA promises that what is compiled for a later one mostly runs ("minor version compatibility")

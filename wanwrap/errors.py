@@ -70,9 +70,16 @@ class OutputError(WanwrapError):
 
 
 class DownloadError(WanwrapError):
-    """A file could not be had from the Hub: no network, no permission, or not what was published."""
+    """A file could not be had from the Hub: no network, no permission, or not what was published.
+
+    `why` is the message without the file, for several files that failed alike.
+    """
 
     exit_code = 12
+
+    def __init__(self, text: str, why: str | None = None) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class RoomError(WanwrapError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from wanwrap import dataset_config, preflight
 from wanwrap import upstream as upstreams
 from wanwrap.data import PACKAGE, absolute, folder
 from wanwrap.dataset import Dataset
-from wanwrap.errors import OptionError
+from wanwrap.errors import OptionError, PackageError
 from wanwrap.options import TRAIN, Value, check, parse
 from wanwrap.plan import Choices, Places, Plan, experts, needed
 from wanwrap.planner import make_plan
@@ -89,7 +90,7 @@ class Order:
         found = elsewhere or importlib.util.find_spec("musubi_tuner")
         upstream = [] if found else ["musubi-tuner is not there."]
         lacking = [*upstream, *preflight.complaints(plan)]
-        get = [f"{preflight.how_to_get(plan)}"] if lacking else []
+        get = [preflight.how_to_get(plan)] if lacking else []
         return [*lacking, *get, *preflight.lacking_disk(plan)]
 
     def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
@@ -118,7 +119,7 @@ def order(
     choices, found = _choices(chosen, asked, upstream_options), load_workspace(base)
     places = Places(
         base=base,
-        upstream=upstreams.find(musubi_dir or found.musubi_dir, base),
+        upstream=upstreams.find(musubi_dir, base, found.musubi_dir),
         python=training_python(python or found.python),
         wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
     )
@@ -165,10 +166,13 @@ def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -
 
 
 def training_python(given: str | None) -> str:
-    """The training Python by its whole path: the child runs in another folder."""
+    """The training Python by its whole path: the child runs in another folder. Raises PackageError: there is none."""
     if given is None:
         return sys.executable
-    return str(absolute(shutil.which(given) or given))
+    found = shutil.which(given)
+    if found is None and not {os.sep, os.altsep} & {*given}:
+        raise PackageError(f"there is no {given} in PATH; give the whole path of the Python that trains with --python.")
+    return str(absolute(found or given))
 
 
 def _given(arguments: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Value]:

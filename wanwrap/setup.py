@@ -24,7 +24,7 @@ from wanwrap.weights import comfyui, download, marks
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
 from wanwrap.weights.locate import digest, locate
-from wanwrap.weights.search import Search, could_be, search
+from wanwrap.weights.search import Search, could_be, search, unchecked
 from wanwrap.whole import held
 from wanwrap.wish import Wish
 from wanwrap.workspace import Record, Workspace
@@ -62,18 +62,27 @@ class Survey:
 
     @property
     def to_download(self) -> int:
-        """Bytes; what broke off attempts have brought is not taken off."""
-        return sum(CATALOGUE[name].bytes for name in self.fetch)
+        """Bytes."""
+        return sum(max(0, CATALOGUE[name].bytes - self.have(name)) for name in self.fetch)
 
     @property
     def to_write(self) -> int:
         """Bytes that the disk must have room for."""
         return self.to_download + sum(self.chosen[name].size for name in self.convert)
 
+    @property
+    def to_check(self) -> int:
+        """Bytes of what is known by its name, and would be downloaded if its sha256 turned out to be another."""
+        return sum(each.size for each in self.chosen.values() if unchecked(each))
+
+    def have(self, name: str) -> int:
+        """Bytes that an attempt which broke off has brought."""
+        parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
+        return sum(part.stat().st_size for part in parts)
+
     def lacking_disk(self) -> str | None:
         """Why the disk is too small; None where it is not."""
-        left = sum(path.stat().st_size for path in (self.wish.models / download.STAGING).glob("*"))
-        return room.lacking(self.wish.models, max(0, self.to_write - left), what="needed for what is to be written")
+        return room.lacking(self.wish.models, self.to_write, what="needed for what is to be written")
 
 
 def survey(wish: Wish, sha256: Sha256, say: Say, ask: Callable[[str], bool] | None = None) -> Survey:
@@ -84,30 +93,47 @@ def survey(wish: Wish, sha256: Sha256, say: Say, ask: Callable[[str], bool] | No
     Raises:
         WeightsError: a file that the user names can't be used; no such ComfyUI.
     """
-    homes = [folder for given in wish.comfyui for folder in comfyui.folders(given, say)]
-    found = search([*wish.needs], [wish.models, *homes, *comfyui.hub_cache()], sha256, say)
+    folders = [wish.models, *_comfyui(wish, say), *comfyui.hub_cache()]
+    found = search([*wish.needs], folders, sha256, say)
     for name in wish.needs:
-        if known := _known(wish, name, sha256):
+        if known := _known(wish, name, sha256, say) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
-        for each in could_be(name, found) if name not in found.chosen else ():
-            if ask and ask(f"{each.path} could be {name}: {each.reason}. Use it as {name}?"):
-                found.chosen[name] = replace(each, names=(name,), told="user", reason="you say so")
-                break
     missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
     return Survey(wish=wish, search=found, tokenizers=missing)
 
 
-def _known(wish: Wish, name: str, sha256: Sha256) -> Found | None:
+def _comfyui(wish: Wish, say: Say) -> Iterator[Path]:
+    """Their folders of models; those that an earlier setup was given may be gone."""
+    for given in wish.comfyui:
+        yield from comfyui.folders(given, say)
+    for given in wish.before.comfyui:
+        try:
+            yield from comfyui.folders(given, say) if given not in wish.comfyui else ()
+        except WeightsError as error:
+            say(f"an earlier setup's ComfyUI is left out: {error}")
+
+
+def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was."""
     given, record = wish.given.get(name), wish.before.weights.get(name)
+    if given is None and record and record.changed:
+        say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
     if given is None and (record is None or record.changed):
         return None
-    if given and (found := look(given, sha256)).convert and CATALOGUE[name].role == "t5":
+    if given and CATALOGUE[name].role == "t5" and (found := look(given, sha256)).convert:
         return replace(found, reason="you named it")
     found = look(locate(name, wish.models, given, record).path, sha256)
     told = "sha256" if found.told == "sha256" else "user"
     return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
+
+
+def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found | None:
+    """A file of which only the user can say that it is that one, and says so."""
+    for each in could_be(name, found) if ask and name not in found.chosen else ():
+        if ask and ask(f"{each.path}: {each.reason}. Use it as {name}?"):
+            return replace(each, names=(name,), told="user", reason="you say so")
+    return None
 
 
 def check(found: Survey) -> None:
@@ -132,11 +158,11 @@ class Progress:
         self.write()
 
     def write(self) -> None:
-        """Put the workspace's file on disk."""
-        before, wish, upstream = self.wish.before, self.wish, self.upstream
+        """Put the workspace's file on disk, with all that stands in it by now."""
+        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.places.base)
         found = Workspace(
             presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
-            comfyui=wish.comfyui,
+            comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
             python=wish.places.python if wish.places.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
@@ -161,8 +187,9 @@ def fetch_all(found: Survey, progress: Progress, bar: marks.Bar, say: Say) -> No
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
     for name, each in found.chosen.items():
-        if name not in found.convert:
-            progress.done(name, each.path, each.sha256)
+        with _tried(progress, name):
+            if name not in found.convert:
+                progress.done(name, each.path, each.sha256)
     wish = found.wish
     for name in found.tokenizers:
         with _tried(progress, f"tokenizer of {name}"):
@@ -185,12 +212,16 @@ def _tried(progress: Progress, name: str) -> Iterator[None]:
         yield
     except (DownloadError, WeightsError, PackageError, StepError) as error:
         progress.failed[name] = error
+    except FileNotFoundError as error:
+        progress.failed[name] = WeightsError(f"{error.filename} is gone since it was found.")
 
 
 def _failure(progress: Progress) -> WanwrapError:
-    """What failed, of the first one's kind."""
-    first = next(iter(progress.failed.values()))
-    rows = "\n".join(f"  {name}: {error}" for name, error in progress.failed.items())
+    """What failed, of the first one's kind; one reason of several is said once."""
+    first, whys = next(iter(progress.failed.values())), dict[str, list[str]]()
+    for name, error in progress.failed.items():
+        whys.setdefault(getattr(error, "why", None) or str(error), []).append(name)
+    rows = "\n".join(f"  {', '.join(names)}: {why}" for why, names in whys.items())
     done = listing(name for name in progress.wish.needs if name in progress.records) or "nothing"
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")
 

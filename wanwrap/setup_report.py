@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
+from wanwrap import workspace
 from wanwrap.errors import listing
 from wanwrap.room import large, nearest
 from wanwrap.setup import Progress, Survey
@@ -14,6 +16,7 @@ from wanwrap.trainer import Trainer
 from wanwrap.upstream import VERSION
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found
+from wanwrap.weights.search import unchecked
 from wanwrap.wish import Wish
 
 
@@ -31,27 +34,35 @@ def surveyed(found: Survey) -> Iterator[str]:
     yield from table([_row(found, name) for name in needs])
     if found.search.files:
         yield "Files found:"
-        yield from (f"  {each.path}: {found.search.why(each)}" for each in found.search.files)
+        for folder, files in groupby(found.search.files, lambda each: each.path.parent):
+            yield f"  {folder}"
+            yield from (f"    {each.path.name}: {found.search.why(each)}" for each in files)
     if found.search.others:
         yield f"  and {found.search.others} of other models, or LoRAs of yours (`wanwrap inspect FILE` tells of each)"
     for name in found.wish.tokenizers:
         state = "to download (21 MB)" if name in found.tokenizers else "in the Hugging Face cache"
         yield f"Tokenizer of {name}: {state}"
     place = nearest(found.wish.models)
-    yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {large(shutil.disk_usage(place).free)}"
+    more = f" (and {large(found.to_check)} if the sha256 of what is to be checked is another)" if found.to_check else ""
+    free = large(shutil.disk_usage(place).free)
+    yield f"To download: {large(found.to_download)}{more}; to write: {large(found.to_write)}; free in {place}: {free}"
+    for name, size in found.wish.merged.items():
+        yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
 
 
 def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
     weight, each = CATALOGUE[name], found.chosen.get(name)
     if each is None:
-        return name, "download", large(weight.bytes), f"{weight.repo}: {weight.path}"
-    return name, "convert" if each.convert else "found", large(each.size), str(each.path)
+        have = found.have(name)
+        return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
+    state = "convert" if each.convert else "to check" if unchecked(each) else "found"
+    return name, state, large(each.size), str(each.path)
 
 
 def training(found: Trainer) -> Iterator[str]:
     """What will be installed, as commands."""
     if found.problem:
-        yield f"musubi-tuner: {found.problem}"
+        yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
     elif not found.commands:
         yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
     else:
@@ -68,7 +79,11 @@ def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = 
         "base_dir": str(found.wish.places.base),
         "weights": {name: _json(found, name, progress) for name in found.wish.needs},
         "files": [
-            {**each.json(), "used": each in found.chosen.values(), "why": found.search.why(each)}
+            {
+                **each.json(),
+                "used": any(each.path == one.path for one in found.chosen.values()),
+                "why": found.search.why(each),
+            }
             for each in found.search.files
         ],
         "tokenizers": {name: name not in found.tokenizers for name in found.wish.tokenizers},
@@ -132,8 +147,9 @@ def inspected(found: Found) -> Iterator[str]:
     yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 
-def ready(found: Survey) -> Iterator[str]:
+def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:
     """The last words."""
-    names = [preset.name for preset in found.wish.presets]
-    yield f"ready: {listing(names)}. What was found stands in {found.wish.places.base / 'wanwrap.toml'}."
-    yield f"Now: wanwrap rehearse {names[0]} --dataset FOLDER, then wanwrap run {names[0]} --dataset FOLDER"
+    words = found.wish.words
+    what = "ready" if trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
+    yield f"{what}: {listing(words)}. What was found stands in {found.wish.places.base / workspace.NAME}."
+    yield f"Now: wanwrap rehearse {words[0]} --dataset FOLDER, then wanwrap run {words[0]} --dataset FOLDER"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,6 +39,17 @@ class _Stream:
     @property
     def encoding(self) -> str | None:
         return getattr(sys.stderr, "encoding", None)
+
+
+def hanging(head: str, text: str) -> str:
+    """A line that a terminal breaks below its own text; into a file or a pipe it stays one."""
+    if not sys.stdout.isatty():
+        return head + text
+    width = max(shutil.get_terminal_size().columns, len(head) + 20)
+    indent = " " * len(head)
+    return textwrap.fill(
+        text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def screen(chunk: bytes) -> None:
@@ -81,7 +94,13 @@ def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
             each.close()
         new = tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size)
         shown[:] = [new]
-        return lambda done: new.update(done - new.n)
+
+        def update(done: int) -> None:
+            new.update(done - new.n)
+            if done >= total:
+                new.close()  # what is asked or told next must not be drawn over
+
+        return update
 
     try:
         yield begin

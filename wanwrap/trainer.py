@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from wanwrap import install, preflight
 from wanwrap import upstream as upstreams
-from wanwrap.driver import driver
+from wanwrap.driver import check, driver
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
 from wanwrap.process import Listener
 from wanwrap.upstream import Upstream
@@ -27,8 +27,10 @@ class Trainer:
 def trainer(wish: Wish, torch: str | None) -> Trainer:
     """What is missing; nothing has been installed yet."""
     try:
+        seen = driver()
+        check(seen, torch)
         answer = preflight.ask(wish.places.python, wish.places.upstream, install.question(wish.modules))
-        return Trainer(commands=tuple(install.commands(wish.places, answer, driver(), torch)))
+        return Trainer(commands=tuple(install.commands(wish.places, answer, seen, torch)))
     except (PackageError, GpuError, UpstreamError) as error:
         return Trainer(problem=error)
 

@@ -49,8 +49,8 @@ class Upstream:
         )
 
 
-def find(given: Path | None, workspace: Path) -> Upstream:
-    """The checkout that was given, else the workspace's, else the installed package.
+def find(given: Path | None, workspace: Path, recorded: Path | None = None) -> Upstream:
+    """The checkout that was given, else the one that setup recorded, the workspace's, or the installed package.
 
     Raises:
         UpstreamError: the folder that was given is no musubi-tuner.
@@ -62,8 +62,8 @@ def find(given: Path | None, workspace: Path) -> Upstream:
                 f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}; give the folder that `git clone {URL}` made."
             )
         return _checkout(given)
-    folder = workspace / "musubi-tuner"
-    return _checkout(folder) if (folder / MARK).is_file() else Upstream()
+    there = (folder for folder in (recorded, workspace / "musubi-tuner") if folder and (folder / MARK).is_file())
+    return next((_checkout(folder) for folder in there), Upstream())
 
 
 def _checkout(folder: Path) -> Upstream:

@@ -10,9 +10,11 @@ from typing import Any
 from wanwrap import order, preflight, recipe, workspace
 from wanwrap import upstream as upstreams
 from wanwrap.data import absolute
+from wanwrap.errors import OptionError, PresetError
 from wanwrap.plan import Choices, Places, needed
 from wanwrap.preset import Preset
 from wanwrap.registry import load, shipped
+from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.workspace import Workspace
 
 
@@ -49,6 +51,16 @@ class Wish:
         return ["t5", *(["clip"] if any(preset.needs_clip for preset in self.presets) else [])]
 
     @property
+    def merged(self) -> dict[str, int]:
+        """Bytes that the presets write when they run: the DiTs into which they merge Lightning."""
+        found = {}
+        for preset in self.presets:
+            dits = [expert.dit for expert in preset.experts if self.level in (None, expert.noise_level)]
+            if preset.lightning:
+                found[preset.name] = sum(CATALOGUE[dit].bytes for dit in dits)
+        return found
+
+    @property
     def modules(self) -> set[str]:
         """What the training Python must be able to import."""
         wanted = {"musubi_tuner", "torch", "accelerate"}
@@ -69,29 +81,43 @@ def wish(
     default: Sequence[str] = (),
     **given: Any,
 ) -> Wish:
-    """What the command line asks for; without `names` what was set up before, else `default`.
+    """What the command line asks for; without `names` what was set up before, else `default`. ComfyUIs of earlier
+    setups are searched too, where they are still there.
 
     Raises:
-        PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
+        PresetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
     """
     base = order.workspace_folder(base_dir)
     before = workspace.load(base)
     words = tuple(names or before.presets or default)
-    presets = tuple(map(load, words))
+    try:
+        presets = tuple(map(load, words))
+    except PresetError as error:
+        where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
+        raise PresetError(f"{error}{where}") from error
     level = None if noise_level == "both" else noise_level
-    found = upstreams.find(musubi_dir or before.musubi_dir, base)
+    found = upstreams.find(musubi_dir, base, before.musubi_dir)
     return Wish(
         presets=presets,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
         places=Places(base=base, upstream=found, python=order.training_python(python or before.python)),
-        comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *before.comfyui])),
+        comfyui=tuple(dict.fromkeys(map(absolute, comfyui_dir))),
         level=level,
-        given={name: absolute(path) for preset in presets for name, path in _named(preset, level, given).items()},
+        given=_given(presets, level, given),
         before=before,
     )
 
 
-def _named(preset: Preset, level: Any, given: Mapping[str, Any]) -> dict[str, Path]:
-    """The weights that the user names, by the catalogue's names. CLIP is for those presets that take it."""
-    fitting = {name: path for name, path in given.items() if name != "clip" or preset.needs_clip}
-    return order.files_given(preset, Choices(noise_level=level if preset.experts[0].noise_level else None), fitting)
+def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights that the user names, by the catalogue's names.
+
+    Raises:
+        OptionError: one is for no preset, or nobody knows for which.
+    """
+    named = {name: path for name, path in given.items() if path}
+    dits = sorted(named.keys() - {"vae", "t5", "clip"})
+    if dits and len(presets) > 1:
+        raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
+    first = next((preset for preset in presets if preset.needs_clip), presets[0])
+    choices = Choices(noise_level=level if first.experts[0].noise_level else None)
+    return {name: absolute(path) for name, path in order.files_given(first, choices, named).items()}

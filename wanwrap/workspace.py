@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.data import absolute
-from wanwrap.errors import OptionError
+from wanwrap.errors import OptionError, closest
 from wanwrap.source import stat
+from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.whole import write_whole
 
 NAME = "wanwrap.toml"
@@ -57,29 +58,73 @@ def load(base: Path) -> Workspace:
 
     try:
         content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-        return _workspace(content, base)
-    except (ParseError, UnicodeDecodeError, AttributeError, TypeError, ValueError, KeyError) as error:
+        return _workspace(_Fields(content, base))
+    except (ParseError, UnicodeDecodeError, _Wrong) as error:
         raise OptionError(f"{path} can't be read ({error}); mend it, or delete it and run setup again.") from error
 
 
-def _workspace(content: Mapping[str, Any], base: Path) -> Workspace:
-    upstream = content.get("upstream", {})
-    folder = upstream.get("musubi_dir")
+class _Wrong(Exception):
+    """A field that is not what it should be."""
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """A table of the file, asked for its fields by the type they must have."""
+
+    content: Mapping[str, Any]
+    base: Path
+
+    def get(self, name: str, kind: type, what: str) -> Any:
+        """The field; None where there is none."""
+        value = self.content.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise _Wrong(f"{name} must be {what}, not {value!r}")
+        return value
+
+    def text(self, name: str) -> str | None:
+        """None where it is empty, too."""
+        return self.get(name, str, "a text") or None
+
+    def path(self, name: str) -> Path | None:
+        """Relative ones are below the workspace."""
+        text = self.text(name)
+        return absolute(self.base / Path(text).expanduser()) if text else None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        found = self.get(name, list, "a list of texts") or ()
+        if not all(isinstance(each, str) for each in found):
+            raise _Wrong(f"{name} must be a list of texts, not {found!r}")
+        return tuple(found)
+
+    def table(self, name: str) -> _Fields:
+        return _Fields(self.get(name, dict, "a table") or {}, self.base)
+
+
+def _workspace(fields: _Fields) -> Workspace:
+    upstream, weights = fields.table("upstream"), fields.table("weights")
+    if strange := next((name for name in weights.content if name not in CATALOGUE), None):
+        raise _Wrong(f"there are no weights named {strange}.{closest(strange, CATALOGUE)}")
     return Workspace(
-        presets=tuple(map(str, content.get("presets", ()))),
-        comfyui=tuple(absolute(base / path) for path in content.get("comfyui_dir", ())),
-        python=upstream.get("python"),
-        musubi_dir=absolute(base / folder) if folder else None,
-        commit=upstream.get("commit"),
-        weights={name: _record(row, base) for name, row in content.get("weights", {}).items()},
+        presets=fields.texts("presets"),
+        comfyui=tuple(absolute(fields.base / Path(text).expanduser()) for text in fields.texts("comfyui_dir")),
+        python=upstream.text("python"),
+        musubi_dir=upstream.path("musubi_dir"),
+        commit=upstream.text("commit"),
+        weights={name: record for name in weights.content if (record := _record(name, weights))},
     )
 
 
-def _record(row: Any, base: Path) -> Record:
-    """A table as setup writes it, or the bare path that a user writes."""
-    if isinstance(row, str):
-        return Record(absolute(base / row))
-    return Record(absolute(base / row["path"]), row.get("bytes"), row.get("mtime_ns"), row.get("sha256"))
+def _record(name: str, weights: _Fields) -> Record | None:
+    """A table as setup writes it, or the bare path that a user writes; None for an empty one."""
+    if isinstance(weights.content[name], str):
+        path = weights.path(name)
+        return Record(path) if path else None
+    row = weights.table(name)
+    path = row.path("path")
+    if path is None:
+        raise _Wrong(f"{name} has no path")
+    size, mtime = (row.get(field, int, "a number") for field in ("bytes", "mtime_ns"))
+    return Record(path, size, mtime, row.text("sha256"))
 
 
 def save(base: Path, found: Workspace) -> None:

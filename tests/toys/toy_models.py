@@ -11,7 +11,23 @@ DIT = {KEY.format(0): {"shape": [4, 4]}}
 LARGE = {KEY.format(n): {"shape": [4096, 4096]} for n in range(16)}  # takes long enough to be stopped
 HUGE = {KEY.format(0): {"shape": [10**6, 2 * 10**6]}}  # for no disk
 VAE = {"decoder.conv1.weight": {"shape": [1]}, "conv2.weight": {"shape": [16]}}
+PARTS = [
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.o",
+    "pos_embedding.embedding",
+    "norm1",
+    "norm2",
+    "ffn.gate.0",
+    "ffn.fc1",
+    "ffn.fc2",
+]
+T5 = ("token_embedding", "norm", *(f"blocks.0.{part}" for part in PARTS))  # once it is converted
 
+MODELS[structure({f"{name}.weight": {"shape": [2, 2]} for name in T5})] = Model(
+    role="t5", what="a toy", names=("t5",), tensors=len(T5)
+)
 for dit in (DIT, LARGE, HUGE):
     MODELS[structure(dit)] = Model(role="dit", what="a toy", names=DITS, tensors=len(dit))
 MODELS[structure(VAE)] = Model(role="vae", what="a toy", names=("vae",), tensors=2)

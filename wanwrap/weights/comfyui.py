@@ -37,7 +37,7 @@ def folders(given: Path, say: Say) -> list[Path]:
             f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
             f"clip_vision or loras in it or in its ComfyUI folder, and no {YAMLS[0]}; give the folder that holds models."
         )
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+    return list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
 
 
 def _homes(given: Path) -> Iterator[Path]:
@@ -76,7 +76,7 @@ def _sections(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
         raise WeightsError(
@@ -112,7 +112,8 @@ def _lines(value: Any) -> Iterator[str]:
 
 def _path(text: str, base: Path) -> Path:
     """A path as ComfyUI understands it."""
-    return Path(os.path.abspath(base / Path(os.path.expandvars(text.strip().strip("'\""))).expanduser()))  # noqa: PTH100
+    bare = os.path.expandvars(text.strip().strip("'\""))
+    return Path(os.path.abspath(base / os.path.expanduser(bare)))  # noqa: PTH100, PTH111  Path's raises for unknown users
 
 
 def hub_cache() -> list[Path]:

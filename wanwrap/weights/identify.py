@@ -12,13 +12,21 @@ from wanwrap.source import open_source
 from wanwrap.weights import inside, names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
 from wanwrap.weights.header import PREFIX
-from wanwrap.weights.models import MODELS, Role, structure
+from wanwrap.weights.models import Role
 
 Sha256 = Callable[[Path], "str | None"]  # None: not known, and not worth computing now
 PICKLES = {".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl"}
 SUFFIXES = {".safetensors", ".sft", ".gguf", *PICKLES}
 PUBLISHED: tuple[tuple[str, Weight], ...] = (*CATALOGUE.items(), *ALSO)
 ROLES: dict[str, Role] = {"dit": "dit", "vae": "vae", "t5": "t5", "clip": "clip", "lightning": "lora"}
+# What is saved under a weight's name by mistake, by its first bytes.
+STRANGERS = {
+    b"version https://git-lfs": "a pointer of git-lfs, not the file itself; fetch it with `git lfs pull`",
+    b"<!doctype html": "a web page; the download may want you to log in",
+    b"<html": "a web page; the download may want you to log in",
+    b"\x89png": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
 NEAR = 100_000  # bytes by which a size that was computed may err: the metadata of a header
 
 
@@ -92,6 +100,8 @@ def _look(path: Path) -> Found:
         role = inside.gguf_role(start)
         why = f"it is GGUF, which upstream can't read{_instead(path, role)}"
         return Found(path=path, role=role, what="GGUF", keys="GGUF", reason=why)
+    if what := next((what for magic, what in STRANGERS.items() if start.lower().startswith(magic)), None):
+        raise WeightsError(f"{path} is {what}.")
     if path.suffix.lower() in PICKLES:
         return _pickle(path, start)
     found = _safetensors(path)
@@ -105,7 +115,7 @@ def _look(path: Path) -> Found:
 def _pickle(path: Path, start: bytes) -> Found:
     """Never opened to look: a pickle may hold any program. Its bytes and its sha256 tell."""
     if start[:2] not in (b"PK", b"\x80\x02"):
-        return Found(path=path, reason="it is no file of torch's; get it again")
+        return Found(path=path, reason="it is no file of torch's; get it again", broken=True)
     found, size = Found(path=path, keys="pickle"), path.stat().st_size
     for name, row in PUBLISHED:
         if row.name.endswith(".pth") and row.size == size:
@@ -124,7 +134,7 @@ def _safetensors(path: Path) -> Found:
     source = open_source(path)
     content = {name: {"dtype": row.dtype, "shape": row.shape} for name, row in source.rows.items()}
     rows = {name.removeprefix(PREFIX): row for name, row in content.items()}
-    known = MODELS.get(structure(rows)) or MODELS.get(structure(inside.without(rows, "encoder.")))
+    known = inside.known(content)
     role = known.role if known else inside.role(rows)
     found = Found(path=path, role=role, size=source.bytes, keys=inside.key_format(content, role))
     found = replace(found, made=inside.made_of(source.metadata))
@@ -138,16 +148,11 @@ def _safetensors(path: Path) -> Found:
             raise WeightsError(why)
         if known:
             return replace(found, usable=True, reason="upstream loads it")
-        if inside.convertible(path, role):
+        if inside.convertible(path, rows):
             why = "upstream loads it once `wanwrap convert` has given it Wan's key names; setup does that"
-            it: dict[str, Any] = {
-                "convert": True,
-                "what": "UMT5-XXL in ComfyUI's key names",
-                "names": ("t5",),
-                "family": ("t5",),
-            }
-            return replace(found, usable=True, reason=why, **it)
-        raise WeightsError(inside.why_not(rows, role))
+            it: dict[str, Any] = {"convert": True, "what": "UMT5-XXL in ComfyUI's key names"}
+            return replace(found, usable=True, reason=why, family=("t5",), names=("t5",), **it)
+        raise WeightsError(inside.why_not(path, rows, role))
     except WeightsError as error:
         return replace(found, reason=_bare(error, path) + _instead(path, role, found.names))
 
@@ -155,20 +160,21 @@ def _safetensors(path: Path) -> Found:
 def _told(found: Found, sha256: Sha256) -> Found:
     """What the header has left open: by the content, where a published file has this size, else by the name."""
     if not found.usable:
-        return replace(found, names=names.agreeing(names.read(found.path)[0], found.names))
+        return replace(found, names=names.agreeing(names.said(found.path), found.names))
     same = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role and _fits(row, found)]
     never = {mark: what for mark, (size, what) in NEVER.items() if size == found.size}
     found = replace(found, hashable=bool(same or never))
     found = replace(found, sha256=sha256(found.path) if found.hashable else None)
     if found.sha256 in never:
         return _qwen(found, never[found.sha256])
-    for name, row in same if found.sha256 else ():
-        if row.sha256 == found.sha256:
-            return replace(found, names=(name,), told="sha256")
-    for name, row in same if found.sha256 else ():
-        if (row.name, row.size) == (found.path.name, found.size):
-            why = f"it has the name and size of {row.repo}'s file, but another content: its sha256 is {found.sha256}"
-            return replace(found, usable=False, names=(name,), reason=f"{why}; get it again")
+    mark = found.sha256 or ""
+    for name, row in same if mark else ():
+        if row.sha256 == mark:
+            return replace(found, names=(name.removesuffix("-fp8"),), told="sha256")
+    for name, row in same if mark else ():
+        if found.keys == "pickle" or (row.name, row.size) == (found.path.name, found.size):
+            why = f"it has the size of {row.repo}'s {row.name}, but another content: its sha256 is {mark[:8]}..."
+            return replace(found, usable=False, told=None, names=(name,), reason=f"{why}; get it again")
     return _named(found)
 
 
@@ -184,18 +190,19 @@ def _fits(row: Weight, found: Found) -> bool:
 
 
 def _named(found: Found) -> Found:
-    """By the name, if that says no more than what it is: a name with other words in it is of another's making."""
-    if found.told or found.role in ("t5", "clip"):
-        return replace(found, told=found.told or "header")
-    if found.role == "lora":
-        release = names.lightning(found.path)
-        return replace(found, names=release, told="name" if release else None)
+    """By the name, if that says no more than what it is: a name with other words in it is of another's making.
+
+    A LoRA's says nothing: releases of other models and of other trainers have the same.
+    """
+    if found.told or found.role == "lora":
+        return found
+    if found.role in ("t5", "clip"):
+        return replace(found, told="header")
     if found.role == "vae" and "qwen" in found.path.name.lower():
         return _qwen(found, "Qwen-Image's VAE by its name")
-    said, strange = names.read(found.path)
-    left = names.agreeing(said, found.names) if found.role == "dit" else found.names
-    if found.role == "vae" and "wan" not in found.path.name.lower():
-        strange = [found.path.stem]
+    left = names.agreeing(names.said(found.path), found.names) if found.role == "dit" else found.names
+    plain = "wan" in found.path.stem.lower() if found.role == "vae" else bool(names.said_by(found.path.stem))
+    strange = names.strange(found.path) if plain else [found.path.stem]
     told = "name" if len(left) == 1 and not strange and not found.made else None
     return replace(found, names=left, told=told, reason=f"upstream loads it{_doubt(found, left, strange)}")
 
@@ -207,9 +214,15 @@ def _doubt(found: Found, left: tuple[str, ...], strange: list[str]) -> str:
     words = f" ({listing(strange)})" if strange else ""
     if not left:
         return f", but its name speaks of another model than {listing(found.names)}, which its header could be"
-    if len(left) > 1 or words:
-        return f", but whether it is {' or '.join(left)} its name{words} doesn't tell: only you can say"
+    if len(left) > 1:
+        return f", but its name{words} doesn't tell whether it is {' or '.join(left)}: only you can say{_options(left)}"
+    if words:
+        return f", but by its name{words} it may be a finetune or merge of {left[0]}: only you can say{_options(left)}"
     return f", and by its name it is {left[0]}"
+
+
+def _options(left: tuple[str, ...]) -> str:
+    return f", with {' or '.join(dict.fromkeys(map(names.option, left)))}"
 
 
 def _instead(path: Path, role: Role, could_be: tuple[str, ...] = ()) -> str:
@@ -217,5 +230,5 @@ def _instead(path: Path, role: Role, could_be: tuple[str, ...] = ()) -> str:
     if role in CATALOGUE:
         return f"; take {CATALOGUE[role].name}"
     dits = could_be or tuple(name for name, row in CATALOGUE.items() if row.role == "dit")
-    do = names.agreeing(names.read(path)[0], dits) if role == "dit" else ()
+    do = names.agreeing(names.said(path), dits) if role == "dit" else ()
     return f"; take {listing(CATALOGUE[name].name for name in do)}" if 0 < len(do) <= 3 else ""

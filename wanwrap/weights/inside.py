@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wanwrap.errors import WeightsError
 from wanwrap.weights.header import BLOCK, DTYPES, PREFIX, SCALED, blocks_dtype
-from wanwrap.weights.models import MODELS, Model, Role
+from wanwrap.weights.models import MODELS, Model, Role, structure
 
 if TYPE_CHECKING:
     from wanwrap.source import Source
@@ -18,7 +19,10 @@ Rows = Mapping[str, Mapping[str, Any]]
 LORA = r"(lora_(down|up|A|B)(\.default)?\.weight|hada_w\d_[ab]|lokr_w\d(_[ab])?|\.diff(_b|_m)?|dora_scale)$"
 # Tensors by which a role is known, whoever made the file.
 SIGNS: tuple[tuple[Role, str], ...] = (
-    ("dit", rf"patch_embedding\.weight|{re.escape(BLOCK)}|condition_embedder\..*|blocks\.0\.attn1\..*|vace_blocks\..*"),
+    (
+        "dit",
+        rf"((diffusion_model|transformer)\.)?patch_embedding\.weight|{re.escape(BLOCK)}|condition_embedder\..*|blocks\.0\.attn1\..*|vace_blocks\..*",
+    ),
     ("t5", r"(encoder\.)?(token_embedding|shared)\.weight|(encoder\.)?block\.0\.layer\..*|enc\.blk\.0\..*"),
     ("vae", r"(.*\.)?decoder\.(conv1|conv_in)\..*|decoder\.1\.weight"),
     ("clip", r"visual\..*|vision_model\..*|text_model\..*"),
@@ -46,8 +50,16 @@ def gguf_role(start: bytes) -> Role:
     )
 
 
+def known(content: Rows) -> Model | None:
+    """The model whose structure it has, to the tensor, as upstream strips prefixes: of DiTs and of text encoders."""
+    if model := MODELS.get(structure(content)) or MODELS.get(structure(without(content, "encoder."))):
+        return model
+    model = MODELS.get(structure(without(content, PREFIX)))
+    return model if model and model.role == "dit" else None
+
+
 def without(rows: Rows, prefix: str) -> Rows:
-    """The rows without a prefix that all of them have; upstream strips it of a text encoder."""
+    """The rows without a prefix that all of them have."""
     if not all(name.startswith(prefix) for name in rows):
         return rows
     return {name.removeprefix(prefix): row for name, row in rows.items()}
@@ -62,7 +74,7 @@ def role(rows: Rows) -> Role:
 
 def key_format(content: Rows, role: Role) -> str | None:
     """Whose names the keys are."""
-    if role == "other":
+    if role in ("other", "lora"):
         return None
     if any(name.startswith(("blocks.0.attn1.", "condition_embedder.", "decoder.conv_in.", "decoder.up_blocks")) for name in content):  # fmt: skip
         return "diffusers"
@@ -84,12 +96,13 @@ def made_of(metadata: Mapping[str, str]) -> str | None:
 
 def quantised(rows: Rows, metadata: Mapping[str, str], role: Role) -> str | None:
     """Why upstream can't read how the numbers are stored; None where it can."""
-    sign = next((name for name in rows if name.endswith(SCALED)), None)
-    if sign is None and "_quantization_metadata" in metadata:
-        sign = "_quantization_metadata"
-    if sign is None or role == "other":
+    if role == "other":
         return None
-    return f"it is already scaled or quantised (it holds {sign}), which upstream can't read"
+    sign = next((name for name in rows if name.endswith(SCALED)), None)
+    if sign or "_quantization_metadata" in metadata:
+        return f"it is already scaled or quantised (it holds {sign or '_quantization_metadata'}), which upstream can't read"
+    odd = next((name for name, row in rows.items() if row["dtype"] not in DTYPES and name != "spiece_model"), None)
+    return f"it stores {odd} as {rows[odd]['dtype']}, which upstream can't train with" if odd else None
 
 
 def dtype(rows: Rows, role: Role) -> str | None:
@@ -164,21 +177,28 @@ def _lora_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
-def convertible(path: Path, role: Role) -> bool:
-    """Whether it is a text encoder that `wanwrap convert` makes readable. Raises WeightsError: nearly one."""
-    if role != "t5":
+def convertible(path: Path, rows: Rows) -> bool:
+    """Whether it is the text encoder that `wanwrap convert` makes readable. Raises WeightsError: nearly one."""
+    if "shared.weight" not in rows:
         return False
     from wanwrap import convert
 
     convert.job(file=path)
+    native = {convert.t5_name(name): row for name, row in rows.items() if name not in convert.T5_EXTRA}
+    model = MODELS.get(structure({name: row for name, row in native.items() if name}))
+    if model is None or model.role != "t5":
+        raise WeightsError("it is a UMT5 of another size than XXL")
     return True
 
 
-def why_not(rows: Rows, role: Role) -> str:
+def why_not(path: Path, rows: Rows, role: Role) -> str:
     """Why upstream can't use a file of no structure that it loads."""
-    whys = {"dit": _why_not_dit, "vae": _why_not_vae, "clip": _why_not_clip}
-    if role in whys:
-        return whys[role](rows)
+    if role == "dit":
+        return _why_not_dit(path, rows)
+    if role == "vae":
+        return _why_not_vae(rows)
+    if role == "clip":
+        return _why_not_clip(rows)
     return (
         f"it is no {role} that upstream reads"
         if role != "other"
@@ -186,26 +206,31 @@ def why_not(rows: Rows, role: Role) -> str:
     )
 
 
-def _why_not_dit(rows: Rows) -> str:
+def _why_not_dit(path: Path, rows: Rows) -> str:
     if any(name.startswith(OTHERS) for name in rows):
         return "it is an all-in-one checkpoint (VAE or text encoder in it), and upstream reads DiTs alone"
     if any(name.startswith(("condition_embedder.", "blocks.0.attn1.")) for name in rows):
         return "it is made for diffusers, whose key names upstream doesn't read"
+    if any(name.startswith(("diffusion_model.", "transformer.")) for name in rows):
+        return "its keys have a prefix that upstream doesn't strip"
     if variant := next((what for part, what in VARIANTS.items() if any(part in name for name in rows)), None):
         return f"it is made for {variant}, which no preset trains"
-    blocks_dtype(Path(), {name: row["dtype"] for name, row in rows.items()})
+    blocks_dtype(path, {name: row["dtype"] for name, row in rows.items()})
     shape = _shape(rows)
     if shape and shape[0] == 3072:
         return "it is Wan 2.2's TI2V 5B, which upstream can't train"
     if (model := family(rows)) is None:
-        return "it is a Wan DiT of a kind that no preset trains" + (
-            f" ({shape[0]} wide, {shape[1]} channels)" if shape else ""
-        )
-    return f"it has {len(rows)} tensors and others than the {model.tensors} of {model.what}, so that upstream would stop when it loads it"
+        kind = f" ({shape[0]} wide, {shape[1]} channels)" if shape else ""
+        return f"it is a Wan DiT of a kind that no preset trains{kind}"
+    return (
+        f"it has {len(rows)} tensors and others than the {model.tensors} of {model.what}, "
+        "so that upstream would stop when it loads it"
+    )
 
 
 def _why_not_vae(rows: Rows) -> str:
-    if any(name.startswith("decoder.upsamples.0.upsamples.") for name in rows) or rows.get("conv2.weight", {}).get("shape", [0])[0] == 48:  # fmt: skip
+    latents = [*rows.get("conv2.weight", {}).get("shape", ()), 0][0]
+    if latents == 48 or any(name.startswith("decoder.upsamples.0.upsamples.") for name in rows):
         return "it is the VAE of Wan 2.2's 5B model; all others use Wan 2.1's"
     return "it is a VAE of another model, or in other key names than Wan's"
 

@@ -130,10 +130,10 @@ def _dit(found: Found, name: str) -> str:
         raise WeightsError(f"{found.path} is no .safetensors file; upstream reads a DiT from nothing else.")
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")
-    if not {name, name.removesuffix("-fp8")} & {*found.names}:
+    if name.removesuffix("-fp8") not in found.names:
         raise WeightsError(
-            f"{found.path} is {found.what}, and by its name it is not what was asked for ({CATALOGUE[name].name}); "
-            "give that one, or rename the file if its name is wrong."
+            f"{found.path} is {found.what}, and by its {'content' if found.told == 'sha256' else 'name'} it is not "
+            f"what was asked for ({CATALOGUE[name].name}); give that one, or rename the file if its name is wrong."
         )
     assert found.dtype
     return found.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,26 +34,27 @@ def keep(path: Path, mark: str) -> str:
 
 def quick(path: Path) -> str | None:
     """What is kept, or of a small file computed."""
-    return kept(path) or (keep(path, sha256(path)) if path.stat().st_size < SMALL else None)
+    return kept(path) or (_compute(path) if path.stat().st_size < SMALL else None)
 
 
 def thorough(bar: Bar) -> Callable[[Path], str]:
     """What is kept, else computed, with a bar where that takes long."""
+    return lambda path: quick(path) or _compute(path, bar(f"sha256 of {path.name}", path.stat().st_size))
 
-    def compute(path: Path) -> str:
-        if mark := quick(path):
-            return mark
-        before = stat(path)
-        mark = sha256(path, bar(f"sha256 of {path.name}", before[0]))
-        return keep(path, mark) if stat(path) == before else mark
 
-    return compute
+def _compute(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
+    """Kept, if nobody has written the file meanwhile."""
+    before = stat(path)
+    mark = sha256(path, done)
+    return keep(path, mark) if stat(path) == before else mark
 
 
 def _entry(path: Path) -> Path:
+    """Where it is kept. The inode tells a file from another that has been put in its place."""
     import hashlib
 
     from platformdirs import user_cache_path
 
-    name = hashlib.sha256("\0".join(map(str, (path.resolve(), *stat(path)))).encode()).hexdigest()
+    words = (os.path.realpath(path), *stat(path), path.stat().st_ino)
+    name = hashlib.sha256(b"\0".join(os.fsencode(str(word)) for word in words)).hexdigest()
     return user_cache_path("wanwrap") / "sha256" / name

@@ -77,4 +77,4 @@ SHAPES = {task: model.shape for model in MODELS.values() for task in model.tasks
 def structure(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The md5 of `{name: {"shape": [..]}}`; no order matters."""
     words = [*rows, *(f"{name}:{'_'.join(map(str, row['shape']))}" for name, row in rows.items())]
-    return hashlib.md5(",".join(sorted(words)).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(",".join(sorted(words)).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()

@@ -47,7 +47,8 @@ def patiently(where: str, say: Say, attempt: Callable[[], T], done: Callable[[],
             before, have = have, done() if done else 0
             failures = 0 if have > before else failures
             if not trouble.passes or failures == len(WAITS):
-                raise DownloadError(f"{where}: {trouble.what}; {trouble.way_out}.") from error
+                why = f"{trouble.what}; {trouble.way_out}."
+                raise DownloadError(f"{where}: {why}", why) from error
         say(f"{name}: {trouble.what}; trying again in {WAITS[failures]:g} s")
         time.sleep(WAITS[failures])
         failures += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,7 @@ class Search:
         """The end of a candidate's line: used for what, or why not."""
         names = [name for name, each in self.chosen.items() if each.path == found.path]
         if names:
-            later = ", if its sha256 turns out to be that" if found.hashable and not found.sha256 else ""
-            return f"used for {', '.join(names)}: {found.reason}{later}"
+            return f"used for {', '.join(names)} ({_how(found)})"
         if not found.usable:
             return f"not used: {found.reason}"
         if found.role == "lora" and not found.names:
@@ -40,9 +40,9 @@ class Search:
 
 def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: Say) -> Search:
     """Look through all folders. `sha256` is asked only of files that could be needed ones."""
-    found, seen = Search(tuple(needs)), set[Path]()
+    found, seen = Search(tuple(needs)), set[str]()
     for path in (path for folder in folders for path in comfyui.files(folder, say)):
-        if (real := path.resolve()) in seen:
+        if (real := os.path.realpath(path)) in seen:
             continue
         seen.add(real)
         shard = SHARD.search(path.name)
@@ -59,6 +59,20 @@ def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: S
     return found
 
 
+def _how(found: Found) -> str:
+    """How it is known to be what it is used for."""
+    if unchecked(found):
+        return "by its name; its sha256 is to be checked"
+    how = {"sha256": "its sha256 is the published one", "name": "by its name", "size": "by its size"}
+    made = ", once it has Wan's key names" if found.convert else ""
+    return how.get(str(found.told), "by its header" if found.told == "header" else found.reason) + made
+
+
+def unchecked(found: Found) -> bool:
+    """Whether its sha256 would tell for sure, and has not been computed."""
+    return found.hashable and not found.sha256 and found.told != "user"
+
+
 def could_be(name: str, found: Search) -> list[Found]:
     """Files that upstream would load for it, of which only the user can say whether they are it."""
     return [each for each in found.files if each.usable and not each.told and name in _serves(each) and not each.made]
@@ -67,7 +81,7 @@ def could_be(name: str, found: Search) -> list[Found]:
 def _candidate(found: Found) -> bool:
     """Whether it could be taken for a needed file; other models' files and a user's LoRAs are counted only."""
     if found.role == "lora":
-        return bool(found.names) or "lightning" in found.path.name.lower()
+        return found.hashable or "light" in found.path.name.lower()
     return (found.role != "other" or found.broken) and not (found.role == "dit" and found.made)
 
 
