@@ -24,17 +24,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No accelerate config, cache or token of whoever runs the tests; the marked tests alone see upstream."""
-    for tokenizer in TOKENIZERS.values():  # as `setup` leaves them
-        repo = tmp_path / "hf" / "hub" / f"models--{tokenizer.repo.replace('/', '--')}"
+@pytest.fixture(scope="session")
+def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face cache with the tokenizers, as `setup` leaves them."""
+    home = tmp_path_factory.mktemp("hf")
+    for tokenizer in TOKENIZERS.values():
+        repo = home / "hub" / f"models--{tokenizer.repo.replace('/', '--')}"
         for path in ("refs/main", *(f"snapshots/abc/{tokenizer.folder}/{name}" for name in tokenizer.files)):
             (repo / path).parent.mkdir(parents=True, exist_ok=True)
             (repo / path).write_text("abc")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> None:  # fmt: skip
+    """No accelerate config, cache or token of whoever runs the tests; the marked tests alone see upstream."""
+    monkeypatch.setenv("HF_HOME", str(hf_home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("PIP_DRY_RUN", "1")  # a test that comes to pip by mistake changes no environment
     monkeypatch.setenv("PIP_NO_INDEX", "1")
 

@@ -67,6 +67,11 @@ Child = Callable[..., "subprocess.Popen[str]"]
 Done = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(autouse=True)
+def _empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
 @pytest.fixture
 def served() -> Iterator[Hub]:
     with hub(FILES) as made:
