@@ -100,8 +100,8 @@ TREE = [
     Made(f"{NATIVE}/text_encoders/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096]), "encoder.block.0.layer.0.SelfAttention.q.weight": ("F16", [8, 8])}, "not used: it is a T5 of another model"),
     Made(f"{NATIVE}/text_encoders/umt5_xxl_fp16.safetensors", COMFY_T5, "not used: another is used", COMFY_MARK),
     Made(f"{NATIVE}/text_encoders/umt5-xxl-enc-fp8_e4m3fn.safetensors", {name: ("F8_E4M3", shape) for name, (_, shape) in rows("t5").items()}, "not used: it is fp8, rounded once and for all"),
-    Made(f"{NATIVE}/clip_vision/clip_vision_h.safetensors", {"vision_model.embeddings.class_embedding": ("F16", [1280])}, "not used: it is a CLIP in other key names"),
-    Made(f"{NATIVE}/clip_vision/open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors", {name: row for name, row in rows("clip").items() if name.startswith("visual.")}, "not used: it is the visual half of CLIP alone"),
+    Made(f"{NATIVE}/clip_vision/clip_vision_h.safetensors", {"vision_model.embeddings.class_embedding": ("F16", [1280])}, "not needed: only Wan 2.1 I2V takes a CLIP"),
+    Made(f"{NATIVE}/clip_vision/open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors", {name: row for name, row in rows("clip").items() if name.startswith("visual.")}, "not needed: only Wan 2.1 I2V"),
     Made(f"{NATIVE}/loras/lightning/high_noise_model.safetensors", lora(), "not needed", published("lightning-i2v-v1-high")),
     Made(f"{NATIVE}/loras/renamed_lightning.safetensors", lora(), "used for lightning-t2v-v1.1-high", published("lightning-t2v-v1.1-high")),
     Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", lora(), "not used: it has the size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors, but another content", "f" * 64),
@@ -221,6 +221,7 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
     found = json.loads(done.stdout)
     assert [row["path"] for row in found] == [str(path) for path in files]
     assert all({"path", "role", "usable", "reason"} <= row.keys() for row in found)
+    vision = ("clip_vision_h.safetensors", "open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors")
     good = (
         "used",
         "not needed",
@@ -230,7 +231,7 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
         "not used: it is fp8",
     )
     for made, row in zip(TREE, found, strict=True):
-        assert row["usable"] is (not made.says or made.says.startswith(good)), row
+        assert row["usable"] is ((not made.says or made.says.startswith(good)) and not made.path.endswith(vision)), row
     roles = {Path(row["path"]).name: row["role"] for row in found}
     assert roles["Wan2.2-T2V-High-Q4_K_M.gguf"] == roles["Rapid-AIO.safetensors"] == roles[HIGH] == "dit"
     assert roles["ae.safetensors"] == "vae" and roles["t5xxl_fp16.safetensors"] == "t5"
@@ -238,6 +239,14 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
     assert done.returncode == 5  # the broken link
     text = wanwrap("inspect", tree / TREE[0].path).stdout
     assert "NOT usable: it is already scaled" in text and "dit: Wan T2V 14B" in text
+
+
+def test_what_the_clip_is_said_to_be(tree: Path, wanwrap: Wanwrap) -> None:
+    home = ("--comfyui_dir", tree / "ComfyUI")
+    said = wanwrap("setup", "wan21-i2v-480p", "--weights_only", "--dry_run", *home).stdout
+    assert "clip_vision_h.safetensors: not used: it is a CLIP in other key names than Wan's" in said
+    assert "visual_fp16.safetensors: not used: it is the visual half of CLIP alone" in said
+    assert "wan2.1-i2v-480p  download" in said and "Tokenizer of clip: in the Hugging Face cache" in said
 
 
 def test_a_lora_in_full(tmp_path: Path, wanwrap: Wanwrap) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli_options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PATH, PYTHON, files
-from wanwrap.terminal import bars, hanging, say, screen
+from wanwrap.terminal import bars, hanging, indented, say, screen
 
 if TYPE_CHECKING:
     from wanwrap.setup import Survey
@@ -100,7 +100,9 @@ def _listed(wish: Wish, as_json: bool) -> None:
 def _surveyed(found: Survey, trainer: Trainer | None, stderr: bool) -> None:
     from wanwrap import setup_report as report
 
-    for line in (*report.surveyed(found), *(report.training(trainer) if trainer else ())):
+    for line in report.surveyed(found):
+        click.echo(indented(line), err=stderr)
+    for line in report.training(trainer) if trainer else ():  # commands, to be copied as they stand
         click.echo(line, err=stderr)
 
 
@@ -164,9 +166,8 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **arg
         for line in lines:
             click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
         others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
-        click.echo(
-            f"Looked at {', '.join(preset.name for preset in wish.presets)}; name others to see theirs: {', '.join(others)}"
-        )
+        seen = ", ".join(preset.name for preset in wish.presets)
+        click.echo(indented(f"Looked at {seen}; name others to see theirs: {', '.join(others)}"))
     ctx.exit(next((line.code for line in lines if line.code), 0))
 
 
@@ -196,5 +197,5 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
     if as_json:
         click.echo(json.dumps([each.json() for each in found], indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(line for each in found for line in inspected(each)))
+        click.echo("\n".join(indented(line) for each in found for line in inspected(each)))
     ctx.exit(WeightsError.exit_code if any(each.broken for each in found) else 0)

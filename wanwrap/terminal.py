@@ -41,15 +41,21 @@ class _Stream:
         return getattr(sys.stderr, "encoding", None)
 
 
-def hanging(head: str, text: str) -> str:
-    """A line that a terminal breaks below its own text; into a file or a pipe it stays one."""
+def hanging(head: str, text: str, more: int = 0) -> str:
+    """A line that a terminal breaks below its own text, `more` to the right; into a file or a pipe it stays one."""
     if not sys.stdout.isatty():
         return head + text
     width = max(shutil.get_terminal_size().columns, len(head) + 20)
-    indent = " " * len(head)
+    indent = " " * (len(head) + more)
     return textwrap.fill(
         text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def indented(line: str) -> str:
+    """The same for a line whose head is its indentation."""
+    begin = len(line) - len(line.lstrip())
+    return hanging(line[:begin], line[begin:], more=4)
 
 
 def screen(chunk: bytes) -> None:

@@ -29,6 +29,8 @@ class Search:
         names = [name for name, each in self.chosen.items() if each.path == found.path]
         if names:
             return f"used for {', '.join(names)} ({_how(found)})"
+        if found.role == "clip" and "clip" not in self.needs:
+            return "not needed: only Wan 2.1 I2V takes a CLIP"
         if not found.usable:
             return f"not used: {found.reason}"
         if found.role == "lora" and not found.names:
@@ -62,7 +64,7 @@ def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: S
 def _how(found: Found) -> str:
     """How it is known to be what it is used for."""
     if unchecked(found):
-        return "by its name; its sha256 is to be checked"
+        return f"by its {found.told}; its sha256 is to be checked"
     how = {"sha256": "its sha256 is the published one", "name": "by its name", "size": "by its size"}
     made = ", once it has Wan's key names" if found.convert else ""
     return how.get(str(found.told), "by its header" if found.told == "header" else found.reason) + made
