@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,12 +149,12 @@ def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[R
                 raise ValueError(f"{name} has a size that is no whole number")
             if row["dtype"] not in WIDTHS:
                 raise WeightsError(f"{path} stores {name} as {row['dtype']}, which neither upstream nor wanwrap reads.")
-            if end - begin != math.prod(shape) * WIDTHS[row["dtype"]] or min((*shape, begin), default=0) < 0:
+            if begin < 0 or min(shape, default=0) < 0 or end - begin != math.prod(shape) * WIDTHS[row["dtype"]]:
                 raise ValueError(f"{name} has another size than its shape says")
             rows.append(Row(name, row["dtype"], shape, number, start + begin, start + end))
-        rows.sort(key=lambda row: (row.begin, row.end))
-        ends = [start, *(row.end for row in rows)]
-        if any(before != row.begin for before, row in zip(ends, rows, strict=False)) or ends[-1] != size:
+        rows.sort(key=itemgetter(4, 5))  # begin, end
+        begins, ends = [row.begin for row in rows], [row.end for row in rows]
+        if [*begins, size] != [start, *ends]:
             raise ValueError("its tensors overlap or leave gaps")
     except (KeyError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} is damaged ({error}); get it again.") from error
