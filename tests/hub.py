@@ -31,6 +31,7 @@ class Fault:
     cut: int | None = None  # the connection ends after so many bytes
     reset: bool = False  # and not politely
     body: bytes | None = None  # sent instead, under the same description
+    page: bytes | None = None  # sent instead with status 200, whatever part is asked for
     slow: float = 0.0  # seconds before each chunk
     times: int | None = None  # how many answers are spoilt; None: all
     method: str = ""  # GET: HEAD is answered as ever
@@ -180,6 +181,10 @@ class _Handler(BaseHTTPRequestHandler):
         """The bytes that are asked for, as the fault has them."""
         fault = self.ours.hub.spoilt(self.path_in_repo, self.command, body=True) if self.command == "GET" else Fault()
         mark = hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
+        if fault.page is not None:
+            self._head(200, len(fault.page), Content_Type="text/html")
+            self.wfile.write(fault.page)
+            return None
         content = content if fault.body is None else fault.body
         begin = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
         if begin >= len(content) > 0:

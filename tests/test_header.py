@@ -89,8 +89,10 @@ def test_where_a_weight_is(tmp_path: Path) -> None:
 def test_what_setup_has_recorded(tmp_path: Path) -> None:
     path = dit(tmp_path / "mine.safetensors", "BF16")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-    found = locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, "a" * 64))
-    assert (found.path, found.dtype, found.sha256, found.complaint()) == (path, "bf16", "a" * 64, None)
+    mark = CATALOGUE["wan2.2-t2v-low"].sha256
+    found = locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, mark))
+    assert (found.path, found.dtype, found.sha256, found.complaint()) == (path, "bf16", mark, None)
+    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, "a" * 64)).sha256 is None  # nobody's
     assert locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime)).sha256 is None  # known by its name
     assert locate("wan2.2-t2v-low", tmp_path, None, Record(path)).path == path  # written by hand
     other = dit(tmp_path / "other.safetensors")

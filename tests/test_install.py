@@ -30,6 +30,7 @@ from wanwrap.upstream import COMMIT, URL, find
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are scripts with a #! line")
 
+pytest.importorskip("torch")
 TORCH = version("torch")  # what is installed where the tests run
 INDEX = "https://wheels.test"
 PROJECT = f"""

@@ -258,3 +258,17 @@ def test_the_release_is_one_line(name: str, release: str, tmp_path: Path) -> Non
             "high_noise_model.safetensors",
             "low_noise_model.safetensors",
         ]
+
+
+def test_setup_takes_no_other_file_for_a_release(tmp_path: Path, wanwrap: Wanwrap, loras: dict[str, str]) -> None:
+    """A name, or the user's word, doesn't make a LoRA Lightning; nor the other expert's."""
+    models = tmp_path / "home" / "local_training" / "models"
+    low, plain = models / CATALOGUE["lightning-t2v-v1.1-low"].path, tmp_path / "plain.safetensors"
+    plain.write_bytes(low.read_bytes())
+    junk = tmp_path / "junk.safetensors"
+    junk.write_text("hello")
+    for file in (plain, junk):
+        done = wanwrap("setup", "t2v-lightning", "--weights_only", "--dry_run", "--lightning_high", file, **loras)
+        assert done.returncode == WeightsError.exit_code and "is not lightning-t2v-v1.1-high" in done.stderr, (
+            done.stderr
+        )

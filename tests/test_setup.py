@@ -22,8 +22,8 @@ import pytest
 from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safetensors
 from hub import Fault, Hub, hub
 
-from wanwrap.errors import OptionError
-from wanwrap.setup import survey
+from wanwrap.errors import OptionError, WeightsError
+from wanwrap.setup import Progress, survey
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
 from wanwrap.wish import Wish
 from wanwrap.wish import wish as wished
@@ -347,6 +347,107 @@ def test_ones_own_preset_is_remembered_by_its_path(tmp_path: Path, wanwrap: Wanw
     assert wanwrap("setup", "./mine.py", "--weights_only", **env).returncode == 0
     assert load(workspace(tmp_path)).presets == (str(tmp_path / "home" / "mine.py"),)
     assert "weights of mine" in wanwrap("doctor", **env).stdout
+
+
+def test_the_content_wins_over_what_is_named(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: dict[str, bytes]
+) -> None:
+    low = tmp_path / "plain.safetensors"
+    low.write_bytes(toys["wan2.2-t2v-low"])
+    for words in (["--dit_high", low], []):
+        base = workspace(tmp_path)
+        base.mkdir(parents=True, exist_ok=True)
+        (base / "wanwrap.toml").write_text("" if words else f'[weights]\n"wan2.2-t2v-high" = "{low}"\n')
+        done = wanwrap("setup", "t2v-vanilla", "--weights_only", *words, **env)
+        assert (
+            done.returncode == 5 and "was named as wan2.2-t2v-high" in done.stderr
+        ) or "by its content" in done.stderr
+
+
+def test_what_takes_a_files_place_is_noticed(
+    tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: dict[str, bytes], served: Hub
+) -> None:
+    """Of the same size, with the same time: only its content tells."""
+    one = ("setup", "t2v-vanilla", "--noise_level", "low", "--weights_only")
+    assert wanwrap(*one, **env).returncode == 0
+    path = place(tmp_path, "t5")
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(toys["t5"][:-1] + b"x")
+    os.utime(path, ns=times)
+    refused = wanwrap("run", "t2v-vanilla", "--dataset", "sample", "--noise_level", "low", **env)
+    assert refused.returncode == 5 and "is not the published file" in refused.stderr
+    served.asked.clear()
+    again = wanwrap(*one, **env)
+    assert again.returncode == 12 and "is not what was published" in again.stderr  # what is there is moved aside
+    assert wanwrap(*one, **env).returncode == 0 and path.read_bytes() == toys["t5"]
+
+
+def test_what_changes_while_setup_works_is_not_recorded(tmp_path: Path, env: Env) -> None:
+    base, path = tmp_path / "base", dit(tmp_path / "ComfyUI" / "models" / "unet" / "wan2.2_t2v_high.safetensors")
+    wish = wished(["t2v-vanilla"], base_dir=base, comfyui_dir=[tmp_path / "ComfyUI"], noise_level="high")
+    found = survey(wish, lambda _: None, print)
+    assert found.chosen["wan2.2-t2v-high"].path == path
+    dit(path, "BF16", metadata={"another": "one"})
+    base.mkdir()
+    progress = Progress(wish)
+    with pytest.raises(WeightsError, match="has changed since it was looked at"):
+        progress.done("wan2.2-t2v-high", path, None, found.chosen["wan2.2-t2v-high"].stamp)
+    assert not progress.records and env
+
+
+def test_ones_own_dit_is_never_replaced(tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub) -> None:
+    mine = dit(tmp_path / "mine.safetensors", "BF16")
+    one = ("setup", "t2v-vanilla", "--noise_level", "high", "--weights_only")
+    assert wanwrap(*one, "--dit_high", mine, **env).returncode == 0
+    mine.unlink()
+    done = wanwrap(*one, **env)
+    assert done.returncode == 5 and "is gone or has been changed; name it again (--dit_high FILE)" in done.stderr
+    assert CATALOGUE["wan2.2-t2v-high"].path not in fetched(served)
+
+
+def test_tokenizers_that_are_cut_are_fetched_again(tmp_path: Path, wanwrap: Wanwrap, env: Env) -> None:
+    one = ("setup", "t2v-vanilla", "--noise_level", "low", "--weights_only")
+    assert wanwrap(*one, **env).returncode == 0
+    (link,) = (tmp_path / "empty").rglob("snapshots/*/google/umt5-xxl/spiece.model")
+    link.resolve().write_bytes(b"")
+    assert "TO DO   tokenizer of t5" in wanwrap("doctor", **env).stdout
+    again = wanwrap(*one, **env)
+    assert again.returncode == 0 and "Tokenizer of t5: to download" in again.stdout
+    assert link.read_bytes() == b"spiece.model"
+
+
+def test_a_page_instead_of_the_rest(tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub) -> None:
+    """A hotel's login, with status 200: what had come stays."""
+    path, one = CATALOGUE["t5"].path, ("setup", "t2v-vanilla", "--noise_level", "low", "--weights_only")
+    whole = served.files[CATALOGUE["t5"].repo, path]
+    part, mark = whole[:700_000], hashlib.sha256(whole).hexdigest()
+    staged = workspace(tmp_path) / "models" / ".downloads" / f"{CATALOGUE['t5'].name}.{mark[:12]}.part"
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(part)
+    served.faults[path] = Fault(page=b"<!DOCTYPE html><p>Welcome to the hotel" * 9)
+    done = wanwrap(*one, **env)
+    assert done.returncode == 12 and "a web page came instead of models_t5" in done.stderr, done.stderr
+    assert staged.read_bytes() == part
+    served.faults.clear()
+    assert wanwrap(*one, **env).returncode == 0 and served.ranges(path)[-1] == "bytes=700000-"
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["t2v-vanilla", "--dit_high", "gone"], ["--comfyui_dir", "gone"]])
+def test_json_comes_out_of_failures_too(words: list[str], wanwrap: Wanwrap) -> None:
+    done = wanwrap("setup", *words, "--weights_only", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["exit_code"] == done.returncode > 0 and f"Error: {answer['error']}" in done.stderr
+
+
+def test_closed_streams(wanwrap: Wanwrap, tmp_path: Path, env: Env) -> None:
+    dit(tmp_path / "ComfyUI" / "models" / "unet" / "remix_high.safetensors")
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        line = f"'{sys.executable}' -m wanwrap setup t2v-vanilla --weights_only --comfyui_dir ../ComfyUI {closed}"
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=tmp_path / "home", env={**os.environ, **env}, capture_output=True
+        )
+        assert done.returncode == 0 and b"Traceback" not in done.stderr, closed
+    assert wanwrap("doctor", **env)
 
 
 def test_a_run_trusts_no_name(tmp_path: Path, wanwrap: Wanwrap, env: Env, toys: dict[str, bytes], cats: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +10,8 @@ import click
 from wanwrap import __version__
 from wanwrap import cli_machine as machine
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
-from wanwrap.errors import OutputError, WanwrapError
-from wanwrap.terminal import bar, bars, counted, say, screen
+from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
+from wanwrap.terminal import bar, bars, counted, make_whole, say, screen, show_json, shown
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -24,22 +21,25 @@ if TYPE_CHECKING:
     from wanwrap.script import Shell
     from wanwrap.upstream import Upstream
 
+JSON = "wanwrap.json"
 EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 130 interrupted."
 
 
 class Group(click.Group):
     """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember whether JSON is waited for."""
+        ctx.meta[JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
-        for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        make_whole()
         try:
             return super().invoke(ctx)
         except WanwrapError as error:
-            say(f"Error: {error}")
-            ctx.exit(error.exit_code)
+            _failed(ctx, str(error), error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             say("interrupted")
             ctx.exit(130)
@@ -48,8 +48,17 @@ class Group(click.Group):
         except BrokenPipeError:
             raise  # `| head`: click ends quietly
         except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
-            say(f"Error: {error.filename or 'writing'}: {error.strerror or error}; make room or give another place.")
-            ctx.exit(OutputError.exit_code)
+            kind = RoomError if error.errno in FULL else OutputError
+            why = f"{error.filename or 'writing'}: {error.strerror or error}; make room or give another place."
+            _failed(ctx, why, kind.exit_code)
+
+
+def _failed(ctx: click.Context, why: str, code: int) -> None:
+    """End with a message; for a program that waits for JSON with that, too."""
+    say(f"Error: {why}")
+    if ctx.meta.get(JSON) and not shown():
+        show_json({"error": why, "exit_code": code})
+    ctx.exit(code)
 
 
 def _hinted(error: click.NoSuchOption) -> click.UsageError:
@@ -96,7 +105,7 @@ def presets(as_json: bool) -> None:
 
     found = [load(name) for name in shipped()]
     if as_json:
-        click.echo(json.dumps([{"name": p.name, "task": p.task, "summary": p.summary} for p in found], indent=1))
+        show_json([{"name": p.name, "task": p.task, "summary": p.summary} for p in found])
         return
     width = max(len(preset.name) for preset in found)
     for preset in found:
@@ -122,7 +131,7 @@ def show(preset: str, source: bool, as_json: bool) -> None:
         return
     plan = sample_plan(preset)
     if as_json:
-        click.echo(json.dumps(plan_json(plan), indent=1, ensure_ascii=False))
+        show_json(plan_json(plan))
         return
     click.echo("\n".join(described(plan)))
     click.echo("\n" + script(plan, "bash"), nl=False)
@@ -177,7 +186,7 @@ def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
     plan = asked.plan()
     missing = asked.missing(plan)
     if as_json:
-        click.echo(json.dumps({**plan_json(plan), "missing": missing}, indent=1, ensure_ascii=False))
+        show_json({**plan_json(plan), "missing": missing})
     else:
         click.echo(script(plan, shell or native(), heading(plan)), nl=False)
     for line in (*(f"note: {note}" for note in plan.notes), *lacking(missing)):
@@ -203,7 +212,7 @@ def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_jso
     finally:
         say("")  # upstream's progress bar ends without a new line
         if as_json:
-            click.echo(json.dumps(record.record, indent=1, ensure_ascii=False))
+            show_json(record.record)
     return record
 
 
@@ -309,7 +318,7 @@ def _made(made: Made, as_json: bool) -> None:
     if left := made.made.get("left"):
         say(f"left out, since the DiT has no such tensors: {left}")
     if as_json:
-        click.echo(json.dumps(made.json(), indent=1, ensure_ascii=False))
+        show_json(made.json())
     elif made.reused:
         click.echo(f"{made.out} is there already, made of the same files: nothing to do.")
     else:

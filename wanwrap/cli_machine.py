@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli_options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PATH, PYTHON, files
-from wanwrap.terminal import bars, hanging, indented, say, screen
+from wanwrap.terminal import bars, counted, hanging, indented, say, screen, show_json
 
 if TYPE_CHECKING:
     from wanwrap.setup import Survey
@@ -74,14 +73,14 @@ def setup(
     trainer = None if weights_only else trainer_of(wish, torch)
     if trainer and trainer.problem and not dry_run:
         raise trainer.problem  # before minutes of hashing
-    with bars() as bar:
+    with bars() as bar, counted("looking at file") as done:
         # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
         sha256 = marks.quick if dry_run else marks.thorough(bar)
-        found = work.survey(wish, sha256, say, None if as_json or dry_run else _asked)
+        found = work.survey(wish, sha256, say, None if as_json or dry_run else _asked, done)
     if not as_json or not dry_run:
         _surveyed(found, trainer, stderr=as_json)
     if dry_run and as_json:
-        click.echo(json.dumps(report.as_json(found, trainer), indent=1, ensure_ascii=False))
+        show_json(report.as_json(found, trainer))
     work.check(found)
     if not dry_run:
         with bars() as bar:
@@ -92,7 +91,7 @@ def _listed(wish: Wish, as_json: bool) -> None:
     from wanwrap import setup_report as report
 
     if as_json:
-        click.echo(json.dumps(report.listed_json(wish), indent=1, ensure_ascii=False))
+        show_json(report.listed_json(wish))
     else:
         click.echo("\n".join(report.listed(wish)))
 
@@ -108,7 +107,10 @@ def _surveyed(found: Survey, trainer: Trainer | None, stderr: bool) -> None:
 
 def _asked(question: str) -> bool:
     """Ask on a terminal; where there is none the answer is no."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(question, err=True)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    click.echo("\r\033[K", nl=False, err=True)  # what counted files
+    return click.confirm(question, err=True)
 
 
 def _carry_out(found: Survey, trainer: Trainer | None, bar: Any, as_json: bool) -> None:
@@ -135,7 +137,7 @@ def _carry_out(found: Survey, trainer: Trainer | None, bar: Any, as_json: bool) 
             raise
         finally:
             if as_json:
-                click.echo(json.dumps(report.as_json(found, trainer, progress), indent=1, ensure_ascii=False))
+                show_json(report.as_json(found, trainer, progress))
     if not as_json:
         click.echo("\n".join(report.ready(found, trainer)))
 
@@ -160,7 +162,7 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **arg
     wish = asked_for(presets, **arguments, default=DEFAULT)
     lines = work.examine(wish)
     if as_json:
-        click.echo(json.dumps([{**vars(line), "ok": not line.code} for line in lines], indent=1, ensure_ascii=False))
+        show_json([{**vars(line), "ok": not line.code} for line in lines])
     else:
         width = max(len(line.name) for line in lines)
         for line in lines:
@@ -195,7 +197,7 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
     with bars() as bar:
         found = [look(absolute(path), marks.thorough(bar) if thorough else marks.quick) for path in paths]
     if as_json:
-        click.echo(json.dumps([each.json() for each in found], indent=1, ensure_ascii=False))
+        show_json([each.json() for each in found])
     else:
         click.echo("\n".join(indented(line) for each in found for line in inspected(each)))
     ctx.exit(WeightsError.exit_code if any(each.broken for each in found) else 0)

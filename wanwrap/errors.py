@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a full disk is told by
 
 
 class WanwrapError(Exception):

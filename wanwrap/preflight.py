@@ -19,6 +19,8 @@ from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream
 from wanwrap.weights.header import lora_dim_alpha
+from wanwrap.weights.identify import look
+from wanwrap.weights.locate import Located
 
 # module -> how to get it
 PIP = {
@@ -178,10 +180,22 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
         raise WeightsError(f"weights are missing or can't be used:\n{lines}\n{how_to_get(plan)}")
     rewritten = {path for step in plan.rewrites for path in step.reads}
     for weight in plan.weights:
+        check_content(weight, sha256)
         if weight.sha256 and weight.path not in rewritten and (mark := sha256(weight.path)) != weight.sha256:
             raise WeightsError(
                 f"{weight.path} is not the published file: its sha256 is {mark}, not {weight.sha256}; get it again."
             )
+
+
+def check_content(weight: Located, sha256: Callable[[Path], str]) -> None:
+    """Raises WeightsError: the user's own file is by its content a published one, and another than it stands for."""
+    found = look(weight.path, sha256) if weight.weight is None else None
+    if found and found.told == "sha256" and weight.name.removesuffix("-fp8") not in found.names:
+        raise WeightsError(
+            f"{weight.path} is {found.names[0]} by its content, and was given as {weight.name}; give the right one."
+        )
+    if found and found.told != "sha256" and not found.usable and not found.opaque:
+        raise WeightsError(f"{weight.path}: {found.reason}.")
 
 
 def check_tokenizers(plan: Plan) -> list[str]:

@@ -115,7 +115,7 @@ def in_background(path: Path) -> "Future[str]":
 
 if __name__ == "__main__":
     find_wanwrap()
-    from wanwrap.errors import WanwrapError
+    from wanwrap.errors import FULL, WanwrapError
 
     try:
         carry_out(**json.loads(sys.argv[1]))
@@ -125,6 +125,6 @@ if __name__ == "__main__":
     except OSError as error:
         say(
             error=f"{error.filename or 'reading or writing'}: {error.strerror or error}; make room or give another place.",
-            kind="OutputError",
+            kind="RoomError" if error.errno in FULL else "OutputError",
         )
         sys.exit(1)

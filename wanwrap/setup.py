@@ -23,7 +23,8 @@ from wanwrap.upstream import Upstream
 from wanwrap.weights import comfyui, download, marks
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import digest, locate
+from wanwrap.weights.locate import digest, locate, published
+from wanwrap.weights.names import option
 from wanwrap.weights.search import Search, could_be, search, unchecked
 from wanwrap.whole import held
 from wanwrap.wish import Wish
@@ -85,16 +86,22 @@ class Survey:
         return room.lacking(self.wish.models, self.to_write, what="needed for what is to be written")
 
 
-def survey(wish: Wish, sha256: Sha256, say: Say, ask: Callable[[str], bool] | None = None) -> Survey:
+def survey(
+    wish: Wish,
+    sha256: Sha256,
+    say: Say,
+    ask: Callable[[str], bool] | None = None,
+    done: Callable[[], object] = bool,
+) -> Survey:
     """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
 
-    `ask` is asked of files of which only the user can say what they are.
+    `ask` is asked of files of which only the user can say what they are; `done` is told of each that was looked at.
 
     Raises:
         WeightsError: a file that the user names can't be used; no such ComfyUI.
     """
     folders = [wish.models, *_comfyui(wish, say), *comfyui.hub_cache()]
-    found = search([*wish.needs], folders, sha256, say)
+    found = search([*wish.needs], folders, sha256, say, done)
     for name in wish.needs:
         if known := _known(wish, name, sha256, say) or _said(name, found, ask):
             found.chosen[name] = known
@@ -115,17 +122,50 @@ def _comfyui(wish: Wish, say: Say) -> Iterator[Path]:
 
 
 def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
-    """The file that the user names, else the one that an earlier setup has recorded, if it is as it was."""
+    """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
+
+    Raises:
+        WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
+    """
     given, record = wish.given.get(name), wish.before.weights.get(name)
-    if given is None and record and record.changed:
-        say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
-    if given is None and (record is None or record.changed):
-        return None
     if given and CATALOGUE[name].role == "t5" and (found := look(given, sha256)).convert:
         return replace(found, reason="you named it")
+    if not given and (record is None or _gone(record, look(record.path, sha256), name, say)):
+        return None
     found = look(locate(name, wish.models, given, record).path, sha256)
+    _check_content(found, name)
     told = "sha256" if found.told == "sha256" else "user"
     return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
+
+
+def _gone(record: Record, found: Found, name: str, say: Say) -> bool:
+    """Whether a file is no longer what was recorded, its content though its size and time are the same.
+
+    Raises:
+        WeightsError: it was the user's own.
+    """
+    other = record.sha256 and found.hashable and found.sha256 not in (None, record.sha256)
+    if not record.changed and not other:
+        return False
+    if CATALOGUE[name].role == "dit" and record.sha256 not in published(name):
+        raise WeightsError(
+            f"{record.path}, which {workspace.NAME} has as {name}, is gone or has been changed; name it again "
+            f"({option(name)} FILE), or delete that line to have the published one."
+        )
+    say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
+    return True
+
+
+def _check_content(found: Found, name: str) -> None:
+    """Raises WeightsError: what the user named is by its content something else."""
+    role = CATALOGUE[name].role
+    if (not found.usable and not found.opaque) or (role == "lightning" and found.told != "sha256"):
+        raise WeightsError(f"{found.path} is not {name}: {found.reason}.")
+    if found.told == "sha256" and name.removesuffix("-fp8") not in found.names:
+        raise WeightsError(
+            f"{found.path} is {found.names[0]} by its content, and was named as {name}; "
+            f"name it as that, or take it out of {workspace.NAME}."
+        )
 
 
 def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found | None:
@@ -152,9 +192,14 @@ class Progress:
     failed: dict[str, WanwrapError] = field(default_factory=dict)
     upstream: Upstream | None = None
 
-    def done(self, name: str, path: Path, sha256: str | None) -> None:
-        """One more weight is there."""
-        self.records[name] = Record(path, *stat(path), sha256 and marks.keep(path, sha256))
+    def done(self, name: str, path: Path, sha256: str | None, stamp: tuple[int, int] | None = None) -> None:
+        """One more weight is there. Raises WeightsError: it is no longer what it was at `stamp`."""
+        now = stat(path)
+        if stamp not in (None, now):
+            raise WeightsError(f"{path} has changed since it was looked at.")
+        before = self.wish.before.weights.get(name)
+        by_hand = before if before and before.path == path and before.bytes is None else None
+        self.records[name] = by_hand or Record(path, *now, sha256 and marks.keep(path, sha256))
         self.write()
 
     def write(self) -> None:
@@ -189,7 +234,7 @@ def fetch_all(found: Survey, progress: Progress, bar: marks.Bar, say: Say) -> No
     for name, each in found.chosen.items():
         with _tried(progress, name):
             if name not in found.convert:
-                progress.done(name, each.path, each.sha256)
+                progress.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
     wish = found.wish
     for name in found.tokenizers:
         with _tried(progress, f"tokenizer of {name}"):
@@ -227,7 +272,9 @@ def _failure(progress: Progress) -> WanwrapError:
 
 
 def _convert(found: Found, out: Path, python: str, bar: marks.Bar, say: Say) -> None:
-    """A text encoder in Wan's key names."""
+    """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
+    if out.is_file() and look(out).broken:
+        out.unlink()
     rewriting.run_convert(
         file=found.path,
         out=out,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +21,30 @@ def say(text: str) -> None:
     """Everything that is not the result goes to stderr; a terminal that is gone stops no training."""
     with suppress(OSError, ValueError, AttributeError):
         click.echo(text, err=True)
+
+
+def make_whole() -> None:
+    """The standard streams as all else takes them to be: there, and good for names of files that are no text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  as long as the process lives
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+_documents = list[object]()
+
+
+def show_json(content: object) -> None:
+    """A verb's result for other programs: one document, in ASCII, whatever the terminal speaks."""
+    _documents.append(content)
+    click.echo(json.dumps(content, indent=1))
+
+
+def shown() -> bool:
+    """Whether there has been a result."""
+    return bool(_documents)
 
 
 class _Stream:

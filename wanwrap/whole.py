@@ -57,7 +57,7 @@ def held(place: Path, why: str) -> Iterator[None]:
 def write_whole(path: Path, text: str) -> None:
     """Put a text there, with `\\n` alone between its lines."""
     with whole(path) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "surrogateescape"))  # a file's name may be no text
 
 
 def _let_go(file: IO[bytes]) -> None:

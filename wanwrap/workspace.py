@@ -57,7 +57,7 @@ def load(base: Path) -> Workspace:
     from tomlkit.exceptions import ParseError
 
     try:
-        content = tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
+        content = tomlkit.parse(path.read_text(encoding="utf-8-sig", errors="surrogateescape")).unwrap()
         return _workspace(_Fields(content, base))
     except (ParseError, UnicodeDecodeError, _Wrong) as error:
         raise OptionError(f"{path} can't be read ({error}); mend it, or delete it and run setup again.") from error
@@ -88,7 +88,11 @@ class _Fields:
     def path(self, name: str) -> Path | None:
         """Relative ones are below the workspace."""
         text = self.text(name)
-        return absolute(self.base / Path(text).expanduser()) if text else None
+        return self.below(text) if text else None
+
+    def below(self, text: str) -> Path:
+        """Raises OptionError: below the home of nobody."""
+        return absolute(text if text.startswith("~") else self.base / text)
 
     def texts(self, name: str) -> tuple[str, ...]:
         found = self.get(name, list, "a list of texts") or ()
@@ -106,7 +110,7 @@ def _workspace(fields: _Fields) -> Workspace:
         raise _Wrong(f"there are no weights named {strange}.{closest(strange, CATALOGUE)}")
     return Workspace(
         presets=fields.texts("presets"),
-        comfyui=tuple(absolute(fields.base / Path(text).expanduser()) for text in fields.texts("comfyui_dir")),
+        comfyui=tuple(map(fields.below, fields.texts("comfyui_dir"))),
         python=upstream.text("python"),
         musubi_dir=upstream.path("musubi_dir"),
         commit=upstream.text("commit"),
@@ -132,7 +136,11 @@ def save(base: Path, found: Workspace) -> None:
     import tomlkit
 
     path = base / NAME
-    document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.is_file() else tomlkit.document()
+    document = (
+        tomlkit.parse(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        if path.is_file()
+        else tomlkit.document()
+    )
     if not document:
         document.add(tomlkit.comment(HEAD))
     document["presets"] = list(found.presets)

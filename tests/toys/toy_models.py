@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from wanwrap.weights.catalogue import CATALOGUE
+import dataclasses
+
+from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.models import MODELS, Model, structure
 
 DITS = tuple(name for name, weight in CATALOGUE.items() if weight.role == "dit" and not name.endswith("-fp8"))
@@ -31,3 +33,5 @@ MODELS[structure({f"{name}.weight": {"shape": [2, 2]} for name in T5})] = Model(
 for dit in (DIT, LARGE, HUGE):
     MODELS[structure(dit)] = Model(role="dit", what="a toy", names=DITS, tensors=len(dit))
 MODELS[structure(VAE)] = Model(role="vae", what="a toy", names=("vae",), tensors=2)
+for name, tokenizer in TOKENIZERS.items():  # any bytes do
+    TOKENIZERS[name] = dataclasses.replace(tokenizer, files=dict.fromkeys(tokenizer.files))

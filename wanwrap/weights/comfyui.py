@@ -23,8 +23,15 @@ def folders(given: Path, say: Say) -> list[Path]:
     """The folders in which an installation's models lie; `say` hears of those that its yaml names and that are gone.
 
     Raises:
-        WeightsError: no such folder, no ComfyUI, or a yaml that can't be read.
+        WeightsError: no such folder, no ComfyUI, or something in it that can't be read.
     """
+    try:
+        return _folders(given, say)
+    except OSError as error:
+        raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
+
+
+def _folders(given: Path, say: Say) -> list[Path]:
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
     homes = list(_homes(given))
@@ -65,7 +72,7 @@ def _kind(name: str) -> str:
 
 def _desktop(given: Path) -> list[Path]:
     """The Desktop app's yaml, if it speaks of this folder."""
-    places = [Path(os.path.expandvars(place)).expanduser() / YAMLS[2] for place in DESKTOP]
+    places = [Path(os.path.expanduser(os.path.expandvars(place)), YAMLS[2]) for place in DESKTOP]  # noqa: PTH111
     there = [path for path in places if path.is_file()]
     return [path for path in there if any(base == given.resolve() for base, _ in _sections(path))]
 

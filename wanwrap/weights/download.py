@@ -5,18 +5,19 @@ What huggingface_hub 0.34 and 2.4 have in common is used; it is slow to import, 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from wanwrap import source
-from wanwrap.errors import DownloadError, OutputError, RoomError
-from wanwrap.room import writable
+from wanwrap.errors import FULL, DownloadError, OutputError, RoomError
+from wanwrap.room import nearest, writable
 from wanwrap.weights.catalogue import Tokenizer, Weight
-from wanwrap.weights.patience import AGAIN, FULL, Say, host, patiently, status_of
+from wanwrap.weights.patience import AGAIN, Say, host, patiently, status_of
 from wanwrap.whole import held, put, sync
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path,
     """
     place, where = models / weight.path, f"{weight.repo}/{weight.path}"
     with _disk(writable(models)):
+        _check_device(models, place)
         if place.is_file():
             return place, _verified(place, weight, (weight.size, weight.sha256), models, sha256)
         published = patiently(where, say, partial(_published, weight.repo, weight.revision, weight.path))
@@ -54,6 +56,12 @@ def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path,
         return place, found
 
 
+def _check_device(models: Path, place: Path) -> None:
+    """Raises OutputError: a file that is whole could not be moved there."""
+    if models.exists() and nearest(place.parent).stat().st_dev != models.stat().st_dev:
+        raise OutputError(f"{place.parent} is on another disk than {models}; put all of {models} there.")
+
+
 def fetch_tokenizer(tokenizer: Tokenizer, say: Say) -> None:
     """Bring a tokenizer's files into the Hugging Face cache, as `main`: transformers asks for no other revision.
 
@@ -64,41 +72,52 @@ def fetch_tokenizer(tokenizer: Tokenizer, say: Say) -> None:
     """
     from huggingface_hub import constants, hf_hub_download
 
-    there = cached(tokenizer)
     with _disk(Path(constants.HF_HUB_CACHE)):
-        for name, mark in tokenizer.files.items():
+        for name in tokenizer.files if not cached(tokenizer) else ():  # all: one of another revision may be gone
             path = f"{tokenizer.folder}/{name}"
             where = f"{tokenizer.repo}/{path}"
-            if not there:  # one that lacks a file is of a revision that may be gone
-                published = patiently(where, say, partial(_published, tokenizer.repo, "main", path))
-                get = partial(hf_hub_download, tokenizer.repo, path, revision="main")
-                patiently(where, say, get, lambda: 0)
-                mark = mark or _lfs_sha256(published)
-            _check_cached(tokenizer.repo, path, mark)
+            _drop_wrong(tokenizer, name)  # else the cache would give it again
+            patiently(where, say, partial(_published, tokenizer.repo, "main", path))
+            patiently(where, say, partial(hf_hub_download, tokenizer.repo, path, revision="main"), lambda: 0)
+            if _drop_wrong(tokenizer, name):
+                raise DownloadError(
+                    f"{path} of {tokenizer.repo} is not what was published, and has been removed from the Hugging Face "
+                    "cache; update wanwrap, or look at HF_ENDPOINT."
+                )
 
 
 def cached(tokenizer: Tokenizer) -> bool:
-    """Whether the Hugging Face cache holds all its files; nothing is asked of the network."""
-    return all(_in_cache(tokenizer.repo, f"{tokenizer.folder}/{name}") for name in tokenizer.files)
+    """Whether the Hugging Face cache holds all its files, and whole; nothing is asked of the network."""
+    return all(_is_right(tokenizer, name) for name in tokenizer.files)
 
 
-def _in_cache(repo: str, path: str) -> Path | None:
+def _in_cache(tokenizer: Tokenizer, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, path, revision="main")
+    found = try_to_load_from_cache(tokenizer.repo, f"{tokenizer.folder}/{name}", revision="main")
     return Path(found) if isinstance(found, str) else None
 
 
-def _check_cached(repo: str, path: str, mark: str | None) -> None:
-    """Raises DownloadError: the cache holds something else, which has been removed."""
-    found = _in_cache(repo, path)
-    if found and mark and source.sha256(found) != mark:
-        found.resolve().unlink()  # else the cache would give it again
-        found.unlink(missing_ok=True)
-        raise DownloadError(
-            f"{path} of {repo} is not what was published (its sha256 is not {mark}) and has been removed from "
-            "the Hugging Face cache; run setup again to download it anew."
-        )
+def _is_right(tokenizer: Tokenizer, name: str) -> bool:
+    """By the sha256 that is known; else by the name of what a link in the cache leads to: the sha256, or git's sha1."""
+    found = _in_cache(tokenizer, name)
+    if found is None or not found.is_file():
+        return False
+    mark = tokenizer.files[name] or found.resolve().name
+    if len(mark) == 64:
+        return source.sha256(found) == mark
+    content = found.read_bytes()
+    return len(mark) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == mark
+
+
+def _drop_wrong(tokenizer: Tokenizer, name: str) -> bool:
+    """Whether the cache held something else, which is removed."""
+    found = _in_cache(tokenizer, name)
+    if found is None or _is_right(tokenizer, name):
+        return False
+    found.resolve().unlink(missing_ok=True)
+    found.unlink(missing_ok=True)
+    return True
 
 
 def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
@@ -144,15 +163,54 @@ def _go_on(weight: Weight, commit: str | None, part: Path, size: int) -> None:
     have = _bytes(part)
     if have >= size:
         return
-    with part.open("ab") as file:
+    with _Part(part, weight.name) as file:
         try:
-            http_get(url, file, resume_size=have, headers=headers, expected_size=size, displayed_filename=weight.name)
+            http_get(
+                url,
+                cast(Any, file),
+                resume_size=have,
+                headers=headers,
+                expected_size=size,
+                displayed_filename=weight.name,
+            )
         except OSError as error:
             miscounted = type(error) is OSError and error.errno is None  # its own check of the size
             if miscounted and file.tell() < size:
                 raise ConnectionError("it ended early") from error
             if not miscounted and status_of(error) != 416:  # 416: no more bytes are there
                 raise
+
+
+class _Part:
+    """A file that is appended to. What is there stays until an answer that begins anew has brought more."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name, self.anew = path, name, path.with_name(f"{path.name}.anew")
+        self.file = path.open("ab")
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        if self.anew.exists():
+            self.anew.replace(self.path) if _bytes(self.anew) >= _bytes(self.path) else self.anew.unlink()
+
+    def write(self, chunk: bytes) -> int:
+        """Raises DownloadError: it is a page, which some networks send instead of anything."""
+        if chunk[:99].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise DownloadError(f"a web page came instead of {self.name}; log in to the network, then {AGAIN}.")
+        return self.file.write(chunk)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def seek(self, _: int) -> None:
+        """To the beginning, before `truncate`."""
+
+    def truncate(self) -> None:
+        self.file.close()
+        self.file = self.anew.open("wb")
 
 
 def _verified(path: Path, weight: Weight, expected: tuple[int | None, str | None], models: Path, sha256: Sha256) -> str:
@@ -164,6 +222,8 @@ def _verified(path: Path, weight: Weight, expected: tuple[int | None, str | None
         return found
     else:
         wrong = f"its sha256 is {found} instead of {mark}"
+    if not path.resolve().is_relative_to(models.resolve()):
+        raise DownloadError(f"{path} is not what was published ({wrong}), and lies elsewhere; take it away.")
     aside = models / REJECTED / f"{weight.name}.rejected"
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.replace(aside)
@@ -183,8 +243,8 @@ def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:
-            raise
+        if error.errno is None:  # the library's own check of a size
+            raise DownloadError(f"what came from {host()} is not whole; {AGAIN}.") from error
         if error.errno in FULL:
             raise RoomError(f"{folder} can take no more ({error.strerror}); make room, then {AGAIN}.") from error
         raise OutputError(f"{error.filename or folder} fails ({error.strerror}); give another place.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import WeightsError, listing
-from wanwrap.source import open_source
+from wanwrap.source import open_source, stat
 from wanwrap.weights import inside, names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
 from wanwrap.weights.header import PREFIX
@@ -36,7 +36,7 @@ class Found:
 
     `family` are the catalogue's names of all that it could be by its header, `names` those that are left; `told` is how it is known to be the one that it is
     (sha256, size, header, name), None where only the user can say. `convert`: upstream reads it once wanwrap has
-    rewritten it. `hashable`: a published file has its size, so that its sha256 tells for sure. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
+    rewritten it. `stamp`: bytes and mtime when it was looked at. `hashable`: a published file has its size, so that its sha256 tells for sure. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
     `made`: what wanwrap made it of.
     """
 
@@ -51,6 +51,7 @@ class Found:
     dtype: str | None = None
     keys: str | None = None
     size: int = 0
+    stamp: tuple[int, int] | None = None
     sha256: str | None = None
     hashable: bool = False
     convert: bool = False
@@ -69,8 +70,9 @@ def look(path: Path, sha256: Sha256 = lambda _: None) -> Found:
     try:
         if not path.is_file():
             return Found(path=path, reason=_absent(path), broken=True)
-        found = _look(path)
-        return _told(found if found.size else replace(found, size=_size(path)), sha256)
+        stamp = stat(path)
+        found = replace(_look(path), stamp=stamp)
+        return _told(found if found.size else replace(found, size=stamp[0]), sha256)
     except WeightsError as error:
         return Found(path=path, reason=_bare(error, path), size=_size(path), broken=True)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -161,8 +162,10 @@ def _span(numbers: Iterable[float]) -> float | str | None:
 
 
 def _alpha(source: Source) -> float | str | None:
-    """What stands in the file; None where it says nothing, which means the rank."""
-    return _span(source.scalar(name) for name in source.rows if name.endswith(".alpha"))
+    """That of the first module; None where the file says nothing, which means the rank."""
+    name = next((name for name in source.rows if name.endswith(".alpha")), None)
+    alpha = source.scalar(name) if name else None
+    return alpha if alpha is None or math.isfinite(alpha) else str(alpha)
 
 
 def _lora_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

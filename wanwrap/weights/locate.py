@@ -11,7 +11,7 @@ from wanwrap.errors import WeightsError
 from wanwrap.source import shards, stat
 from wanwrap.weights import marks
 from wanwrap.weights.catalogue import CATALOGUE, Weight
-from wanwrap.weights.identify import Found, look
+from wanwrap.weights.identify import PUBLISHED, Found, look
 from wanwrap.workspace import Record
 
 
@@ -28,6 +28,7 @@ class Located:
     identity: str
     size: int = 0  # bytes, of all shards; of a file that is not there those to download
     weight: Weight | None = None  # None: the user's own file
+    name: str = ""  # the catalogue's, of what it stands for
     changed: bool = False  # since setup has found it
 
     @property
@@ -54,6 +55,10 @@ def locate(name: str, models: Path, given: Path | None, record: Record | None = 
     Raises:
         WeightsError: the user's file is not there, or one that upstream cannot train on, or another model's.
     """
+    return replace(_locate(name, models, given, record), name=name)
+
+
+def _locate(name: str, models: Path, given: Path | None, record: Record | None) -> Located:
     weight = CATALOGUE[name]
     if given is None and record and record.bytes is None:
         given = record.path  # written by hand
@@ -81,11 +86,20 @@ def _recorded(record: Record, name: str) -> Located:
     if record.changed:
         return Located(path=record.path, dtype=weight.dtype, exists=False, identity=name, changed=True)
     dtype = _dit(look(record.path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
-    if record.sha256 is None:
+    if weight.role == "lightning":  # it must be that release, whatever stands there
+        return _own(record.path, dtype, weight)
+    if record.sha256 not in published(name):
         return _own(record.path, dtype)
+    assert record.sha256
     known = replace(weight, size=record.bytes, sha256=record.sha256)
     size = record.path.stat().st_size
     return Located(path=record.path, dtype=dtype, exists=True, identity=record.sha256, size=size, weight=known)
+
+
+def published(name: str) -> set[str | None]:
+    """The sha256 of all published files that are this one."""
+    model = name.removesuffix("-fp8")
+    return {row.sha256 for each, row in PUBLISHED if each.removesuffix("-fp8") == model}
 
 
 def _own(path: Path, dtype: str, weight: Weight | None = None) -> Located:

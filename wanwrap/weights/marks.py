@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ Bar = Callable[[str, int], Callable[[int], object]]  # what, bytes in all -> wha
 def kept(path: Path) -> str | None:
     """What was computed before, if the file is as it was."""
     with suppress(OSError, UnicodeDecodeError):
-        return _entry(path).read_text().strip() or None
+        mark = _entry(path).read_text()
+        return mark if re.fullmatch("[0-9a-f]{64}", mark) else None
     return None
 
 
@@ -50,11 +52,12 @@ def _compute(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
 
 
 def _entry(path: Path) -> Path:
-    """Where it is kept. The inode tells a file from another that has been put in its place."""
+    """Where it is kept. By inode and ctime a file is told from what has taken its place with its time and size."""
     import hashlib
 
     from platformdirs import user_cache_path
 
-    words = (os.path.realpath(path), *stat(path), path.stat().st_ino)
+    info = path.stat()
+    words = (os.path.realpath(path), info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
     name = hashlib.sha256(b"\0".join(os.fsencode(str(word)) for word in words)).hexdigest()
     return user_cache_path("wanwrap") / "sha256" / name

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from wanwrap.errors import DownloadError
+from wanwrap.errors import FULL, DownloadError
 
 WAITS = (2.0, 5.0, 15.0, 30.0, 60.0)  # seconds before each further attempt, while no further byte comes
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 AWAY = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 NO_WAY = (socket.gaierror, ssl.SSLCertVerificationError)
 CLIENTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # what they raise is the connection's

@@ -40,7 +40,9 @@ class Search:
         return f"not used: {_worse(found, self.needs) or 'another is used'}"
 
 
-def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: Say) -> Search:
+def search(
+    needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: Say, done: Callable[[], object] = bool
+) -> Search:
     """Look through all folders. `sha256` is asked only of files that could be needed ones."""
     found, seen = Search(tuple(needs)), set[str]()
     for path in (path for folder in folders for path in comfyui.files(folder, say)):
@@ -51,6 +53,7 @@ def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: S
         if shard and int(shard[1]) != 1:
             continue  # the first one speaks for its set
         first = look(path, marks.quick)
+        done()
         if not _candidate(first):
             found.others += 1
         else:
