@@ -226,7 +226,7 @@ def test_the_disk_fills_up(pair: list[str], tmp_path: Path) -> None:
         cwd=ROOT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
     )
-    assert done.returncode == 11 and "make room" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 13 and "make room" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("out*"))
 
 

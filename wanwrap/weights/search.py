@@ -35,7 +35,7 @@ class Search:
             return f"not used: {found.reason}"
         if found.role == "lora" and not found.names:
             return "not used: it is none of the releases that the presets merge, by its size or sha256"
-        if not set(found.names) & set(self.needs):
+        if not {*_serves(found)} & {*self.needs}:
             return f"not needed{f' ({found.what})' if found.what else ''}"
         return f"not used: {_worse(found, self.needs) or 'another is used'}"
 
