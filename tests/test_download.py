@@ -252,8 +252,19 @@ def test_another_file_than_the_catalogue_s_is_not_downloaded(
 def test_what_was_put_there_by_hand_is_verified_too(served: Hub, call: Done, models: Path) -> None:
     (models / PATH).parent.mkdir(parents=True)
     (models / PATH).write_bytes(bytes(len(LARGE)))
-    refused(call(weight()), DownloadError, "rejected")
-    assert not (models / PATH).exists() and served.asked == []
+    done = call(weight())
+    assert done.returncode == 0 and "rejected, which can be deleted; it is downloaded anew" in done.stderr
+    assert (models / PATH).read_bytes() == LARGE and served.ranges(PATH) == [None]
+
+
+def test_a_wrong_file_that_lies_elsewhere_stays_there(call: Done, models: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "ComfyUI" / "dit.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"theirs")
+    (models / PATH).parent.parent.mkdir(parents=True)
+    (models / PATH).parent.symlink_to(theirs.parent)
+    refused(call(weight()), DownloadError, "lies elsewhere; take it away")
+    assert theirs.read_bytes() == b"theirs"
 
 
 def test_a_small_file_without_a_known_sha256_is_not_taken(call: Done) -> None:

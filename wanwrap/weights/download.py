@@ -40,7 +40,10 @@ def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path,
     with _disk(writable(models)):
         _check_device(models, place)
         if place.is_file():
-            return place, _verified(place, weight, (weight.size, weight.sha256), models, sha256)
+            try:
+                return place, _checked(place, weight.size, weight.sha256, sha256)
+            except _Wrong as wrong:
+                say(f"{_put_aside(place, weight, models, wrong)}; it is downloaded anew")
         published = patiently(where, say, partial(_published, weight.repo, weight.revision, weight.path))
         size, mark = _expected(weight, published)
         part = models / STAGING / f"{weight.name}.{mark[:12]}.part"
@@ -48,7 +51,11 @@ def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path,
         with held(part, f"another process is downloading {weight.name}"):
             get = partial(_go_on, weight, published.commit_hash, part, size)
             patiently(where, say, get, partial(_bytes, part))
-            found = _verified(part, weight, (size, mark), models, sha256)
+            try:
+                found = _checked(part, size, mark, sha256)
+            except _Wrong as wrong:
+                aside = _put_aside(part, weight, models, wrong)
+                raise DownloadError(f"{aside}; run setup again to download it anew.") from wrong
             place.parent.mkdir(parents=True, exist_ok=True)
             with part.open("r+b") as file:
                 sync(file)
@@ -213,24 +220,27 @@ class _Part:
         self.file = self.anew.open("wb")
 
 
-def _verified(path: Path, weight: Weight, expected: tuple[int | None, str | None], models: Path, sha256: Sha256) -> str:
-    """The file's sha256. Raises DownloadError: it is not what was published, and has been moved aside."""
-    size, mark = expected
+class _Wrong(Exception):
+    """A file that is not what was published."""
+
+
+def _checked(path: Path, size: int | None, mark: str | None, sha256: Sha256) -> str:
+    """The file's sha256. Raises _Wrong: it has another size, or another one."""
     if size not in (None, _bytes(path)):
-        wrong = f"{_bytes(path):,} bytes instead of {size:,}"
-    elif (found := sha256(path)) == (mark or found):
-        return found
-    else:
-        wrong = f"its sha256 is {found} instead of {mark}"
+        raise _Wrong(f"{_bytes(path):,} bytes instead of {size:,}")
+    if (found := sha256(path)) != (mark or found):
+        raise _Wrong(f"its sha256 is {found} instead of {mark}")
+    return found
+
+
+def _put_aside(path: Path, weight: Weight, models: Path, wrong: _Wrong) -> str:
+    """What has been done with a wrong file, as the beginning of a sentence. Raises DownloadError: it lies elsewhere."""
     if not path.resolve().is_relative_to(models.resolve()):
         raise DownloadError(f"{path} is not what was published ({wrong}), and lies elsewhere; take it away.")
     aside = models / REJECTED / f"{weight.name}.rejected"
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.replace(aside)
-    raise DownloadError(
-        f"{weight.name} is not what was published ({wrong}) and has been moved to {aside}, which can be deleted; "
-        "run setup again to download it anew."
-    )
+    return f"{weight.name} is not what was published ({wrong}) and has been moved to {aside}, which can be deleted"
 
 
 def _bytes(path: Path) -> int:
