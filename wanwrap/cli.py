@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap import __version__
-from wanwrap import cli_machine as machine
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
 from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
 from wanwrap.terminal import bar, bars, counted, make_whole, say, screen, show_json, shown
@@ -27,6 +26,23 @@ EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstre
 
 class Group(click.Group):
     """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs."""
+        self._load()
+        return super().list_commands(ctx)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The verbs of the machine are loaded when one of them may be meant: a dry run waits for none."""
+        if args[0] not in self.commands:
+            self._load()
+        return super().resolve_command(ctx, args)
+
+    def _load(self) -> None:
+        from wanwrap import cli_machine
+
+        for verb in (cli_machine.setup, cli_machine.doctor, cli_machine.inspect):
+            self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember whether JSON is waited for."""
@@ -241,10 +257,6 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     if not as_json:
         click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
 
-
-main.add_command(machine.setup)
-main.add_command(machine.doctor)
-main.add_command(machine.inspect)
 
 MARK = "Stop if the sha256 of the {} is another one."
 

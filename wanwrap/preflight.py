@@ -19,7 +19,6 @@ from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream
 from wanwrap.weights.header import lora_dim_alpha
-from wanwrap.weights.identify import look
 from wanwrap.weights.locate import Located
 
 # module -> how to get it
@@ -189,6 +188,8 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
 
 def check_content(weight: Located, sha256: Callable[[Path], str]) -> None:
     """Raises WeightsError: the user's own file is by its content a published one, and another than it stands for."""
+    from wanwrap.weights.identify import look
+
     found = look(weight.path, sha256) if weight.weight is None else None
     if found and found.told == "sha256" and weight.name.removesuffix("-fp8") not in found.names:
         raise WeightsError(

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -73,6 +72,8 @@ def hanging(head: str, text: str, more: int = 0) -> str:
     """A line that a terminal breaks below its own text, `more` to the right; into a file or a pipe it stays one."""
     if not sys.stdout.isatty():
         return head + text
+    import textwrap
+
     width = max(shutil.get_terminal_size().columns, len(head) + 20)
     indent = " " * (len(head) + more)
     return textwrap.fill(

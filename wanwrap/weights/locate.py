@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
 from wanwrap.source import shards, stat
-from wanwrap.weights import marks
 from wanwrap.weights.catalogue import CATALOGUE, Weight
-from wanwrap.weights.identify import PUBLISHED, Found, look
 from wanwrap.workspace import Record
+
+if TYPE_CHECKING:
+    from wanwrap.weights.identify import Found, Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ def _locate(name: str, models: Path, given: Path | None, record: Record | None) 
     exists = path.is_file()
     return Located(
         path=path,
-        dtype=_dit(look(path), name) if exists and weight.role == "dit" else weight.dtype,
+        dtype=_dit(_look(path), name) if exists and weight.role == "dit" else weight.dtype,
         exists=exists,
         identity=weight.sha256 or weight.path,
         size=path.stat().st_size if exists else weight.bytes,
@@ -80,12 +82,19 @@ def _locate(name: str, models: Path, given: Path | None, record: Record | None) 
     )
 
 
+def _look(path: Path, sha256: Sha256 = lambda _: None) -> Found:
+    """The verdict on a file; a dry run of weights that are not there waits for no import of it."""
+    from wanwrap.weights.identify import look
+
+    return look(path, sha256)
+
+
 def _recorded(record: Record, name: str) -> Located:
     """What setup found: verified then, and unchanged since."""
     weight = CATALOGUE[name]
     if record.changed:
         return Located(path=record.path, dtype=weight.dtype, exists=False, identity=name, changed=True)
-    dtype = _dit(look(record.path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
+    dtype = _dit(_look(record.path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
     if weight.role == "lightning":  # it must be that release, whatever stands there
         return _own(record.path, dtype, weight)
     if record.sha256 not in published(name):
@@ -98,6 +107,8 @@ def _recorded(record: Record, name: str) -> Located:
 
 def published(name: str) -> set[str | None]:
     """The sha256 of all published files that are this one."""
+    from wanwrap.weights.identify import PUBLISHED
+
     model = name.removesuffix("-fp8")
     return {row.sha256 for each, row in PUBLISHED if each.removesuffix("-fp8") == model}
 
@@ -116,7 +127,9 @@ def _given(path: Path, name: str) -> Located:
         raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
     if weight.role == "lightning":  # it must be that release: nothing but its content tells
         return _own(path, weight.dtype, weight)
-    return _own(path, _checked(look(path, marks.quick), name))
+    from wanwrap.weights import marks
+
+    return _own(path, _checked(_look(path, marks.quick), name))
 
 
 def _checked(found: Found, name: str) -> str:
