@@ -134,6 +134,7 @@ def test_what_a_comfyui_has_is_used_where_it_lies(
     again = wanwrap("setup", "t2v-vanilla", "--noise_level", "high", "--dry_run", **env)  # the folder is remembered
     assert str(comfy / "vae" / "wan.safetensors") in again.stdout and "low" not in again.stdout.split("Files found")[0]
 
+    assert f"{tmp_path / 'ComfyUI'}, 2 folders of models" in wanwrap("doctor", **env).stdout
     (comfy / "vae" / "wan.safetensors").write_bytes(toys["vae"] + b"x")
     refused = wanwrap("run", "t2v-vanilla", "--dataset", "sample", **env)
     assert refused.returncode == 5 and "another file since setup has found it; run setup again" in refused.stderr

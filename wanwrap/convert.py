@@ -10,7 +10,7 @@ from wanwrap.job import OWN, Job, cast, check_published, worth_hashing
 from wanwrap.merge import main_dtype, native
 from wanwrap.rewrite import Tensor, layout
 from wanwrap.source import FLOATS, Row, Source, open_source
-from wanwrap.weights.header import BLOCK, PREFIX, SCALED
+from wanwrap.weights.header import BLOCK, PREFIX, scaled
 
 # UMT5 as transformers and ComfyUI name it -> as Wan does (the names that upstream's strict loading wants).
 T5_NAMES = {
@@ -70,9 +70,9 @@ def _dit(source: Source, precision: str | None) -> list[Tensor]:
 def _t5(source: Source, precision: str | None) -> list[Tensor]:
     """Wan's key names, and unless another type is asked for bf16, in which upstream runs the encoder."""
     path = source.paths[0]
-    if scaled := next((key for key in source.rows if key.endswith(SCALED)), None):
+    if sign := scaled(source.rows):
         raise WeightsError(
-            f"{path} is scaled fp8 (it holds {scaled}): what was rounded away would stay lost; "
+            f"{path} is scaled fp8 (it holds {sign}): what was rounded away would stay lost; "
             "give umt5_xxl_fp16.safetensors, or download models_t5_umt5-xxl-enc-bf16.pth."
         )
     names = {name: t5_name(name) for name in source.rows}

@@ -20,11 +20,11 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.install import CUDA_BUILD, question
-from wanwrap.plan import Choices, needed
+from wanwrap.plan import needed
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.locate import Located, locate
-from wanwrap.wish import Wish
+from wanwrap.wish import Wish, choices
 
 # what a user may choose with --attention and --optimizer
 OPTIONAL = ("xformers.ops", "flash_attn", "flash_attn_interface", "bitsandbytes", "tensorboard")
@@ -140,7 +140,7 @@ def _missing(weights: Iterable[Located | WeightsError]) -> list[Located]:
 def _weights(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> Iterator[Line]:
     """Each preset's, with a verdict."""
     for preset in wish.presets:
-        names = needed(preset, Choices(noise_level=wish.level if preset.experts[0].noise_level else None))
+        names = needed(preset, choices(preset, wish.level))
         mine = [weights[name] for name in names]
         missing = _missing(mine)
         problems = [str(each) for each in mine if isinstance(each, WeightsError)]
@@ -162,9 +162,9 @@ def _tokenizers(wish: Wish) -> Iterator[Line]:
 
 
 def _comfyui(wish: Wish) -> Iterator[Line]:
-    if not wish.comfyui:
+    if not wish.before.comfyui:
         yield Line("ComfyUI", "none given; `wanwrap setup --comfyui_dir FOLDER` uses the weights of one")
-    for folder in wish.comfyui:
+    for folder in wish.before.comfyui:
         try:
             count = len(comfyui.folders(folder, lambda _: None))
             yield Line("ComfyUI", f"{folder}, {count} folders of models")

@@ -71,7 +71,7 @@ def build(driver: Driver | None) -> str:
             f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))})."
         )
     old = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability < TURING]
-    new = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL]
+    new = _new(driver)
     if old and new:
         raise GpuError(
             f"no build of PyTorch runs on both {new[0]} and {old[0]}; "
@@ -83,10 +83,13 @@ def build(driver: Driver | None) -> str:
     return "cu124" if old else able[0]
 
 
+def _new(driver: Driver) -> list[str]:
+    return [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL]
+
+
 def check(driver: Driver | None, named: str | None) -> None:
     """Raises GpuError: the build that the user names has no kernels for a GPU that is there."""
-    new = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL] if driver else []
-    if named == "cu124" and new:
+    if named == "cu124" and driver and (new := _new(driver)):
         raise GpuError(
             f"{new[0]} needs a build of PyTorch for CUDA 12.8 or later; give --torch cu128, or leave it out."
         )

@@ -19,7 +19,7 @@ from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream
 from wanwrap.weights.header import lora_dim_alpha
-from wanwrap.weights.locate import Located
+from wanwrap.weights.locate import checked
 
 # module -> how to get it
 PIP = {
@@ -177,26 +177,16 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
     if found := complaints(plan):
         lines = "\n".join(f"  {why}" for why in found)
         raise WeightsError(f"weights are missing or can't be used:\n{lines}\n{how_to_get(plan)}")
+    from wanwrap.weights.identify import look
+
     rewritten = {path for step in plan.rewrites for path in step.reads}
     for weight in plan.weights:
-        check_content(weight, sha256)
+        if weight.weight is None:  # the user's own: it may be a published one, and another than it stands for
+            checked(look(weight.path, sha256), weight.name)
         if weight.sha256 and weight.path not in rewritten and (mark := sha256(weight.path)) != weight.sha256:
             raise WeightsError(
                 f"{weight.path} is not the published file: its sha256 is {mark}, not {weight.sha256}; get it again."
             )
-
-
-def check_content(weight: Located, sha256: Callable[[Path], str]) -> None:
-    """Raises WeightsError: the user's own file is by its content a published one, and another than it stands for."""
-    from wanwrap.weights.identify import look
-
-    found = look(weight.path, sha256) if weight.weight is None else None
-    if found and found.told == "sha256" and weight.name.removesuffix("-fp8") not in found.names:
-        raise WeightsError(
-            f"{weight.path} is {found.names[0]} by its content, and was given as {weight.name}; give the right one."
-        )
-    if found and found.told != "sha256" and not found.usable and not found.opaque:
-        raise WeightsError(f"{weight.path}: {found.reason}.")
 
 
 def check_tokenizers(plan: Plan) -> list[str]:
@@ -210,8 +200,7 @@ def check_tokenizers(plan: Plan) -> list[str]:
     from wanwrap.weights import download
     from wanwrap.weights.catalogue import TOKENIZERS
 
-    names = ["t5", *(["clip"] if plan.preset.needs_clip else [])]
-    missing = [name for name in names if not download.cached(TOKENIZERS[name])]
+    missing = [name for name in plan.preset.tokenizers if not download.cached(TOKENIZERS[name])]
     if missing and constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"HF_HUB_OFFLINE is set, and the tokenizer of {listing(missing)} is not in the Hugging Face cache; "

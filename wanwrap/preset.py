@@ -133,6 +133,11 @@ class Preset:
         return self.image_to_video and self.task != "i2v-A14B"
 
     @property
+    def tokenizers(self) -> list[str]:
+        """Those that upstream asks for while it caches, by the catalogue's names."""
+        return ["t5", "clip"] if self.needs_clip else ["t5"]
+
+    @property
     def blocks(self) -> int:
         """How many transformer blocks the DiT has."""
         return 30 if "1.3B" in self.task else 40

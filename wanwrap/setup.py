@@ -23,7 +23,7 @@ from wanwrap.upstream import Upstream
 from wanwrap.weights import comfyui, download, marks
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import digest, locate, published
+from wanwrap.weights.locate import checked, digest, locate, published
 from wanwrap.weights.names import option
 from wanwrap.weights.search import Search, could_be, search, unchecked
 from wanwrap.whole import held
@@ -133,7 +133,7 @@ def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
     if not given and (record is None or _gone(record, look(record.path, sha256), name, say)):
         return None
     found = look(locate(name, wish.models, given, record).path, sha256)
-    _check_content(found, name)
+    checked(found, name)
     told = "sha256" if found.told == "sha256" else "user"
     return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
 
@@ -154,18 +154,6 @@ def _gone(record: Record, found: Found, name: str, say: Say) -> bool:
         )
     say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
     return True
-
-
-def _check_content(found: Found, name: str) -> None:
-    """Raises WeightsError: what the user named is by its content something else."""
-    role = CATALOGUE[name].role
-    if (not found.usable and not found.opaque) or (role == "lightning" and found.told != "sha256"):
-        raise WeightsError(f"{found.path} is not {name}: {found.reason}.")
-    if found.told == "sha256" and name.removesuffix("-fp8") not in found.names:
-        raise WeightsError(
-            f"{found.path} is {found.names[0]} by its content, and was named as {name}; "
-            f"name it as that, or take it out of {workspace.NAME}."
-        )
 
 
 def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found | None:

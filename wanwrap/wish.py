@@ -11,7 +11,7 @@ from wanwrap import order, preflight, recipe, workspace
 from wanwrap import upstream as upstreams
 from wanwrap.data import absolute
 from wanwrap.errors import OptionError, PresetError
-from wanwrap.plan import Choices, Places, needed
+from wanwrap.plan import Choices, Places, experts, needed
 from wanwrap.preset import Preset
 from wanwrap.registry import load, shipped
 from wanwrap.weights.catalogue import CATALOGUE
@@ -40,24 +40,23 @@ class Wish:
         """The presets that need it, by the catalogue's names."""
         found = dict[str, list[str]]()
         for preset in self.presets:
-            level = self.level if preset.experts[0].noise_level else None
-            for name in needed(preset, Choices(noise_level=level)):
+            for name in needed(preset, choices(preset, self.level)):
                 found.setdefault(name, []).append(preset.name)
         return found
 
     @property
     def tokenizers(self) -> list[str]:
         """Of T5, and of CLIP for Wan 2.1 I2V."""
-        return ["t5", *(["clip"] if any(preset.needs_clip for preset in self.presets) else [])]
+        return list(dict.fromkeys(name for preset in self.presets for name in preset.tokenizers))
 
     @property
     def merged(self) -> dict[str, int]:
         """Bytes that the presets write when they run: the DiTs into which they merge Lightning."""
         found = {}
         for preset in self.presets:
-            dits = [expert.dit for expert in preset.experts if self.level in (None, expert.noise_level)]
             if preset.lightning:
-                found[preset.name] = sum(CATALOGUE[dit].bytes for dit in dits)
+                trained = experts(preset, choices(preset, self.level))
+                found[preset.name] = sum(CATALOGUE[expert.dit].bytes for expert in trained)
         return found
 
     @property
@@ -68,6 +67,11 @@ class Wish:
             for expert in preset.experts:
                 wanted |= {*preflight.modules({**recipe.BASE, **preset.train, **expert.train})}
         return wanted
+
+
+def choices(preset: Preset, level: Any) -> Choices:
+    """Of a preset that has experts the one that is asked for."""
+    return Choices(noise_level=level if preset.experts[0].noise_level else None)
 
 
 def wish(
@@ -119,5 +123,5 @@ def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> d
     if dits and len(presets) > 1:
         raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
     first = next((preset for preset in presets if preset.needs_clip), presets[0])
-    choices = Choices(noise_level=level if first.experts[0].noise_level else None)
-    return {name: absolute(path) for name, path in order.files_given(first, choices, named).items()}
+    files = order.files_given(first, choices(first, level), named)
+    return {name: absolute(path) for name, path in files.items()}

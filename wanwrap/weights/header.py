@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,19 @@ def read(path: Path) -> dict[str, Any]:
     return header
 
 
+def scaled(names: Iterable[str]) -> str | None:
+    """A tensor by which a scaled or quantised file is known."""
+    return next((name for name in names if name.endswith(SCALED)), None)
+
+
 def blocks_dtype(path: Path, dtypes: Mapping[str, str]) -> str:
     """fp16, bf16, fp32 or fp8: the type that upstream will find in this DiT, by the tensor it looks at.
 
     `dtypes` is `{key: "F16"}`. Raises WeightsError: upstream cannot train on it, with the reason.
     """
-    scaled = next((key for key in dtypes if key.endswith(SCALED)), None)
-    if scaled:
+    if sign := scaled(dtypes):
         raise WeightsError(
-            f"{path} is already scaled or quantised (it holds {scaled}), which upstream cannot train on; "
+            f"{path} is already scaled or quantised (it holds {sign}), which upstream cannot train on; "
             "give the fp16 or bf16 file, upstream makes fp8 of it by itself."
         )
     dtype = dtypes.get(BLOCK) or dtypes.get(PREFIX + BLOCK)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanwrap.errors import WeightsError
-from wanwrap.weights.header import BLOCK, DTYPES, PREFIX, SCALED, blocks_dtype
+from wanwrap.weights.header import BLOCK, DTYPES, PREFIX, blocks_dtype, scaled
 from wanwrap.weights.models import MODELS, Model, Role, structure
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def quantised(rows: Rows, metadata: Mapping[str, str], role: Role) -> str | None
     """Why upstream can't read how the numbers are stored; None where it can."""
     if role == "other":
         return None
-    sign = next((name for name in rows if name.endswith(SCALED)), None)
+    sign = scaled(rows)
     if sign or "_quantization_metadata" in metadata:
         return f"it is already scaled or quantised (it holds {sign or '_quantization_metadata'}), which upstream can't read"
     odd = next((name for name, row in rows.items() if row["dtype"] not in DTYPES and name != "spiece_model"), None)

@@ -129,12 +129,16 @@ def _given(path: Path, name: str) -> Located:
         return _own(path, weight.dtype, weight)
     from wanwrap.weights import marks
 
-    return _own(path, _checked(_look(path, marks.quick), name))
+    return _own(path, checked(_look(path, marks.quick), name))
 
 
-def _checked(found: Found, name: str) -> str:
+def checked(found: Found, name: str) -> str:
     """The type of a file that the user says is `name`. Raises WeightsError: it can't be."""
     weight = CATALOGUE[name]
+    if weight.role == "lightning" and (found.told, found.names) != ("sha256", (name,)):
+        raise WeightsError(f"{found.path} is not {name}, which its sha256 would tell: {found.reason}; give that one.")
+    if weight.role == "lightning":
+        return weight.dtype
     if weight.role == "dit":
         return _dit(found, name)
     if found.opaque:
