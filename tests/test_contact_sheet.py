@@ -1,0 +1,409 @@
+"""The contact sheet: what a real browser makes of it, and that it crops as upstream does."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import clip
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from wanwrap.contact_sheet import LONGEST, THREADS, Shown, page
+from wanwrap.crop import covering, kept, thumbnail
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--virtual-time-budget=20000",
+    "--dump-dom",
+]
+in_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on PATH")
+
+# Everything is measured in the page itself, whose policy lets this one script in. It must be done when the page has
+# loaded, for then it is dumped; so no picture may be lazy.
+MEASURE = """
+const violations = [];
+document.addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
+const seen = (node) => node.checkVisibility() && node.getBoundingClientRect().height > 0;
+const sections = () => Array.from(document.querySelectorAll("section")).filter(seen).map((section) => ({
+  heading: section.querySelector("h2").innerText,
+  names: Array.from(section.querySelectorAll("figure")).filter(seen).map((f) => f.querySelector("h3").innerText),
+}));
+function colours(img) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [img.naturalWidth, img.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(img, 0, 0);
+  const [w, h] = [canvas.width, canvas.height];
+  const at = {left: [1, h / 2], top: [w / 2, 1], right: [w - 2, h / 2], bottom: [w / 2, h - 2]};
+  return Object.fromEntries(Object.entries(at).map(([side, [x, y]]) => [side, [...context.getImageData(x, y, 1, 1).data]]));
+}
+addEventListener("load", () => {
+  for (const node of document.querySelectorAll("figure")) node.style.contentVisibility = "visible"; // out of sight too
+  const figures = {};
+  for (const node of document.querySelectorAll("figure")) {
+    const img = node.querySelector("img"), box = img?.getBoundingClientRect();
+    figures[node.querySelector("h3").innerText] = {
+      text: node.innerText, elements: node.querySelectorAll("*").length, alt: img?.alt,
+      natural: img && [img.naturalWidth, img.naturalHeight], shown: box && [box.width, box.height],
+      colours: img && img.naturalWidth && colours(img),
+    };
+  }
+  const extra = (() => { EXTRA })();
+  const measured = {title: document.title, lang: document.documentElement.lang, charset: document.characterSet,
+    display: getComputedStyle(document.body).display, wide: document.documentElement.scrollWidth > innerWidth, ink:
+    getComputedStyle(document.body).color, sections: sections(), figures, extra, violations};
+  document.body.textContent = "";
+  document.body.appendChild(document.createElement("pre")).textContent = JSON.stringify(measured);
+});
+"""
+
+FILTERED = """
+const [words, remarks] = document.forms[0].elements, shown = [];
+function step(value, only) {
+  words.value = value;
+  remarks.checked = only;
+  words.dispatchEvent(new Event("input", {bubbles: true}));
+  shown.push({sections: sections(), count: document.querySelector("output").innerText});
+}
+step("SEA gull", false);
+step("", true);
+step("no such thing", false);
+step("", false);
+return shown;
+"""
+
+RED, GREEN, BLUE, YELLOW, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (128, 128, 128)
+
+
+def striped(path: Path, size: tuple[int, int], **how: Any) -> Path:
+    """Grey, with a stripe at each edge: left red, top green, right blue, bottom yellow."""
+    picture = Image.new("RGB", size, GREY)
+    draw, (wide, high), thick = ImageDraw.Draw(picture), size, min(size) // 10
+    draw.rectangle((0, 0, wide, thick), GREEN)
+    draw.rectangle((0, high - thick, wide, high), YELLOW)
+    draw.rectangle((0, 0, thick, high), RED)
+    draw.rectangle((wide - thick, 0, wide, high), BLUE)
+    picture.save(path, **how)
+    return path
+
+
+def shown(path: Path, **other: Any) -> Shown:
+    facts: dict[str, Any] = {"kind": "image", "group": "64x64", "bucket": (64, 64), "facts": "", "caption": "a cat"}
+    return Shown(path=path, **{**facts, **other})
+
+
+def browse(folder: Path, text: str, extra: str = "", *flags: str) -> dict[str, Any]:
+    """What the browser says of a page into which it lets one more script."""
+    assert BROWSER
+    script = MEASURE.replace("EXTRA", extra)
+    own = f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    assert text.count("script-src ") == 1
+    text = (
+        text.replace(" loading=lazy", "")
+        .replace("script-src ", f"script-src {own} ")
+        .replace("</body>", f"<script>{script}</script></body>")
+    )
+    place = folder / "a page & more.html"
+    place.write_text(text, encoding="utf-8", newline="\n")
+    argv = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", *flags, place.as_uri()]
+    done = subprocess.run(argv, capture_output=True, encoding="utf-8", timeout=120)
+    measured = re.search("<pre>(.*)</pre>", done.stdout, re.DOTALL)
+    assert measured, done.stdout[-2000:] + done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(html.unescape(measured[1]))
+    return found
+
+
+def near(colour: list[int], wanted: tuple[int, int, int]) -> bool:
+    return all(abs(a - b) < 60 for a, b in zip(colour, wanted, strict=False))
+
+
+def edges(figure: dict[str, Any]) -> str:
+    """Which of the stripes are to be seen."""
+    wanted = {"left": RED, "top": GREEN, "right": BLUE, "bottom": YELLOW}
+    return " ".join(side for side, colour in figure["colours"].items() if near(colour, wanted[side]))
+
+
+@in_browser
+def test_pictures_are_cropped_as_they_are_trained(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees: a viewer shows 300x400 with red on top
+    transparent = Image.new("RGBA", (400, 300), (*BLUE, 0))
+    transparent.save(tmp_path / "hidden.png")
+    items = [
+        shown(striped(tmp_path / "wide.jpg", (4000, 1200), quality=95), bucket=(960, 544), group="960x544"),
+        shown(striped(tmp_path / "tall.png", (300, 900)), bucket=(960, 544), group="960x544"),
+        shown(striped(tmp_path / "whole.webp", (480, 272), lossless=True), bucket=(960, 544), group="960x544"),
+        shown(striped(tmp_path / "turned.jpg", (400, 300), exif=exif), bucket=(544, 960), group="544x960"),
+        shown(tmp_path / "hidden.png", bucket=(400, 300), group="400x300"),
+        shown(clip(tmp_path / "run.mp4"), kind="video", bucket=(640, 480), group="640x480, 21 frames", facts="5 s"),
+        shown(striped(tmp_path / "dropped.png", (900, 300)), bucket=None, reason="it has no caption"),
+    ]
+    found = browse(tmp_path, "".join(page("Cats", [], items)))
+
+    assert [(each["heading"], each["names"]) for each in found["sections"]] == [
+        ("960x544 (3)", ["wide.jpg", "tall.png", "whole.webp"]),
+        ("544x960 (1)", ["turned.jpg"]),
+        ("400x300 (1)", ["hidden.png"]),
+        ("640x480, 21 frames (1)", ["run.mp4"]),
+        ("Dropped (1)", ["dropped.png"]),
+    ]
+    figures = found["figures"]
+    assert {name: edges(figure) for name, figure in figures.items()} == {
+        "wide.jpg": "top bottom",
+        "tall.png": "left right",
+        "whole.webp": "left top right bottom",
+        "turned.jpg": "top bottom",  # as it is stored, not as a viewer turns it
+        "hidden.png": "right",  # the colour that nobody sees
+        "run.mp4": "",
+        "dropped.png": "left top right bottom",  # all of it
+    }
+    for item in items:
+        figure, (wide, high) = figures[item.path.name], item.bucket or (900, 300)
+        assert max(figure["natural"]) == LONGEST and figure["alt"] == item.path.name
+        assert figure["natural"][0] / figure["natural"][1] == pytest.approx(wide / high, rel=0.01)
+        assert figure["shown"] == pytest.approx(figure["natural"])
+    assert near(figures["run.mp4"]["colours"]["left"], (0x8C, 0xC4, 0xEE))
+    assert "5 s, first frame shown" in figures["run.mp4"]["text"] and "first frame" not in figures["tall.png"]["text"]
+    assert "Dropped: it has no caption" in figures["dropped.png"]["text"]
+    assert found["lang"] == "en" and found["charset"] == "UTF-8" and not found["violations"]
+
+
+@contextmanager
+def listening() -> Iterator[tuple[int, list[str]]]:
+    """A server on this machine, and what is asked of it."""
+    asked = list[str]()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield server.server_address[1], asked
+        finally:
+            server.shutdown()
+
+
+HOSTILE = """</p></figure><script>document.title = "owned"</script><img src="http://127.0.0.1:%d/a" onerror="document.title
+= 'owned'"><style>body { display: none; background: url(http://127.0.0.1:%d/b) }</style><iframe src="http://127.0.0.1:%d/c">
+</iframe><a id=x href="javascript:alert(1)">"double" 'single' &amp; & $title $groups 😀 \u202egnp.exe עברית"""
+
+
+@in_browser
+def test_captions_and_names_are_words_only(tmp_path: Path) -> None:
+    """Whatever is in them, it is shown as it stands: nothing of it runs, loads, or breaks out."""
+    name = """<b onclick='x'>"a" & $title.png"""
+    try:
+        path = striped(tmp_path / name, (64, 64))
+    except OSError:
+        path = striped(tmp_path / "a & $title.png", (64, 64))  # Windows knows no such names
+    with listening() as (port, asked):
+        caption = HOSTILE % (port, port, port)
+        plain = striped(tmp_path / "plain.png", (64, 64))
+        items = [
+            shown(path, caption=caption, notes=(caption,), facts=caption, group=caption),
+            shown(plain, caption=None, reason=caption),
+            shown(tmp_path / "gone\n.png", caption="تجربة"),
+        ]
+        found = browse(tmp_path, "".join(page(caption, [caption], items)))
+        assert not asked
+    first, second = found["figures"][path.name], found["figures"]["plain.png"]
+    for figure in (first, second):
+        assert " ".join(caption.split()) in " ".join(figure["text"].split())
+    assert first["elements"] == len(["img", "figcaption", "h3", "bdi", "small", "strong", "p"])
+    assert found["title"].startswith("</p></figure>") and not found["violations"]
+    assert [each["names"] for each in found["sections"]] == [[path.name], ["gone .png"], ["plain.png"]]
+    assert "no caption" in second["text"] and "can't be shown" in found["figures"]["gone .png"]["text"]
+
+
+@in_browser
+def test_what_is_not_escaped_would_not_run_either(tmp_path: Path) -> None:
+    """The policy in the page, put to the test by a page that is broken on purpose."""
+    with listening() as (port, asked):
+        text = "".join(page("Cats", [], [shown(striped(tmp_path / "a.png", (64, 64)), caption="PLACE")]))
+        text = text.replace("PLACE", HOSTILE % (port, port, port))
+        found = browse(tmp_path, text)
+        assert not asked
+        assert found["title"] == "Cats" and found["display"] == "block"
+        without = browse(tmp_path, text.replace("Content-Security-Policy", "none"))
+        assert asked and without["title"] == "owned" and without["display"] == "none"
+
+
+@in_browser
+def test_the_filter_shows_what_was_asked_for(tmp_path: Path) -> None:
+    path = [striped(tmp_path / f"{name}.png", (64, 64)) for name in ("one", "two", "three")]
+    items = [
+        shown(path[0], caption="a gull over the Sea", group="first"),
+        shown(path[1], caption="a gull over land", group="second", notes=("enlarged",)),
+        shown(path[2], caption="the sea", reason="too short"),
+    ]
+    text = "".join(page("Cats", [], items))
+    words, remarks, nothing, everything = browse(tmp_path, text, FILTERED)["extra"]
+    assert words == {"sections": [{"heading": "first (1)", "names": ["one.png"]}], "count": "1 of 3"}
+    assert [each["names"] for each in remarks["sections"]] == [["two.png"], ["three.png"]]
+    assert nothing == {"sections": [], "count": "0 of 3"}
+    assert [each["names"] for each in everything["sections"]] == [["one.png"], ["two.png"], ["three.png"]]
+    # a browser that runs no script shows all of it, and no input that would do nothing
+    still = text.replace("script-src '", "script-src 'sha256-not-this-one-")
+    found = browse(tmp_path, still, "return seen(document.forms[0]);")
+    assert found["extra"] is False and len(found["figures"]) == 3
+
+
+@in_browser
+def test_dark_mode_and_a_narrow_window(tmp_path: Path) -> None:
+    text = "".join(page("Cats", [], [shown(striped(tmp_path / "a.png", (900, 500)), caption="a" * 3000)]))
+    light = browse(tmp_path, text, "", "--window-size=1600,900", "--blink-settings=preferredColorScheme=1")
+    dark = browse(tmp_path, text, "", "--window-size=500,900", "--blink-settings=preferredColorScheme=0")
+    assert light["ink"] == "rgb(27, 27, 31)" and dark["ink"] == "rgb(232, 232, 236)"
+    assert not light["wide"] and not dark["wide"]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are always text")
+def test_a_name_that_is_no_text_makes_a_page_in_utf_8(tmp_path: Path) -> None:
+    path = striped(tmp_path / "a.png", (64, 64)).rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    text = "".join(page("Cats", ["\0\x1b[2J"], [shown(path)]))
+    assert "caf\ufffd.png" in text and "\0" not in text.encode("utf-8").decode()
+    assert "data:image/jpeg" in text
+
+
+def test_files_that_are_damaged_or_strange_are_shown_without_a_picture(tmp_path: Path) -> None:
+    whole = striped(tmp_path / "whole.jpg", (640, 480)).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "words.mp4").write_text("not a clip")
+    (tmp_path / "folder.png").mkdir()
+    palette = Image.new("P", (64, 64))
+    palette.putpalette(bytes(range(48)))
+    palette.save(tmp_path / "palette.png", transparency=bytes(16))  # Pillow warns of it, and warnings are errors here
+    Image.new("I;16", (64, 64), 300).save(tmp_path / "deep.png")
+    names = ["cut.jpg", "empty.png", "words.mp4", "folder.png", "gone.png", "palette.png", "deep.png"]
+    items = [shown(tmp_path / name, kind="video" if name.endswith("mp4") else "image") for name in names]
+    done = list[int]()
+    text = "".join(page("Cats", [], items, lambda: done.append(1)))
+    figures = dict(zip(names, text.split("<figure")[1:], strict=True))
+    assert {name for name, figure in figures.items() if "data:image/jpeg" in figure} == {"palette.png", "deep.png"}
+    assert len(done) == len(names) and "first frame" not in figures["words.mp4"]
+
+
+def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
+    text = "".join(page("Cats", ["2 pictures"], [shown(striped(tmp_path / "a.png", (64, 64)))]))
+    links = re.findall(r"""(?:src|href|url|action|@import)\s*[=(]\s*["']?([^"'\s>)]{5})""", text)
+    assert links == ["data:"] and "loading=lazy" in text  # the picture
+    assert "http:" not in text and "https:" not in text
+
+
+SIDES = st.integers(8, 8000)
+
+
+@given(st.tuples(SIDES, SIDES), st.tuples(st.integers(1, 120), st.integers(1, 120)))
+def test_what_is_kept_covers_the_bucket_and_is_in_the_middle(size: tuple[int, int], blocks: tuple[int, int]) -> None:
+    bucket = blocks[0] * 16, blocks[1] * 16
+    wide, high = covering(size, bucket)
+    assert wide >= bucket[0] and high >= bucket[1] and (wide == bucket[0] or high == bucket[1])
+    left, top, right, bottom = kept(size, bucket)
+    assert left >= 0 and top >= 0 and right <= size[0] + 1e-6 and bottom <= size[1] + 1e-6
+    x, y = size[0] / wide, size[1] / high
+    assert (size[0] - right) - left == pytest.approx(x / 2, abs=x / 2 + 1e-6)  # at most a pixel more on that side
+    assert (size[1] - bottom) - top == pytest.approx(y / 2, abs=y / 2 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket", "covers", "crop"),
+    [  # worked out by hand from upstream's lines: scale, int(side * scale + 0.5), (side - bucket) // 2
+        ((1920, 1080), (960, 544), (967, 544), (3, 0)),  # 967.1
+        ((1080, 1920), (544, 960), (544, 967), (0, 3)),
+        ((1921, 1080), (960, 544), (968, 544), (4, 0)),  # 967.6
+        ((1080, 1921), (544, 960), (544, 968), (0, 4)),
+        ((33, 32), (16, 16), (17, 16), (0, 0)),  # 16.5: up
+        ((1000, 1000), (960, 544), (960, 960), (0, 208)),
+        ((640, 480), (960, 544), (960, 720), (0, 88)),  # enlarged
+        ((3, 2), (16, 16), (24, 16), (4, 0)),
+        ((1001, 333), (512, 512), (1539, 512), (513, 0)),  # 1539.1; 1027 // 2
+        ((960, 544), (960, 544), (960, 544), (0, 0)),
+    ],
+)
+def test_the_arithmetic_is_upstreams(
+    size: tuple[int, int], bucket: tuple[int, int], covers: tuple[int, int], crop: tuple[int, int]
+) -> None:
+    assert covering(size, bucket) == covers
+    left, top, right, bottom = kept(size, bucket)
+    x, y = covers[0] / size[0], covers[1] / size[1]
+    assert (left * x, top * y) == pytest.approx(crop)
+    assert (right * x, bottom * y) == pytest.approx((crop[0] + bucket[0], crop[1] + bucket[1]))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("size", [(1919, 1079), (301, 997), (2500, 311)])
+def test_a_thumbnail_is_what_upstream_crops_only_smaller(tmp_path: Path, size: tuple[int, int], ending: str) -> None:
+    """Against upstream's own steps, done with Pillow at full size."""
+    noise = Image.effect_noise((12, 12), 90).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    noise.save(tmp_path / f"a.{ending}", quality=95)
+    bucket, scale = (640, 368), max(640 / size[0], 368 / size[1])
+    large = noise.resize((int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)), Image.Resampling.LANCZOS)
+    left, top = (large.width - 640) // 2, (large.height - 368) // 2
+    small = thumbnail(tmp_path / f"a.{ending}", "image", bucket, LONGEST)
+    wanted = large.crop((left, top, left + 640, top + 368)).resize(small.size, Image.Resampling.LANCZOS)
+    apart = [abs(a - b) for a, b in zip(small.tobytes(), wanted.tobytes(), strict=True)]
+    assert sum(apart) / len(apart) < 1.5 and max(apart) < 16
+
+
+def test_thumbnails_are_made_little_ahead_of_who_writes_them(tmp_path: Path) -> None:
+    """2,000 pictures need no more memory than 200, and one who stops is not waited for."""
+    path = striped(tmp_path / "a.png", (64, 64))
+
+    def peak(count: int) -> int:
+        items = [shown(path)] * count
+        tracemalloc.start()
+        for _ in page("Cats", [], items):
+            pass
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(10)
+    assert peak(2000) < 1.5 * peak(200) + 200_000
+    pieces = page("Cats", [], [shown(path)] * 10_000)
+    assert [next(pieces) for _ in range(3)]
+    pieces.close()  # type: ignore[attr-defined]
+    assert THREADS >= 1
+
+
+def test_done_is_told_of_each(tmp_path: Path) -> None:
+    path, told = striped(tmp_path / "a.png", (64, 64)), list[int]()
+    count: Callable[[], object] = lambda: told.append(1)  # noqa: E731
+    written = io.StringIO()
+    written.writelines(page("Cats", [], [shown(path), shown(path, reason="why"), shown(path)], count))
+    assert len(told) == 3 and written.getvalue().count("<figure") == 3

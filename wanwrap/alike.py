@@ -1,0 +1,77 @@
+"""Pictures that look the same, whatever their size, format or quality.
+
+A difference hash, with the mean colour beside it. The package dhash does the first half only, calls every flat
+picture 0 and takes noise for edges; ImageHash needs scipy and PyWavelets. What is left is shorter than their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRichComparison
+    from PIL import Image
+
+K = TypeVar("K", bound="SupportsRichComparison")
+
+SIDE = 8  # of the grid whose neighbours are compared: 56 bits for rows, 56 for columns
+EDGE = 2  # of 255: less is the noise of a flat area
+SHADES = 64  # of each mean colour, one bit each, so that near ones differ in few bits
+MOST = 6  # bits between two that are called alike: re-encoded ones are 1 or 2 apart, others 20 and more
+
+
+def look(image: Image.Image) -> int:
+    """304 bits of which few differ where pictures look the same. A thumbnail of 200 pixels is enough."""
+    from PIL import Image
+
+    rgb = image.convert("RGB")
+    grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
+    rows = [grey[at + 1] > grey[at] + EDGE for at in range(SIDE * SIDE) if (at + 1) % SIDE]
+    columns = [grey[at + SIDE] > grey[at] + EDGE for at in range(SIDE * (SIDE - 1))]
+    means = rgb.resize((1, 1), Image.Resampling.BOX).tobytes()
+    shades = [shade * 256 <= mean * SHADES for mean in means for shade in range(1, SHADES + 1)]
+    return sum(bit << at for at, bit in enumerate(rows + columns + shades))
+
+
+def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
+    """Those that look alike: `most` bits apart or fewer, or both alike a third; each group sorted, and all of them."""
+    same = dict[int, list[K]]()
+    for key, seen in looks.items():
+        same.setdefault(seen, []).append(key)
+    found = [sorted(key for seen in near for key in same[seen]) for near in _near(list(same), most)]
+    return sorted(group for group in found if len(group) > 1)
+
+
+def _near(looks: list[int], most: int) -> list[list[int]]:
+    """Different looks, parted into groups.
+
+    Of most + 1 bands of bits two near looks share one, so only those that share one are compared, and only until
+    each has found its group: a crowd is found in few rounds.
+    """
+    tables = [(mask, dict[int, list[int]]()) for mask in _bands(looks, most + 1)]
+    for at, seen in enumerate(looks):
+        for mask, table in tables:
+            table.setdefault(seen & mask, []).append(at)
+    found, free = list[list[int]](), [True] * len(looks)
+    for first in range(len(looks)):
+        group = [first] if free[first] else []
+        for at in group:  # which grows
+            seen, free[at] = looks[at], False
+            for mask, table in tables:
+                others = table[seen & mask] = [other for other in table[seen & mask] if free[other]]
+                near = [other for other in others if (seen ^ looks[other]).bit_count() <= most]
+                group += near
+                for other in near:
+                    free[other] = False
+        found.append([looks[at] for at in group])
+    return found
+
+
+def _bands(looks: list[int], count: int) -> list[int]:
+    """Masks that share out the bits that differ at all, neighbours in different bands."""
+    every, some = -1, 0
+    for seen in looks:
+        every, some = every & seen, some | seen
+    differ = [1 << at for at in range(some.bit_length()) if (some & ~every) >> at & 1]
+    return [sum(differ[band::count]) for band in range(count)]
