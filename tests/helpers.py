@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def captioned(path: Path, caption: str | None) -> Path:
 
 
 def clip(
-    path: Path, frames: int = 40, fps: int = 16, size: tuple[int, int] = (64, 48), caption: str | None = "it flies"
+    path: Path,
+    frames: int = 40,
+    fps: int | Fraction = 16,
+    size: tuple[int, int] = (64, 48),
+    caption: str | None = "it flies",
 ) -> Path:
     """A clip with its caption."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ from PIL import Image
 from wanwrap import dataset_config
 from wanwrap.dataset import Dataset
 from wanwrap.errors import DatasetError
+from wanwrap.preset import Preset
 from wanwrap.registry import load
-from wanwrap.scan import find, scan
+from wanwrap.scan import find
+from wanwrap.scan import scan as look
 
 VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
+
+
+def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
+    """As a run scans it."""
+    return look(folder, preset, whole=whole).sound()
 
 
 def test_pictures_and_clips_anywhere(tmp_path: Path) -> None:
@@ -37,11 +45,6 @@ def test_pictures_and_clips_anywhere(tmp_path: Path) -> None:
 def too_short(folder: Path) -> None:
     clip(folder / "ok.mp4", frames=40)
     clip(folder / "brief.mp4", frames=20)
-
-
-def two_rates(folder: Path) -> None:
-    clip(folder / "a.mp4", fps=24)
-    clip(folder / "b.mp4", fps=30)
 
 
 def latin1(folder: Path) -> None:
@@ -73,25 +76,30 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty folder": (bool, "holds no pictures or clips"),
     "no caption": (
         lambda folder: picture(folder / "a.png", caption=None),
-        "no caption that can be trained: a.txt is missing; write",
+        "1 of 1 file(s) would not be trained:\n.*a.png: its caption a.txt is missing; write",
     ),
     "empty caption": (lambda folder: picture(folder / "a.png", caption=" \n"), "a.txt is empty; describe"),
     "another encoding": (latin1, "a.txt is not UTF-8; save it"),
-    "zero bytes": (lambda folder: captioned(folder / "a.jpg", "x").touch(), "1 file(s) can't be read"),
+    "zero bytes": (lambda folder: captioned(folder / "a.jpg", "x").touch(), "a.jpg: it can't be read"),
     "no picture": (lambda folder: captioned(folder / "a.jpg", "x").write_text("<html>"), "can't be read"),
     "no clip": (lambda folder: captioned(folder / "a.mp4", "x").write_text("<html>"), "can't be read"),
     "damaged clip": (damaged_clip, "can't be read"),
-    "same name twice": (lambda folder: [picture(folder / "a.png"), picture(folder / "a.jpg")], "a.jpg, a.png"),
-    "a folder named like a picture": (a_folder, "b.png in"),
-    "a link to nowhere": (a_dead_link, "b.png in"),
+    "same name twice": (
+        lambda folder: [picture(folder / "a.png"), picture(folder / "a.jpg")],
+        "a.png: it shares its name with a.jpg",
+    ),
+    "a folder named like a picture": (a_folder, "b.png: it can't be read as a file"),
+    "a link to nowhere": (a_dead_link, "b.png: it can't be read as a file"),
     "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8 but UTF-16"),
     "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "a.txt is empty"),
     "16 bits a channel": (sixteen_bits, "would turn white in upstream"),
-    "mixed case": (lambda folder: [picture(folder / "b.png"), picture(folder / "a.Jpg")], "passes over a.Jpg"),
-    "short clips": (too_short, "brief.mp4 (20 frames at 16 fps)"),
-    "two frame rates": (two_rates, "run at 24, 30 fps"),
-    "slow clips": (lambda folder: clip(folder / "a.mp4", fps=8), "run at 8 fps; below 16"),
-    "tiny picture": (lambda folder: picture(folder / "a.png", (12, 400)), "smaller than 16 pixels: a.png"),
+    "mixed case": (
+        lambda folder: [picture(folder / "b.png"), picture(folder / "a.Jpg")],
+        "a.Jpg: upstream passes over an ending in mixed case",
+    ),
+    "short clips": (too_short, "brief.mp4: its 20 frames at 16 fps are less than 21"),
+    "slow clips": (lambda folder: clip(folder / "a.mp4", fps=8), "a.mp4: it runs at 8 fps; below 16"),
+    "tiny picture": (lambda folder: picture(folder / "a.png", (12, 400)), "a.png: it is smaller than 16 pixels"),
 }
 
 
@@ -107,7 +115,7 @@ def test_a_truncated_picture_is_found_when_all_is_decoded(tmp_path: Path) -> Non
     path = picture(tmp_path / "a.jpg", (640, 640))
     path.write_bytes(path.read_bytes()[:-400])
     scan(tmp_path, VANILLA)
-    with pytest.raises(DatasetError, match="1 file"):
+    with pytest.raises(DatasetError, match="1 of 1 file"):
         scan(tmp_path, VANILLA, whole=True)
 
 
@@ -139,6 +147,17 @@ def test_only_clips_for_a_preset_of_pictures(tmp_path: Path) -> None:
         scan(tmp_path, STYLE)
 
 
+def test_clips_of_several_rates_are_entries_of_their_own(tmp_path: Path) -> None:
+    """Upstream takes one rate for an entry; 23.976 and 24 are one, of which most clips' stands."""
+    rates: dict[str, int | Fraction] = {"a": Fraction(24000, 1001), "b": 24, "c": 24, "d": 30, "e": 16}
+    for name, fps in rates.items():
+        clip(tmp_path / f"{name}.mp4", frames=150, fps=fps)
+    entries = scan(tmp_path, VIDEO).entries
+    found = {entry.options["source_fps"]: [item.path.stem for item in entry.items] for entry in entries}
+    assert found == {16.0: ["e"], 24.0: ["a", "b", "c"], 30.0: ["d"]}
+    assert all(entry.listed for entry in entries)
+
+
 def test_source_fps_is_what_the_clips_run_at(tmp_path: Path) -> None:
     clip(tmp_path / "a.mp4", frames=130, fps=24)
     (entry,) = scan(tmp_path, VIDEO).entries
@@ -165,7 +184,7 @@ def test_a_folder_of_data_sets_and_a_file(tmp_path: Path) -> None:
 def test_all_bad_captions_are_named_at_once(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", caption=None)
     picture(tmp_path / "b.png", caption="")
-    with pytest.raises(DatasetError, match=r"2 of 2 .* a.txt is missing.* b.txt is empty"):
+    with pytest.raises(DatasetError, match=r"2 of 2 file(?s:.*) a.txt is missing(?s:.*) b.txt is empty"):
         scan(tmp_path, VANILLA)
 
 
@@ -189,7 +208,7 @@ def own(tmp_path: Path, general: str = 'caption_extension = ".txt"', **entry: An
     rows = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None)
     path = tmp_path / "own.toml"
     path.write_text(f"[general]\n{general}\n[[datasets]]\n{rows}\n", encoding="utf-8")
-    return dataset_config.load(path)
+    return dataset_config.load(path).sound()
 
 
 def test_own_toml_is_counted_and_kept(tmp_path: Path) -> None:
@@ -237,7 +256,7 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
     [
         ({"image_directory": "media"}, "is relative to a folder"),
         ({"video_directory": "{m}", "target_frames": [20]}, r"form 4N\+1.*nearest below 20 is 17"),
-        ({"video_directory": "{m}", "target_frames": [81]}, "clips shorter than the frames asked for: b.mp4"),
+        ({"video_directory": "{m}", "target_frames": [81]}, "b.mp4: its 40 frames at 16 fps are less than 81"),
         ({"video_directory": "{m}"}, "trains only the first frame of each clip"),
         ({"video_directory": "{m}", "target_frames": [5], "source_fps": 24}, "must be float, not 24. Write 24.0"),
         ({"video_directory": "{m}", "target_frames": [1], "source_fps": 8.0}, "source_fps below 16"),

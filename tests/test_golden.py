@@ -169,6 +169,7 @@ def test_merge_comes_first_and_its_file_is_trained() -> None:
     assert [step.name for step in plan.steps] == [
         "merge Lightning, high",
         "merge Lightning, low",
+        "check caches",
         "cache latents",
         "cache text",
         "train high",

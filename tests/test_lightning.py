@@ -113,7 +113,8 @@ def test_another_dit_lora_or_precision_is_another_merge(
     assert len(set(trained_on(tmp_path))) == 3
     assert load_file(trained_on(tmp_path)[1])[KEY].dtype == torch.bfloat16
     assert "_bf16-" in trained_on(tmp_path)[1].name
-    assert " ".join(record(tmp_path)[5]["argv"]).count("_precision bf16") == 2
+    assert " ".join(record(tmp_path)[3]["argv"]).count("_precision bf16") == 2
+    assert [call["script"] for call in record(tmp_path)].count("wan_cache_latents.py") == 1  # nothing is encoded twice
 
 
 def test_a_lora_under_anothers_name_stops_the_run(

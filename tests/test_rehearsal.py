@@ -50,7 +50,8 @@ def test_all_goes_through_the_child_and_nothing_leaves_the_folder(name: str) -> 
     spec = json.loads(make.argv[-1])
     assert spec["task"] == load(name).task
     for step in steps:
-        assert step.reads or (module.CHILD in step.argv and "-m musubi_tuner" not in " ".join(step.argv))
+        ours = step.reads or step.name == "check caches"
+        assert ours or (module.CHILD in step.argv and "-m musubi_tuner" not in " ".join(step.argv))
         paths = [word for word in step.argv if word.startswith("/") and word != module.CHILD]
         assert paths and all(word.startswith("/r/") for word in paths)
     assert all(path.is_relative_to("/r") for path in plan.files)

@@ -41,10 +41,10 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     assert {path.name for path in out.iterdir()} >= {"run.sh", "run.log", "run.json", "dataset.toml", "accelerate.yaml"}
     kept = json.loads((out / "run.json").read_text())
     assert (kept["state"], kept["upstream"]["version"]) == ("done", "0.3.4")
-    assert [step["state"] for step in kept["steps"]] == ["done"] * 4
-    assert [step.get("optimizer_steps_done") for step in kept["steps"]] == [None, None, 300, 300]
+    assert [step["state"] for step in kept["steps"]] == ["done"] * 5
+    assert [step.get("optimizer_steps_done") for step in kept["steps"]] == [None, None, None, 300, 300]
     assert kept["gpus"][0]["name"] == "Standin 0"
-    assert kept["steps"][3]["bytes"] == (out / "cats-t2v-vanilla-low.safetensors").stat().st_size
+    assert kept["steps"][4]["bytes"] == (out / "cats-t2v-vanilla-low.safetensors").stat().st_size
     assert {Path(weight["path"]).name: weight["bytes"] for weight in kept["weights"]}["vae.safetensors"] > 0
     again = wanwrap(*RUN, "--dataset", cats, *weights)
     assert again.returncode == 11
@@ -59,7 +59,8 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
 def test_one_expert_as_json(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     done = wanwrap(*RUN, "--dataset", cats, *weights, "--noise-level", "low", "--json", "--epochs", 2)
     assert done.returncode == 0, done.stderr
-    assert [step["name"] for step in json.loads(done.stdout)["steps"]] == ["cache latents", "cache text", "train low"]
+    names = [step["name"] for step in json.loads(done.stdout)["steps"]]
+    assert names == ["check caches", "cache latents", "cache text", "train low"]
     assert len(record(tmp_path)) == 3
 
 
@@ -218,7 +219,7 @@ def test_a_child_that_dies(
     failed = wanwrap(*RUN, "--dataset", cats, *weights, "--json", STANDIN_DO=mischief)
     assert json.loads(failed.stdout)["state"] == "failed"
     kept = json.loads((folder(tmp_path) / "run.json").read_text())
-    assert (kept["state"], kept["steps"][2]["state"], kept["steps"][3]["state"]) == ("failed", "failed", "planned")
+    assert (kept["state"], kept["steps"][3]["state"], kept["steps"][4]["state"]) == ("failed", "failed", "planned")
 
 
 def test_another_number_of_steps_stops_the_run_at_once(
@@ -265,7 +266,7 @@ def test_stopping_leaves_nothing_behind(
     assert "stopped in train high; saved so far: nothing; log: " in text
     assert is_gone(int(asleep.read_text()))
     kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
-    assert (kept["state"], kept["steps"][2]["state"]) == ("interrupted", "interrupted")
+    assert (kept["state"], kept["steps"][3]["state"]) == ("interrupted", "interrupted")
 
 
 def test_a_relative_python_and_a_screen_that_is_gone(

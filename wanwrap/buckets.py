@@ -29,6 +29,7 @@ def sizes(resolution: Size) -> tuple[Size, ...]:
     return tuple(sorted({*pairs, *((height, width) for width, height in pairs)}))
 
 
+@lru_cache(maxsize=100_000)
 def bucket(size: Size, resolution: Size, *, enabled: bool = True, no_upscale: bool = False) -> Size:
     """The (width, height) that an item of `size` is resized and cropped to."""
     if not enabled:

@@ -59,6 +59,7 @@ RUN_OPTIONS = [
         "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
     ),
     click.option("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
+    click.option("--skip_bad", is_flag=True, help="Leave out files that can't be trained, instead of stopping."),
     NOISE_LEVEL,
     BASE_DIR,
     click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),

@@ -1,9 +1,9 @@
-"""What is trained: entries of pictures or clips, counted as upstream counts them."""
+"""What is trained: entries of pictures or clips, counted as upstream counts them; and what is left out, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,29 +12,65 @@ from wanwrap import buckets
 from wanwrap.errors import DatasetError, listing
 from wanwrap.media import Item, Kind
 
+MOST = 5  # files that an error names; `check` names all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """A file that is not trained; `stops` where a run would be another one than its owner means."""
+
+    path: Path
+    kind: Kind
+    reason: str
+    stops: bool = True
+    item: Item | None = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One `[[datasets]]` of the TOML: a folder of one kind, `options` by upstream's names."""
+    """One `[[datasets]]` of the TOML: files of one kind in one folder, `options` by upstream's names.
+
+    With `listed` upstream is given a list of the files; without, it takes all of their kind in the folder.
+    """
 
     kind: Kind
     directory: Path
     items: tuple[Item, ...]
     options: Mapping[str, Any]
+    listed: bool = False
 
     @cached_property
     def keys(self) -> tuple[tuple[int, ...], ...]:
         """The bucket of each thing that is trained: (width, height), with frames for a window of a clip."""
-        return tuple(self._keys())
+        return tuple(key for item in self.items for key in self.keys_of(item))
 
-    def _keys(self) -> Iterator[tuple[int, ...]]:
-        for item in self.items:
-            if self.kind == "image":
-                yield self._bucket(item.size)
-            else:
-                # Clips are cached at their bucket's size, upscaled if need be; that size is all training sees.
-                size = self._bucket(buckets.bucket(item.size, tuple(self.options["resolution"])))
-                yield from ((*size, count) for _, count in sorted(buckets.windows(item.frames or 0, self.options)))
+    def keys_of(self, item: Item) -> Iterator[tuple[int, ...]]:
+        """What one file gives: itself, or a window of frames after the other."""
+        if self.kind == "image":
+            yield self._bucket(item.size)
+        else:
+            # Clips are cached at their bucket's size, upscaled if need be; that size is all training sees.
+            size = self._bucket(self.cached_size(item))
+            yield from ((*size, count) for _, count in self.windows(item))
+
+    def windows(self, item: Item) -> list[tuple[int, int]]:
+        """The (first frame, number of frames) that are taken of a clip; empty where it is too short for all."""
+        return sorted(buckets.windows(item.frames or 0, self.options))
+
+    @property
+    def longest(self) -> int:
+        """The frames of its longest window."""
+        return int(max(self.options.get("target_frames") or [1]))
+
+    def in_full(self, item: Item) -> bool:
+        """Whether a clip is long enough for it."""
+        return self.longest in {count for _, count in self.windows(item)}
+
+    def cached_size(self, item: Item) -> buckets.Size:
+        """(width, height) in pixels at which the VAE sees a file: clips always in buckets."""
+        if self.kind == "image":
+            return self._bucket(item.size)
+        return buckets.bucket(item.size, tuple(self.options["resolution"]))
 
     def _bucket(self, size: buckets.Size) -> buckets.Size:
         options = self.options
@@ -54,6 +90,7 @@ class Dataset:
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     config: Path | None = None
+    left: tuple[Left, ...] = ()
 
     @property
     def train_items(self) -> int:
@@ -69,9 +106,44 @@ class Dataset:
         """What upstream prints as `total optimization steps` on one GPU."""
         return epochs * buckets.steps_per_epoch(self.batches, accumulation)
 
+    @property
+    def bad(self) -> tuple[Left, ...]:
+        """The files that stop a run."""
+        return tuple(left for left in self.left if left.stops)
 
-def check_buckets(entry: Entry) -> None:
-    """Raises DatasetError: pictures of which nothing is left when their sides are cut to multiples of 16."""
-    tiny = [item.path.name for item in entry.items if min(item.size) < buckets.STEP]
-    if tiny:
-        raise DatasetError(f"smaller than 16 pixels: {listing(tiny)} in {entry.directory}; remove them.")
+    def sound(self, *, skip_bad: bool = False) -> Dataset:
+        """The data set, if a run may start on it; with `skip_bad` without the files that would stop it.
+
+        Raises:
+            DatasetError: files that would not be trained, or nothing that would.
+        """
+        if self.bad and self.config and skip_bad:
+            raise DatasetError(f"{self.config} is used as it is, bad files and all: --skip_bad can't leave them out.")
+        if self.bad and not skip_bad:
+            raise DatasetError(self._complaint())
+        if not self.train_items:
+            raise DatasetError(f"nothing in {self.name} would be trained: {' '.join(self.notes) or self._complaint()}")
+        out = f"left out, as you said: {listing(left.path.name for left in self.bad)}."
+        return replace(self, notes=(*self.notes, out)) if self.bad else self
+
+    def _complaint(self) -> str:
+        bad = self.bad
+        files = len({item.path for entry in self.entries for item in entry.items} | {left.path for left in bad})
+        lines = "".join(f"\n  {left.path}: {left.reason}" for left in bad[:MOST])
+        more = f"\n  and {len(bad) - MOST} more; `wanwrap check` lists all" if len(bad) > MOST else ""
+        way_out = "" if self.config else "\nMend or remove them, or train without them: --skip_bad"
+        return f"{len(bad)} of {files} file(s) would not be trained:{lines}{more}{way_out}"
+
+
+def too_short(item: Item, frames: int) -> str:
+    """Why a clip is not trained at all."""
+    needed = f"{frames} at 16 fps ({frames / buckets.FPS:.1f} s)"
+    return f"its {item.frames} frames at {item.fps:.4g} fps are less than {needed}; replace or remove it"
+
+
+def too_short_for_longest(entry: Entry) -> str | None:
+    """What is to be said of clips that an entry takes shorter than its longest window."""
+    if entry.kind == "image" or entry.options.get("frame_extraction") == "full":
+        return None
+    short = [item.path.name for item in entry.items if not entry.in_full(item)]
+    return f"too short for {entry.longest} frames, not trained at that length: {listing(short)}." if short else None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wanwrap import buckets
-from wanwrap.dataset import Dataset, Entry, check_buckets
+from wanwrap.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
 from wanwrap.errors import DatasetError, PresetError, closest, listing
-from wanwrap.media import SAME_FPS, Kind, check_captions, check_names, kind_of, probe, warnings
+from wanwrap.gather import gather
+from wanwrap.media import IMAGES, SAME_FPS, VIDEOS, Kind, meant, warnings
 from wanwrap.preset import check_frames, check_size
 
 # Upstream's schema (dataset/config_utils.py); any other key makes it fail.
@@ -60,10 +60,10 @@ Table = Mapping[str, Any]
 
 
 def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
-    """The data set that a TOML describes.
+    """The data set that a TOML describes; files that upstream would end on or drop are in its `left`.
 
     Raises:
-        DatasetError: upstream would refuse it, drop files, or train something else.
+        DatasetError: upstream would refuse it, or train something else.
     """
     config = _read(path)
     general, tables = config.get("general", {}), config.get("datasets")
@@ -71,12 +71,19 @@ def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) 
     if set(config) - {"general", "datasets"} or not tables or not shaped:
         raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
     _check_keys("[general]", general, _COMMON)
-    entries = tuple(_entry(f"[[datasets]] number {i}", general, t, whole, done) for i, t in enumerate(tables, 1))
-    caches = {os.path.realpath(entry.options.get("cache_directory") or entry.directory) for entry in entries}
-    if len(caches) < len(entries):
-        raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
+    pairs = [_entry(f"[[datasets]] number {i}", general, t, whole, done) for i, t in enumerate(tables, 1)]
+    entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
-    return Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes))
+    left = {each.path: each for _, bad in pairs for each in (*bad, *_without_window(entries))}
+    data = Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes), left=tuple(left.values()))
+    if len({os.path.realpath(cache) for _, cache in caches(data)}) < len(entries):
+        raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
+    return data
+
+
+def caches(data: Dataset) -> Iterator[tuple[Entry, Path]]:
+    """Each entry with its cache folder."""
+    return ((entry, Path(entry.options.get("cache_directory") or entry.directory)) for entry in data.entries)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -106,7 +113,9 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
 
 
-def _entry(where: str, general: Table, table: Table, whole: bool, done: Callable[[], object]) -> Entry:
+def _entry(
+    where: str, general: Table, table: Table, whole: bool, done: Callable[[], object]
+) -> tuple[Entry, list[Left]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
     for name in FOLDERS:
@@ -118,10 +127,23 @@ def _entry(where: str, general: Table, table: Table, whole: bool, done: Callable
     if type(options["resolution"]) is int:
         options["resolution"] = [options["resolution"]] * 2
     _check_sizes(where, kind, options)
-    directory, paths = _files(where, kind, options)
-    entry = Entry(kind=kind, directory=directory, items=probe(paths, kind, whole=whole, done=done), options=options)
+    directory, paths, captions = _files(where, kind, options)
+    suffix = options.get("caption_extension", "")
+    items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
+    entry = Entry(kind=kind, directory=directory, items=items, options=options)
     _check_items(where, entry)
-    return entry
+    return entry, left
+
+
+def _without_window(entries: Sequence[Entry]) -> Iterator[Left]:
+    """Clips of which no entry takes anything: upstream passes them over without a word."""
+    clips = [entry for entry in entries if entry.kind == "video"]
+    taken = {item.path for entry in clips for item in entry.items if entry.windows(item)}
+    for entry in clips:
+        for item in entry.items:
+            if item.path not in taken:
+                shortest = min(entry.options.get("target_frames") or [1])
+                yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
 
 
 def _check_sizes(where: str, kind: Kind, options: Table) -> None:
@@ -150,54 +172,47 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
         raise DatasetError(f"{where}: {error}") from error
 
 
-def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path]]:
-    """The folder (of the media, or of their list) and the files that upstream will find."""
+def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], dict[Path, str] | None]:
+    """The folder (of the media, or of their list), the files that upstream is to find, and the list's captions."""
     if f"{kind}_jsonl_file" in options:
-        return _listed(where, kind, Path(options[f"{kind}_jsonl_file"]), options)
+        file = Path(options[f"{kind}_jsonl_file"])
+        captions = _rows(where, kind, file, options)
+        return file.parent, list(captions), captions
     if f"{kind}_directory" not in options:
         raise DatasetError(f"{where} names neither image_directory nor video_directory.")
     directory = Path(options[f"{kind}_directory"])
-    paths = sorted(path for path in directory.glob("*") if kind_of(path) == kind)
     if not directory.is_dir():
         raise DatasetError(f"{where}: there is no folder {directory}.")
+    paths = sorted(p for p in directory.iterdir() if p.name[0] != "." and meant(p, IMAGES, VIDEOS) == kind)
     if not paths:
         raise DatasetError(f"{where}: {kind}_directory {directory} holds no {kind}s that upstream reads.")
     if "caption_extension" not in options:
         raise DatasetError(f'{where}: caption_extension is missing; add caption_extension = ".txt" to [general].')
-    check_names(directory, paths)
-    check_captions(paths, options["caption_extension"])
-    return directory, paths
+    return directory, paths, None
 
 
-def _listed(where: str, kind: Kind, file: Path, options: Table) -> tuple[Path, list[Path]]:
+def _rows(where: str, kind: Kind, file: Path, options: Table) -> dict[Path, str]:
+    """What a list of files says: each file's caption."""
     if "cache_directory" not in options:
         raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        paths = [Path(row[f"{kind}_path"]) for row in rows]
-        empty = [path.name for path, row in zip(paths, rows, strict=True) if not row["caption"].strip()]
+        pairs = [(Path(row[f"{kind}_path"]), row["caption"].strip()) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{where}: {file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
         ) from error
-    relative = [path for path in paths if not path.is_absolute()]
-    if relative or empty:
-        raise DatasetError(f"{where}: {file} has relative paths or empty captions: {listing([*relative, *empty])}.")
-    if len({path.stem for path in paths}) < len(paths):
+    wrong = [path for path, caption in pairs if not path.is_absolute() or not caption]
+    if wrong:
+        raise DatasetError(f"{where}: {file} has relative paths or empty captions: {listing(wrong)}.")
+    if len({path.stem for path, _ in pairs}) < len(pairs):
         raise DatasetError(f"{where}: {file} lists files that share a name; they would share a cache file.")
-    return file.parent, paths
+    return dict(pairs)
 
 
 def _check_items(where: str, entry: Entry) -> None:
-    check_buckets(entry)
-    if entry.kind == "video":
-        none = [item.path.name for item in entry.items if not replace(entry, items=(item,)).keys]
-        if none:
-            raise DatasetError(
-                f"{where}: clips shorter than the frames asked for: {listing(none)}; replace them or lower target_frames."
-            )
-        if not entry.options.get("source_fps", buckets.FPS) >= buckets.FPS:
-            raise DatasetError(f"{where}: source_fps below 16 trains motion too fast; convert the clips to 16 fps.")
+    if not entry.options.get("source_fps", buckets.FPS) >= buckets.FPS:
+        raise DatasetError(f"{where}: source_fps below 16 trains motion too fast; convert the clips to 16 fps.")
     if glob.has_magic(str(entry.options.get("cache_directory") or entry.directory)):
         raise DatasetError(f"{where}: upstream can't find its caches in a folder with *, ? or [ in its name.")
     _check_batches(where, entry)
@@ -221,9 +236,5 @@ def _notes(where: str, entry: Entry) -> Iterator[str]:
     if off:
         speed = f"{(off[0].fps or 0) / taken:.2f} times"
         yield f"{where}: {off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: motion at 1/{speed}."
-    longest = max(entry.options.get("target_frames") or [1])
-    short = [
-        i.path.name for i in entry.items if longest not in {n for _, n in buckets.windows(i.frames or 0, entry.options)}
-    ]
-    if short and entry.options.get("frame_extraction") != "full":
-        yield f"{where}: too short for {longest} frames, not trained at that length: {listing(short)}."
+    if note := too_short_for_longest(entry):
+        yield f"{where}: {note}"

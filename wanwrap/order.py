@@ -59,10 +59,15 @@ class Order:
     dataset_config: Path | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     any_upstream: bool = False
+    skip_bad: bool = False
     workspace: Workspace = field(default_factory=Workspace)
 
     def data(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
-        """The data set; `whole` decodes every file. Raises DatasetError."""
+        """The data set, sound. Raises DatasetError."""
+        return self.look(whole=whole, done=done).sound(skip_bad=self.skip_bad)
+
+    def look(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+        """The data set as it is; `whole` decodes every file. Raises DatasetError."""
         if self.dataset_config is not None:
             return dataset_config.load(absolute(self.dataset_config), whole=whole, done=done)
         datasets = self.places.base / "datasets"
@@ -131,6 +136,7 @@ def order(
         dataset_config=asked.get("dataset_config"),
         files=files_given(chosen, choices, asked),
         any_upstream=bool(asked.get("any_upstream")),
+        skip_bad=bool(asked.get("skip_bad")),
         workspace=found,
     )
 

@@ -49,7 +49,8 @@ class Choices:
 class Step:
     """One command. `makes` is the file it ends with, `recipe` what a training step trains by.
 
-    A step that makes a DiT `reads` others' files, and needs `room` for its own, in bytes.
+    A step that makes a DiT `reads` others' files, and needs `room` for its own, in bytes. One that `fills` caches is
+    not started where nothing is to be encoded.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Step:
     recipe: Recipe | None = None
     reads: tuple[Path, ...] = ()
     room: int = 0
+    fills: Literal["latents", "text"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

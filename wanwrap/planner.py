@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
-from wanwrap.dataset_toml import render
+from wanwrap.dataset_toml import file_list, render
 from wanwrap.errors import WeightsError
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
 from wanwrap.plan import Choices, Places, Plan, Precision, Step, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.recipe import Recipe, recipe
 from wanwrap.weights.locate import Located, digest
+
+# What is not part of what is encoded: a cache serves all of these.
+NOT_CACHED = {
+    "image": {"batch_size", "num_repeats"},
+    "video": {"batch_size", "num_repeats", "enable_bucket", "bucket_no_upscale"},  # clips are cached in buckets anyway
+}
+SAME_LATENTS = {"vae_cache_cpu", "batch_size", "num_workers", "device"}  # how encoders work, not what they make
 
 
 def make_plan(
@@ -48,7 +55,7 @@ class _Planner:
             found = recipe(self.preset, expert, self.dataset, dit, self.choices.given, self.choices.precision)
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
-        caches = tuple(self._cache(entry) for entry in self.dataset.entries)
+        caches, lists = tuple(self._cache(entry) for entry in self.dataset.entries), self._lists()
         # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
         settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
         return Plan(
@@ -56,7 +63,7 @@ class _Planner:
             dataset=self.dataset,
             name=self.name,
             folder=self.folder,
-            files=self._files(caches),
+            files=self._files(caches, lists),
             env={**self.places.upstream.env, **settings, **self.preset.env},
             steps=(*merges, *self._caching(), *trainings),
             weights=tuple(self.weights[key] for key in needed(self.preset, self.choices)),
@@ -89,11 +96,20 @@ class _Planner:
     def _clip(self) -> str | None:
         return self._path("clip") if self.preset.needs_clip else None
 
-    def _files(self, caches: Sequence[Path]) -> dict[Path, str]:
+    def _lists(self) -> list[Path | None]:
+        """The list of files of each entry that has one; entries of the same files share it."""
+        same = list(dict.fromkeys(entry.items for entry in self.dataset.entries if entry.listed))
+        return [
+            self.folder / f"{entry.kind}s-{same.index(entry.items) + 1}.jsonl" if entry.listed else None
+            for entry in self.dataset.entries
+        ]
+
+    def _files(self, caches: Sequence[Path], lists: Sequence[Path | None]) -> dict[Path, str]:
         accelerate = (shipped_folder("templates") / "accelerate.yaml").read_text(encoding="utf-8")
         files = {self.folder / "accelerate.yaml": accelerate}
         if self.dataset.config is None:
-            files[self.config] = render(self.dataset, caches)
+            files[self.config] = render(self.dataset, caches, lists)
+            files |= {path: file_list(entry) for path, entry in zip(lists, self.dataset.entries, strict=True) if path}
         if self.preset.sample_prompts:
             files[self.folder / "sample_prompts.txt"] = "".join(f"{line}\n" for line in self.preset.sample_prompts)
         return files
@@ -102,14 +118,27 @@ class _Planner:
         """A folder for each thing that changes what is cached: upstream's file names tell none of it."""
         if self.dataset.config:
             return Path(entry.options.get("cache_directory") or entry.directory)
-        mode = "i2v-clip" if self.preset.needs_clip else "i2v" if self.preset.image_to_video else "t2v"
         width, height = entry.options["resolution"]
-        made_by = [self.weights[key].identity for key in ("vae", "t5", *(["clip"] if self.preset.needs_clip else []))]
-        shape = sorted(
-            (name, value) for name, value in entry.options.items() if name not in ("batch_size", "num_repeats")
-        )
-        mark = digest(entry.directory, shape, mode, *made_by)
-        return self.places.base / "cache" / slug(self.dataset.name) / f"{entry.kind}s-{width}x{height}-{mode}-{mark}"
+        shape = sorted((name, value) for name, value in entry.options.items() if name not in NOT_CACHED[entry.kind])
+        mark = digest(entry.directory, shape, *self._encoders.values())
+        name = f"{entry.kind}s-{width}x{height}-{self._mode}-{mark}"
+        return self.places.base / "cache" / slug(self.dataset.name) / name
+
+    @property
+    def _mode(self) -> str:
+        return "i2v-clip" if self.preset.needs_clip else "i2v" if self.preset.image_to_video else "t2v"
+
+    @property
+    def _encoders(self) -> dict[str, str]:
+        """What latents and embeddings are made by."""
+        clip = ["clip"] if self.preset.needs_clip else []
+        identities = {key: self.weights[key].identity for key in ("vae", "t5", *clip)}
+        latents = sorted((k, v) for k, v in self.preset.cache_latents.items() if k not in SAME_LATENTS)
+        text = sorted((k, v) for k, v in self.preset.cache_text.items() if k not in SAME_LATENTS)
+        return {
+            "latents": digest(self._mode, identities["vae"], identities.get("clip"), latents),
+            "text": digest(identities["t5"], text),
+        }
 
     def _dit(self, expert: Expert) -> tuple[Located, list[Step]]:
         """The DiT to train on, and the step that makes it: Lightning merged in, or another type.
@@ -178,16 +207,28 @@ class _Planner:
         )
         return Located(path=out, dtype=precision or dit.dtype, exists=False, identity=mark), [step]
 
-    def _caching(self) -> tuple[Step, Step]:
+    def _caching(self) -> tuple[Step, ...]:
+        """Forget what is stale, then let upstream encode what is not there."""
+        prune = (*self.places.wanwrap, "prune", str(self.config), *spell(self._encoders))
         latents: Options = {
             "dataset_config": str(self.config),
             "vae": self._path("vae"),
             "i2v": self.preset.image_to_video,
             "clip": self._clip,
             **self.preset.cache_latents,
+            "skip_existing": True,
         }
-        text: Options = {"dataset_config": str(self.config), "t5": self._path("t5"), **self.preset.cache_text}
-        return self._script("cache latents", CACHE_LATENTS, latents), self._script("cache text", CACHE_TEXT, text)
+        text: Options = {
+            "dataset_config": str(self.config),
+            "t5": self._path("t5"),
+            **self.preset.cache_text,
+            "skip_existing": True,
+        }
+        return (
+            Step(name="check caches", argv=prune),
+            replace(self._script("cache latents", CACHE_LATENTS, latents), fills="latents"),
+            replace(self._script("cache text", CACHE_TEXT, text), fills="text"),
+        )
 
     def _script(self, name: str, script: str, options: Options) -> Step:
         return Step(name=name, argv=(self.places.python, *self.places.module(script), *spell(options)))

@@ -46,18 +46,23 @@ def recipe(
         OptionError: a setting that upstream would refuse, ignore or misread.
     """
     precision = wanted or PRECISION[dit.dtype]
-    declared: Options = {
-        "task": preset.task,
-        "mixed_precision": precision,
-        "save_precision": precision,
-        **BASE,
-        **preset.train,
-        **expert.train,
-    }
+    kind: Options = {"task": preset.task, "mixed_precision": precision, "save_precision": precision}
+    declared: Options = {**kind, **_declared(preset, expert)}
     options, notes = _settled(declared, given, dit)
     check(options, given, preset, dit.dtype)
     steps = _steps(options, dataset)
     return Recipe(options=rewrite(options, steps), steps=steps, notes=(*notes, *_remarks(options)))
+
+
+def length(preset: Preset, expert: Expert, dataset: Dataset) -> tuple[int | None, int]:
+    """Epochs (None where the preset counts in steps) and steps, as the preset has them."""
+    options = _declared(preset, expert)
+    epochs = whole(options, "max_train_epochs", 0) if options.get("max_train_epochs") is not None else None
+    return epochs, _steps(options, dataset)
+
+
+def _declared(preset: Preset, expert: Expert) -> Options:
+    return {**BASE, **preset.train, **expert.train}
 
 
 def _settled(declared: Options, given: Options, dit: Located) -> tuple[dict[str, Value], list[str]]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wanwrap.errors import StepError
+from wanwrap.caching import missing
+from wanwrap.errors import StepError, listing
 from wanwrap.ledger import Ledger, now
 from wanwrap.plan import Plan
 from wanwrap.process import Listener, stream
@@ -102,6 +103,10 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
         with (plan.folder / f"{plan.record}.log").open("ab") as log:
             for index, step in enumerate(plan.steps):
                 say(f"\n{step.name} ({index + 1} of {len(plan.steps)})")
+                if step.fills and not missing(plan.dataset.entries, plan.caches, step.fills):
+                    say("all of it is cached: nothing to encode")
+                    ledger.step(index, state="not needed")
+                    continue
                 ledger.step(index, state="running", started=now())
                 _step(plan, index, ledger, log, screen, say)
                 ledger.step(index, state="done", ended=now())
@@ -139,6 +144,12 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
     if status:
         tail = last_lines(Path(log.name), begin)
         raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
+    if step.fills and (lacking := missing(plan.dataset.entries, plan.caches, step.fills)):
+        names = listing(path.name for path in lacking)
+        raise StepError(
+            f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): the "
+            f"data set has changed meanwhile, or this is a bug; start again, and report it if it stays. Log: {log.name}"
+        )
     if step.makes:
         header.read(step.makes)  # it is there, and as long as it says
         ledger.step(index, bytes=step.makes.stat().st_size)

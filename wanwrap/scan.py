@@ -1,32 +1,22 @@
 """A folder of pictures and clips with captions -> a data set, in a preset's own choices.
 
-Everything that upstream would drop, mistake or fail on is refused here, or said.
+Everything that upstream would drop, mistake or fail on is found here, file by file.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wanwrap import buckets
 from wanwrap.data import absolute
-from wanwrap.dataset import Dataset, Entry, check_buckets
+from wanwrap.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
 from wanwrap.errors import DatasetError, closest, listing
-from wanwrap.media import (
-    CAPTION,
-    IMAGES,
-    SAME_FPS,
-    VIDEOS,
-    Item,
-    Kind,
-    check_captions,
-    check_names,
-    kind_of,
-    probe,
-    warnings,
-)
+from wanwrap.gather import gather
+from wanwrap.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, kind_of, meant, warnings
 from wanwrap.preset import Clips, Preset
 
 
@@ -66,56 +56,84 @@ def _only(datasets: Path) -> Path:
 
 
 def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
-    """The folder's media, arranged as the preset trains them.
+    """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
-        DatasetError: something that upstream would drop, mix up or fail on.
+        DatasetError: there is nothing to look at.
     """
     kinds: tuple[Kind, ...] = ("image", "video")
-    found = {
-        (directory, kind): sorted(path for path in directory.iterdir() if kind_of(path) == kind)
-        for directory in (folder, folder / "images", folder / "videos")
-        if directory.is_dir()
-        for kind in kinds
-    }
-    media = {where: paths for where, paths in found.items() if paths}
-    if not media:
-        inside = [path.name for path in _folders(folder) if any(map(kind_of, path.iterdir()))]
+    visible = {directory: _visible(directory) for directory in _directories(folder)}
+    items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
+    for directory, paths in visible.items():
+        for kind in kinds:
+            if meant_so := [path for path in paths if meant(path) == kind and (kind_of(path) or path.is_file())]:
+                items[directory, kind], bad = gather(meant_so, kind, whole=whole, done=done)
+                left += bad
+    if not left and not any(items.values()):
+        inside = [path.name for path in _folders(folder) if _holds_media(path)]
         hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
-    for (directory, _), paths in media.items():
-        check_names(directory, paths)
-        check_captions(paths)
-    items = {where: probe(paths, where[1], whole=whole, done=done) for where, paths in media.items()}
-    return arrange(folder, items, preset)
+    unused = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
+    return arrange(folder, items, preset, left, unused)
+
+
+def _directories(folder: Path) -> list[Path]:
+    return [each for each in (folder, folder / "images", folder / "videos") if each.is_dir()]
+
+
+def _visible(directory: Path) -> list[Path]:
+    """Raises DatasetError: the folder can't be read, or its name can't be written into a TOML."""
+    try:
+        str(directory).encode()
+        return sorted(p for p in directory.iterdir() if p.name[0] != "." and p.name.lower() not in JUNK)
+    except OSError as error:
+        raise DatasetError(f"{directory} can't be read: {error.strerror}.") from error
+    except UnicodeEncodeError as error:
+        raise DatasetError(
+            f"the name of {directory} is not UTF-8, in which data sets are written; rename it."
+        ) from error
 
 
 def _readable() -> str:
     return ", ".join(sorted(suffix[1:] for suffix in IMAGES | VIDEOS))
 
 
-def arrange(folder: Path, items: Mapping[tuple[Path, Kind], tuple[Item, ...]], preset: Preset) -> Dataset:
+def arrange(
+    folder: Path,
+    items: Mapping[tuple[Path, Kind], tuple[Item, ...]],
+    preset: Preset,
+    left: Sequence[Left] = (),
+    notes: Sequence[str] = (),
+) -> Dataset:
     """Entries for what is there, in the preset's own choices."""
     general = {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale}
-    entries: list[Entry] = []
-    notes = _unused(folder)
+    entries, left, notes = list[Entry](), [*left], [*notes]
     for (directory, kind), found in items.items():
+        more: Iterable[Entry | Left | str] = ()
         if kind == "image" and preset.pictures:
             options = {**general, **_options(preset.pictures)}
-            entries.append(Entry(kind=kind, directory=directory, items=found, options=options))
+            more = [Entry(kind=kind, directory=directory, items=found, options=options)] if found else []
         elif kind == "video" and preset.clips:
-            clips, said = _clips(directory, found, preset.clips, general)
-            entries += clips
-            notes += said
-        else:
+            more = _clips(directory, found, preset.clips, general)
+        elif found:
             what = "pictures" if kind == "image" else "clips"
             notes.append(f"{preset.name} trains no {what}: {len(found)} in {directory} are not used.")
-    if not entries:
+            more = _untrained(found, kind, f"{preset.name} trains no {what}")
+        for each in more:
+            if isinstance(each, Entry):
+                entries.append(each)
+            else:
+                notes.append(each) if isinstance(each, str) else left.append(each)
+    if not entries and not any(each.stops for each in left):
         raise DatasetError(f"{folder} holds nothing that {preset.name} trains: {' '.join(notes)}")
-    for entry in entries:
-        check_buckets(entry)
-    notes += warnings(item for found in items.values() for item in found)
-    return Dataset(name=folder.name, entries=tuple(entries), notes=tuple(notes))
+    notes += (note for entry in entries if (note := too_short_for_longest(entry)))
+    notes += warnings([item for found in items.values() for item in found])
+    chosen = tuple(_listed(entry, entries, left) for entry in entries)
+    return Dataset(name=folder.name, entries=chosen, notes=tuple(notes), left=tuple(left))
+
+
+def _untrained(items: Iterable[Item], kind: Kind, why: str) -> list[Left]:
+    return [Left(path=item.path, kind=kind, reason=why, stops=False, item=item) for item in items]
 
 
 def _options(declared: object) -> dict[str, Any]:
@@ -123,69 +141,72 @@ def _options(declared: object) -> dict[str, Any]:
     return {name: value for name, value in vars(declared).items() if value is not None}
 
 
+def _listed(entry: Entry, entries: Iterable[Entry], left: Iterable[Left]) -> Entry:
+    """The entry as a list of files, where upstream would find others in the folder."""
+    others = {each.path for each in left if kind_of(each.path) == entry.kind}
+    others |= {item.path for each in entries if each.kind == entry.kind for item in each.items}
+    others -= {item.path for item in entry.items}
+    return replace(entry, listed=any(path.parent == entry.directory for path in others))
+
+
 def _clips(
-    directory: Path, found: tuple[Item, ...], choices: Sequence[Clips], general: Mapping[str, Any]
-) -> tuple[list[Entry], list[str]]:
-    """One entry for each of the preset's choices that clips are long enough for."""
-    fps = source_fps(directory, found)
-    entries, notes, useful = [], list[str](), set[Item]()
-    for choice in choices:
-        options = {**general, **_options(choice), "source_fps": fps}
-        longest = max(choice.target_frames)
-        fitting = {
-            item for item in found if longest in {count for _, count in buckets.windows(item.frames or 0, options)}
-        }
-        useful |= fitting
-        if fitting:
-            entries.append(Entry(kind="video", directory=directory, items=found, options=options))
-        if short := [item.path.name for item in found if item not in fitting]:
-            notes.append(f"too short for {longest} frames, not trained at that length: {listing(short)}.")
-    if useful != set(found):
-        short = [
-            f"{item.path.name} ({item.frames} frames at {item.fps:.4g} fps)" for item in found if item not in useful
-        ]
-        shortest = min(max(choice.target_frames) for choice in choices)
-        raise DatasetError(
-            f"clips in {directory} are shorter than {shortest} frames at 16 fps ({shortest / buckets.FPS:.1f} s): "
-            f"{listing(short)}; replace or remove them."
-        )
-    return entries, notes
+    directory: Path, found: Sequence[Item], choices: Sequence[Clips], general: Mapping[str, Any]
+) -> Iterator[Entry | Left | str]:
+    """Entries for each frame rate: upstream takes one for a whole entry, and never reads it itself."""
+    for fps, group in by_fps(found):
+        if fps < buckets.FPS * (1 - SAME_FPS):
+            why = f"it runs at {fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
+            yield from (Left(path=item.path, kind="video", reason=why, item=item) for item in group)
+        else:
+            rate = {**general, "source_fps": max(fps, buckets.FPS)}
+            yield from _lengths([_clips_as(directory, group, choice, rate) for choice in choices])
 
 
-def source_fps(directory: Path, clips: Sequence[Item]) -> float:
-    """The frame rate of a folder's clips, which upstream takes for all of them and never reads itself.
-
-    Raises:
-        DatasetError: several, or one below the 16 fps that upstream can't slow down from.
-    """
-    rates = Counter(clip.fps or 0.0 for clip in clips)
-    rate = rates.most_common(1)[0][0]
-    way_out = "convert them: ffmpeg -i IN.mp4 -r 16 -c:v libx264 -crf 18 OUT.mp4"
-    if any(abs(other - rate) > SAME_FPS * rate for other in rates):
-        rounded = ", ".join(f"{fps:.4g}" for fps in sorted(rates))
-        raise DatasetError(
-            f"the clips in {directory} run at {rounded} fps; upstream takes one rate for a folder. Put them in data sets of their own, or {way_out}."
-        )
-    if rate < buckets.FPS * (1 - SAME_FPS):
-        raise DatasetError(
-            f"the clips in {directory} run at {rate:.4g} fps; below 16, motion would be trained too fast. {way_out[0].upper()}{way_out[1:]}."
-        )
-    return max(rate, buckets.FPS)
+def _clips_as(directory: Path, group: tuple[Item, ...], choice: Clips, general: Mapping[str, Any]) -> Entry:
+    options = {**general, **_options(choice), "source_fps": general["source_fps"]}
+    return Entry(kind="video", directory=directory, items=group, options=options)
 
 
-def _unused(folder: Path) -> list[str]:
+def _lengths(entries: Sequence[Entry]) -> Iterator[Entry | Left | str]:
+    """Of a preset's choices those that clips are long enough for, with the clips that reach one of them in full."""
+    used = [entry for entry in entries if any(map(entry.in_full, entry.items))]
+    useful = [item for item in entries[0].items if any(entry.in_full(item) for entry in used)]
+    yield from (replace(entry, items=tuple(useful)) for entry in used)
+    yield from (
+        too_short_for_longest(replace(e, items=tuple(useful))) or "" for e in entries if useful and e not in used
+    )
+    shortest = min(entry.longest for entry in entries)
+    for item in entries[0].items:
+        if item not in useful:
+            yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
+
+
+def by_fps(clips: Iterable[Item]) -> Iterator[tuple[float, tuple[Item, ...]]]:
+    """Clips by their frame rate: those within 1 % share one, that of most of them."""
+    groups = list[list[Item]]()
+    for item in sorted(clips, key=lambda item: (item.fps or 0.0, item.path)):
+        if groups and (item.fps or 0.0) <= (groups[-1][0].fps or 0.0) * (1 + SAME_FPS):
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    for group in groups:
+        rates = Counter(item.fps or 0.0 for item in group)
+        yield rates.most_common(1)[0][0], tuple(sorted(group, key=lambda item: item.path))
+
+
+def _unused(directory: Path, paths: Sequence[Path], ours: Collection[Path]) -> Iterator[str]:
     """Files and folders that look as if they were meant to be trained and are not."""
-    ours = {folder, folder / "images", folder / "videos"}
-    notes = []
-    for directory in sorted(path for path in ours if path.is_dir()):
-        visible = [path for path in directory.iterdir() if not path.name.startswith(".")]
-        stems = {path.stem for path in visible if kind_of(path)}
-        other = [
-            p.name for p in visible if p.is_file() and not kind_of(p) and (p.suffix != CAPTION or p.stem not in stems)
-        ]
-        folders = [p.name for p in visible if p.is_dir() and p not in ours and any(map(kind_of, p.iterdir()))]
-        if other:
-            notes.append(f"not used in {directory}: {listing(sorted(other))}.")
-        if folders:
-            notes.append(f"folders in {directory} are not searched: {listing(sorted(folders))}.")
-    return notes
+    stems = {path.stem for path in paths if meant(path)}
+    other = [p.name for p in paths if p.is_file() and not kind_of(p) and (p.suffix != CAPTION or p.stem not in stems)]
+    folders = [p.name for p in paths if p not in ours and p.is_dir() and _holds_media(p)]
+    if other:
+        yield f"not used in {directory}: {listing(other)}."
+    if folders:
+        yield f"folders in {directory} are not searched: {listing(folders)}."
+
+
+def _holds_media(folder: Path) -> bool:
+    try:
+        return any(map(kind_of, folder.iterdir()))
+    except OSError:
+        return False

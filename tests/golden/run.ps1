@@ -24,7 +24,7 @@ bucket_no_upscale = false  # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures. Each entry has its own cache: entries that share one would delete each other''s files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-512x512-t2v-ae2a1b83"
+cache_directory = "/training/cache/cats/images-512x512-t2v-2b4dfce4"
 resolution = [512, 512]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
@@ -32,7 +32,7 @@ num_repeats = 1  # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-67bc8bc3"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-1a8b88b2"
 resolution = [832, 480]
 batch_size = 1
 num_repeats = 1
@@ -50,17 +50,25 @@ $env:NCCL_P2P_DISABLE = '1'
 $env:NCCL_IB_DISABLE = '1'
 $env:PYTORCH_CUDA_ALLOC_CONF = 'expandable_segments:True'
 
+# check caches
+& 'python' '-m' 'wanwrap' 'prune' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
+  '--latents' 'cd5f44ba' `
+  '--text' '01ba76e1'
+if ($LASTEXITCODE) { exit $LASTEXITCODE }
+
 # cache latents
 & 'python' '-m' 'musubi_tuner.wan_cache_latents' `
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
-  '--vae' '/training/models/split_files/vae/wan_2.1_vae.safetensors'
+  '--vae' '/training/models/split_files/vae/wan_2.1_vae.safetensors' `
+  '--skip_existing'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 
 # cache text
 & 'python' '-m' 'musubi_tuner.wan_cache_text_encoder_outputs' `
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
   '--t5' '/training/models/models_t5_umt5-xxl-enc-bf16.pth' `
-  '--fp8_t5'
+  '--fp8_t5' `
+  '--skip_existing'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 
 # train

@@ -27,7 +27,7 @@ bucket_no_upscale = true  # true: smaller pictures keep their size instead of be
 [[datasets]]
 # Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-720x1280-i2v-ba816c79"
+cache_directory = "/training/cache/cats/images-720x1280-i2v-fc2f8d1e"
 resolution = [720, 1280]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
@@ -35,7 +35,7 @@ num_repeats = 1  # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-1280x720-i2v-ebcccb83"
+cache_directory = "/training/cache/cats/videos-1280x720-i2v-835dc461"
 resolution = [1280, 720]
 batch_size = 1
 num_repeats = 1
@@ -46,7 +46,7 @@ frame_extraction = "head"  # head: from the start; uniform: frame_sample windows
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-960x544-i2v-680c70a6"
+cache_directory = "/training/cache/cats/videos-960x544-i2v-e1436729"
 resolution = [960, 544]
 batch_size = 1
 num_repeats = 1
@@ -82,18 +82,25 @@ python -m wanwrap merge \
   --dit_sha256 edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9 \
   --lora_sha256 024f21de095bc8fad9809ded3e9e49a2e170dcf27075da8145ba7d60d8aab7f9
 
+# check caches
+python -m wanwrap prune /training/outputs/cats-i2v-lightning/dataset.toml \
+  --latents 0b78a178 \
+  --text 01ba76e1
+
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
   --dataset_config /training/outputs/cats-i2v-lightning/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --i2v \
-  --vae_cache_cpu
+  --vae_cache_cpu \
+  --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
   --dataset_config /training/outputs/cats-i2v-lightning/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
-  --fp8_t5
+  --fp8_t5 \
+  --skip_existing
 
 # train high
 python -m accelerate.commands.launch \

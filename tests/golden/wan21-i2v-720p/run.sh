@@ -26,7 +26,7 @@ bucket_no_upscale = true  # true: smaller pictures keep their size instead of be
 [[datasets]]
 # Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-720x1280-i2v-clip-3d206984"
+cache_directory = "/training/cache/cats/images-720x1280-i2v-clip-2a40ccfb"
 resolution = [720, 1280]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
@@ -34,7 +34,7 @@ num_repeats = 1  # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-1280x720-i2v-clip-87776837"
+cache_directory = "/training/cache/cats/videos-1280x720-i2v-clip-2e69efb9"
 resolution = [1280, 720]
 batch_size = 1
 num_repeats = 1
@@ -45,7 +45,7 @@ frame_extraction = "head"  # head: from the start; uniform: frame_sample windows
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-960x544-i2v-clip-d2fcbe31"
+cache_directory = "/training/cache/cats/videos-960x544-i2v-clip-a79023c2"
 resolution = [960, 544]
 batch_size = 1
 num_repeats = 1
@@ -61,19 +61,26 @@ export PYTHONUTF8=1
 export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
+# check caches
+python -m wanwrap prune /training/outputs/cats-wan21-i2v-720p/dataset.toml \
+  --latents 6a166a24 \
+  --text 01ba76e1
+
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
   --dataset_config /training/outputs/cats-wan21-i2v-720p/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --i2v \
   --clip /training/models/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth \
-  --vae_cache_cpu
+  --vae_cache_cpu \
+  --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
   --dataset_config /training/outputs/cats-wan21-i2v-720p/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
-  --fp8_t5
+  --fp8_t5 \
+  --skip_existing
 
 # train
 python -m accelerate.commands.launch \

@@ -26,7 +26,7 @@ bucket_no_upscale = false  # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-832x480-t2v-87e689a5"
+cache_directory = "/training/cache/cats/images-832x480-t2v-fd3ef30e"
 resolution = [832, 480]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 2
 num_repeats = 1  # how often each item is seen in an epoch
@@ -34,7 +34,7 @@ num_repeats = 1  # how often each item is seen in an epoch
 [[datasets]]
 # Clips.
 video_directory = "/datasets/cats/videos"
-cache_directory = "/training/cache/cats/videos-832x480-t2v-24561db6"
+cache_directory = "/training/cache/cats/videos-832x480-t2v-da47903d"
 resolution = [832, 480]
 batch_size = 2
 num_repeats = 1
@@ -54,15 +54,22 @@ export PYTHONUTF8=1
 export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
+# check caches
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --latents cd5f44ba \
+  --text 9e019d56
+
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
   --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
-  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors
+  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
+  --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
   --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
-  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth
+  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
+  --skip_existing
 
 # train
 python -m accelerate.commands.launch \

@@ -26,7 +26,7 @@ bucket_no_upscale = false  # true: smaller pictures keep their size instead of b
 [[datasets]]
 # Pictures. Each entry has its own cache: entries that share one would delete each other's files.
 image_directory = "/datasets/cats/images"
-cache_directory = "/training/cache/cats/images-960x960-t2v-6eafecad"
+cache_directory = "/training/cache/cats/images-960x960-t2v-11aee4fd"
 resolution = [960, 960]  # [width, height]; only the area counts, the buckets follow the items
 batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
@@ -38,15 +38,22 @@ export PYTHONUTF8=1
 export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
+# check caches
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --latents cd5f44ba \
+  --text 9e019d56
+
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
   --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
-  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors
+  --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
+  --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
   --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
-  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth
+  --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
+  --skip_existing
 
 # train
 python -m accelerate.commands.launch \

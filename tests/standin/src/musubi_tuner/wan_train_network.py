@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import sys
@@ -26,8 +25,10 @@ def refuse(args):
     assert args.network_module and args.output_name and args.output_dir
     assert not args.log_with or args.logging_dir, "logging_dir is required"
     for entry in datasets(args.dataset_config):
-        keys = json.loads((Path(entry["cache_directory"]) / "latents.json").read_text())
-        assert (Path(entry["cache_directory"]) / "text.json").exists(), "No training items found in the dataset"
+        cached = sorted(Path(entry["cache_directory"]).glob("*_wan.safetensors"))
+        assert cached, "No training items found in the dataset"
+        assert list(Path(entry["cache_directory"]).glob("*_wan_te.safetensors")), "No training items found"
+        keys = header(cached[0])
         assert not args.task.startswith("i2v") or "latents_image" in keys, "KeyError: 'latents_image'"
         assert args.task != "i2v-14B" or "clip" in keys, "KeyError: 'clip'"
 

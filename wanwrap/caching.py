@@ -1,0 +1,107 @@
+"""What upstream caches, by its names, and what it was made of: nothing is encoded twice, nothing stale is trained.
+
+Upstream's own names tell neither content nor resolution nor mode (T14), and it trains whatever lies in a cache
+folder (T15). So each folder has a manifest, and what does not agree with it goes before upstream is started, with
+`--skip_existing`. The manifest is written before anything is encoded: a file that is there and whole then is either
+one that was kept, or has been made since of what the manifest names. A kill leaves half a file, which is told by
+its header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wanwrap.dataset import Entry
+from wanwrap.errors import WeightsError
+from wanwrap.weights import header
+from wanwrap.weights.locate import digest
+from wanwrap.whole import write_whole
+
+MANIFEST = ".wanwrap-cache.json"
+TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"  # upstream's endings for Wan
+
+What = Literal["latents", "text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """A cache folder as it is before upstream encodes what is missing there."""
+
+    folder: Path
+    latents: int
+    new_latents: int
+    captions: int
+    new_captions: int
+    removed: int
+
+
+def names(entry: Entry, what: What) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Each file that upstream caches for an entry, and what decides on its content."""
+    for item in entry.items:
+        if what == "text":
+            yield f"{item.path.stem}{TEXT}", (item.caption,)
+            continue
+        made_of = item.mark, *entry.cached_size(item), entry.options.get("source_fps")
+        if entry.kind == "image":
+            yield f"{item.path.stem}_{_size(item.size)}{LATENTS}", made_of
+        else:
+            # upstream has resized a clip before it takes its size for the name
+            size = _size(entry.cached_size(item))
+            for first, count in entry.windows(item):
+                yield f"{item.path.stem}_{first:05d}-{count:03d}_{size}{LATENTS}", made_of
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]:04d}x{size[1]:04d}"
+
+
+def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> list[Path]:
+    """The files that upstream has yet to make, or should have made."""
+    wanted = (cache / name for entry, cache in zip(entries, caches, strict=True) for name, _ in names(entry, what))
+    return [path for path in wanted if not path.is_file()]
+
+
+def prune(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Pruned:
+    """Remove from an entry's cache what is stale, half, or of no file of its; `marks` tell encoders and mode.
+
+    The entry's items must have been read whole. Raises OSError: the folder can't be written.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
+    expected = {name: mark for each in wanted.values() for name, mark in each.items()}
+    before, there = _manifest(cache), [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))]
+    if "control_directory" in entry.options:
+        before = {}  # what lies there is no file of the entry's, and may have changed
+    kept = {path.name for path in there if before.get(path.name, "") == expected.get(path.name) and _whole(path)}
+    for path in there:
+        if path.name not in kept:
+            path.unlink()
+    if before != expected:
+        write_whole(cache / MANIFEST, json.dumps(expected, indent=0, sort_keys=True))
+    return Pruned(
+        folder=cache,
+        latents=len(wanted["latents"]),
+        new_latents=len(wanted["latents"].keys() - kept),
+        captions=len(wanted["text"]),
+        new_captions=len(wanted["text"].keys() - kept),
+        removed=len(there) - len(kept),
+    )
+
+
+def _manifest(cache: Path) -> dict[str, str]:
+    with suppress(OSError, ValueError):
+        found = json.loads((cache / MANIFEST).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return bool(header.read(path))
+    except (WeightsError, OSError):
+        return False

@@ -1,0 +1,203 @@
+"""A data set looked at as a preset would train it: file by file and in sum. Writes nothing, starts nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wanwrap import alike, buckets, recipe
+from wanwrap.dataset import Dataset, Entry
+from wanwrap.errors import DatasetError, listing
+from wanwrap.media import Item, Kind
+from wanwrap.order import order, workspace_folder
+from wanwrap.preset import Preset
+from wanwrap.workspace import load as load_workspace
+
+BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file. `keys` are the buckets of what it gives, (width, height) and for clips frames; `scale` is by how
+    much its sides are enlarged at most; `reason` says why it is not trained, and `stops` whether a run stops at it.
+    """
+
+    path: Path
+    kind: Kind
+    item: Item | None
+    keys: tuple[tuple[int, ...], ...] = ()
+    scale: float = 0.0
+    reason: str | None = None
+    stops: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is trained."""
+        return self.reason is None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What of it is trained otherwise than a viewer shows it."""
+        item = self.item
+        told = {
+            "turned by its metadata, which upstream ignores": item and item.turned,
+            "transparent in part": item and item.alpha,
+            "CMYK": item and item.cmyk,
+            "animated: its first frame is taken": item and item.moving,
+            f"enlarged {self.scale:.1f} times": self.scale > 1,
+        }
+        return [what for what, so in told.items() if so]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A data set as a preset would train it; `lengths` are (noise level, epochs, steps) of each training."""
+
+    dataset: Dataset
+    preset: Preset
+    rows: tuple[Row, ...]
+    trigger: str | None
+    lengths: tuple[tuple[str | None, int | None, int], ...]
+    root: Path
+
+    @property
+    def exit_code(self) -> int:
+        """A run's, if it would be stopped; else 0."""
+        return DatasetError.exit_code if self.stopping or not self.dataset.train_items else 0
+
+    @property
+    def kept(self) -> list[Row]:
+        """What is trained."""
+        return [row for row in self.rows if row.kept]
+
+    @property
+    def stopping(self) -> list[Row]:
+        """What stops a run."""
+        return [row for row in self.rows if row.stops]
+
+    @cached_property
+    def buckets(self) -> Counter[tuple[int, ...]]:
+        """How many things of an epoch lie in each bucket, repeats counted."""
+        count = Counter[tuple[int, ...]]()
+        for entry in self.dataset.entries:
+            for key in entry.keys:
+                count[key] += entry.options.get("num_repeats", 1)
+        return count
+
+    @property
+    def largest(self) -> tuple[int, ...] | None:
+        """The bucket of most tokens, which decides on the memory."""
+        return max(self.buckets, key=tokens, default=None)
+
+    @cached_property
+    def alike(self) -> list[list[Path]]:
+        """Pictures and clips that look the same."""
+        looks = {row.path: row.item.look for row in self.kept if row.item and row.item.look is not None}
+        return alike.groups(looks)
+
+    @cached_property
+    def same_captions(self) -> list[list[Path]]:
+        """Files that share their words."""
+        found = dict[str, list[Path]]()
+        for row in self.kept:
+            found.setdefault(row.item.caption if row.item else "", []).append(row.path)
+        return [paths for paths in found.values() if len(paths) > 1]
+
+    def holds_trigger(self, row: Row) -> bool | None:
+        """Whether a caption has the trigger word; None where none was asked for."""
+        if self.trigger is None or row.item is None:
+            return None
+        from wanwrap.captions import holds
+
+        return holds(row.item.caption, self.trigger)
+
+    def short(self, path: Path) -> str:
+        """A path as the data set's owner knows it."""
+        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+    def warnings(self) -> Iterator[str]:
+        """What does not stop a run, and may not be meant."""
+        yield from self.dataset.notes
+        large = [row for row in self.kept if row.scale >= BLOWN_UP]
+        if large:
+            yield f"enlarged to twice their size and more, so that blur is learned: {self._names(r.path for r in large)}."
+        for group in self.alike[:3]:
+            yield f"look the same: {self._names(group)}."
+        if len(self.alike) > 3:
+            yield f"{len(self.alike) - 3} more groups of files look the same."
+        yield from self._about_captions()
+
+    def _about_captions(self) -> Iterator[str]:
+        without = [row.path for row in self.kept if self.holds_trigger(row) is False]
+        if without:
+            yield f"{self.trigger!r} is not in the captions of {self._names(without)}."
+        if len(self.kept) > 1 and [len(group) for group in self.same_captions] == [len(self.kept)]:
+            yield "all captions are the same: nothing tells what is to be learned from what is beside it."
+        elif same := sum(map(len, self.same_captions)):
+            yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
+
+    def _names(self, paths: Any) -> str:
+        return listing(map(self.short, paths))
+
+
+def check(
+    dataset: str | None,
+    *,
+    preset: str | None = None,
+    trigger: str | None = None,
+    base_dir: Path,
+    default: str,
+    done: Callable[[], object] = bool,
+) -> Checked:
+    """A folder, a name in the workspace, or a TOML, as `preset` would train it (else the one set up, else `default`).
+
+    Raises:
+        PresetError, DatasetError: there is no such thing, or nothing in it.
+    """
+    set_up = load_workspace(workspace_folder(base_dir)).presets
+    own = dataset is not None and dataset.lower().endswith(".toml")
+    which: dict[str, Any] = {"dataset_config": Path(str(dataset))} if own else {"dataset": dataset}
+    asked = order(preset=preset or (set_up[0] if set_up else default), base_dir=base_dir, **which)
+    data = asked.look(whole=True, done=done)
+    lengths = ((e.noise_level, *recipe.length(asked.preset, e, data)) for e in asked.preset.experts)
+    return Checked(
+        dataset=data,
+        preset=asked.preset,
+        rows=tuple(_rows(data)),
+        trigger=trigger,
+        lengths=tuple(lengths),
+        root=data.entries[0].directory if data.entries else data.left[0].path.parent,
+    )
+
+
+def tokens(key: tuple[int, ...]) -> int:
+    """What attention sees of a bucket: ((frames - 1) / 4 + 1) * height / 16 * width / 16."""
+    width, height, frames = (*key, 1)[:3]
+    return ((frames - 1) // 4 + 1) * (height // buckets.STEP) * (width // buckets.STEP)
+
+
+def _rows(data: Dataset) -> list[Row]:
+    left = {each.path: each for each in data.left}
+    rows = [
+        Row(path=each.path, kind=each.kind, item=each.item, reason=each.reason, stops=each.stops) for each in data.left
+    ]
+    by_path = dict[Path, list[tuple[Entry, Item]]]()
+    for entry in data.entries:
+        for item in entry.items:
+            if item.path not in left:
+                by_path.setdefault(item.path, []).append((entry, item))
+    rows += [_kept(path, pairs) for path, pairs in by_path.items()]
+    return sorted(rows, key=lambda row: row.path)
+
+
+def _kept(path: Path, pairs: list[tuple[Entry, Item]]) -> Row:
+    """One file in all the entries that take it."""
+    entry, item = pairs[0]
+    keys = tuple(key for each, _ in pairs for key in each.keys_of(item))
+    sizes = [each.cached_size(item) for each, _ in pairs]
+    scale = max(max(width / item.size[0], height / item.size[1]) for width, height in sizes)
+    return Row(path=path, kind=entry.kind, item=item, keys=keys, scale=scale)

@@ -1,0 +1,91 @@
+"""The verbs for data sets: check, prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wanwrap.cli_options import BASE_DIR, PATH
+from wanwrap.terminal import bar, counted, indented, say, show_json
+
+DEFAULT = "t2v-lightning"
+
+
+@click.command(
+    short_help="What of a data set will be trained, and how.",
+    epilog="Example: wanwrap check cats --preset t2v-vanilla --trigger ohwx --contact_sheet cats.html",
+)
+@click.argument("dataset", required=False)
+@click.option("--preset", help="The preset that will train it (default: the one that was set up, else t2v-lightning).")
+@click.option("--trigger", help="A word that every caption should hold.")
+@click.option("--contact_sheet", type=PATH, help="Write a page with all of it as it will be cropped.")
+@click.option("--all", "everything", is_flag=True, help="List each file, however many there are.")
+@BASE_DIR
+@click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
+@click.pass_context
+def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, as_json: bool, **arguments: Any) -> None:
+    """Tell what of DATASET (a folder, a name in the workspace, or a TOML of your own) will be trained.
+
+    Each picture and clip: size, frames, caption, the bucket it lands in, what it gives, or why it is left out. In
+    sum: buckets, batches, steps, tokens, what is blown up, what is twice there. All files are read to their end, in
+    parallel; a second time only those that have changed. The exit code is 4 where a run would be stopped.
+    """
+    from wanwrap import check as work
+    from wanwrap.check_report import as_json as report_json
+    from wanwrap.check_report import lines
+
+    with counted("reading file") as done:
+        found = work.check(**arguments, default=DEFAULT, done=done)
+    if contact_sheet:
+        _draw(found, contact_sheet)
+    if as_json:
+        show_json(report_json(found))
+    else:
+        click.echo("\n".join(indented(line) for line in lines(found, everything=everything)))
+    ctx.exit(found.exit_code)
+
+
+def _draw(found: Any, place: Path) -> None:
+    """The page, with a bar while thumbnails are made."""
+    from wanwrap.check_report import sheet
+    from wanwrap.data import absolute
+    from wanwrap.whole import whole
+
+    with bar("thumbnails", unit="") as begin, whole(absolute(place)) as file:
+        for piece in sheet(found, begin):
+            file.write(piece.encode("utf-8", "backslashreplace"))
+    say(f"the contact sheet: {absolute(place)}")
+
+
+@click.command(
+    short_help="Forget caches of what has changed.",
+    epilog="Example: wanwrap prune local_training/outputs/cats/dataset.toml --latents 1f0a2b3c --text 4d5e6f70",
+)
+@click.argument("config", type=PATH, metavar="TOML")
+@click.option("--latents", required=True, help="What the latents are made by: VAE, CLIP, mode, as a mark.")
+@click.option("--text", required=True, help="What the embeddings are made by: T5 and its type, as a mark.")
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list, an object for each cache folder.")
+def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
+    """Remove from the caches of a data set TOML what is stale, half or of no file there; a step of every `run`.
+
+    What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
+    `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
+    """
+    from wanwrap.caching import prune as work
+    from wanwrap.data import absolute
+    from wanwrap.dataset_config import caches, load
+
+    with counted("reading file") as done:
+        data = load(absolute(config), whole=True, done=done)
+    found = [work(entry, cache, {"latents": latents, "text": text}) for entry, cache in caches(data)]
+    if as_json:
+        show_json([{**vars(each), "folder": str(each.folder)} for each in found])
+        return
+    for each in found:
+        stale = f", {each.removed} stale or half file(s) removed" if each.removed else ""
+        click.echo(
+            f"{each.folder.name}: to encode are {each.new_latents} of {each.latents} latents and "
+            f"{each.new_captions} of {each.captions} captions{stale}"
+        )
