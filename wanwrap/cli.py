@@ -39,9 +39,9 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _load(self) -> None:
-        from wanwrap import cli_machine
+        from wanwrap import cli_data, cli_machine
 
-        for verb in (cli_machine.setup, cli_machine.doctor, cli_machine.inspect):
+        for verb in (cli_data.caption, cli_machine.setup, cli_machine.doctor, cli_machine.inspect):
             self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

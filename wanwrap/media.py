@@ -6,10 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from wanwrap.errors import DatasetError, listing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Kind = Literal["image", "video"]
 
@@ -51,13 +55,13 @@ def probe(
     Raises:
         DatasetError: files that can't be read, all of them named.
     """
-    reader, failed = (_picture if kind == "image" else _clip), dict[Path, str]()
+    failed = dict[Path, str]()
 
     def one(path: Path) -> Item | None:
         try:
-            return reader(path, whole)
+            return read(path, kind, whole)
         except Exception as error:  # whatever a decoder raises, the file is what is wrong
-            failed[path] = str(error).replace(str(path), path.name) or type(error).__name__
+            failed[path] = why(path, error)
             return None
         finally:
             done()
@@ -68,6 +72,31 @@ def probe(
         reasons = listing(f"{path} ({reason})" for path, reason in sorted(failed.items()))
         raise DatasetError(f"{len(failed)} file(s) can't be read: {reasons}; replace or remove them.")
     return tuple(item for item in items if item)
+
+
+def read(path: Path, kind: Kind, whole: bool) -> Item:
+    """One of them. Raises whatever its decoder raises."""
+    return _picture(path, whole) if kind == "image" else _clip(path, whole)
+
+
+def why(path: Path, error: Exception) -> str:
+    """Why a file can't be read, in a decoder's words."""
+    return str(error).replace(str(path), path.name) or type(error).__name__
+
+
+def middle(path: Path) -> Image:
+    """The frame in the middle of a clip, unturned. Raises whatever its decoder raises."""
+    import av
+
+    half, frame = (_clip(path, whole=False).frames or 0) // 2, None
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in islice(container.decode(video=0), half + 1):  # noqa: B007  the last of them is meant
+            continue
+    if frame is None:
+        raise ValueError("none of its frames can be decoded")
+    image: Image = frame.to_image()
+    return image
 
 
 def _picture(path: Path, whole: bool) -> Item:

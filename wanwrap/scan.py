@@ -71,6 +71,19 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
     Raises:
         DatasetError: something that upstream would drop, mix up or fail on.
     """
+    media = media_in(folder)
+    for paths in media.values():
+        check_captions(paths)
+    items = {where: probe(paths, where[1], whole=whole, done=done) for where, paths in media.items()}
+    return arrange(folder, items, preset)
+
+
+def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
+    """A folder's pictures and clips, and those in its `images` and `videos`, by folder and kind; none is empty.
+
+    Raises:
+        DatasetError: there are none, or some that upstream would mix up or pass over.
+    """
     kinds: tuple[Kind, ...] = ("image", "video")
     found = {
         (directory, kind): sorted(path for path in directory.iterdir() if kind_of(path) == kind)
@@ -85,9 +98,7 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
     for (directory, _), paths in media.items():
         check_names(directory, paths)
-        check_captions(paths)
-    items = {where: probe(paths, where[1], whole=whole, done=done) for where, paths in media.items()}
-    return arrange(folder, items, preset)
+    return media
 
 
 def _readable() -> str:
