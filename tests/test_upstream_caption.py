@@ -16,7 +16,6 @@ from weightfiles import sparse
 from wanwrap.captions import seen
 from wanwrap.source import open_source
 from wanwrap.weights.captioner import BYTES, unfit
-from wanwrap.weights.models import structure
 
 pytestmark = pytest.mark.upstream
 
@@ -35,15 +34,11 @@ def python(folder: Path) -> Path:
 def test_each_caption_is_beside_what_it_tells(wanwrap: Wanwrap, tmp_path: Path) -> None:
     folder = tmp_path / "my [cats] 'n more"
     expected = dict[str, str]()
-    for number, name in enumerate(["red", "green", "blue"] * 3):
-        side = 280 + 28 * number  # upstream keeps multiples of 28
-        ending = ("png", "jpg", "JPEG", "webp", "bmp", "avif")[number % 6]
-        colour(
-            folder / ("", "images")[number % 2] / f"{number}.{ending}",
-            {"green": "#00ff00"}.get(name, name),
-            (side, 448),
-        )
-        expected[str(number)] = f"mycat, {name}, {max(side, 448) if side == 448 else side}x448"
+    for number, name in enumerate(["#ff0000", "#00ff00", "#0000ff"] * 3):
+        side = 504 + 28 * number  # upstream and the processor keep multiples of 28 in this range
+        ending = ("png", "jpg", "JPG", "webp", "bmp", "avif")[number % 6]
+        colour(folder / ("", "images")[number % 2] / f"{number}.{ending}", name, (side, 448))
+        expected[str(number)] = f"mycat, {('red', 'green', 'blue')[number % 3]}, {side}x448"
     film(folder / "videos" / "clip.mp4", ["#ff0000", "#0000ff", "#00ff00"], (560, 448))
     expected["clip"] = "mycat, blue, 560x448"
     colour(folder / "odd.png", "#ff0000", (640, 384))
@@ -62,8 +57,8 @@ def test_each_caption_is_beside_what_it_tells(wanwrap: Wanwrap, tmp_path: Path) 
 
     rows = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     assert len(rows) == 11 and {row["max_new_tokens"] for row in rows} == {77}
-    words = bytes(each for each in rows[0]["words"] if each < 256)  # numbers of letters, in upstream's order of bytes
-    assert words.count(words[:1]) and all(row["words"][-1] == 261 or row["words"] for row in rows)
+    told = "-Say 'what'\nis \"there\" 猫.\nBegin the caption with these words: mycat"
+    assert {row["text"] for row in rows} == {told + "assistant"}
 
 
 def test_sizes_are_refused_alike(tmp_path: Path) -> None:
@@ -80,4 +75,3 @@ def test_upstreams_strict_loader_takes_the_structure(tmp_path: Path) -> None:
     assert ask("captioner", {name: shape for name, (_, shape) in QWEN.items()}, tmp_path) == len(QWEN) == 729
     path = sparse(tmp_path / "m.safetensors", QWEN)
     assert unfit(path) is None and sum(row.end - row.begin for row in open_source(path).rows.values()) == BYTES
-    assert structure({name: {"shape": shape} for name, (_, shape) in QWEN.items()})

@@ -52,16 +52,16 @@ if any("caption_images_by_qwen_vl" in word for word in sys.orig_argv):
             colours = pixel_values.reshape(len(pixel_values), 3, -1).mean((0, 2)).tolist()
             _, height, width = (int(side) for side in image_grid_thw[0])
             colour = ("red", "green", "blue")[colours.index(max(colours))]
-            row = {"words": input_ids[0].tolist(), "max_new_tokens": max_new_tokens, "pad": pad_token_id}
+            letters = list(bytes_to_unicode())
+            text = bytes(letters[number] for number in input_ids[0].tolist() if number < len(letters)).decode()
+            row = {"text": text, "max_new_tokens": max_new_tokens, "pad": pad_token_id}
             with (Path(os.environ["CAPTIONER"]) / "seen.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            said = [
-                list(bytes_to_unicode()).index(byte) for byte in f'"{colour}, {width * 14}x{height * 14}\n"'.encode()
-            ]
+            said = [letters.index(byte) for byte in f'"{colour}, {width * 14}x{height * 14}\n"'.encode()]
             return torch.tensor([[*input_ids[0].tolist(), *said]])
 
     def load(path, dtype, device, disable_mmap):
-        assert Path(path).is_file() and dtype == torch.bfloat16 and disable_mmap
+        assert Path(path).is_file() and device.type == "cpu" and dtype == torch.bfloat16 and disable_mmap
         return None, Model()
 
     transformers.AutoProcessor.from_pretrained = from_pretrained
