@@ -85,7 +85,7 @@ def test_each_caption_is_beside_what_it_tells(mixed: Path, model: Path, wanwrap:
     assert done.returncode == 0, done.stderr
     assert texts(mixed) == EXPECTED
     assert media_of(mixed) == before
-    assert "4 written; 1 had a caption before, which stays." in done.stdout
+    assert "4 written; captions kept: 1." in done.stdout
     assert "two.JPG: green, 384x640" in done.stdout and "Generating captions: 4/4" in done.stderr
     (call,) = record(tmp_path)
     assert call["env"]["PYTHONUTF8"] == "1" and str(model) in call["argv"]
@@ -96,7 +96,7 @@ def test_each_caption_is_beside_what_it_tells(mixed: Path, model: Path, wanwrap:
 
     again = wanwrap("caption", mixed, standin=False)  # needs no upstream, for nothing is to be done
     assert (again.returncode, len(record(tmp_path))) == (0, 1)
-    assert "nothing to do; 5 had a caption before, which stays." in again.stdout
+    assert "nothing to do; captions kept: 5." in again.stdout
 
 
 @pytest.mark.usefixtures("model")
@@ -140,7 +140,7 @@ def test_a_failure_keeps_what_was_written(mixed: Path, wanwrap: Wanwrap) -> None
     assert "told to fail" in done.stderr and "caption.log" in done.stderr and "3 written" in done.stdout
     assert len(texts(mixed)) == 4 and sum("x" in text for text in texts(mixed).values()) == 3
     done = wanwrap("caption", mixed)
-    assert "1 written; 4 had a caption before" in done.stdout and texts(mixed) == EXPECTED
+    assert "1 written; captions kept: 4." in done.stdout and texts(mixed) == EXPECTED
     (mixed / "two.txt").unlink()
     done = wanwrap("caption", mixed, "--json", STANDIN_DO="oom")
     assert done.returncode == 10 and "--fp8 halves the model" in done.stderr and "blocks_to_swap" not in done.stderr
@@ -181,6 +181,8 @@ def test_answers_of_no_use(mixed: Path, wanwrap: Wanwrap) -> None:
     done = wanwrap("caption", mixed, STANDIN_SAYS=" \n``` \n")
     assert done.returncode == 4 and "the model answered nothing" in done.stderr and "0 written" in done.stdout
     assert texts(mixed)["void"] == "" and not (mixed / "two.txt").exists()
+    done = wanwrap("caption", mixed, STANDIN_SAYS="the " * 1000)
+    assert done.returncode == 4 and "two.JPG (the model ran on for 3,999 characters)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -296,6 +298,13 @@ def test_the_model_of_a_comfyui(mixed: Path, model: Path, wanwrap: Wanwrap, tmp_
     there = sparse(comfy / "qwen_2.5_vl_7b.safetensors", QWEN)
     assert wanwrap("caption", mixed).returncode == 0
     assert str(there) in record(tmp_path)[0]["argv"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_small_gpu(mixed: Path, wanwrap: Wanwrap) -> None:
+    done = wanwrap("caption", mixed, STANDIN_FREE=str(12 * 10**9))
+    assert done.returncode == 0 and "12 GB are free on the GPU, and about 19 are needed; --fp8" in done.stderr
+    assert "are free on the GPU" not in wanwrap("caption", mixed, "--fp8", "--overwrite").stderr
 
 
 NEWER = {name.replace("model.", "model.language_model."): row for name, row in QWEN.items()}

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from wanwrap.plan import Places, slug
 from wanwrap.process import Listener, stream
 from wanwrap.run import Log, last_lines
 from wanwrap.scan import find
-from wanwrap.upstream import SETTINGS, Upstream
+from wanwrap.upstream import SETTINGS
 from wanwrap.weights import captioner
 from wanwrap.whole import held
 from wanwrap.words import ended
@@ -36,6 +37,7 @@ STAGED, ANSWERS = (
 MODULES = {"musubi_tuner", "torch", "transformers", "accelerate"}
 SPARE = 2_000_000_000  # bytes that a picture and its answer take on the GPU beside the model, about
 Say = Callable[[str], object]
+Counter = AbstractContextManager[Callable[[], object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,8 @@ class Order:
         except WeightsError as error:
             return self.model or self.places.base / "models" / captioner.FILE, [*notes, str(error)]
 
-    def ask(self) -> tuple[Upstream, list[str]]:
-        """The upstream that will write them, and what is to be said. Raises what the machine lacks."""
+    def ask(self) -> list[str]:
+        """What is to be said of upstream and machine before they write. Raises what they lack."""
         for folder in {self.work, *(each.path.parent for each in self.targets)}:
             room.writable(folder)
         notes = captioner.check_configs()
@@ -110,7 +112,7 @@ class Order:
         if answer["gpus"] and answer["gpus"][0]["free"] < needed:
             free, way = answer["gpus"][0]["free"], "" if self.options.get("fp8_vl") else "; --fp8 takes half of it"
             notes.append(f"{free / 1e9:.0f} GB are free on the GPU, and about {needed / 1e9:.0f} are needed{way}.")
-        return upstream, [*upstream.remarks(), *(f"note: {note}" for note in notes)]
+        return [*upstream.remarks(), *(f"note: {note}" for note in notes)]
 
 
 def order(
@@ -160,7 +162,7 @@ def order(
 
 
 def carry_out(
-    order: Order, model: Path, outcome: Outcome, screen: Listener, say: Say, done: Callable[[], object] = bool
+    order: Order, model: Path, outcome: Outcome, screen: Listener, say: Say, counter: Callable[[], Counter]
 ) -> None:
     """Show the model what has no caption, and write each answer beside its picture or clip as soon as it is there.
 
@@ -176,7 +178,8 @@ def carry_out(
         try:
             staging.mkdir()
             most = int(str(order.options["max_size"] or MAX_SIZE))
-            staged = captions.stage(order.targets, staging, most, outcome.failed, done)
+            with counter() as done:
+                staged = captions.stage(order.targets, staging, most, outcome.failed, done)
             if staged:
                 if replaced := [each for each in order.replaced if each in staged.values()]:
                     say(

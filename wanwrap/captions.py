@@ -21,6 +21,7 @@ from wanwrap.scan import media_in
 from wanwrap.whole import write_whole
 
 FACTOR, LEAST = 28, 256 * 256  # pixels: upstream brings sides to multiples of it, and areas to no less
+MOST = 3000  # characters: more than the 512 tokens that training reads of a caption
 LONGEST = 100  # times as long as wide; the processor takes no more than 200, of rounded sides
 
 
@@ -59,6 +60,8 @@ class Outcome:
         """Put a caption in its place; one that somebody has written meanwhile stays. Raises OSError: the disk is full."""
         if not text:
             self.failed[target.path] = "the model answered nothing"
+        elif len(text) > MOST:
+            self.failed[target.path] = f"the model ran on for {len(text):,} characters"
         elif target.captioned and not overwrite:
             self.kept += 1
         else:

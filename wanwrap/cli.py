@@ -105,6 +105,7 @@ def main() -> None:
     \b
     wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
     wanwrap doctor                                    is this machine ready?
+    wanwrap caption cats --trigger mycat              write the captions that are missing
     wanwrap presets                                   what can be trained
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +33,7 @@ SHORT = 100  # characters of a caption in its line
 @click.option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
 @click.option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")
 @click.option("--model", type=PATH, help="Qwen2.5-VL 7B (default: in BASE_DIR/models, or a ComfyUI that setup knows).")
-@click.option("--fp8", is_flag=True, help="Load the model in fp8: about 11 GB on the GPU instead of 19.")
+@click.option("--fp8", is_flag=True, help="Load the model in fp8: half the memory on the GPU.")
 @click.option(
     "--max_size", type=click.IntRange(min=280), help="Show pictures smaller, N x N pixels in all (default: 1280)."
 )
@@ -51,7 +52,7 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
     there stay. Read what it wrote: it errs.
     """
-    from wanwrap.captioning import carry_out, order
+    from wanwrap.captioning import order
     from wanwrap.captions import Outcome
 
     asked = order(**arguments)
@@ -60,16 +61,23 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
         return
     outcome = Outcome(kept=asked.kept)
     if asked.targets:
-        model = asked.found_model(say)
-        _, notes = asked.ask()
-        said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
-        for line in (said, *notes):
-            say(line)
+        _carry_out(asked, outcome, as_json)
+    else:
+        _report(asked, outcome, as_json)
+
+
+def _carry_out(asked: Order, outcome: Outcome, as_json: bool) -> None:
+    """Have them written; what was is told however it ends."""
+    from wanwrap.captioning import carry_out
+
+    model = asked.found_model(say)
+    said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
+    for line in (said, *asked.ask()):
+        say(line)
     try:
-        if asked.targets:
-            with counted("looking at file") as done:
-                carry_out(asked, model, outcome, screen, say, done)
+        carry_out(asked, model, outcome, screen, say, partial(counted, "looking at file"))
     finally:
+        say("")  # upstream's progress bar ends without a new line
         _report(asked, outcome, as_json)
     _check(asked, outcome)
 
@@ -86,7 +94,7 @@ def _print(asked: Order, as_json: bool) -> None:
         return
     for each in asked.targets:
         click.echo(f"{each.path.relative_to(asked.folder)}{' (has a caption)' if each in asked.replaced else ''}")
-    click.echo(_sum(asked, asked.kept, f"{len(asked.targets)} to caption"))
+    click.echo(f"{asked.folder}: {len(asked.targets)} to caption; captions kept: {asked.kept}.")
     if argv:
         click.echo(f"\nIn {asked.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
     for note in notes:
@@ -98,17 +106,12 @@ def _report(asked: Order, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         show_json(outcome.json())
         return
-    if not asked.targets:
-        click.echo(_sum(asked, outcome.kept, "nothing to do"))
-        return
-    for path, text in outcome.written.items():
+    for path, text in sorted(outcome.written.items()):
         short = textwrap.shorten(text, SHORT, placeholder=" ...")
         click.echo(indented(f"{path.relative_to(asked.folder)}: {short}"))
-    click.echo(_sum(asked, outcome.kept, f"{len(outcome.written)} written"))
-
-
-def _sum(asked: Order, kept: int, what: str) -> str:
-    return f"{asked.folder}: {what}; {kept or 'none'} had a caption before{', which stays' if kept else ''}."
+    anew = sum(each.path in outcome.written for each in asked.replaced)
+    written = f"{len(outcome.written)} written{f', {anew} of them anew' if anew else ''}"
+    click.echo(f"{asked.folder}: {written if asked.targets else 'nothing to do'}; captions kept: {outcome.kept}.")
 
 
 def _check(asked: Order, outcome: Outcome) -> None:

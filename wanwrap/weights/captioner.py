@@ -39,7 +39,7 @@ def find(models: Path, comfyuis: Iterable[Path], say: Say) -> Path:
     unlike = f" What looks like it is not: {listing(wrong, 3)}." if wrong else ""
     raise WeightsError(
         f"there is no {NAME} ({BYTES / 1e9:.1f} GB), which writes the captions, in {models} or in a ComfyUI that setup "
-        f"knows.{unlike} Give it with --model, or get it: hf download {REPO} {FILE} --local-dir {models}"
+        f'knows.{unlike} Give it with --model, or get it: hf download {REPO} {FILE} --local-dir "{models}"'
     )
 
 
