@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
-from helpers import PYTHONPATH, STANDIN, Wanwrap, picture, record
+from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, picture, record
 from PIL import Image
 from weightfiles import rows, scaled, sparse
 
@@ -142,6 +142,8 @@ def test_a_failure_keeps_what_was_written(mixed: Path, wanwrap: Wanwrap) -> None
     done = wanwrap("caption", mixed)
     assert "1 written; captions kept: 4." in done.stdout and texts(mixed) == EXPECTED
     (mixed / "two.txt").unlink()
+    done = wanwrap("caption", mixed, STANDIN_DO="kill")
+    assert done.returncode == 10 and "was ended by SIGKILL (usually: out of RAM; close other programs)" in done.stderr
     done = wanwrap("caption", mixed, "--json", STANDIN_DO="oom")
     assert done.returncode == 10 and "--fp8 halves the model" in done.stderr and "blocks_to_swap" not in done.stderr
     assert json.loads(done.stdout) == {"written": [], "kept": 4, "failed": []}
@@ -210,7 +212,7 @@ def asked(tmp_path: Path) -> str:
     return str(next(word.partition("=")[2] or after for word, after in zip(argv, [*argv[1:], ""], strict=True) if word.startswith("--prompt")))  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["general", "character", "style", "motion", "object"])
+@pytest.mark.parametrize("kind", sorted(path.stem for path in (ROOT / "templates" / "captions").iterdir()))
 @pytest.mark.usefixtures("model")
 def test_prompts_of_each_kind(kind: str, mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -> None:
     assert wanwrap("caption", mixed, "--kind", kind).returncode == 0

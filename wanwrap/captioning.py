@@ -217,7 +217,7 @@ def _ended(status: int, tail: str) -> str:
     """How it ended, with what helps here."""
     if "out of memory" in tail.lower():
         return "failed: the GPU ran out of memory; --fp8 halves the model, and a smaller --max_size each picture."
-    return ended(status, tail)
+    return ended(status, tail).replace(", or swap fewer blocks", "")  # there are none here
 
 
 @dataclass

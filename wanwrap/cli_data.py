@@ -28,7 +28,7 @@ SHORT = 100  # characters of a caption in its line
     type=click.Choice(["general", "character", "style", "motion", "object"]),
     help="What is to be learned: the captions leave that out (default: general, which tells all).",
 )
-@click.option("--trigger", metavar="WORD", help="A name for it, put in front of each caption that lacks it.")
+@click.option("--trigger", metavar="WORD", help="A name for it, put in front of each new caption that lacks it.")
 @click.option("--prompt", metavar="TEXT", help="Ask the model this instead; \\n is a line break.")
 @click.option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
 @click.option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")

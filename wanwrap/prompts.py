@@ -8,7 +8,6 @@ from pathlib import Path
 from wanwrap.data import absolute, folder
 from wanwrap.errors import OptionError
 
-KINDS = ("general", "character", "style", "motion", "object")  # templates/captions/*.txt
 TRIGGER = "{trigger}"  # a line with it is there only where there is a trigger
 BEGIN = f"Begin the caption with these words: {TRIGGER}"
 MOST = 10_000  # characters; Windows takes 32,767 for a whole command
@@ -23,7 +22,7 @@ def prompt(kind: str | None, given: str | None, file: Path | None, trigger: str 
     """
     if sum(each is not None for each in (kind, given, file)) > 1:
         raise OptionError("--kind, --prompt and --prompt_file are each a prompt; give one of them.")
-    text = (folder("templates") / "captions" / f"{kind or KINDS[0]}.txt").read_text(encoding="utf-8")
+    text = (folder("templates") / "captions" / f"{kind or 'general'}.txt").read_text(encoding="utf-8")
     if file is not None:
         text = _checked("--prompt_file", _read(absolute(file)))
     elif given is not None:
