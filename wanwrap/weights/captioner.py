@@ -60,7 +60,7 @@ def check(path: Path) -> Path:
     if not path.is_file():
         raise WeightsError(f"there is no file {path}, which was given as --model; look at its path.")
     if why := unfit(path):
-        raise WeightsError(f"{path} can't write captions: {why}; get {NAME} of {REPO}.")
+        raise WeightsError(f"{path} can't write captions: {why}; give {NAME} of {REPO}.")
     return path
 
 
@@ -69,7 +69,7 @@ def unfit(path: Path) -> str | None:
     try:
         return _unfit(open_source(path))
     except WeightsError as error:
-        return str(error).removeprefix(str(path)).strip(" :").removesuffix(".")
+        return f"it{str(error).removeprefix(str(path))}".removesuffix("; get it again.").removesuffix(".")
     except OSError as error:
         return f"it can't be read: {error.strerror}"
 
