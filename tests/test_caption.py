@@ -341,7 +341,10 @@ def test_models_that_are_there(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) ->
         file.truncate(1_000_000)
     (mixed / "two.txt").unlink()
     done = wanwrap("caption", mixed, "--model", path)
-    assert done.returncode == 5 and "cut off" in done.stderr
+    assert done.returncode == 5 and "can't write captions: it is cut off" in done.stderr
+    shard = path.rename(tmp_path / "m-00001-of-00002.safetensors")
+    done = wanwrap("caption", mixed, "--model", shard)
+    assert done.returncode == 5 and "can't write captions: there is no file" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")

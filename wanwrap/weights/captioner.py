@@ -69,7 +69,8 @@ def unfit(path: Path) -> str | None:
     try:
         return _unfit(open_source(path))
     except WeightsError as error:
-        return f"it{str(error).removeprefix(str(path))}".removesuffix("; get it again.").removesuffix(".")
+        text = str(error).removesuffix("; get it again.").removesuffix(".")
+        return f"it{text.removeprefix(str(path))}" if text.startswith(str(path)) else text
     except OSError as error:
         return f"it can't be read: {error.strerror}"
 
