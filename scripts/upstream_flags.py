@@ -1,4 +1,4 @@
-"""Write tests/upstream_flags.json: every option of upstream's three Wan scripts, read from its source.
+"""Write tests/upstream_flags.json: every option of upstream's scripts that wanwrap starts, read from its source.
 
     python scripts/upstream_flags.py MUSUBI_TUNER_FOLDER [--check]
 
@@ -24,6 +24,7 @@ PARSERS: dict[str, list[tuple[str, str | None]]] = {  # script -> files and the 
         ("cache_text_encoder_outputs.py", "setup_parser_common"),
         ("wan_cache_text_encoder_outputs.py", "wan_setup_parser"),
     ],
+    "caption_images_by_qwen_vl.py": [("caption_images_by_qwen_vl.py", "parse_args")],
 }
 # accelerate 1.6.0's DynamoBackend, which can't be imported without torch.
 DYNAMO = [
@@ -71,7 +72,10 @@ def row(given: dict[str, ast.expr], tasks: list[str]) -> dict[str, Any]:
     if "choices" in given:
         text = ast.unparse(given["choices"])
         found["choices"] = tasks if "WAN_CONFIGS" in text else DYNAMO if "Dynamo" in text else ast.literal_eval(text)
-    default = ast.literal_eval(given["default"]) if "default" in given else None
+    named = isinstance(
+        given.get("default"), ast.Name
+    )  # a constant of upstream's: its prompt, which is no option's form
+    default = ast.literal_eval(given["default"]) if "default" in given and not named else None
     if default is not None:
         found["default"] = str(default)
     if "required" in given and ast.literal_eval(given["required"]):

@@ -11,6 +11,7 @@ import pytest
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
 from hypothesis import settings
 
+from wanwrap.weights.captioner import CONFIGS
 from wanwrap.weights.catalogue import TOKENIZERS
 
 settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business
@@ -26,11 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face cache with the tokenizers, as `setup` leaves them."""
+    """A Hugging Face cache with the tokenizers, as `setup` leaves them, and what captioning asks for."""
     home = tmp_path_factory.mktemp("hf")
     for tokenizer in TOKENIZERS.values():
         repo = home / "hub" / f"models--{tokenizer.repo.replace('/', '--')}"
         for path in ("refs/main", *(f"snapshots/abc/{tokenizer.folder}/{name}" for name in tokenizer.files)):
+            (repo / path).parent.mkdir(parents=True, exist_ok=True)
+            (repo / path).write_text("abc")
+    for name, files in CONFIGS.items():
+        repo = home / "hub" / f"models--{name.replace('/', '--')}"
+        for path in ("refs/main", *(f"snapshots/abc/{file}" for file in files)):
             (repo / path).parent.mkdir(parents=True, exist_ok=True)
             (repo / path).write_text("abc")
     return home
@@ -50,7 +56,7 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 def wanwrap(tmp_path: Path) -> Wanwrap:
     """Run `python -m wanwrap` in a process of its own, in an empty folder, with the stand-in for upstream."""
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
 
     def call(*arguments: object, standin: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         base = {name: value for name, value in os.environ.items() if not name.startswith("WANWRAP_")}

@@ -17,7 +17,9 @@ from wanwrap.registry import shipped
 HEAVY = ["torch", "tqdm", "accelerate", "transformers", "huggingface_hub", "av", "PIL", "tomlkit", "psutil", "numpy"]
 
 
-@pytest.mark.parametrize("verb", [[], ["presets"], ["show"], ["run"], ["rehearse"], ["merge"], ["convert"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["presets"], ["show"], ["run"], ["rehearse"], ["merge"], ["convert"], ["caption"]]
+)
 def test_help_has_an_example(verb: list[str], wanwrap: Wanwrap) -> None:
     done = wanwrap(*verb, "--help")
     assert done.returncode == 0

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize|sizes|captioner FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -163,7 +163,35 @@ def tokenize(texts):
     }
 
 
-VERBS = {each.__name__: each for each in (parse, sanitize, count, schedule, load, structures, tokenize)}
+def sizes(asked):
+    """Of each [width, height, max_size]: whether upstream's captioning script can bring it to a size."""
+    from musubi_tuner.caption_images_by_qwen_vl import resize_image
+    from PIL import Image
+
+    return [_resized(resize_image, Image.new("RGB", (width, height)), most) for width, height, most in asked]
+
+
+def _resized(resize_image, picture, most):
+    try:
+        return bool(resize_image(picture, most).size)
+    except (IndexError, ZeroDivisionError):
+        return False
+
+
+def captioner(tensors):
+    """How many tensors upstream's strict loader of Qwen2.5-VL takes, of `{name: shape}`."""
+    import torch
+    from musubi_tuner.qwen_image import qwen_image_utils
+
+    qwen_image_utils.Qwen2Tokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: None)
+    weights = {name: torch.empty(shape, device="meta", dtype=torch.bfloat16) for name, shape in tensors.items()}
+    _, model = qwen_image_utils.load_qwen2_5_vl("", None, "meta", state_dict=weights)
+    return len(model.state_dict())
+
+
+VERBS = {
+    each.__name__: each for each in (parse, sanitize, count, schedule, load, structures, tokenize, sizes, captioner)
+}
 
 if __name__ == "__main__":
     asked = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))

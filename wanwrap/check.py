@@ -111,7 +111,7 @@ class Checked:
         """Whether a caption has the trigger word; None where none was asked for."""
         if self.trigger is None or row.item is None:
             return None
-        from wanwrap.captions import holds
+        from wanwrap.trigger import holds
 
         return holds(row.item.caption, self.trigger)
 

@@ -89,3 +89,6 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
             f"{each.folder.name}: to encode are {each.new_latents} of {each.latents} latents and "
             f"{each.new_captions} of {each.captions} captions{stale}"
         )
+
+
+VERBS = (check, prune)

@@ -201,3 +201,6 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
     else:
         click.echo("\n".join(indented(line) for each in found for line in inspected(each)))
     ctx.exit(WeightsError.exit_code if any(each.broken for each in found) else 0)
+
+
+VERBS = (setup, doctor, inspect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,7 +76,27 @@ def read(path: Path, kind: Kind, whole: bool) -> Item:
     Raises:
         whatever a decoder raises: the file is what is wrong. ValueError: upstream would train it wrongly.
     """
-    return (_picture if kind == "image" else _clip)(path, whole)
+    return _picture(path, whole) if kind == "image" else _clip(path, whole)
+
+
+def why(path: Path, error: Exception) -> str:
+    """Why a file can't be read, in a decoder's words."""
+    return (str(error).replace(str(path), path.name) or type(error).__name__).strip()
+
+
+def middle(path: Path) -> Image:
+    """The frame in the middle of a clip, unturned. Raises whatever its decoder raises."""
+    import av
+
+    half, frame = (_clip(path, whole=False).frames or 0) // 2, None
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in islice(container.decode(video=0), half + 1):  # noqa: B007  the last of them is meant
+            continue
+    if frame is None:
+        raise ValueError("none of its frames can be decoded")
+    image: Image = frame.to_image()
+    return image
 
 
 def _picture(path: Path, whole: bool) -> Item:

@@ -21,6 +21,7 @@ Options = Mapping[str, Value]
 TRAIN = "wan_train_network"
 CACHE_LATENTS = "wan_cache_latents"
 CACHE_TEXT = "wan_cache_text_encoder_outputs"
+CAPTION = "caption_images_by_qwen_vl"
 
 ATTENTION = {"sdpa", "xformers", "flash_attn", "flash3"}
 

@@ -18,6 +18,7 @@ from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
 from wanwrap.plan import Choices, Places, Plan, Precision, Step, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.recipe import Recipe, recipe
+from wanwrap.upstream import SETTINGS
 from wanwrap.weights.locate import Located, digest
 
 # What is not part of what is encoded: a cache serves all of these.
@@ -56,15 +57,13 @@ class _Planner:
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
         caches, lists = tuple(self._cache(entry) for entry in self.dataset.entries), self._lists()
-        # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
-        settings = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
         return Plan(
             preset=self.preset,
             dataset=self.dataset,
             name=self.name,
             folder=self.folder,
             files=self._files(caches, lists),
-            env={**self.places.upstream.env, **settings, **self.preset.env},
+            env={**self.places.upstream.env, **SETTINGS, **self.preset.env},
             steps=(*merges, *self._caching(), *trainings),
             weights=tuple(self.weights[key] for key in needed(self.preset, self.choices)),
             caches=caches,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError
-from wanwrap.media import Item, Kind, read
+from wanwrap.media import Item, Kind, read, why
 
 VERSION = 1  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
@@ -61,7 +61,7 @@ def _one(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | st
                 return Item(path=path, **{**row["item"], "size": tuple(row["item"]["size"])})
         item = read(path, kind, whole)
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        return (str(error).replace(str(path), path.name) or type(error).__name__).strip()
+        return why(path, error)
     if time.time() - stamp[1] / 1e9 > FRESH:
         kept = {name: value for name, value in vars(item).items() if name not in NOT_KEPT}
         rows[path.name] = {"stamp": stamp, "whole": whole, "item": kept}

@@ -59,22 +59,36 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
     """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
-        DatasetError: there is nothing to look at.
+        DatasetError: there is nothing to look at, or the folder's name can't be written into a TOML.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
+        raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
+    items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
+    for (directory, kind), paths in media_in(folder).items():
+        items[directory, kind], bad = gather(paths, kind, whole=whole, done=done)
+        left += bad
+    visible = {directory: _visible(directory) for directory in _directories(folder)}
+    unused = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
+    return arrange(folder, items, preset, left, unused)
+
+
+def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
+    """What looks like pictures and clips in a folder, its `images` and its `videos`, by folder and kind; none is empty.
+
+    Raises:
+        DatasetError: there are none.
     """
     kinds: tuple[Kind, ...] = ("image", "video")
-    visible = {directory: _visible(directory) for directory in _directories(folder)}
-    items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
-    for directory, paths in visible.items():
-        for kind in kinds:
-            if meant_so := [path for path in paths if meant(path) == kind and (kind_of(path) or path.is_file())]:
-                items[directory, kind], bad = gather(meant_so, kind, whole=whole, done=done)
-                left += bad
-    if not left and not any(items.values()):
+    found = {
+        (directory, kind): [p for p in _visible(directory) if meant(p) == kind and (kind_of(p) or p.is_file())]
+        for directory in _directories(folder)
+        for kind in kinds
+    }
+    if not any(found.values()):
         inside = [path.name for path in _folders(folder) if _holds_media(path)]
         hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
-    unused = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
-    return arrange(folder, items, preset, left, unused)
+    return {where: paths for where, paths in found.items() if paths}
 
 
 def _directories(folder: Path) -> list[Path]:
@@ -82,16 +96,11 @@ def _directories(folder: Path) -> list[Path]:
 
 
 def _visible(directory: Path) -> list[Path]:
-    """Raises DatasetError: the folder can't be read, or its name can't be written into a TOML."""
+    """Raises DatasetError: the folder can't be read."""
     try:
-        str(directory).encode()
         return sorted(p for p in directory.iterdir() if p.name[0] != "." and p.name.lower() not in JUNK)
     except OSError as error:
         raise DatasetError(f"{directory} can't be read: {error.strerror}.") from error
-    except UnicodeEncodeError as error:
-        raise DatasetError(
-            f"the name of {directory} is not UTF-8, in which data sets are written; rename it."
-        ) from error
 
 
 def _readable() -> str:

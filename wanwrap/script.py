@@ -24,6 +24,11 @@ def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
+def command(argv: Sequence[str], shell: Shell) -> str:
+    """One command, one option a line, to be copied as it stands."""
+    return _broken(argv, shlex.quote, " \\\n  ") if shell == "bash" else "& " + _broken(argv, _native, " `\n  ")
+
+
 def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield from map(_comment, heading)
@@ -37,7 +42,7 @@ def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield from (f"export {name}={shlex.quote(value)}" for name, value in plan.env.items())
     for step in plan.steps:
         yield "\n" + _comment(step.name)
-        yield _broken(step.argv, shlex.quote, " \\\n  ")
+        yield command(step.argv, "bash")
 
 
 def _comment(text: str) -> str:
@@ -75,7 +80,7 @@ def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
     for step in plan.steps:
         yield "\n" + _comment(step.name)
-        yield "& " + _broken(step.argv, _native, " `\n  ")
+        yield command(step.argv, "powershell")
         yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
 
 

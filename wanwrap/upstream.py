@@ -12,6 +12,8 @@ from wanwrap.errors import UpstreamError
 VERSION = "0.3.4"
 COMMIT = "30c658c4f4b0bf05038b3346eff9670259b10fc7"
 URL = "https://github.com/kohya-ss/musubi-tuner"
+# Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
+SETTINGS = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
 MARK = Path("src", "musubi_tuner", "wan_train_network.py")
 
 

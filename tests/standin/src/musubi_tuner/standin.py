@@ -1,4 +1,4 @@
-"""What the three scripts share: upstream's options, its demands on a data set TOML, and a record of the call."""
+"""What the scripts share: upstream's options, its demands on a data set TOML, and a record of the call."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def record(script: str, args: argparse.Namespace) -> None:
         "argv": sys.argv[1:],
         "cwd": str(Path.cwd()),
         "env": {name: os.environ.get(name) for name in names},
-        "toml": Path(args.dataset_config).read_text(encoding="utf-8"),
+        "toml": Path(args.dataset_config).read_text(encoding="utf-8") if "dataset_config" in args else None,
     }
     with Path(os.environ["STANDIN_RECORD"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

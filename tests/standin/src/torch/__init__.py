@@ -18,5 +18,5 @@ cuda = SimpleNamespace(
     is_available=lambda: _GPUS > 0,
     device_count=lambda: _GPUS,
     get_device_properties=lambda index: SimpleNamespace(name=f"Standin {index}", total_memory=24 * 2**30),
-    mem_get_info=lambda _: (23 * 2**30, 24 * 2**30),
+    mem_get_info=lambda _: (int(os.environ.get("STANDIN_FREE", 23 * 2**30)), 24 * 2**30),
 )

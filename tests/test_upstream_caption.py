@@ -1,0 +1,77 @@
+"""`wanwrap caption` through the real script of musubi-tuner 0.3.4, on a CPU; its model alone is not (tests/captioner)."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, Wanwrap
+from test_caption import QWEN, colour, film, media_of, texts
+from test_upstream import FOLDER, PYTHON, ask
+from weightfiles import sparse
+
+from wanwrap.captions import seen
+from wanwrap.source import open_source
+from wanwrap.weights.captioner import BYTES, unfit
+
+pytestmark = pytest.mark.upstream
+
+
+def python(folder: Path) -> Path:
+    """The training Python with tests/captioner on its path."""
+    path = folder / "python"
+    extra = {"BARE_CPU": ROOT / "wanwrap" / "rehearsal", "CAPTIONER": folder}
+    words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in extra.items())
+    stub = shlex.quote(str(ROOT / "tests" / "captioner"))
+    path.write_text(f'#!/bin/sh\n{words} PYTHONPATH={stub}:"$PYTHONPATH" exec {shlex.quote(PYTHON)} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_each_caption_is_beside_what_it_tells(wanwrap: Wanwrap, tmp_path: Path) -> None:
+    folder = tmp_path / "my [cats] 'n more"
+    expected = dict[str, str]()
+    for number, name in enumerate(["#ff0000", "#00ff00", "#0000ff"] * 3):
+        side = 504 + 28 * number  # upstream and the processor keep multiples of 28 in this range
+        ending = ("png", "jpg", "JPG", "webp", "bmp", "avif")[number % 6]
+        colour(folder / ("", "images")[number % 2] / f"{number}.{ending}", name, (side, 448))
+        expected[str(number)] = f"mycat, {('red', 'green', 'blue')[number % 3]}, {side}x448"
+    film(folder / "videos" / "clip.mp4", ["#ff0000", "#0000ff", "#00ff00"], (560, 448))
+    expected["clip"] = "mycat, blue, 560x448"
+    colour(folder / "odd.png", "#ff0000", (640, 384))
+    expected["odd"] = "mycat, red, 644x392"
+    before = media_of(folder)
+
+    prompt = "-Say 'what'\\nis \"there\" 猫."
+    options = ["--prompt", prompt, "--trigger", "mycat", "--max_new_tokens", "77", "--cpu"]
+    model = sparse(tmp_path / "m.safetensors", QWEN)
+    env = {"WANWRAP_MUSUBI_DIR": FOLDER, "CUDA_VISIBLE_DEVICES": ""}
+    done = wanwrap("caption", folder, "--model", model, "--python", python(tmp_path), *options, standin=False, **env)
+    assert done.returncode == 0, done.stderr
+    assert texts(folder) == expected
+    assert media_of(folder) == before
+    assert "Generating captions: 100%" in done.stderr and "11 written" in done.stdout
+
+    rows = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert len(rows) == 11 and {row["max_new_tokens"] for row in rows} == {77}
+    told = "-Say 'what'\nis \"there\" 猫.\nBegin the caption with these words: mycat"
+    assert {row["text"] for row in rows} == {told + "assistant"}
+
+
+def test_sizes_are_refused_alike(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    sizes = [(rng.randint(1, most), rng.randint(1, most)) for most in (60, 300, 2000) for _ in range(150)]
+    asked = [(*size, rng.choice([280, 300, 640, 1280])) for size in sizes]
+    asked = [row for row in asked if max(row[:2]) <= 100 * min(row[:2])]
+    found = ask("sizes", asked, tmp_path)
+    assert [seen((width, height), most) for width, height, most in asked] == found
+    assert {*found} == {True, False}
+
+
+def test_upstreams_strict_loader_takes_the_structure(tmp_path: Path) -> None:
+    assert ask("captioner", {name: shape for name, (_, shape) in QWEN.items()}, tmp_path) == len(QWEN) == 729
+    path = sparse(tmp_path / "m.safetensors", QWEN)
+    assert unfit(path) is None and sum(row.end - row.begin for row in open_source(path).rows.values()) == BYTES
