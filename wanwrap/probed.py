@@ -16,6 +16,7 @@ from wanwrap.media import Item, Kind, read, why
 
 VERSION = 1  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
+FEW = 8  # files that a thread takes at once: handing each over would take longer than a look into the cache
 NOT_KEPT = {"path", "caption"}
 
 
@@ -39,15 +40,17 @@ def probe(
 def _folder(
     paths: list[Path], kind: Kind, whole: bool, rows: dict[str, Any], done: Callable[[], object]
 ) -> Iterator[tuple[Path, Item | str]]:
-    def one(path: Path) -> tuple[Path, Item | str]:
-        try:
-            return path, _one(path, kind, whole, rows)
-        finally:
+    def some(few: list[Path]) -> list[tuple[Path, Item | str]]:
+        found = list[tuple[Path, Item | str]]()
+        for path in few:
+            found.append((path, _one(path, kind, whole, rows)))
             done()
+        return found
 
     pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
     try:
-        yield from pool.map(one, paths)
+        for found in pool.map(some, (paths[at : at + FEW] for at in range(0, len(paths), FEW))):
+            yield from found
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the files that are being read alone
 
@@ -77,8 +80,8 @@ def _stamp(path: Path) -> list[int]:
 def _kept(folder: Path) -> Iterator[dict[str, Any]]:
     """What is known of a folder's files, written back if more is known then. A cache that fails costs time alone."""
     place, rows = _place(folder), dict[str, Any]()
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        rows = json.loads(place.read_text(encoding="utf-8"))["files"]
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        rows |= json.loads(place.read_text(encoding="utf-8"))["files"]
     before = dict(rows)
     try:
         yield rows

@@ -5,6 +5,7 @@ Everything that upstream would drop, mistake or fail on is found here, file by f
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -78,17 +79,17 @@ def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
     Raises:
         DatasetError: there are none.
     """
-    kinds: tuple[Kind, ...] = ("image", "video")
-    found = {
-        (directory, kind): [p for p in _visible(directory) if meant(p) == kind and (kind_of(p) or p.is_file())]
-        for directory in _directories(folder)
-        for kind in kinds
-    }
-    if not any(found.values()):
+    found = dict[tuple[Path, Kind], list[Path]]()
+    for directory in _directories(folder):
+        for path in _visible(directory):
+            kind = meant(path)
+            if kind and (kind_of(path) or path.is_file()):
+                found.setdefault((directory, kind), []).append(path)
+    if not found:
         inside = [path.name for path in _folders(folder) if _holds_media(path)]
         hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
-    return {where: paths for where, paths in found.items() if paths}
+    return found
 
 
 def _directories(folder: Path) -> list[Path]:
@@ -98,7 +99,8 @@ def _directories(folder: Path) -> list[Path]:
 def _visible(directory: Path) -> list[Path]:
     """Raises DatasetError: the folder can't be read."""
     try:
-        return sorted(p for p in directory.iterdir() if p.name[0] != "." and p.name.lower() not in JUNK)
+        names = sorted(name for name in os.listdir(directory) if name[0] != "." and name.lower() not in JUNK)  # noqa: PTH208  10,000 at once
+        return [directory / name for name in names]
     except OSError as error:
         raise DatasetError(f"{directory} can't be read: {error.strerror}.") from error
 
@@ -206,8 +208,9 @@ def by_fps(clips: Iterable[Item]) -> Iterator[tuple[float, tuple[Item, ...]]]:
 def _unused(directory: Path, paths: Sequence[Path], ours: Collection[Path]) -> Iterator[str]:
     """Files and folders that look as if they were meant to be trained and are not."""
     stems = {path.stem for path in paths if meant(path)}
-    other = [p.name for p in paths if p.is_file() and not kind_of(p) and (p.suffix != CAPTION or p.stem not in stems)]
-    folders = [p.name for p in paths if p not in ours and p.is_dir() and _holds_media(p)]
+    rest = [p for p in paths if not kind_of(p) and (p.suffix != CAPTION or p.stem not in stems)]
+    other = [path.name for path in rest if path.is_file()]
+    folders = [path.name for path in rest if path not in ours and path.is_dir() and _holds_media(path)]
     if other:
         yield f"not used in {directory}: {listing(other)}."
     if folders:

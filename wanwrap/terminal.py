@@ -35,10 +35,10 @@ def make_whole() -> None:
 _documents = list[object]()
 
 
-def show_json(content: object) -> None:
+def show_json(content: object, indent: int | None = 1) -> None:
     """A verb's result for other programs: one document, in ASCII, whatever the terminal speaks."""
     _documents.append(content)
-    click.echo(json.dumps(content, indent=1))
+    click.echo(json.dumps(content, indent=indent))
 
 
 def shown() -> bool:

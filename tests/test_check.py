@@ -1,0 +1,337 @@
+"""`wanwrap check`: what of a data set is trained, file by file, through real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from helpers import Wanwrap, captioned, clip, record
+from PIL import Image, ImageDraw
+
+from wanwrap import probed
+from wanwrap.check import tokens
+from wanwrap.media import Item, read
+from wanwrap.registry import load
+from wanwrap.scan import scan
+
+VANILLA = load("t2v-vanilla")
+
+
+def checked(wanwrap: Wanwrap, *arguments: object, code: int = 0) -> dict[str, Any]:
+    done = wanwrap("check", *arguments, "--json", standin=False)
+    assert done.returncode == code, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {Path(item["path"]).name: item for item in found["items"]}
+
+
+def film(path: Path, times: list[Fraction], size: tuple[int, int] = (64, 48)) -> Path:
+    """A clip whose frames come at the times given, in seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_image(Image.new("RGB", size, (number % 256, 90, 160)))  # type: ignore[no-untyped-call]
+            frame.pts, frame.time_base = int(time * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return captioned(path, "it flies")
+
+
+def pattern(
+    path: Path, size: tuple[int, int] = (640, 384), colour: str = "red", caption: str | None = "a ball"
+) -> Path:
+    """A picture that is like no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, "white")
+    ImageDraw.Draw(image).ellipse((0, 0, size[0] // 2, size[1] // 2), fill=colour)
+    image.save(path)
+    return captioned(path, caption)
+
+
+def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    folder = tmp_path / "cats"
+    pattern(folder / "images" / "a.png", (1600, 900), "red", "ohwx, a ball")
+    pattern(folder / "images" / "b.jpg", (200, 400), "blue", "Ohwx on a mat")
+    clip(folder / "videos" / "c.mp4", 150, 24, (320, 240), "a cat runs")
+    found = checked(wanwrap, folder, "--preset", "t2v-vanilla", "--trigger", "ohwx")
+    items = by_name(found)
+    assert {name: (item["kept"], item["reason"]) for name, item in items.items()} == dict.fromkeys(items, (True, None))
+    assert items["a.png"]["buckets"] == [[1280, 720]] and items["a.png"]["trigger"]
+    assert items["b.jpg"]["buckets"] == [[192, 400]] and items["b.jpg"]["caption_length"] == 13
+    c = items["c.mp4"]
+    assert (c["frames"], c["fps"], c["seconds"], c["clips"], c["trigger"]) == (150, 24.0, 6.25, 4, False)
+    assert c["buckets"] == [[1104, 832, 1], [1104, 832, 21], [832, 624, 45], [832, 624, 45]] and c["scale"] > 3
+    assert (found["train_items"], found["batches_per_epoch"], found["epochs"], found["total_steps"]) == (6, 6, 50, 300)
+    assert found["trainings"] == [{"noise_level": level, "epochs": 50, "steps": 300} for level in ("high", "low")]
+    assert found["largest_bucket"] == {"bucket": [832, 624, 45], "tokens": 12 * 52 * 39}
+    assert found["upscaled_share"] == pytest.approx(1 / 3)
+    assert [entry["source_fps"] for entry in found["entries"] if entry["kind"] == "video"] == [24.0, 24.0]
+    text = wanwrap("check", folder, "--preset", "t2v-vanilla", "--trigger", "ohwx", standin=False).stdout
+    for words in ("cats, as t2v-vanilla trains it: 2 pictures, 1 clip", "'ohwx' in 2 of 3", "enlarged: 1 of 3 (33%)",
+                  "1280x720", "832x624, 45 frames", "train low: 300 steps in 50 epochs", "150 frames at 24 fps, 6.2 s"):  # fmt: skip
+        assert words in text
+
+
+def test_tokens() -> None:
+    assert tokens((1280, 720)) == 3600 and tokens((960, 544, 45)) == 24480 and tokens((1280, 720, 21)) == 21600
+
+
+def even(frames: int, fps: int) -> list[Fraction]:
+    return [Fraction(number, fps) for number in range(frames)]
+
+
+def exif(path: Path) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (64, 64)).save(path, exif=tags)
+
+
+def cut(path: Path) -> None:
+    """Frames are there, and fewer than its header says."""
+    clip(path, 200)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pos]
+    path.write_bytes(path.read_bytes()[: packets[len(packets) // 2].pos or 0])
+
+
+def moov_first(path: Path) -> None:
+    """Cut off in the middle, with its table of frames at its head: it opens, and half of it is gone."""
+    whole = clip(path.with_name("whole.mp4"), 200, caption=None)
+    with av.open(str(whole)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    whole.unlink()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+
+
+def broken_inside(path: Path) -> None:
+    """Bytes in the middle are others."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for number in range(60):
+            image = Image.effect_noise((320, 240), 80).convert("RGB")
+            image.putpixel((number, number), (255, 0, 0))
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))  # type: ignore[no-untyped-call]
+        container.mux(stream.encode())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4000] = b"\xff" * 4000
+    path.write_bytes(content)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+# name -> (what makes it, why it is left out, whether a run stops at it)
+LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
+    "table.mp4": (cut, "can't be read", True),
+    "half.mp4": (moov_first, "it can't be read: Invalid data found when processing input; replace", True),
+    "inside.avi": (broken_inside, "damaged", True),
+    "uneven.mp4": (lambda p: film(p, [*even(20, 16), *(2 + t for t in even(40, 16))]), "frames come at uneven times", True),
+    "one.mp4": (lambda p: clip(p, 1), "its 1 frames at 16 fps are less than 21", True),
+    "gif.gif": (animated, "upstream reads no .gif; `wanwrap prepare` converts it", False),
+    "phone.heic": (lambda p: p.write_bytes(b"heic"), "upstream reads no .heic", False),
+    "deep.png": (lambda p: Image.new("I;16", (64, 64)).save(p), "would turn white", True),
+    "loop.png": (loop, "can't be read as a file", True),
+    "TWIN.png": (pattern, "", False),
+    "twin.jpg": (pattern, "shares its name with TWIN.png", True),
+    "x" * 230 + ".png": (pattern, "its name is too long for the cache", True),
+    "noise.mp4": (lambda p: p.write_bytes(os.urandom(5000)), "can't be read", True),
+    "empty.webm": (lambda p: p.write_bytes(b""), "can't be read", True),
+}  # fmt: skip
+
+
+def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    """Each is told for itself, and the good ones are judged all the same."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, (make, _, _) in LEFT.items():
+        make(folder / name)
+        captioned(folder / name, f"about {name[:20]}")
+    clip(folder / "fine.mp4", 90, Fraction(30000, 1001), (70, 50))  # odd in half: yuv420p of any even size
+    pattern(folder / "lonely.png", colour="green", caption=None)
+    for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._fine.mp4", ".hidden.png"):
+        (folder / junk).write_bytes(b"junk")
+    before = {path: path.lstat() for path in folder.rglob("*")}
+    found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
+    items = by_name(found)
+    assert items.keys() == {*LEFT, "fine.mp4", "lonely.png"}
+    for name, (_, reason, stops) in LEFT.items():
+        assert (reason in (items[name]["reason"] or "")) and items[name]["kept"] == (not reason), (name, items[name])
+        assert items[name]["stops"] == stops, name
+    assert items["fine.mp4"]["kept"] and items["fine.mp4"]["clips"] == 4
+    assert items["lonely.png"]["reason"].startswith("its caption lonely.txt is missing")
+    assert found["total_steps"] == 50 * (4 + 1) and len(found["errors"]) == sum(s for _, _, s in LEFT.values()) + 1
+    assert {path: path.lstat() for path in folder.rglob("*")} == before
+    done = wanwrap("run", "t2v-vanilla", "--dataset", folder)
+    assert done.returncode == 4 and "and 7 more; `wanwrap check` lists all" in done.stderr
+    assert not (tmp_path / "home" / "local_training").exists()
+
+
+def test_what_is_trained_otherwise_than_it_is_seen(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    exif(folder / "turned.jpg")
+    clear = Image.new("RGBA", (80, 64), "red")
+    clear.putalpha(Image.linear_gradient("L").resize((80, 64)))
+    clear.save(folder / "clear.png")
+    Image.new("RGBA", (72, 64), "red").save(folder / "opaque.png")
+    Image.new("CMYK", (96, 64)).save(folder / "print.jpg")
+    animated(folder / "moving.png")
+    for path in folder.iterdir():
+        captioned(path, f"about {path.stem}")
+    (folder / "opaque.txt").write_bytes(b"\xef\xbb\xbfabout opaque")
+    found = checked(wanwrap, folder, "--preset", "t2v-vanilla")
+    remarks = {name: item["remarks"] for name, item in by_name(found).items()}
+    assert remarks == {
+        "turned.jpg": ["turned by its metadata, which upstream ignores"],
+        "clear.png": ["transparent in part"],
+        "opaque.png": [],
+        "print.jpg": ["CMYK"],
+        "moving.png": ["animated: its first frame is taken"],
+    }
+    warnings = "\n".join(found["warnings"])
+    for words in ("ignores: turned.jpg", "under it: clear.png", "CMYK", "first frame: moving.png", "byte order mark, which is trained: opaque.png"):  # fmt: skip
+        assert words in warnings
+
+
+def test_twice_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    pattern(tmp_path / "d" / "a.png", (640, 400))
+    pattern(tmp_path / "d" / "b.jpg", (320, 200))
+    pattern(tmp_path / "d" / "c.png", (400, 640), "blue")
+    found = checked(wanwrap, tmp_path / "d", "--preset", "t2v-style")
+    assert [[Path(path).name for path in group] for group in found["near_duplicates"]] == [["a.png", "b.jpg"]]
+    assert any("all captions are the same" in line for line in found["warnings"])
+    assert any("look the same: a.png, b.jpg" in line for line in found["warnings"])
+
+
+def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [pattern(tmp_path / f"{name}.png", (64 + 16 * at, 64)) for at, name in enumerate("abc")]
+    for path in paths:
+        os.utime(path, ns=(1, 1))  # long ago: a file written just now may be written again at once
+    seen = list[str]()
+
+    def spy(path: Path, *rest: Any) -> Item:
+        seen.append(path.name)
+        return read(path, *rest)
+
+    monkeypatch.setattr(probed, "read", spy)
+    first = scan(tmp_path, VANILLA, whole=True)
+    assert sorted(seen) == ["a.png", "b.png", "c.png"]
+    seen.clear()
+    assert scan(tmp_path, VANILLA, whole=True) == first and not seen
+    assert scan(tmp_path, VANILLA) == first and not seen  # a dry run knows it too
+    pattern(paths[1], (200, 64))
+    (tmp_path / "c.txt").write_text("other words")
+    again = scan(tmp_path, VANILLA, whole=True)
+    assert seen == ["b.png"]
+    assert [(item.size, item.caption) for item in again.entries[0].items] == [
+        ((64, 64), "a ball"), ((200, 64), "a ball"), ((96, 64), "other words"),
+    ]  # fmt: skip
+    seen.clear()
+    scan(tmp_path, VANILLA, whole=True)
+    assert seen == ["b.png"]  # written a moment ago
+
+
+def test_a_cache_of_somebody_elses_making(tmp_path: Path) -> None:
+    path = pattern(tmp_path / "a.png")
+    os.utime(path, ns=(1, 1))
+    first = scan(tmp_path, VANILLA, whole=True)
+    kept = probed._place(tmp_path)
+    assert json.loads(kept.read_text())["files"].keys() == {"a.png"}
+    rows = json.loads(kept.read_text())
+    for text in ("", "[]", "{}", '{"files": 3}', '{"files": {"a.png": 5}}', '{"files": {"a.png": {"stamp": 1}}}',
+                 json.dumps({"files": {"a.png": {**rows["files"]["a.png"], "item": {"size": 3}}}})):  # fmt: skip
+        kept.write_text(text)
+        assert scan(tmp_path, VANILLA, whole=True) == first
+
+
+def test_the_contact_sheet(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    pattern(tmp_path / "d" / "a.png", caption="<b>a ball</b>")
+    clip(tmp_path / "d" / "b.mp4", 30)
+    pattern(tmp_path / "d" / "c.png", caption=None)
+    done = wanwrap("check", tmp_path / "d", "--preset", "t2v-vanilla", "--contact_sheet", "out.html", standin=False)
+    assert done.returncode == 4 and "out.html" in done.stderr
+    page = (tmp_path / "home" / "out.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 4  # the clip in two buckets, and what is left out
+    assert "&lt;b&gt;a ball&lt;/b&gt;" in page and "its caption c.txt is missing" in page
+
+
+def test_which_preset_and_which_data(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    pattern(tmp_path / "d" / "a.png", (700, 500))
+    assert checked(wanwrap, tmp_path / "d")["preset"] == "t2v-lightning"
+    base = tmp_path / "home" / "local_training"
+    pattern(base / "datasets" / "cats" / "a.png", (700, 500))
+    (base / "wanwrap.toml").write_text('presets = ["wan21-t2v-style"]\n')
+    found = checked(wanwrap)
+    assert (found["preset"], found["dataset"], found["epochs"], found["total_steps"]) == ("wan21-t2v-style", "cats", 100, 100)  # fmt: skip
+    own = tmp_path / "own.toml"
+    own.write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 256\n[[datasets]]\nimage_directory = "{tmp_path.as_posix()}/d"\nnum_repeats = 3\n')  # fmt: skip
+    found = checked(wanwrap, own, "--preset", "t2v-vanilla")
+    assert (found["items"][0]["buckets"], found["train_items"], found["total_steps"]) == ([[256, 256]], 3, 150)
+    done = wanwrap("check", "nothing", "--json", standin=False)
+    assert done.returncode == 4 and json.loads(done.stdout)["exit_code"] == 4
+    assert wanwrap("check", tmp_path / "d", "--preset", "t2v-vanila", standin=False).returncode == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() == 0, reason="rights are not asked of root")
+def test_what_may_not_be_read(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    pattern(tmp_path / "d" / "a.png").chmod(0)
+    assert "can't be read" in checked(wanwrap, tmp_path / "d", code=4)["items"][0]["reason"]
+
+
+def test_without_the_bad_ones(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:
+    """--skip_bad: upstream gets a list of what is good, and the number of steps is that of the list."""
+    folder = tmp_path / 'my "cats"'
+    pattern(folder / "a.png", caption="a ball, 'red' \\ \"round\" ü")
+    pattern(folder / "b.png", caption=None)
+    clip(folder / "c.mp4", 80, 24)
+    clip(folder / "d.mp4", 80, 30)
+    clip(folder / "e.mp4", 8, 30)
+    words = ("t2v-vanilla", "--dataset", folder, "--any_upstream", *weights, "--noise_level", "low", "--epochs", "2")
+    assert wanwrap("run", *words).returncode == 4
+    done = wanwrap("run", *words, "--skip_bad")
+    assert done.returncode == 0, done.stderr
+    assert "note: left out, as you said: b.png, e.mp4." in done.stderr
+    toml = record(tmp_path)[0]["toml"]
+    assert toml.count("video_jsonl_file") == 3 and toml.count("image_jsonl_file") == 1 and "_directory" in toml
+    out = next((tmp_path / "home" / "local_training" / "outputs").iterdir())
+    lists = {path.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in out.glob("*.jsonl")}  # fmt: skip
+    assert [Path(row["image_path"]).name for row in lists["images-1.jsonl"]] == ["a.png"]
+    assert lists["images-1.jsonl"][0]["caption"] == "a ball, 'red' \\ \"round\" ü"
+    assert sorted(Path(row["video_path"]).name for name in lists if "video" in name for row in lists[name]) == ["c.mp4", "d.mp4"]  # fmt: skip
+    found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
+    kept = json.loads((out / "run-low.json").read_text())
+    assert kept["steps"][-1]["optimizer_steps_planned"] == 2 * found["train_items"] == 2 * kept["dataset"]["items"]
+
+
+def test_the_script_does_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    """Lists of files come with it, and stale caches go when it is run by hand too."""
+    clip(tmp_path / "d" / "c.mp4", 80, 24)
+    clip(tmp_path / "d" / "d.mp4", 80, 30)
+    done = wanwrap("run", "t2v-vanilla", "--dataset", tmp_path / "d", "--dry_run", "--shell", "bash")
+    assert done.returncode == 0, done.stderr
+    assert "videos-1.jsonl <<'END'" in done.stdout and '"video_path": ' in done.stdout
+    assert done.stdout.index(" prune ") < done.stdout.index("wan_cache_latents") and "--skip_existing" in done.stdout
