@@ -39,9 +39,9 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _load(self) -> None:
-        from wanwrap import cli_machine
+        from wanwrap import cli_data, cli_machine
 
-        for verb in (cli_machine.setup, cli_machine.doctor, cli_machine.inspect):
+        for verb in (cli_data.prepare, cli_machine.setup, cli_machine.doctor, cli_machine.inspect):
             self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -106,6 +106,7 @@ def main() -> None:
     wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
     wanwrap doctor                                    is this machine ready?
     wanwrap presets                                   what can be trained
+    wanwrap prepare ~/raw --out cats                  raw pictures and clips as a data set
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
     wanwrap run t2v-vanilla --dataset cats            the real thing

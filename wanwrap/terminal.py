@@ -145,6 +145,29 @@ def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
 
 @contextmanager
+def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
+    """A bar that counts items, with the time left; into a file or a pipe a state every few seconds."""
+    shown = list[Any]()
+
+    def begin(total: int) -> Callable[[], object]:
+        from tqdm import tqdm
+
+        stream = _Stream()
+        often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
+        form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
+        pace = {"mininterval": often, "maxinterval": often, "dynamic_ncols": True, "bar_format": form}
+        new = tqdm(desc=what, total=total, file=stream, leave=False, disable=None if terminal else total < 2, **pace)
+        shown.append(new)
+        return new.update  # type: ignore[no-any-return]
+
+    try:
+        yield begin
+    finally:
+        for each in shown:
+            each.close()
+
+
+@contextmanager
 def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
     """One of them."""
     with bars() as begin:
