@@ -45,7 +45,7 @@ class Footage:
     interlaced: bool
     alpha: bool
     hdr: str | None
-    plain: bool  # H.264 yuv420p in an mp4 that holds nothing else
+    form: str  # what it is made of, in words; nothing where that is H.264 yuv420p in mp4, and no sound
 
 
 def look(path: Path) -> Footage:
@@ -111,10 +111,15 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
         interlaced=any(frame.interlaced_frame for frame in frames),
         alpha=any(component.is_alpha for component in first.format.components) or first.format.name == "pal8",
         hdr=HDR.get(int(getattr(codec, "color_trc", 0) or 0)),
-        plain=path.suffix.lower() == ".mp4"
-        and (codec.name, first.format.name, len(container.streams)) == ("h264", "yuv420p", 1),
+        form=_form(path, codec.name, first.format.name, len(container.streams)),
         **fine,
     )
+
+
+def _form(path: Path, codec: str, pixels: str, streams: int) -> str:
+    plain = (path.suffix.lower(), codec, pixels) == (".mp4", "h264", "yuv420p")
+    sound = "with sound" if streams > 1 else ""
+    return sound if plain else f"{codec} {pixels} in {path.suffix[1:].lower()} {sound}".rstrip()
 
 
 def _decoded(path: Path, index: int) -> Any:
@@ -170,7 +175,7 @@ def even(size: tuple[int, int]) -> tuple[int, int]:
     return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
 
 
-def changes(seen: Footage, made: Recipe, path: Path) -> list[str]:
+def changes(seen: Footage, made: Recipe) -> list[str]:
     """Why a clip can't stay as it is, in words; none where it can."""
     fps = f"{float(seen.rate):.4g} fps"
     told = {
@@ -180,6 +185,6 @@ def changes(seen: Footage, made: Recipe, path: Path) -> list[str]:
         "interlaced": seen.interlaced,
         "transparent": seen.alpha,
         f"{seen.size[0]}x{seen.size[1]} to {made.size[0]}x{made.size[1]}": made.size != seen.size or made.scaled,
-        f"{path.suffix[1:] or 'file'} with more than H.264 yuv420p to mp4": not seen.plain,
+        seen.form: bool(seen.form),
     }
     return [words for words, true in told.items() if true]

@@ -171,7 +171,7 @@ class Maker:
             told = self._ffmpeg(ffmpeg.cuts(self.ffmpeg, source.path, seen.stream, recipe, self.threads), self.out)
             starts = ffmpeg.scenes(told, recipe)
         notes = [f"HDR ({seen.hdr}): upstream takes it for SDR, and its colours look pale"] if seen.hdr else []
-        return self._cut(recipe, starts, footage.changes(seen, recipe, source.path), seen.stream, notes)
+        return self._cut(recipe, starts, footage.changes(seen, recipe), seen.stream, notes)
 
     def _cut(
         self, recipe: Recipe, starts: Sequence[int], why: Sequence[str], stream: int | None, notes: list[str]

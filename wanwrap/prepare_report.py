@@ -83,7 +83,7 @@ def _left(others: list[Result]) -> list[str]:
 
 
 def _summary(report: Report) -> list[str]:
-    counts = Counter(result.action for result in report.items)
+    counts = Counter[str](result.action for result in report.items)
     parts = Counter(KINDS[PurePath(name).parts[0]] for result in report.items for name in result.outputs)
     would = "it would hold" if report.planned else "it holds"
     made = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in sorted(parts.items(), reverse=True))

@@ -155,8 +155,8 @@ def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
         stream = _Stream()
         often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
         form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
-        pace = {"mininterval": often, "maxinterval": often, "dynamic_ncols": True, "bar_format": form}
-        new = tqdm(desc=what, total=total, file=stream, leave=False, disable=None if terminal else total < 2, **pace)
+        pace = {"mininterval": often, "maxinterval": often, "delay": often, "dynamic_ncols": True, "bar_format": form}
+        new = tqdm(desc=what, total=total, file=stream, leave=not terminal, **pace)
         shown.append(new)
         return new.update  # type: ignore[no-any-return]
 
