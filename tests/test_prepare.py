@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import resource
@@ -86,7 +87,7 @@ def stream(path: Path) -> Any:
         assert [each.type for each in container.streams] == ["video"]
         codec = container.streams.video[0]
         times = [packet.pts * packet.time_base for packet in container.demux(codec) if packet.size]
-        assert {b - a for a, b in zip(times, times[1:], strict=False)} <= {1 / codec.average_rate}
+        assert {b - a for a, b in itertools.pairwise(times)} <= {1 / codec.average_rate}
         assert times[0] == 0
         assert (codec.codec_context.name, codec.codec_context.pix_fmt) == ("h264", "yuv420p")
         return codec.average_rate, (codec.codec_context.width, codec.codec_context.height), len(times)
@@ -172,13 +173,16 @@ def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Pa
     if subprocess.run(turned).returncode:  # before ffmpeg 6 there was another way
         (raw / "clip.mp4").unlink(missing_ok=True)
         subprocess.run([ffmpeg.find(), "-v", "error", "-i", upright, "-c", "copy", "-metadata:s:v", "rotate=-90", raw / "clip.mp4"], check=True)  # fmt: skip
+    with av.open(str(raw / "clip.mp4")) as container:
+        angle = next(container.decode(video=0)).rotation
+    assert abs(angle) == 90
     told = prepare("--template", "x")
     assert "turned" in item(told, "clip.mp4")["reason"]
     assert stream(out / "videos/clip.mp4")[1] == (48, 160)
     with av.open(str(out / "videos/clip.mp4")) as container:
-        frames = [frame for frame in container.decode(video=0)]
+        frames = list(container.decode(video=0))
     assert not any(frame.rotation for frame in frames)
-    back = [number(frame.to_image().rotate(-90, expand=True)) for frame in frames]  # type: ignore[no-untyped-call]
+    back = [number(frame.to_image().rotate(-angle, expand=True)) for frame in frames]  # type: ignore[no-untyped-call]
     assert back == list(range(24))
 
 
@@ -200,7 +204,7 @@ def test_interlaced_and_10_bit(prepare: Prepare, raw: Path, out: Path) -> None:
         assert all(abs(n - k * 25 / 16) <= 1 for k, n in enumerate(numbers(out / f"videos/{name}.mp4")))
 
 
-def test_hdr_is_said(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
+def test_hdr_is_said(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16)
     tags = ["-color_trc", "smpte2084", "-color_primaries", "bt2020", "-colorspace", "bt2020nc"]
     subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, *tags, raw / "hdr.mp4"], check=True)
@@ -297,6 +301,11 @@ def colour(path: Path, place: tuple[int, int] = (5, 5)) -> tuple[int, ...]:
         return tuple(pixel)
 
 
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as shown:
+        return shown.size
+
+
 def wide_profile() -> bytes:
     """An RGB profile with red and green exchanged: nothing shows better whether it was used."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -328,9 +337,9 @@ def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path)
     told = prepare("--template", "x")
     assert {each["action"] for each in told["items"]} == {"converted"}
     images = out / "images"
-    assert Image.open(images / "exif.png").size == (40, 60)
+    assert size(images / "exif.png") == (40, 60)
     assert colour(images / "exif.png", (38, 2))[0] > 200
-    assert Image.open(images / "phone.png").size == (60, 40)
+    assert size(images / "phone.png") == (60, 40)
     assert {colour(images / f"{name}.png") for name in ("deep",)} <= {(127,) * 3, (128,) * 3}
     assert [colour(images / Path(item(told, "deep.tif")["outputs"][0]).name)[0]] in ([127], [128])
     assert colour(images / "print.png")[0] > 200 > 60 > colour(images / "print.png")[1]
@@ -379,7 +388,7 @@ def test_damaged_pictures(prepare: Prepare, raw: Path, out: Path) -> None:
 # names, folders
 
 
-def test_names(prepare: Prepare, raw: Path, out: Path) -> None:
+def test_names(prepare: Prepare, raw: Path) -> None:
     odd = [
         "Cat.png",
         "cat.jpg",
@@ -421,7 +430,7 @@ def test_names_that_might_be_pieces() -> None:
     assert safe("nul.txt").lower() == "_nul.txt"
 
 
-def test_what_lies_about(prepare: Prepare, raw: Path, out: Path) -> None:
+def test_what_lies_about(prepare: Prepare, raw: Path) -> None:
     picture(raw / "a.png")
     picture(raw / "deep/er/b.png")
     for junk in (".hidden.png", "._a.png", "Thumbs.db", "desktop.ini", ".DS_Store", ".git/c.png"):
@@ -470,7 +479,7 @@ def test_nothing_there(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
 def test_what_others_put_there_stays(prepare: Prepare, raw: Path, out: Path) -> None:
     picture(raw / "a.png", caption="mine")
     theirs = picture(out / "images/a.jpg", caption="theirs")
-    footage(raw / "clip.mp4", 40, caption=None) if False else footage(raw / "clip.mp4", 40)
+    footage(raw / "clip.mp4", 40)
     before = tree(out)
     told = prepare("--template", "x")
     assert item(told, "a.png")["outputs"][0] not in ("images/a.png", "images/a.jpg")
@@ -495,7 +504,7 @@ def test_folder_that_may_not_be_read(prepare: Prepare, raw: Path) -> None:
     assert item(prepare(code=4), "locked")["action"] == "failed"
 
 
-def test_originals_stay_as_they_are(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
+def test_originals_stay_as_they_are(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     """In a folder that may not be written, if the tests don't run as root."""
     picture(raw / "a.png")
     Image.new("CMYK", (64, 64)).save(raw / "b.tif")
@@ -618,7 +627,7 @@ def test_two_folders_into_one(prepare: Prepare, raw: Path, out: Path, tmp_path: 
     assert item(prepare(), "a.png")["action"] == "unchanged"
 
 
-def test_dry_run_writes_nothing(prepare: Prepare, raw: Path, out: Path, wanwrap: Wanwrap) -> None:
+def test_dry_run_writes_nothing(prepare: Prepare, raw: Path, out: Path) -> None:
     footage(raw / "c.mp4", 200, 25)
     picture(raw / "a.png")
     told = prepare("--dry_run")
@@ -644,14 +653,16 @@ def children(process: subprocess.Popen[bytes]) -> list[Any]:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: int) -> None:
     picture(raw / "a.png")
-    noise = [Image.effect_noise((640, 480), 80).convert("RGB") for _ in range(20)]
-    for name in ("b", "c", "d", "e"):
-        footage(raw / f"{name}.mp4", 500, 25, pictures=noise * 25, size=(640, 480))
+    noise = [Image.effect_noise((320, 240), 80).convert("RGB") for _ in range(20)]
+    for name in ("b", "c", "d"):
+        footage(raw / f"{name}.mp4", 300, 25, pictures=noise * 15, size=(320, 240))
     process = begin(raw, out, "--template", "x")
     while not (running := [each for each in children(process) if "ffmpeg" in each.name()]):
         assert process.poll() is None
         time.sleep(0.05)
-    assert begin(raw, out).wait() == 11  # two at once
+    with begin(raw, out) as second:
+        assert b"another" in second.communicate()[0]
+    assert second.returncode == 11
     time.sleep(0.5)
     process.send_signal(how)
     told = process.communicate(timeout=20)[0].decode()
@@ -663,7 +674,7 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     for path in whole:
         assert stream(path)[0] == 16
     told = prepare("--template", "x")
-    assert len(list((out / "videos").glob("*.mp4"))) == 16
+    assert len(list((out / "videos").glob("*.mp4"))) == 9
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
 
 
@@ -689,7 +700,7 @@ def test_full_disk(raw: Path, out: Path, kind: str) -> None:
 def test_the_packaged_ffmpeg_is_enough(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     captioned(footage(raw / "clip.mkv", 200, 24), "it flies")
     footage(raw / "other.mp4", 60, 30)
-    told = prepare("--scenes", PATH=str(tmp_path))
+    told = prepare(PATH=str(tmp_path))
     assert told["counts"]["failed"] == 0
     assert len(prepared(told, out, "clip.mkv")) == 133
 

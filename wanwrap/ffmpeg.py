@@ -60,7 +60,7 @@ class Recipe:
     gap: Fraction = Fraction(0)  # seconds between two source frames, the smallest
     scaled: bool = False  # else only cropped to even sides
     interlaced: bool = False
-    background: str | None = None  # where the source has alpha; 0xRRGGBB
+    background: str | None = None  # where the source has alpha; #rrggbb
 
     def filters(self) -> str:
         """Frame k shows the source at k / rate seconds.
@@ -72,7 +72,8 @@ class Recipe:
         width, height = self.size
         steps = ["bwdif=mode=send_frame:deint=interlaced"] if self.interlaced else []
         if self.background:
-            fill = f"drawbox=color={self.background}:t=fill:replace=1"
+            red, green, blue = bytes.fromhex(self.background[1:])
+            fill = f"lutrgb=r={red}:g={green}:b={blue}:a=255"  # drawbox over alpha crashes some releases
             steps.append(f"format=rgba,split[a][b];[b]{fill}[c];[c][a]overlay=format=rgb")
         steps.append(f"settb=AVTB,setpts=PTS-STARTPTS-{round(self.gap * AHEAD * 1_000_000)}")
         steps.append(f"fps={self.rate}:round=up")

@@ -155,7 +155,7 @@ def recipe(seen: Footage, limits: Limits) -> Recipe:
         gap=seen.gap,
         scaled=size != even(seen.size) or seen.size not in (seen.stored, seen.stored[::-1]),
         interlaced=seen.interlaced,
-        background=limits.background.replace("#", "0x") if seen.alpha else None,
+        background=limits.background if seen.alpha else None,
     )
 
 

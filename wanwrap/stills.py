@@ -113,8 +113,9 @@ def _srgb(picture: Image, profile: bytes) -> Image:
 def png(path: Path, background: str) -> bytes:
     """The picture as a PNG that looks in upstream as the original does in a viewer."""
     with opened(path) as picture:
-        out = io.BytesIO()
-        plain(picture, background).save(out, "PNG")
+        out, made = io.BytesIO(), plain(picture, background)
+        made.info.clear()  # or its profile is written too
+        made.save(out, "PNG")
         return out.getvalue()
 
 
