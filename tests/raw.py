@@ -30,7 +30,7 @@ def number(picture: Image.Image) -> int:
 def numbers(path: Path) -> list[int]:
     """What the frames of a clip say, decoded as upstream decodes them."""
     with av.open(str(path)) as container:
-        return [number(frame.to_image()) for frame in container.decode(video=0)]  # type: ignore[no-untyped-call]
+        return [number(frame.to_image()) for frame in container.decode(video=0)]
 
 
 def footage(

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def item(told: dict[str, Any], source: str) -> dict[str, Any]:
 
 def tree(folder: Path) -> dict[str, tuple[object, ...]]:
     """All that may not change: places, kinds, contents, times."""
-    found = {}
+    found = dict[str, tuple[object, ...]]()
     for path in sorted(folder.rglob("*")):
         about = path.lstat()
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else None
@@ -169,7 +168,18 @@ def test_sizes(prepare: Prepare, raw: Path, out: Path) -> None:
 
 def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     upright = footage(tmp_path / "upright.mp4", 24, size=(160, 48))
-    turned = [ffmpeg.find(), "-v", "error", "-display_rotation", "90", "-i", upright, "-c", "copy", raw / "clip.mp4"]
+    turned = [
+        ffmpeg.find(),
+        "-v",
+        "error",
+        "-display_rotation",
+        "90",
+        "-i",
+        str(upright),
+        "-c",
+        "copy",
+        str(raw / "clip.mp4"),
+    ]
     if subprocess.run(turned).returncode:  # before ffmpeg 6 there was another way
         (raw / "clip.mp4").unlink(missing_ok=True)
         subprocess.run([ffmpeg.find(), "-v", "error", "-i", upright, "-c", "copy", "-metadata:s:v", "rotate=-90", raw / "clip.mp4"], check=True)  # fmt: skip
@@ -182,7 +192,7 @@ def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Pa
     with av.open(str(out / "videos/clip.mp4")) as container:
         frames = list(container.decode(video=0))
     assert not any(frame.rotation for frame in frames)
-    back = [number(frame.to_image().rotate(-angle, expand=True)) for frame in frames]  # type: ignore[no-untyped-call]
+    back = [number(frame.to_image().rotate(-angle, expand=True)) for frame in frames]
     assert back == list(range(24))
 
 
@@ -222,11 +232,23 @@ def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tm
 
 def test_transparent_clip(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (64, 48), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    argv = [ffmpeg.find(), "-v", "error", "-framerate", "16", "-loop", "1", "-i", tmp_path / "clear.png", "-t", "2"]
-    subprocess.run([*argv, "-c:v", "png", raw / "clear.mov"], check=True)
+    argv = [
+        ffmpeg.find(),
+        "-v",
+        "error",
+        "-framerate",
+        "16",
+        "-loop",
+        "1",
+        "-i",
+        str(tmp_path / "clear.png"),
+        "-t",
+        "2",
+    ]
+    subprocess.run([*argv, "-c:v", "png", str(raw / "clear.mov")], check=True)
     prepare("--template", "x", "--background", "#0000ff")
     with av.open(str(out / "videos/clear.mp4")) as container:
-        shown: Any = next(container.decode(video=0)).to_image().getpixel((20, 20))  # type: ignore[no-untyped-call]
+        shown: Any = next(container.decode(video=0)).to_image().getpixel((20, 20))
     assert shown[2] > 230
     assert max(shown[:2]) < 25
 
@@ -268,10 +290,10 @@ def test_damaged_clips_fail_and_leave_nothing(prepare: Prepare, raw: Path, out: 
     (raw / "broken.mp4").write_bytes(b"no clip at all")
     footage(raw / "good.mp4", 40)
     told = prepare("--template", "x", code=4)
-    for name in ("copied.mp4", "cut.mp4", "broken.mp4"):
+    for name in ("copied.mp4", "cut.mp4", "short.mkv", "broken.mp4"):
         assert item(told, name)["action"] == "failed", name
         assert item(told, name)["reason"]
-    assert {path.name for path in (out / "videos").iterdir()} - {"short.mp4", "short.txt"} == {"good.mp4", "good.txt"}
+    assert {path.name for path in (out / "videos").iterdir()} == {"good.mp4", "good.txt"}
     assert not list(out.glob("*.tmp"))
 
 
@@ -301,9 +323,9 @@ def colour(path: Path, place: tuple[int, int] = (5, 5)) -> tuple[int, ...]:
         return tuple(pixel)
 
 
-def size(path: Path) -> tuple[int, int]:
+def size(path: Path) -> tuple[int, ...]:
     with Image.open(path) as shown:
-        return shown.size
+        return tuple(shown.size)
 
 
 def wide_profile() -> bytes:
@@ -554,7 +576,7 @@ def test_without_caption(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
     picture(raw / "a.png", caption=None)
     done = wanwrap("prepare", raw, "--out", out, "--trigger", "ohwx")
     assert done.returncode == 0
-    assert "1 have no caption" in done.stdout or "1 has no caption" in done.stdout
+    assert "1 has no caption" in done.stdout
     assert not (out / "images/a.txt").exists()
 
 
@@ -570,7 +592,7 @@ def test_second_run_does_nothing(prepare: Prepare, raw: Path, out: Path) -> None
     told = prepare("--template", "x")
     assert {each["action"] for each in told["items"]} == {"unchanged"}
     assert tree(out / "images") | tree(out / "videos") == before
-    assert told["seconds"] == 8.0 if "seconds" in told else told["counts"]["seconds"] == 8.0
+    assert told["counts"]["seconds"] == 8.0
 
 
 def test_only_what_is_new_or_changed(prepare: Prepare, raw: Path, out: Path) -> None:
@@ -665,10 +687,10 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     assert second.returncode == 11
     time.sleep(0.5)
     process.send_signal(how)
-    told = process.communicate(timeout=20)[0].decode()
-    assert process.returncode == 130, told
+    said = process.communicate(timeout=20)[0].decode()
+    assert process.returncode == 130, said
     assert not [each for each in running if each.is_running() and each.status() != "zombie"]
-    assert "goes on from here" in told
+    assert "goes on from here" in said
     assert not [path.name for path in out.iterdir() if path.name not in ("images", "videos", ".wanwrap-prepare.json")]
     whole = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
     for path in whole:
@@ -686,6 +708,8 @@ def test_full_disk(raw: Path, out: Path, kind: str) -> None:
         footage(raw / "a.mp4", 60, 25, pictures=[noise] * 60, size=(640, 480))
     else:
         noise.save(raw / "a.tif")
+    import resource
+
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     argv = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out)]
     limit = (100_000, 100_000)

@@ -15,6 +15,8 @@ from wanwrap.ffmpeg import Recipe
 STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
+COUNTED = (".mp4", ".mov", ".m4v")  # the header counts frames, or tells the length, and both can be trusted
+TIMED = (".mkv", ".webm")
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
 
 
@@ -66,7 +68,7 @@ def look(path: Path) -> Footage:
         base = stream.time_base
         if not times or len(times) < len(packets) or not base:
             raise ValueError(f"{len(packets) - len(times) or 'all'} of its frames have no time")
-        if path.suffix.lower() in (".mp4", ".mov", ".m4v") and len(packets) < stream.frames - 1:
+        if path.suffix.lower() in COUNTED and len(packets) < stream.frames - 1:
             raise ValueError(f"it is cut off: {len(packets)} of its {stream.frames} frames are there")
         gaps = [(after - before) * base for before, after in pairwise(times) if after > before]
         last = _last(packets, base, gaps, stream.average_rate)
@@ -75,14 +77,26 @@ def look(path: Path) -> Footage:
             raise ValueError("its header gives no frame rate, and its frames no times")
         if gaps and max(gaps) > HOLE:
             raise ValueError(f"{float(max(gaps)):.0f} s of it have no frames: its times are broken")
+        _check_whole(path, container, stream, seconds)
         gap = min(gaps, default=last)
         fine = {"seconds": seconds, "gap": gap, "constant": max(gaps, default=gap) - gap <= 2 * base}
         return _seen(path, container, stream, Fraction(len(times)) / seconds, fine)
 
 
+def _check_whole(path: Path, container: Any, stream: Any, seconds: Fraction) -> None:
+    """Raises ValueError: its end is missing, by what the header says of its length."""
+    told = stream.metadata.get("DURATION", "") if path.suffix.lower() in TIMED else ""
+    hours, minutes, rest = (*told.split(":"), "0", "0", "0")[:3] if told.count(":") == 2 else ("0", "0", "0")
+    meant = int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    if not told and path.suffix.lower() in TIMED and len(container.streams) == 1:
+        meant = (container.duration or 0) / 1_000_000
+    if seconds < 0.95 * meant - 0.5:
+        raise ValueError(f"it is cut off: {float(seconds):.1f} of its {meant:.1f} s are there")
+
+
 def _cover(stream: Any) -> bool:
     """A picture that music carries along."""
-    return "ATTACHED_PIC" in str(stream.disposition).upper()
+    return "ATTACHED_PIC" in str(getattr(stream, "disposition", "")).upper()
 
 
 def _last(packets: list[Any], base: Fraction, gaps: list[Fraction], rate: Fraction | None) -> Fraction:

@@ -85,15 +85,17 @@ def _left(others: list[Result]) -> list[str]:
 def _summary(report: Report) -> list[str]:
     counts = Counter[str](result.action for result in report.items)
     parts = Counter(KINDS[PurePath(name).parts[0]] for result in report.items for name in result.outputs)
-    would = "it would hold" if report.planned else "it holds"
+    would = "would hold" if report.planned else "holds"
     made = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in sorted(parts.items(), reverse=True))
     length = f" ({_seconds(report):.1f} s)" if parts["clip"] else ""
     sums = ", ".join(f"{counts[action]} {action}" for action in ACTIONS if counts[action])
-    told = [sums or "nothing found", f"{report.out}: {would} of these {made or 'nothing'}{length}"]
+    told = [sums or "nothing found", f"{report.out} {would} {made or 'nothing'} of these{length}"]
     bare, gone = _bare(report), sorted(report.gone)
     if bare:
         out = shlex.quote(str(report.out))
-        told.append(f"{len(bare)} have no caption: wanwrap caption {out}, or --template")
+        told.append(
+            f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption: wanwrap caption {out}, or --template"
+        )
     if gone:
         told.append(f"their sources are gone, they stay: {listing(gone)}")
     if made and not report.planned:
