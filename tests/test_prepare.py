@@ -221,6 +221,17 @@ def test_hdr_is_said(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     assert any("HDR" in note for note in item(prepare("--template", "x"), "hdr.mp4")["notes"])
 
 
+def test_full_range(prepare: Prepare, raw: Path, out: Path) -> None:
+    """As webcams and phones write it: the colours stay, the range is the usual one."""
+    grays = [Image.new("RGB", SIZE, (200, 60, 30))] * 24
+    footage(raw / "cam.avi", 24, pictures=grays, codec="mjpeg", form="yuvj420p", options={"qmin": "1", "qmax": "2"})
+    prepare("--template", "x")
+    assert stream(out / "videos/cam.mp4")[2] == 24
+    with av.open(str(out / "videos/cam.mp4")) as container:
+        shown: Any = next(container.decode(video=0)).to_image().getpixel((20, 20))
+    assert all(abs(a - b) < 6 for a, b in zip(shown, (200, 60, 30), strict=True))
+
+
 def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16)
     sound = ["-f", "lavfi", "-i", "sine=d=1"]
@@ -657,6 +668,31 @@ def test_dry_run_writes_nothing(prepare: Prepare, raw: Path, out: Path) -> None:
     assert not out.exists()
     real = prepare()
     assert [each["outputs"] for each in real["items"]] == [each["outputs"] for each in told["items"]]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"sources": []}', '{"sources": {"a": {}}}'])
+def test_manifest_that_is_broken(wanwrap: Wanwrap, raw: Path, out: Path, text: str) -> None:
+    picture(raw / "a.png")
+    out.mkdir()
+    (out / ".wanwrap-prepare.json").write_text(text)
+    done = wanwrap("prepare", raw, "--out", out)
+    assert done.returncode == 11
+    assert "Traceback" not in done.stderr
+    assert (out / ".wanwrap-prepare.json").read_text() == text
+
+
+def test_killed_between_two_writes(prepare: Prepare, raw: Path, out: Path) -> None:
+    """The manifest then knows names only: what is there under them is made anew, and no second time."""
+    picture(raw / "a.png")
+    footage(raw / "c.mp4", 200, 25)
+    prepare("--template", "x")
+    manifest = json.loads((out / ".wanwrap-prepare.json").read_text())
+    for row in manifest["sources"].values():
+        row.update(outputs=None, size=-1, mtime_ns=-1, settings={}, caption=None)
+    (out / ".wanwrap-prepare.json").write_text(json.dumps(manifest))
+    there = {path for path in out.rglob("*") if path.is_file()}
+    prepare("--template", "x")
+    assert {path for path in out.rglob("*") if path.is_file()} == there
 
 
 def begin(raw: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:

@@ -78,6 +78,7 @@ class Recipe:
         steps.append(f"settb=AVTB,setpts=PTS-STARTPTS-{round(self.gap * AHEAD * 1_000_000)}")
         steps.append(f"fps={self.rate}:round=up")
         steps.append(f"scale={width}:{height}:flags=lanczos" if self.scaled else f"crop={width}:{height}:0:0")
+        steps.append("scale=out_range=tv,format=yuv420p")  # cameras' full range would stay one
         # the end of the last frame's time is rounded too: it may have to stand for one more
         return ",".join([*steps, "setsar=1", "tpad=stop_mode=clone:stop=2"])
 

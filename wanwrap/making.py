@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -310,9 +311,10 @@ def _reading() -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise Unusable(f"it can't be read: {error.strerror or error}") from error
+        told = error.strerror or re.sub(r" (image )?file '.*'$", " its contents", str(error))  # whose path we tell
+        raise Unusable(f"it can't be read: {told}") from error
     except Exception as error:
-        raise Unusable(f"it can't be read: {error or type(error).__name__}") from error
+        raise Unusable(str(error) or type(error).__name__) from error
 
 
 def _guarded(frames: Iterator[bytes]) -> Iterator[bytes]:
