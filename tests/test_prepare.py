@@ -135,13 +135,14 @@ def test_variable_frame_rate(prepare: Prepare, raw: Path, out: Path) -> None:
         assert abs(times[n] - Fraction(k, 16)) <= Fraction(1, 60) or n == standing
 
 
-def test_keep_fps(prepare: Prepare, raw: Path, out: Path) -> None:
+def test_keep_fps(prepare: Prepare, raw: Path, out: Path, wanwrap: Wanwrap) -> None:
     footage(raw / "fast.mkv", 80, 30)
     footage(raw / "slow.mp4", 30, 12)
     told = prepare("--keep_fps", "--template", "x")
     assert prepared(told, out, "fast.mkv") == list(range(80))
     assert stream(out / "videos/fast.mp4")[0] == 30
     assert stream(out / "videos/slow.mp4")[0] == 16  # slower than upstream takes
+    assert "16, 30 fps" in wanwrap("prepare", raw, "--out", out, "--keep_fps").stdout
 
 
 def test_what_is_right_is_copied(prepare: Prepare, raw: Path, out: Path) -> None:
@@ -731,7 +732,7 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     whole = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
     for path in whole:
         assert stream(path)[0] == 16
-    told = prepare("--template", "x")
+    prepare("--template", "x")
     assert len(list((out / "videos").glob("*.mp4"))) == 9
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
 

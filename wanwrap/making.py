@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
-import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +35,7 @@ class Unusable(Exception):
 
 @dataclass(kw_only=True)
 class Result:
-    """What became of a source: `outputs` are paths in the data set, `seconds` the length of clips."""
+    """What became of a source: `outputs` are paths in the data set, `seconds` and `fps` those of clips."""
 
     source: str
     action: Action
@@ -44,6 +43,7 @@ class Result:
     outputs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    fps: float = 0.0
     captioned: bool = True
     entry: Entry | None = None  # to be remembered
 
@@ -124,7 +124,7 @@ class Maker:
 
     def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
         captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in outputs)
-        fine = {"seconds": entry.seconds, "entry": entry, "captioned": captioned}
+        fine = {"seconds": entry.seconds, "fps": entry.fps, "entry": entry, "captioned": captioned}
         return Result(source=source.name, action="unchanged", outputs=list(outputs), **fine)  # type: ignore[arg-type]
 
     def _told(self, source: Source, decision: Decision, names: Sequence[str]) -> Result:
@@ -141,6 +141,7 @@ class Maker:
             outputs=list(names),
             notes=[*decision.notes, *short],
             seconds=float(frames / rate),
+            fps=float(rate) if decision.pieces else 0.0,
             captioned=bool(source.caption or self.wording.template),
         )
 
@@ -279,7 +280,7 @@ class Maker:
         for name in result.outputs if data is not None else ():
             self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
         result.captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
-        about = {"size": source.size, "mtime_ns": source.mtime_ns, "outputs": result.outputs}
+        about = {"size": source.size, "mtime_ns": source.mtime_ns, "outputs": result.outputs, "fps": result.fps}
         settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
         settings = entry.settings if result.action == "unchanged" else settings
         caption = entry.caption if data is None else _digest(data)
@@ -311,8 +312,9 @@ def _reading() -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise
-        told = error.strerror or re.sub(r" (image )?file '.*'$", " its contents", str(error))  # whose path we tell
-        raise Unusable(f"it can't be read: {told}") from error
+        if "cannot identify image" in str(error):
+            raise Unusable("it is no picture, whatever its ending says") from error
+        raise Unusable(f"it can't be read: {error.strerror or error}") from error
     except Exception as error:
         raise Unusable(str(error) or type(error).__name__) from error
 

@@ -26,7 +26,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def _item(result: Result) -> dict[str, Any]:
-    names = ("source", "outputs", "action", "reason", "notes", "seconds")
+    names = ("source", "outputs", "action", "reason", "notes", "seconds", "fps")
     return {name: getattr(result, name) for name in names}
 
 
@@ -90,6 +90,12 @@ def _summary(report: Report) -> list[str]:
     length = f" ({_seconds(report):.1f} s)" if parts["clip"] else ""
     sums = ", ".join(f"{counts[action]} {action}" for action in ACTIONS if counts[action])
     told = [sums or "nothing found", f"{report.out} {would} {made or 'nothing'} of these{length}"]
+    rates = sorted({round(result.fps, 2) for result in report.items if result.fps})
+    if len(rates) > 1:
+        told.append(
+            f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps, and upstream takes one rate for a folder: "
+            "leave --keep_fps out, or prepare those of each rate into a data set of its own"
+        )
     bare, gone = _bare(report), sorted(report.gone)
     if bare:
         out = shlex.quote(str(report.out))

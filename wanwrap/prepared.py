@@ -28,6 +28,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     outputs: list[str] | None = None  # in the data set; None until they are there
     seconds: float = 0.0  # of clips
+    fps: float = 0.0
     caption: str | None = None  # the sha256 of what was written
 
 
