@@ -217,7 +217,7 @@ def test_interlaced_and_10_bit(prepare: Prepare, raw: Path, out: Path) -> None:
 
 def test_hdr_is_said(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16)
-    tags = ["-color_trc", "smpte2084", "-color_primaries", "bt2020", "-colorspace", "bt2020nc"]
+    tags = ["-vf", "setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc"]
     subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, *tags, raw / "hdr.mp4"], check=True)
     assert any("HDR" in note for note in item(prepare("--template", "x"), "hdr.mp4")["notes"])
 
