@@ -309,6 +309,27 @@ def test_damaged_clips_fail_and_leave_nothing(prepare: Prepare, raw: Path, out: 
     assert not list(out.glob("*.tmp"))
 
 
+def test_damaged_container(prepare: Prepare, raw: Path) -> None:
+    """The decoder sees no fault where whole clusters are missing."""
+    noise = [Image.effect_noise(SIZE, 80).convert("RGB") for _ in range(100)]
+    clip = footage(raw / "clip.webm", 100, 25, pictures=noise, codec="libvpx-vp9", options={"b": "2M", "cpu-used": "8", "deadline": "realtime"})  # fmt: skip
+    data = bytearray(clip.read_bytes())
+    place = data.index(b"\x1f\x43\xb6\x75", 2000) if data.count(b"\x1f\x43\xb6\x75") > 1 else len(data) // 2
+    data[place : place + 2000] = bytes(range(200)) * 10
+    clip.write_bytes(data)
+    assert item(prepare("--template", "x", code=4), "clip.webm")["action"] == "failed"
+
+
+def test_trimmed_without_encoding(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
+    """As phones trim: an edit list hides the frames before the cut, which stay in the file."""
+    whole = footage(tmp_path / "whole.mp4", 200, 30, options={"crf": "10", "g": "60"})
+    subprocess.run(
+        [ffmpeg.find(), "-v", "error", "-ss", "1.3", "-i", whole, "-c", "copy", raw / "clip.mp4"], check=True
+    )
+    for k, shown in enumerate(prepared(prepare("--template", "x"), out, "clip.mp4")):
+        assert abs(shown - 39 - k * 30 / 16) <= 1, k
+
+
 # pictures
 
 

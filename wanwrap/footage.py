@@ -63,13 +63,14 @@ def look(path: Path) -> Footage:
         stream = next((each for each in container.streams.video if not _cover(each)), None)
         if stream is None:
             raise ValueError("it holds no video")
-        packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
+        every = [p for p in container.demux(stream) if p.size]
+        packets = [p for p in every if not p.is_discard]  # a trimmed clip keeps what it doesn't show
         times = sorted(p.pts for p in packets if p.pts is not None)
         base = stream.time_base
         if not times or len(times) < len(packets) or not base:
             raise ValueError(f"{len(packets) - len(times) or 'all'} of its frames have no time")
-        if path.suffix.lower() in COUNTED and len(packets) < stream.frames - 1:
-            raise ValueError(f"it is cut off: {len(packets)} of its {stream.frames} frames are there")
+        if path.suffix.lower() in COUNTED and len(every) < stream.frames - 1:
+            raise ValueError(f"it is cut off: {len(every)} of its {stream.frames} frames are there")
         gaps = [(after - before) * base for before, after in pairwise(times) if after > before]
         last = _last(packets, base, gaps, stream.average_rate)
         seconds = (times[-1] - times[0]) * base + last

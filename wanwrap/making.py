@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
+import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from wanwrap.whole import put, sync, whole
 
 Action = Literal["copied", "converted", "cut", "unchanged", "left out", "failed"]
 CAPTION = ".txt"
+DAMAGE = re.compile(r"invalid|corrupt|truncat|prematurely|exceeds|damaged|error while decod", re.IGNORECASE)
 
 
 class Unusable(Exception):
@@ -213,7 +215,8 @@ class Maker:
     def _carry_out(self, source: Source, entry: Entry, decision: Decision, names: Sequence[str]) -> None:
         if decision.action == "copied":
             if decision.stream is not None:
-                self._ffmpeg(ffmpeg.checking(self.ffmpeg, source.path, decision.stream, self.threads), self.out)
+                argv = ffmpeg.checking(self.ffmpeg, source.path, decision.stream, self.threads)
+                _check_sound(self._ffmpeg(argv, self.out))
             self._write(names[0], _chunks(source.path))
         elif decision.recipe is None:
             with _reading():
@@ -247,7 +250,8 @@ class Maker:
         else:
             reading = ffmpeg.reading(source.path, decision.stream)
         starts = [begin for begin, _ in every]
-        self._ffmpeg(ffmpeg.encoding(self.ffmpeg, reading, recipe, starts, self.threads), work, feed)
+        argv = ffmpeg.encoding(self.ffmpeg, reading, recipe, starts, self.threads)
+        _check_sound(self._ffmpeg(argv, work, feed))
         files = [work / (ffmpeg.PIECES % index) for index in range(len(every))]
         made = [_count(file) if file.exists() else 0 for file in files]
         if made != [end - begin for begin, end in every]:
@@ -316,7 +320,7 @@ def _reading() -> Iterator[None]:
             raise Unusable("it is no picture, whatever its ending says") from error
         raise Unusable(f"it can't be read: {error.strerror or error}") from error
     except Exception as error:
-        raise Unusable(str(error) or type(error).__name__) from error
+        raise Unusable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
 
 
 def _guarded(frames: Iterator[bytes]) -> Iterator[bytes]:
@@ -338,10 +342,17 @@ def _count(path: Path) -> int:
         return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
+def _check_sound(told: str) -> None:
+    """Raises Unusable: containers that are damaged only make ffmpeg complain, and leave frames out."""
+    if complaint := next((line for line in told.splitlines() if DAMAGE.search(line)), None):
+        raise Unusable(f"it is damaged: {_words(complaint)}")
+
+
 def _words(told: str) -> str:
-    """ffmpeg's first complaint, without the address of who complains."""
+    """ffmpeg's first complaint, without the address of who complains, and of what."""
     first = next((line.strip() for line in told.splitlines() if line.strip()), "")
-    return first.partition("] ")[2] if first.startswith("[") else first
+    first = first.partition("] ")[2] if first.startswith("[") else first
+    return first.rpartition(": ")[2] if first.startswith("file:") else first
 
 
 def _digest(data: bytes) -> str:
