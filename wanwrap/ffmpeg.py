@@ -105,7 +105,6 @@ def encoding(program: str, source: Sequence[str], recipe: Recipe, starts: Sequen
     segments = ["-f", "segment", "-segment_format", "mp4", "-reset_timestamps", "1"]
     if not cut:  # the muxer's own default is a piece every 2 seconds
         segments += ["-segment_time", "1000000"]
-    # what a piece says of its length must not wait for the next one
     return [
         *_quiet(program, threads),
         *source,
