@@ -163,6 +163,12 @@ LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
 }  # fmt: skip
 
 
+def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """A folder's files by size, time and inode."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {path: (about.st_size, about.st_mtime_ns, about.st_ino) for path, about in found.items()}
+
+
 def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
     """Each is told for itself, and the good ones are judged all the same."""
     folder = tmp_path / "data"
@@ -174,7 +180,7 @@ def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
     pattern(folder / "lonely.png", colour="green", caption=None)
     for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._fine.mp4", ".hidden.png"):
         (folder / junk).write_bytes(b"junk")
-    before = {path: path.lstat() for path in folder.rglob("*")}
+    before = state(folder)
     found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
     items = by_name(found)
     assert items.keys() == {*LEFT, "fine.mp4", "lonely.png"}
@@ -184,7 +190,7 @@ def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
     assert items["fine.mp4"]["kept"] and items["fine.mp4"]["clips"] == 4
     assert items["lonely.png"]["reason"].startswith("its caption lonely.txt is missing")
     assert found["total_steps"] == 50 * (4 + 1) and len(found["errors"]) == sum(s for _, _, s in LEFT.values()) + 1
-    assert {path: path.lstat() for path in folder.rglob("*")} == before
+    assert state(folder) == before
     done = wanwrap("run", "t2v-vanilla", "--dataset", folder)
     assert done.returncode == 4 and "and 7 more; `wanwrap check` lists all" in done.stderr
     assert not (tmp_path / "home" / "local_training").exists()

@@ -18,7 +18,28 @@ HEAVY = ["torch", "tqdm", "accelerate", "transformers", "huggingface_hub", "av",
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["presets"], ["show"], ["run"], ["rehearse"], ["merge"], ["convert"], ["caption"]]
+    "verb",
+    [
+        [],
+        *(
+            [verb]
+            for verb in [
+                "presets",
+                "show",
+                "run",
+                "rehearse",
+                "merge",
+                "convert",
+                "prepare",
+                "caption",
+                "check",
+                "prune",
+                "setup",
+                "doctor",
+                "inspect",
+            ]
+        ),
+    ],
 )
 def test_help_has_an_example(verb: list[str], wanwrap: Wanwrap) -> None:
     done = wanwrap(*verb, "--help")

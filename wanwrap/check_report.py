@@ -181,19 +181,13 @@ def _item(found: Checked, row: Row) -> dict[str, Any]:
     }
 
 
-def sheet(found: Checked, begin: Callable[[int], Callable[[int], object]]) -> Iterator[str]:
-    """The contact sheet, piece by piece; `begin` is told how many thumbnails there are, and what it gives how many are done."""
+def sheet(found: Checked, begin: Callable[[int], Callable[[], object]]) -> Iterator[str]:
+    """The contact sheet, piece by piece; `begin` is told how many thumbnails there will be, what it gives of each."""
     from wanwrap.contact_sheet import page
 
     shown = [each for row in found.rows for each in _shown(row)]
-    advance, count = begin(len(shown)), 0
-
-    def done() -> None:
-        nonlocal count
-        advance(count := count + 1)
-
     summary = [_heading(found), *(line.strip() for line in _sum(found))]
-    yield from page(found.dataset.name, summary, shown, done)
+    yield from page(found.dataset.name, summary, shown, begin(len(shown)))
 
 
 def _shown(row: Row) -> Iterator[Shown]:

@@ -39,9 +39,9 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _load(self) -> None:
-        from wanwrap import cli_caption, cli_data, cli_machine
+        from wanwrap import cli_caption, cli_data, cli_machine, cli_prepare
 
-        for verb in (*cli_data.VERBS, *cli_caption.VERBS, *cli_machine.VERBS):
+        for verb in (*cli_prepare.VERBS, *cli_caption.VERBS, *cli_data.VERBS, *cli_machine.VERBS):
             self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -105,8 +105,10 @@ def main() -> None:
     \b
     wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
     wanwrap doctor                                    is this machine ready?
-    wanwrap caption cats --trigger mycat              write the captions that are missing
     wanwrap presets                                   what can be trained
+    wanwrap prepare ~/raw --out cats                  raw pictures and clips as a data set
+    wanwrap caption cats --trigger mycat              write the captions that are missing
+    wanwrap check cats --preset t2v-vanilla           what of it will be trained
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
     wanwrap run t2v-vanilla --dataset cats            the real thing

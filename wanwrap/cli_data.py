@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wanwrap.cli_options import BASE_DIR, PATH
-from wanwrap.terminal import bar, counted, indented, say, show_json
+from wanwrap.terminal import counted, indented, say, show_json, steps
 
 DEFAULT = "t2v-lightning"
 
@@ -53,7 +53,7 @@ def _draw(found: Any, place: Path) -> None:
     from wanwrap.data import absolute
     from wanwrap.whole import whole
 
-    with bar("thumbnails", unit="") as begin, whole(absolute(place)) as file:
+    with steps("thumbnails") as begin, whole(absolute(place)) as file:
         for piece in sheet(found, begin):
             file.write(piece.encode("utf-8", "backslashreplace"))
     say(f"the contact sheet: {absolute(place)}")

@@ -20,9 +20,9 @@ Kind = Literal["image", "video"]
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
 # What it passes over, and `wanwrap prepare` converts.
-OTHER_IMAGES = {".gif", ".heic", ".heif", ".tif", ".tiff", ".jxl", ".jp2", ".apng", ".tga"}
-OTHER_VIDEOS = {".ts", ".m2ts", ".mts", ".3gp", ".ogv", ".vob", ".asf", ".f4v"}
-JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems leave in folders
+OTHER_IMAGES = {".heic", ".heif", ".hif", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".jp2", ".tga", ".ppm"}
+OTHER_VIDEOS = {".mts", ".m2ts", ".ts", ".mpe", ".m2v", ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".asf", ".f4v", ".qt"}
+JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems leave in folders, beside hidden files
 
 CAPTION = ".txt"
 SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not

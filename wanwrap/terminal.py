@@ -115,8 +115,8 @@ def counted(what: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def bars(unit: str = "B") -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Bars one after the other, with GB/s (or things a second) and the time left; into a file or a pipe a state every few seconds."""
+def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Bars one after the other, with GB/s and the time left; into a file or a pipe a state every few seconds."""
     shown = list[Any]()
 
     def begin(what: str, total: int) -> Callable[[int], None]:
@@ -124,7 +124,7 @@ def bars(unit: str = "B") -> Iterator[Callable[[str, int], Callable[[int], None]
 
         stream = _Stream()
         often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
-        size = {"total": total, "unit": unit, "unit_scale": bool(unit), "dynamic_ncols": True}
+        size = {"total": total, "unit": "B", "unit_scale": True, "dynamic_ncols": True}
         for each in shown:
             each.close()
         new = tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size)
@@ -145,7 +145,30 @@ def bars(unit: str = "B") -> Iterator[Callable[[str, int], Callable[[int], None]
 
 
 @contextmanager
-def bar(what: str, unit: str = "B") -> Iterator[Callable[[int], Callable[[int], None]]]:
+def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
+    """A bar that counts items, with the time left; into a file or a pipe a state every few seconds."""
+    shown = list[Any]()
+
+    def begin(total: int) -> Callable[[], object]:
+        from tqdm import tqdm
+
+        stream = _Stream()
+        often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
+        form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
+        pace = {"mininterval": often, "maxinterval": often, "delay": often, "dynamic_ncols": True, "bar_format": form}
+        new = tqdm(desc=what, total=total, file=stream, leave=not terminal, **pace)
+        shown.append(new)
+        return new.update  # type: ignore[no-any-return]
+
+    try:
+        yield begin
+    finally:
+        for each in shown:
+            each.close()
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int], Callable[[int], None]]]:
     """One of them."""
-    with bars(unit) as begin:
+    with bars() as begin:
         yield partial(begin, what)

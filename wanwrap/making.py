@@ -1,0 +1,365 @@
+"""One source: whether anything is to be done, what, and doing it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import re
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from wanwrap import ffmpeg, footage, stills
+from wanwrap.buckets import FPS
+from wanwrap.caption_text import Wording
+from wanwrap.errors import FULL
+from wanwrap.ffmpeg import Recipe
+from wanwrap.footage import Limits
+from wanwrap.prepared import Entry
+from wanwrap.process import Crew
+from wanwrap.sources import Source
+from wanwrap.whole import put, sync, whole
+
+Action = Literal["copied", "converted", "cut", "unchanged", "left out", "failed"]
+CAPTION = ".txt"
+DAMAGE = re.compile(r"invalid|corrupt|truncat|prematurely|exceeds|damaged|error while decod", re.IGNORECASE)
+
+
+class Unusable(Exception):
+    """A source that nothing can be made of; the message says why."""
+
+
+@dataclass(kw_only=True)
+class Result:
+    """What became of a source: `outputs` are paths in the data set, `seconds` and `fps` those of clips."""
+
+    source: str
+    action: Action
+    reason: str = ""
+    outputs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    fps: float = 0.0
+    captioned: bool = True
+    entry: Entry | None = None  # to be remembered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What to do with a source: `pieces` are (begin, end) in frames of the result; a picture has none."""
+
+    action: Action
+    reason: str
+    suffix: str
+    recipe: Recipe | None = None
+    pieces: tuple[tuple[int, int], ...] = ()
+    dropped: tuple[tuple[int, int], ...] = ()
+    stream: int | None = None  # None: frames come from Pillow
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Where its outputs go."""
+        return "videos" if self.recipe else "images"
+
+
+@dataclass
+class Maker:
+    """Makes outputs of sources; its methods may be called by several threads."""
+
+    out: Path
+    work: Path
+    limits: Limits
+    wording: Wording
+    crew: Crew
+    threads: int
+
+    @cached_property
+    def ffmpeg(self) -> str:
+        """Looked for when the first clip needs it."""
+        return ffmpeg.find()
+
+    def current(self, source: Source, entry: Entry) -> bool:
+        """Whether all is there that would be made of a source as it is now."""
+        if entry.outputs is None or (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
+            return False
+        same = all(self._settings.get(name) == value for name, value in entry.settings.items())
+        return same and all((self.out / name).is_file() for name in entry.outputs)
+
+    @cached_property
+    def _settings(self) -> dict[str, object]:
+        limits = {name: str(value) for name, value in asdict(self.limits).items()}
+        return {**limits, "recipe": "1"}  # another number when clips come out otherwise
+
+    def plan(self, source: Source, entry: Entry) -> Result:
+        """What `make` would do; scenes it can't know."""
+        if self.current(source, entry):
+            return self._same(source, entry, entry.outputs or [])
+        try:
+            decision = self._decide(source, scenes=False)
+        except Unusable as error:
+            return Result(source=source.name, action="failed", reason=str(error))
+        return self._told(source, decision, self._names(entry, decision))
+
+    def make(self, source: Source, entry: Entry) -> Result:
+        """Make what is not there yet, its captions too.
+
+        Raises:
+            OSError: the data set can't be written.
+            KeyboardInterrupt: all is being ended.
+        """
+        try:
+            if self.current(source, entry):
+                return self._captions(source, entry, self._same(source, entry, entry.outputs or []))
+            decision = self._decide(source, scenes=self.limits.scenes)
+            names = self._names(entry, decision)
+            self._carry_out(source, entry, decision, names)
+        except Unusable as error:
+            return Result(source=source.name, action="failed", reason=str(error))
+        return self._captions(source, entry, self._told(source, decision, names))
+
+    def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
+        captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in outputs)
+        fine = {"seconds": entry.seconds, "fps": entry.fps, "entry": entry, "captioned": captioned}
+        return Result(source=source.name, action="unchanged", outputs=list(outputs), **fine)  # type: ignore[arg-type]
+
+    def _told(self, source: Source, decision: Decision, names: Sequence[str]) -> Result:
+        rate = decision.recipe.rate if decision.recipe else Fraction(1)
+        frames = sum(end - begin for begin, end in decision.pieces)
+        short = [
+            f"left out: {float((end - begin) / rate):.1f} s at {float(begin / rate):.1f} s"
+            for begin, end in decision.dropped
+        ]
+        return Result(
+            source=source.name,
+            action=decision.action,
+            reason=decision.reason,
+            outputs=list(names),
+            notes=[*decision.notes, *short],
+            seconds=float(frames / rate),
+            fps=float(rate) if decision.pieces else 0.0,
+            captioned=bool(source.caption or self.wording.template),
+        )
+
+    # what to do
+
+    def _decide(self, source: Source, *, scenes: bool) -> Decision:
+        if source.moving:
+            return self._clip(source, scenes=scenes)
+        with _reading():
+            still = stills.look(source.path)
+        if still.frames > 1:
+            return self._animation(source, still)
+        action: Action = "converted" if still.reasons else "copied"
+        return Decision(action=action, reason=", ".join(still.reasons), suffix=still.suffix, notes=still.notes)
+
+    def _animation(self, source: Source, still: stills.Still) -> Decision:
+        with _reading():
+            seconds = stills.seconds(source.path)
+        rate = Fraction(int(FPS))
+        frames = max(1, math.floor(seconds * rate + footage.ROUNDING))
+        recipe = Recipe(size=footage.fitted(still.size, self.limits.area), rate=rate, frames=frames)
+        return self._cut(recipe, [0], list(still.reasons), None, [])
+
+    def _clip(self, source: Source, *, scenes: bool) -> Decision:
+        with _reading():
+            seen = footage.look(source.path)
+        recipe, starts = footage.recipe(seen, self.limits), [0]
+        if scenes:
+            told = self._ffmpeg(ffmpeg.cuts(self.ffmpeg, source.path, seen.stream, recipe, self.threads), self.out)
+            starts = ffmpeg.scenes(told, recipe)
+        notes = [f"HDR ({seen.hdr}): upstream takes it for SDR, and its colours look pale"] if seen.hdr else []
+        return self._cut(recipe, starts, footage.changes(seen, recipe), seen.stream, notes)
+
+    def _cut(
+        self, recipe: Recipe, starts: Sequence[int], why: Sequence[str], stream: int | None, notes: list[str]
+    ) -> Decision:
+        pieces = ffmpeg.even(starts, recipe.frames, footage.longest(recipe, self.limits))
+        least = self.limits.min_seconds * recipe.rate
+        short = [piece for piece in pieces if piece[1] - piece[0] < least]
+        length = f"{float(recipe.frames / recipe.rate):.1f} s"
+        if len(pieces) == 1 and short:  # all there is of it
+            notes, short = [*notes, f"only {length} long"], []
+        kept = [piece for piece in pieces if piece not in short]
+        action: Action = "cut" if len(pieces) > 1 else "converted" if why else "copied"
+        if action == "cut":
+            why = [f"{length} into {len(kept)}", *why]
+        if not kept:
+            action, why = "left out", [f"all its pieces are shorter than {float(self.limits.min_seconds):g} s"]
+        return Decision(
+            action=action,
+            reason=", ".join(why),
+            suffix=".mp4",
+            recipe=recipe,
+            pieces=tuple(kept),
+            dropped=tuple(short),
+            stream=stream,
+            notes=tuple(notes),
+        )
+
+    def _names(self, entry: Entry, decision: Decision) -> list[str]:
+        """Outputs in the data set; pieces are numbered from 1."""
+        count = len(decision.pieces) if decision.recipe else 1
+        digits = max(2, len(str(count)))
+        numbers = [""] if count == 1 and decision.action != "cut" else [f"_{i + 1:0{digits}}" for i in range(count)]
+        return [f"{decision.folder}/{entry.name}{number}{decision.suffix}" for number in numbers]
+
+    # doing it
+
+    def _carry_out(self, source: Source, entry: Entry, decision: Decision, names: Sequence[str]) -> None:
+        if decision.action == "copied":
+            if decision.stream is not None:
+                argv = ffmpeg.checking(self.ffmpeg, source.path, decision.stream, self.threads)
+                _check_sound(self._ffmpeg(argv, self.out))
+            self._write(names[0], _chunks(source.path))
+        elif decision.recipe is None:
+            with _reading():
+                picture = stills.png(source.path, self.limits.background)
+            self._write(names[0], [picture])
+        elif names:
+            self._encode(source, entry, decision, decision.recipe, names)
+        for old in set(entry.outputs or ()) - set(names):
+            self._remove(self.out / old, entry)
+
+    def _write(self, name: str, chunks: Iterable[bytes]) -> None:
+        with whole(self.out / name) as file:
+            file.writelines(chunks)
+
+    def _remove(self, old: Path, entry: Entry) -> None:
+        """An output of what the source was before; a caption stays if the user has written into it."""
+        caption = old.with_suffix(CAPTION)
+        old.unlink(missing_ok=True)
+        if caption.is_file() and _digest(caption.read_bytes()) == entry.caption:
+            caption.unlink()
+
+    def _encode(self, source: Source, entry: Entry, decision: Decision, recipe: Recipe, names: Sequence[str]) -> None:
+        """Encode beside the place; each piece gets its name when all of them are whole."""
+        work = self.work / entry.name
+        work.mkdir()
+        every = sorted([*decision.pieces, *decision.dropped])
+        feed = None
+        if decision.stream is None:
+            reading = ffmpeg.piped(recipe.size, recipe.rate)
+            feed = _guarded(stills.moving(source.path, self.limits.background, recipe.rate, recipe.size))
+        else:
+            reading = ffmpeg.reading(source.path, decision.stream)
+        starts = [begin for begin, _ in every]
+        argv = ffmpeg.encoding(self.ffmpeg, reading, recipe, starts, self.threads)
+        _check_sound(self._ffmpeg(argv, work, feed))
+        files = [work / (ffmpeg.PIECES % index) for index in range(len(every))]
+        made = [_count(file) if file.exists() else 0 for file in files]
+        if made != [end - begin for begin, end in every]:
+            raise Unusable(f"only {sum(made)} of its {recipe.frames} frames can be decoded")
+        kept = [file for file, piece in zip(files, every, strict=True) if piece in decision.pieces]
+        for file, name in zip(kept, names, strict=True):
+            with file.open("r+b") as whole_file:
+                sync(whole_file)
+                put(whole_file, file, self.out / name)
+
+    def _ffmpeg(self, argv: Sequence[str], cwd: Path, feed: Iterable[bytes] | None = None) -> str:
+        """What it told. Raises Unusable: the source is damaged; OSError: the disk is full."""
+        status, told = self.crew.run(argv, cwd, feed)
+        full = status == -getattr(signal, "SIGXFSZ", 0) != 0
+        if full or (status and ("No space left" in told or "File too large" in told)):
+            raise OSError(errno.ENOSPC, "the disk is full", str(self.out))
+        if status:
+            raise Unusable(f"ffmpeg can't decode it: {_words(told) or f'exit status {status}'}")
+        return told
+
+    def _captions(self, source: Source, entry: Entry, result: Result) -> Result:
+        """Write captions that are new; those that the user has changed in the data set stay."""
+        try:
+            kind = "video" if any(name.startswith("videos/") for name in result.outputs) else "photo"
+            text = self.wording.caption(source.caption, source.path, kind)
+        except OSError as error:
+            text = None
+            result.notes.append(f"its caption can't be read: {error.strerror or error}")
+        data = None if text is None else text.encode("utf-8", "replace")
+        for name in result.outputs if data is not None else ():
+            self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
+        result.captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
+        about = {"size": source.size, "mtime_ns": source.mtime_ns, "outputs": result.outputs, "fps": result.fps}
+        settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
+        settings = entry.settings if result.action == "unchanged" else settings
+        caption = entry.caption if data is None else _digest(data)
+        result.entry = replace(entry, **about, settings=settings, seconds=result.seconds, caption=caption)  # type: ignore[arg-type]
+        return result
+
+    def _caption(self, path: Path, data: bytes, written: str | None, result: Result) -> None:
+        there = path.read_bytes() if path.is_file() else None
+        if there == data:
+            return
+        if there is not None and _digest(there) != written:
+            result.notes.append(f"{path.name} has been edited, and stays")
+            return
+        with whole(path) as file:
+            file.write(data)
+        if result.action == "unchanged":
+            result.reason = "caption written anew"
+
+
+def _of_pictures(settings: dict[str, object]) -> dict[str, object]:
+    return {name: settings[name] for name in ("background", "recipe")}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever a decoder raises, the file is what is wrong. Raises Unusable."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        if "cannot identify image" in str(error):
+            raise Unusable("it is no picture, whatever its ending says") from error
+        raise Unusable(f"it can't be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise Unusable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
+def _guarded(frames: Iterator[bytes]) -> Iterator[bytes]:
+    with _reading():
+        yield from frames
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with _reading(), path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
+def _count(path: Path) -> int:
+    """Frames of a finished piece."""
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def _check_sound(told: str) -> None:
+    """Raises Unusable: containers that are damaged only make ffmpeg complain, and leave frames out."""
+    if complaint := next((line for line in told.splitlines() if DAMAGE.search(line)), None):
+        raise Unusable(f"it is damaged: {_words(complaint)}")
+
+
+def _words(told: str) -> str:
+    """ffmpeg's first complaint, without the address of who complains, and of what."""
+    first = next((line.strip() for line in told.splitlines() if line.strip()), "")
+    first = first.partition("] ")[2] if first.startswith("[") else first
+    return first.rpartition(": ")[2] if first.startswith("file:") else first
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _filled(path: Path) -> bool:
+    with suppress(OSError):
+        return bool(path.read_bytes().strip())
+    return False

@@ -1,0 +1,109 @@
+"""What `prepare` tells: a line for each item that came out otherwise than it went in, and a summary."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import PurePath
+from typing import Any
+
+from wanwrap.errors import DatasetError, listing
+from wanwrap.making import Result
+from wanwrap.prepare import Report
+
+ACTIONS = ("copied", "converted", "cut", "unchanged", "left out", "failed")
+QUIET = ("copied", "unchanged")  # of these only remarks are told
+KINDS = {"images": "picture", "videos": "clip"}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """All of it, for other programs."""
+    items = [_item(result) for result in _sorted(report)]
+    counts = {action: sum(item["action"] == action for item in items) for action in ACTIONS}
+    more = {"without_caption": len(_bare(report)), "seconds": round(_seconds(report), 3)}
+    gone = sorted(report.gone)
+    return {"out": str(report.out), "dry_run": report.planned, "items": items, "counts": {**counts, **more}, "gone": gone}  # fmt: skip
+
+
+def _item(result: Result) -> dict[str, Any]:
+    names = ("source", "outputs", "action", "reason", "notes", "seconds", "fps")
+    return {name: getattr(result, name) for name in names}
+
+
+def _sorted(report: Report) -> list[Result]:
+    return sorted(report.items, key=lambda result: result.source)
+
+
+def _bare(report: Report) -> list[str]:
+    """Outputs without a caption."""
+    return [name for result in report.items if not result.captioned for name in result.outputs]
+
+
+def _seconds(report: Report) -> float:
+    return sum(result.seconds for result in report.items)
+
+
+def check(report: Report) -> None:
+    """Raises DatasetError: some sources failed, or nothing has come of all."""
+    failed = [result.source for result in _sorted(report) if result.action == "failed"]
+    if failed:
+        raise DatasetError(
+            f"{len(failed)} of {len(report.items)} could not be prepared: {listing(failed)}; replace or remove them. "
+            "All others are done."
+            if not report.planned
+            else f"{len(failed)} of {len(report.items)} can't be prepared: {listing(failed)}; replace or remove them."
+        )
+    if not any(result.outputs for result in report.items):
+        raise DatasetError("there are no pictures or clips in it; give a folder that holds some.")
+
+
+def lines(report: Report) -> list[str]:
+    """For people: what is not as usual first, the sum and the next step at the end."""
+    others = [result for result in report.items if result.action == "left out" and not result.outputs]
+    told = [result for result in _sorted(report) if result not in others]
+    remarks = [line for result in told for line in _told(result, report.planned)]
+    return [*remarks, *_left(others), *_summary(report)]
+
+
+def _told(result: Result, planned: bool) -> list[str]:
+    quiet = result.action in QUIET and not result.reason and not planned
+    made = f" -> {listing(result.outputs, 3)}" if result.outputs and result.action != "unchanged" else ""
+    head = f"{result.action:<9}  {result.source}{made}"
+    line = head + (f" ({result.reason})" if result.reason else "")
+    if quiet:
+        return [f"note       {result.source}: {note}" for note in result.notes]
+    return [line, *(f"           {note}" for note in result.notes)]
+
+
+def _left(others: list[Result]) -> list[str]:
+    """What is no media, a line a reason: there may be thousands."""
+    reasons = Counter(result.reason for result in others)
+    found = {reason: sorted(result.source for result in others if result.reason == reason) for reason in reasons}
+    return [f"left out   {reasons[why]}, {why}: {listing(names)}" for why, names in sorted(found.items())]
+
+
+def _summary(report: Report) -> list[str]:
+    counts = Counter[str](result.action for result in report.items)
+    parts = Counter(KINDS[PurePath(name).parts[0]] for result in report.items for name in result.outputs)
+    would = "would hold" if report.planned else "holds"
+    made = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in sorted(parts.items(), reverse=True))
+    length = f" ({_seconds(report):.1f} s)" if parts["clip"] else ""
+    sums = ", ".join(f"{counts[action]} {action}" for action in ACTIONS if counts[action])
+    told = [sums or "nothing found", f"{report.out} {would} {made or 'nothing'} of these{length}"]
+    rates = sorted({round(result.fps, 2) for result in report.items if result.fps})
+    if len(rates) > 1:
+        told.append(
+            f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps, and upstream takes one rate for a folder: "
+            "leave --keep_fps out, or prepare those of each rate into a data set of its own"
+        )
+    bare, gone = _bare(report), sorted(report.gone)
+    if bare:
+        out = shlex.quote(str(report.out))
+        told.append(
+            f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption: wanwrap caption {out}, or --template"
+        )
+    if gone:
+        told.append(f"their sources are gone, they stay: {listing(gone)}")
+    if made and not report.planned:
+        told.append(f"next: wanwrap check {shlex.quote(str(report.out))}")
+    return told
