@@ -18,6 +18,8 @@ from helpers import ROOT, clip, picture
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raw import footage
+from test_upstream import ask
 
 from wanwrap import caching
 from wanwrap.check import Checked, tokens
@@ -209,6 +211,31 @@ def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
     assert re.search(r"num train items[^\n]*: (\d+)", printed)[1] == str(data.train_items)  # type: ignore[index]
     assert re.search(r"num batches per epoch[^\n]*: (\d+)", printed)[1] == str(data.batches)  # type: ignore[index]
     assert re.search(r"total optimization steps[^\n]*: (\d+)", printed)[1] == str(training.recipe.steps)  # type: ignore[index]
+
+
+def test_frame_k_shows_what_stood_there_at_its_time(tmp_path: Path) -> None:
+    """By the frame rate that is measured and written alone, and after `prepare`."""
+    raw, out, vanilla = tmp_path / "raw", tmp_path / "out", load("t2v-vanilla")
+    for fps in RATES:
+        footage(raw / f"{float(fps):.4g}.mp4", int(4 * fps), fps).with_suffix(".txt").write_text("it moves")
+    prepare = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out)]
+    subprocess.run(prepare, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    asked = dict[tuple[str, str], tuple[str, float]]()
+    for folder in (raw, out):
+        data = scan(folder, vanilla).sound()
+        for entry in data.entries:
+            for item in entry.items:
+                asked[folder.name, item.path.stem] = str(item.path), entry.options["source_fps"]
+    assert len(asked) == 2 * len(RATES) and {fps for (where, _), (_, fps) in asked.items() if where == "out"} == {16.0}
+    answers = dict(zip(asked, ask("frames", list(asked.values()), tmp_path), strict=True))
+    for fps in RATES:
+        for where in ("raw", "out"):
+            shown = answers[where, f"{float(fps):.4g}"]
+            assert len(shown) in (63, 64)
+            for k, number in enumerate(shown):
+                # upstream takes the first frame at or after the time (or, by its rounding, the next one), prepare the nearest
+                late = Fraction(number) / fps - Fraction(k, 16)
+                assert (0 <= late <= 1 / fps) if where == "raw" else abs(late) <= Fraction(1, 2) / fps, (where, fps, k)
 
 
 CHILD = ROOT / "wanwrap" / "rehearsal" / "child.py"

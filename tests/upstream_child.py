@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize|sizes|captioner FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -189,8 +189,18 @@ def captioner(tensors):
     return len(model.state_dict())
 
 
+def frames(clips):
+    """The numbers that the frames say (raw.py) which upstream takes of each [clip, source_fps]."""
+    from musubi_tuner.dataset.media_utils import load_video
+    from PIL import Image
+    from raw import number
+
+    return [[number(Image.fromarray(f)) for f in load_video(c, source_fps=fps, target_fps=16.0)] for c, fps in clips]
+
+
 VERBS = {
-    each.__name__: each for each in (parse, sanitize, count, schedule, load, structures, tokenize, sizes, captioner)
+    each.__name__: each
+    for each in (parse, sanitize, count, schedule, load, structures, tokenize, sizes, captioner, frames)
 }
 
 if __name__ == "__main__":
