@@ -102,6 +102,7 @@ def _manifest(cache: Path) -> dict[str, str]:
 
 def _whole(path: Path) -> bool:
     try:
-        return bool(header.read(path))
+        header.read(path)
     except (WeightsError, OSError):
         return False
+    return True
