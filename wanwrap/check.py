@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from wanwrap.errors import DatasetError, listing
 from wanwrap.media import Item, Kind
 from wanwrap.order import order, workspace_folder
 from wanwrap.preset import Preset
+from wanwrap.probed import Bar, no_bar
 from wanwrap.workspace import load as load_workspace
 
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
@@ -24,7 +25,8 @@ BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One file. `keys` are the buckets of what it gives, (width, height) and for clips frames; `scale` is by how
-    much its sides are enlarged at most; `reason` says why it is not trained, and `stops` whether a run stops at it.
+    much its sides are enlarged at most, `small` whether it is trained far smaller than it could be; `reason` says why
+    it is not trained, and `stops` whether a run stops at it.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Row:
     item: Item | None
     keys: tuple[tuple[int, ...], ...] = ()
     scale: float = 0.0
+    small: bool = False
     reason: str | None = None
     stops: bool = False
 
@@ -50,6 +53,7 @@ class Row:
             "CMYK": item and item.cmyk,
             "animated: its first frame is taken": item and item.moving,
             f"enlarged {self.scale:.1f} times": self.scale > 1,
+            "small": self.small,
         }
         return [what for what, so in told.items() if so]
 
@@ -126,6 +130,8 @@ class Checked:
         large = [row for row in self.kept if row.scale >= BLOWN_UP]
         if large:
             yield f"enlarged to twice their size and more, so that blur is learned: {self._names(r.path for r in large)}."
+        if small := [row.path for row in self.kept if row.small]:
+            yield f"less than a quarter of the pixels that they could be trained with: {self._names(small)}."
         for group in self.alike[:3]:
             yield f"look the same: {self._names(group)}."
         if len(self.alike) > 3:
@@ -152,7 +158,7 @@ def check(
     trigger: str | None = None,
     base_dir: Path,
     default: str,
-    done: Callable[[], object] = bool,
+    bar: Bar = no_bar,
 ) -> Checked:
     """A folder, a name in the workspace, or a TOML, as `preset` would train it (else the one set up, else `default`).
 
@@ -163,7 +169,7 @@ def check(
     own = dataset is not None and dataset.lower().endswith(".toml")
     which: dict[str, Any] = {"dataset_config": Path(str(dataset))} if own else {"dataset": dataset}
     asked = order(preset=preset or (set_up[0] if set_up else default), base_dir=base_dir, **which)
-    data = asked.look(whole=True, done=done)
+    data = asked.look(whole=True, bar=bar)
     lengths = ((e.noise_level, *recipe.length(asked.preset, e, data)) for e in asked.preset.experts)
     return Checked(
         dataset=data,
@@ -201,4 +207,10 @@ def _kept(path: Path, pairs: list[tuple[Entry, Item]]) -> Row:
     keys = tuple(key for each, _ in pairs for key in each.keys_of(item))
     sizes = [each.cached_size(item) for each, _ in pairs]
     scale = max(max(width / item.size[0], height / item.size[1]) for width, height in sizes)
-    return Row(path=path, kind=entry.kind, item=item, keys=keys, scale=scale)
+    small = all(4 * size[0] * size[1] < _area(each) for (each, _), size in zip(pairs, sizes, strict=True))
+    return Row(path=path, kind=entry.kind, item=item, keys=keys, scale=scale, small=small)
+
+
+def _area(entry: Entry) -> int:
+    width, height = entry.options["resolution"]
+    return int(width * height)

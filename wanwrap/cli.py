@@ -10,7 +10,7 @@ import click
 from wanwrap import __version__
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
 from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
-from wanwrap.terminal import bar, bars, counted, make_whole, say, screen, show_json, shown
+from wanwrap.terminal import bar, bars, make_whole, say, screen, show_json, shown, steps
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
@@ -183,8 +183,8 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     from wanwrap.report import finished
     from wanwrap.weights import marks
 
-    with counted("checking file") as done:
-        plan = asked.plan(whole=True, done=done)
+    with steps("reading files") as files:
+        plan = asked.plan(whole=True, bar=files)
     check_plan(plan)
     found = asked.ask(plan, gpu=True)
     with bars() as begin:
@@ -251,8 +251,8 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     from wanwrap.report import rehearsed
 
     asked = order(**arguments)
-    with counted("checking file") as done:
-        found = rehearsal(asked, done)
+    with steps("reading files") as files:
+        found = rehearsal(asked, files)
     for note in found.notes:
         say(f"rehearsal: {note}.")
     record = _carry_out(found.plan, found.upstream, found.answer, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wanwrap.cli_options import BASE_DIR, PATH
-from wanwrap.terminal import counted, indented, say, show_json, steps
+from wanwrap.terminal import indented, say, show_json, steps
 
 DEFAULT = "t2v-lightning"
 
@@ -36,8 +36,8 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     from wanwrap.check_report import as_json as report_json
     from wanwrap.check_report import lines
 
-    with counted("reading file") as done:
-        found = work.check(**arguments, default=DEFAULT, done=done)
+    with steps("reading files") as bar:
+        found = work.check(**arguments, default=DEFAULT, bar=bar)
     if contact_sheet:
         _draw(found, contact_sheet)
     if as_json:
@@ -77,8 +77,8 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     from wanwrap.data import absolute
     from wanwrap.dataset_config import caches, load
 
-    with counted("reading file") as done:
-        data = load(absolute(config), whole=True, done=done)
+    with steps("reading files") as bar:
+        data = load(absolute(config), whole=True, bar=bar)
     found = [work(entry, cache, {"latents": latents, "text": text}) for entry, cache in caches(data)]
     if as_json:
         show_json([{**vars(each), "folder": str(each.folder)} for each in found])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.gather import gather
 from wanwrap.media import IMAGES, SAME_FPS, VIDEOS, Kind, meant, warnings
 from wanwrap.preset import check_frames, check_size
+from wanwrap.probed import Bar, no_bar
 
 # Upstream's schema (dataset/config_utils.py); any other key makes it fail.
 _COMMON = {
@@ -59,7 +60,7 @@ FOLDERS = (
 Table = Mapping[str, Any]
 
 
-def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+def load(path: Path, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
     """The data set that a TOML describes; files that upstream would end on or drop are in its `left`.
 
     Raises:
@@ -71,7 +72,7 @@ def load(path: Path, *, whole: bool = False, done: Callable[[], object] = bool) 
     if set(config) - {"general", "datasets"} or not tables or not shaped:
         raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
     _check_keys("[general]", general, _COMMON)
-    pairs = [_entry(f"[[datasets]] number {i}", general, t, whole, done) for i, t in enumerate(tables, 1)]
+    pairs = [_entry(f"[[datasets]] number {i}", general, t, whole, bar) for i, t in enumerate(tables, 1)]
     entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
     left = {each.path: each for _, bad in pairs for each in (*bad, *_without_window(entries))}
@@ -113,9 +114,7 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
 
 
-def _entry(
-    where: str, general: Table, table: Table, whole: bool, done: Callable[[], object]
-) -> tuple[Entry, list[Left]]:
+def _entry(where: str, general: Table, table: Table, whole: bool, bar: Bar) -> tuple[Entry, list[Left]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
     for name in FOLDERS:
@@ -129,7 +128,7 @@ def _entry(
     _check_sizes(where, kind, options)
     directory, paths, captions = _files(where, kind, options)
     suffix = options.get("caption_extension", "")
-    items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
+    items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, bar=bar)
     entry = Entry(kind=kind, directory=directory, items=items, options=options)
     _check_items(where, entry)
     return entry, left

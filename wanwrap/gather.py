@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wanwrap import buckets
 from wanwrap.dataset import Left
 from wanwrap.media import CAPTION, UNEVEN, Item, Kind, awkward, caption_of, kind_of
-from wanwrap.probed import probe
+from wanwrap.probed import Bar, no_bar, probe
 
 
 def gather(
@@ -19,11 +19,11 @@ def gather(
     suffix: str = CAPTION,
     captions: Mapping[Path, str] | None = None,
     whole: bool = False,
-    done: Callable[[], object] = bool,
+    bar: Bar = no_bar,
 ) -> tuple[tuple[Item, ...], list[Left]]:
     """Items with their captions (from files of that `suffix`, else those given), and the files that are left out."""
     odd = {path: why for path in paths if (why := awkward(path))}
-    found = probe([path for path in paths if path not in odd], kind, whole=whole, done=done)
+    found = probe([path for path in paths if path not in odd], kind, whole=whole, bar=bar)
     items, left = list[Item](), [
         Left(path=path, kind=kind, reason=why, stops=kind_of(path) is not None or "mixed case" in why)
         for path, why in odd.items()

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from wanwrap.options import TRAIN, Value, check, parse
 from wanwrap.plan import Choices, Places, Plan, experts, needed
 from wanwrap.planner import make_plan
 from wanwrap.preset import Preset
+from wanwrap.probed import Bar, no_bar
 from wanwrap.registry import load
 from wanwrap.scan import find, scan
 from wanwrap.upstream import Upstream
@@ -62,18 +63,18 @@ class Order:
     skip_bad: bool = False
     workspace: Workspace = field(default_factory=Workspace)
 
-    def data(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+    def data(self, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
         """The data set, sound. Raises DatasetError."""
-        return self.look(whole=whole, done=done).sound(skip_bad=self.skip_bad)
+        return self.look(whole=whole, bar=bar).sound(skip_bad=self.skip_bad)
 
-    def look(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+    def look(self, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
         """The data set as it is; `whole` decodes every file. Raises DatasetError."""
         if self.dataset_config is not None:
-            return dataset_config.load(absolute(self.dataset_config), whole=whole, done=done)
+            return dataset_config.load(absolute(self.dataset_config), whole=whole, bar=bar)
         datasets = self.places.base / "datasets"
         shipped = self.dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
         where = folder("templates") / SAMPLE if shipped else find(self.dataset, datasets)
-        return scan(where, self.preset, whole=whole, done=done)
+        return scan(where, self.preset, whole=whole, bar=bar)
 
     def weights(self) -> dict[str, Located]:
         """The files that the run reads, there or not. Raises WeightsError."""
@@ -81,9 +82,9 @@ class Order:
         names = needed(self.preset, self.choices)
         return {name: locate(name, models, self.files.get(name), found.get(name)) for name in names}
 
-    def plan(self, *, whole: bool = False, done: Callable[[], object] = bool) -> Plan:
+    def plan(self, *, whole: bool = False, bar: Bar = no_bar) -> Plan:
         """The plan. Raises the errors of all that it is made of."""
-        data = self.data(whole=whole, done=done)
+        data = self.data(whole=whole, bar=bar)
         plan = make_plan(self.preset, data, self.weights(), self.places, self.choices)
         for step in plan.trainings:
             preflight.check_resume(step)

@@ -17,12 +17,16 @@ from wanwrap.media import Item, Kind, read, why
 VERSION = 1  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 FEW = 8  # files that a thread takes at once: handing each over would take longer than a look into the cache
+Bar = Callable[[int], Callable[[], object]]  # how many files there are -> what is called after each
 NOT_KEPT = {"path", "caption"}
 
 
-def probe(
-    paths: Iterable[Path], kind: Kind, *, whole: bool = False, done: Callable[[], object] = bool
-) -> dict[Path, Item | str]:
+def no_bar(_: int) -> Callable[[], object]:
+    """Where nobody watches."""
+    return bool
+
+
+def probe(paths: Iterable[Path], kind: Kind, *, whole: bool = False, bar: Bar = no_bar) -> dict[Path, Item | str]:
     """Each file's Item, or why it can't be trained; with `whole` every file is decoded to its end.
 
     Upstream decodes each file while caching, and ends the run at the first damaged one.
@@ -33,7 +37,7 @@ def probe(
         folders.setdefault(path.parent, []).append(path)
     for folder, inside in folders.items():
         with _kept(folder) as rows:
-            found |= _folder(inside, kind, whole, rows, done)
+            found |= _folder(inside, kind, whole, rows, bar(len(inside)))
     return {path: found[path] for inside in folders.values() for path in inside}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.gather import gather
 from wanwrap.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, kind_of, meant, warnings
 from wanwrap.preset import Clips, Preset
+from wanwrap.probed import Bar, no_bar
 
 
 def find(name: str | None, datasets: Path) -> Path:
@@ -56,7 +57,7 @@ def _only(datasets: Path) -> Path:
     )
 
 
-def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[], object] = bool) -> Dataset:
+def scan(folder: Path, preset: Preset, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
     """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
@@ -66,7 +67,7 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, done: Callable[[]
         raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
     items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
     for (directory, kind), paths in media_in(folder).items():
-        items[directory, kind], bad = gather(paths, kind, whole=whole, done=done)
+        items[directory, kind], bad = gather(paths, kind, whole=whole, bar=bar)
         left += bad
     visible = {directory: _visible(directory) for directory in _directories(folder)}
     unused = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]

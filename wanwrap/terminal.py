@@ -152,6 +152,9 @@ def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
     def begin(total: int) -> Callable[[], object]:
         from tqdm import tqdm
 
+        if shown:  # more of the same
+            shown[0].total += total
+            return shown[0].update  # type: ignore[no-any-return]
         stream = _Stream()
         often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
         form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"

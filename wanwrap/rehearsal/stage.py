@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from wanwrap.order import Order
 from wanwrap.plan import Choices, Places, Plan, Step, needed, slug
 from wanwrap.planner import make_plan
 from wanwrap.preset import Preset
+from wanwrap.probed import Bar, no_bar
 from wanwrap.upstream import Upstream
 from wanwrap.weights import header
 from wanwrap.weights.catalogue import CATALOGUE
@@ -52,13 +53,13 @@ class Rehearsal:
     notes: tuple[str, ...]
 
 
-def rehearsal(asked: Order, done: Callable[[], object] = bool) -> Rehearsal:
+def rehearsal(asked: Order, bar: Bar = no_bar) -> Rehearsal:
     """The rehearsal of what is asked; its folder is made anew, with the data in it.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
-    places, real = asked.places, asked.plan(whole=True, done=done)  # what the real run would refuse is refused here
+    places, real = asked.places, asked.plan(whole=True, bar=bar)  # what the real run would refuse is refused here
     gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
     base = places.base / "rehearsal" / slug(f"{real.dataset.name}-{asked.preset.name}")
     plan, notes = stage(
