@@ -81,7 +81,7 @@ def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> No
     assert [entry["source_fps"] for entry in found["entries"] if entry["kind"] == "video"] == [24.0, 24.0]
     text = wanwrap("check", folder, "--preset", "t2v-vanilla", "--trigger", "ohwx", standin=False).stdout
     for words in ("cats, as t2v-vanilla trains it: 2 pictures, 1 clip", "'ohwx' in 2 of 3", "enlarged: 1 of 3 (33%)",
-                  "1280x720", "832x624, 45 frames", "train low: 300 steps in 50 epochs", "150 frames at 24 fps, 6.2 s"):  # fmt: skip
+                  "1280x720", "832x624, 45 frames", "6 items in 6 batches an epoch", "train low: 300 steps in 50 epochs", "150 frames at 24 fps, 6.2 s"):  # fmt: skip
         assert words in text
 
 

@@ -18,7 +18,7 @@ def lines(found: Checked, *, everything: bool) -> Iterator[str]:
     """What to look at, the buckets, the sum, then what to do something about."""
     yield _heading(found)
     yield from _table(found, found.rows if everything or len(found.rows) <= FEW else [])
-    yield from _buckets(found)
+    yield from _buckets(found, everything)
     yield from _sum(found)
     left = [row for row in found.rows if not row.kept and not row.stops]
     yield from _left("not trained:", found, left)
@@ -78,16 +78,20 @@ def bucket(key: tuple[int, ...]) -> str:
     return size if len(key) == 2 else f"{size}, {_count(key[2], 'frame')}"
 
 
-def _buckets(found: Checked) -> Iterator[str]:
-    if found.buckets:
+def _buckets(found: Checked, everything: bool) -> Iterator[str]:
+    """The largest first: they decide on the memory."""
+    rows = sorted(found.buckets.items(), key=lambda pair: (-tokens(pair[0]), pair[0]))
+    if rows:
         yield f"\n  {'bucket':<22} {'an epoch':>9} {'tokens':>8}"
-    for key, count in sorted(found.buckets.items(), key=lambda pair: -tokens(pair[0])):
+    for key, count in rows if everything else rows[:FEW]:
         yield f"  {bucket(key):<22} {count:>9} {tokens(key):>8}"
+    if len(rows) > FEW and not everything:
+        yield f"  and {len(rows) - FEW} more (--all)"
 
 
 def _sum(found: Checked) -> Iterator[str]:
     data = found.dataset
-    yield f"\n{_count(data.train_items, 'thing')} and {_count(data.batches, 'batch').replace('batchs', 'batches')} an epoch"
+    yield f"\n{_count(data.train_items, 'item')} in {data.batches} batch{'' if data.batches == 1 else 'es'} an epoch"
     for level, epochs, steps in found.lengths:
         yield f"train{' ' + level if level else ''}: {_count(steps, 'step')}{f' in {epochs} epochs' if epochs else ''}"
     if found.largest:

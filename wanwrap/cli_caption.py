@@ -12,7 +12,7 @@ from wanwrap.cli_options import BASE_DIR, MUSUBI_DIR, PATH, PYTHON
 from wanwrap.terminal import counted, indented, say, screen, show_json
 
 if TYPE_CHECKING:
-    from wanwrap.captioning import Order
+    from wanwrap.caption_order import Order
     from wanwrap.captions import Outcome
 
 SHORT = 100  # characters of a caption in its line
@@ -52,7 +52,7 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
     there stay. Read what it wrote: it errs.
     """
-    from wanwrap.captioning import order
+    from wanwrap.caption_order import order
     from wanwrap.captions import Outcome
 
     asked = order(**arguments)
