@@ -156,4 +156,7 @@ def test_prune_by_hand(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
     (found,) = json.loads(wanwrap("prune", *words, "--json", standin=False).stdout)
     assert found == {"folder": str(tmp_path / "c"), "latents": 3, "new_latents": 3, "captions": 3, "new_captions": 3, "removed": 0}  # fmt: skip
     assert wanwrap("prune", own, standin=False).returncode == 2
+    (cats / "p1.txt").unlink()
+    done = wanwrap("prune", *words, standin=False)  # as a run stops at it
+    assert done.returncode == 4 and "its caption p1.txt is missing" in done.stderr
     assert wanwrap("prune", tmp_path / "none.toml", *words[1:], standin=False).returncode == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import pytest
 from helpers import Wanwrap, captioned, clip, record
 from PIL import Image, ImageDraw
+from raw import footage
 
 from wanwrap import probed
 from wanwrap.check import tokens
@@ -107,7 +110,7 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: packets[len(packets) // 2].pos or 0])
 
 
-def moov_first(path: Path) -> None:
+def moov_first(path: Path, cut: bool = True) -> Path:
     """Cut off in the middle, with its table of frames at its head: it opens, and half of it is gone."""
     whole = clip(path.with_name("whole.mp4"), 200, caption=None)
     with av.open(str(whole)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as copy:
@@ -117,7 +120,9 @@ def moov_first(path: Path) -> None:
                 packet.stream = stream
                 copy.mux(packet)
     whole.unlink()
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    if cut:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    return path
 
 
 def broken_inside(path: Path) -> None:
@@ -150,7 +155,7 @@ LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "half.mp4": (moov_first, "it can't be read: Invalid data found when processing input; replace", True),
     "inside.avi": (broken_inside, "damaged", True),
     "uneven.mp4": (lambda p: film(p, [*even(20, 16), *(2 + t for t in even(40, 16))]), "frames come at uneven times", True),
-    "one.mp4": (lambda p: clip(p, 1), "its 1 frames at 16 fps are less than 21", True),
+    "one.mp4": (lambda p: clip(p, 1), "its 1 frame is less than 21 at 16 fps", True),
     "gif.gif": (animated, "upstream reads no .gif; `wanwrap prepare` converts it", False),
     "phone.heic": (lambda p: p.write_bytes(b"heic"), "upstream reads no .heic", False),
     "deep.png": (lambda p: Image.new("I;16", (64, 64)).save(p), "would turn white", True),
@@ -206,21 +211,54 @@ def test_what_is_trained_otherwise_than_it_is_seen(tmp_path: Path, wanwrap: Wanw
     Image.new("RGBA", (72, 64), "red").save(folder / "opaque.png")
     Image.new("CMYK", (96, 64)).save(folder / "print.jpg")
     animated(folder / "moving.png")
+    turned(folder / "phone.mov")
+    footage(folder / "glass.mkv", 40, codec="ffv1", form="yuva420p", pictures=[clear] * 40, size=(80, 64), options={})
     for path in folder.iterdir():
-        captioned(path, f"about {path.stem}")
+        captioned(path, f"about {path.name}")
     (folder / "opaque.txt").write_bytes(b"\xef\xbb\xbfabout opaque")
     found = checked(wanwrap, folder, "--preset", "t2v-vanilla")
-    remarks = {name: [each for each in item["remarks"] if each != "small"] for name, item in by_name(found).items()}
+    remarks = {
+        name: [each for each in item["remarks"] if each != "small" and "enlarged" not in each]
+        for name, item in by_name(found).items()
+    }
     assert remarks == {
         "turned.jpg": ["turned by its metadata, which upstream ignores"],
-        "clear.png": ["transparent in part"],
-        "opaque.png": [],
-        "print.jpg": ["CMYK"],
-        "moving.png": ["animated: its first frame is taken"],
+        "clear.png": ["transparent in part, and upstream trains what lies under it"],
+        "opaque.png": ["a byte order mark begins its caption, and is trained"],
+        "print.jpg": ["CMYK, whose colours upstream shifts"],
+        "moving.png": ["animated, of which upstream takes the first frame"],
+        "phone.mov": ["turned by its metadata, which upstream ignores"],
+        "glass.mkv": ["transparent in part, and upstream trains what lies under it"],
     }
-    warnings = "\n".join(found["warnings"])
-    for words in ("ignores: turned.jpg", "under it: clear.png", "CMYK", "first frame: moving.png", "byte order mark, which is trained: opaque.png", "quarter of the pixels that they could be trained with: clear.png"):  # fmt: skip
-        assert words in warnings
+    told = {line.partition(": ")[0]: line for line in found["warnings"]}
+    for what, names in {
+        "turned by its metadata, which upstream ignores": {"turned.jpg", "phone.mov"},
+        "transparent in part, and upstream trains what lies under it": {"clear.png", "glass.mkv"},
+        "CMYK, whose colours upstream shifts": {"print.jpg"},
+        "animated, of which upstream takes the first frame": {"moving.png"},
+        "a byte order mark begins its caption, and is trained": {"opaque.png"},
+    }.items():
+        assert {*told[what].partition(": ")[2].rstrip(".").split(", ")} == names
+    assert any("less than a quarter of the pixels" in line for line in found["warnings"])
+
+
+def turned(path: Path) -> None:
+    """As a phone that is held upright writes it: lying, with a matrix that turns it."""
+    lying = clip(path.with_name("lying.mp4"), 40, caption=None)
+    argv = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-display_rotation",
+        "90",
+        "-i",
+        str(lying),
+        "-c",
+        "copy",
+        str(path),
+    ]
+    subprocess.run(argv, check=True)
+    lying.unlink()
 
 
 def test_twice_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:
@@ -272,6 +310,68 @@ def test_a_cache_of_somebody_elses_making(tmp_path: Path) -> None:
                  json.dumps({"files": {"a.png": {**rows["files"]["a.png"], "item": {"size": 3}}}})):  # fmt: skip
         kept.write_text(text)
         assert scan(tmp_path, VANILLA, whole=True) == first
+
+
+def test_what_the_preset_does_not_train(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    """Broken clips stop no preset of pictures; a folder of what upstream can't read is told file by file, too."""
+    pattern(tmp_path / "d" / "a.png", (960, 960))
+    captioned(tmp_path / "d" / "bad.mp4", "x").write_bytes(b"no clip")
+    found = by_name(checked(wanwrap, tmp_path / "d", "--preset", "t2v-style"))
+    assert found["bad.mp4"]["reason"] == "t2v-style trains no clips" and not found["bad.mp4"]["stops"]
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "a.heic").write_bytes(b"heic")
+    found = by_name(checked(wanwrap, tmp_path / "e", code=4))
+    assert "`wanwrap prepare` converts it" in found["a.heic"]["reason"]
+    done = wanwrap("run", "t2v-style", "--dataset", tmp_path / "e")
+    assert done.returncode == 4 and "a.heic: upstream reads no .heic; `wanwrap prepare` converts it" in done.stderr
+
+
+def test_names_are_the_owners(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    pattern(tmp_path / "d" / "images" / "a.png")
+    clip(tmp_path / "d" / "videos" / "b.mp4")
+    done = wanwrap("check", tmp_path / "d", "--preset", "t2v-vanilla", standin=False)
+    assert "\n  images/a.png  " in done.stdout and "\n  videos/b.mp4  " in done.stdout
+    assert str(tmp_path) not in done.stdout
+
+
+def test_clips_that_fade_in_are_not_the_same(tmp_path: Path) -> None:
+    for name, colour in {"a": "red", "b": "blue"}.items():
+        scene = [Image.new("RGB", (64, 48), "black" if at < 3 else colour) for at in range(40)]
+        footage(tmp_path / f"{name}.mp4", 40, pictures=scene, size=(64, 48))
+        captioned(tmp_path / f"{name}.mp4", name)
+    one, other = scan(tmp_path, VANILLA, whole=True).entries[0].items
+    assert one.look is not None and other.look is not None and (one.look ^ other.look).bit_count() > 20
+
+
+def test_without_buckets_clips_keep_their_shape(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    """Upstream groups them by the resolution and caches each at its own: that is what takes memory."""
+    clip(tmp_path / "d" / "a.mp4", 30, size=(320, 240))
+    own = tmp_path / "own.toml"
+    own.write_text(f'[general]\ncaption_extension = ".txt"\n[[datasets]]\nvideo_directory = "{tmp_path.as_posix()}/d"\nresolution = [480, 272]\ntarget_frames = [5]\n')  # fmt: skip
+    found = checked(wanwrap, own, "--preset", "t2v-vanilla")
+    assert found["items"][0]["buckets"] == [[416, 304, 5]] and found["largest_bucket"]["tokens"] == 2 * 26 * 19
+
+
+def test_an_avi_that_repeats_frames_is_whole(tmp_path: Path) -> None:
+    """Its header counts what its packets leave out."""
+    source = film(tmp_path / "v.mp4", [*even(20, 20), *(1 + Fraction(at, 10) for at in range(20))])
+    avi = tmp_path / "d" / "v.avi"
+    avi.parent.mkdir()
+    argv = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(source),
+        "-c:v",
+        "mpeg4",
+        "-fps_mode",
+        "vfr",
+        str(avi),
+    ]
+    subprocess.run(argv, check=True)
+    captioned(avi, "x")
+    assert "cut off" not in str(scan(avi.parent, VANILLA, whole=True).left)
 
 
 def test_the_contact_sheet(tmp_path: Path, wanwrap: Wanwrap) -> None:

@@ -167,7 +167,7 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
         data = scan(folder, preset, whole=True)
         if not data.train_items:
             continue
-        checked = Checked(dataset=data, preset=preset, rows=tuple(rows_of(data)), trigger=None, lengths=(), root=folder)
+        checked = Checked(dataset=data, preset=preset, rows=tuple(rows_of(data)), trigger=None, lengths=())
         plan = plan_of(preset, data.sound(skip_bad=True), tmp_path / "base", str(number))
         write_files(plan)
         own = load_config(plan.folder / "dataset.toml", whole=True)  # as `prune` will read it

@@ -129,7 +129,7 @@ def order(
     found, folder = load_workspace(base), find(dataset, base / "datasets")
     text = prompts.prompt(kind, prompt, prompt_file, trigger)
     everything = captions.targets(folder)
-    captioned = [each for each in everything if each.captioned]
+    captioned = {each: None for each in everything if each.captioned}
     return Order(
         folder=folder,
         targets=tuple(each for each in everything if overwrite or each not in captioned),

@@ -53,7 +53,7 @@ def _check(template: str, trigger: str | None) -> None:
         names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
         wrong = [name for name in names if name not in FIELDS]
         template.format(**dict.fromkeys(FIELDS, "")) if not wrong else None
-    except ValueError as error:
+    except (ValueError, KeyError, IndexError) as error:
         raise OptionError(f"--template {template!r}: {error}; its placeholders are {known}.") from error
     if wrong:
         raise OptionError(f"--template has {{{wrong[0]}}}; its placeholders are {known}.")

@@ -44,7 +44,7 @@ def carry_out(
             with counter() as done:
                 staged = captions.stage(order.targets, staging, most, outcome.failed, done)
             if staged:
-                if replaced := [each for each in order.replaced if each in staged.values()]:
+                if replaced := list({*order.replaced} & {*staged.values()}):
                     say(
                         f"{len(replaced)} captions will be replaced; the old ones are in {captions.keep(replaced, order.work)}"
                     )

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from wanwrap import media
+from wanwrap import clips, media
 from wanwrap.errors import FULL, OutputError
 from wanwrap.media import Kind
 from wanwrap.scan import media_in
@@ -39,7 +39,7 @@ class Target:
     @property
     def captioned(self) -> bool:
         """Whether there is more than white space in it; in whatever encoding, it is the user's."""
-        return self.caption.is_file() and bool(self.caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+        return media.filled(self.caption)
 
 
 @dataclass
@@ -131,11 +131,11 @@ def _name(number: int, target: Target) -> str:
 def _stage(target: Target, place: Path, most: int) -> None:
     if target.caption.exists() and not target.caption.is_file():
         raise ValueError(f"its caption {target.caption.name} is no file")
-    size = media.read(target.path, target.kind, target.kind == "image").size
-    if not seen(size, most):
-        raise ValueError(f"upstream can't bring its {size[0]}x{size[1]} pixels to a size for the model")
+    item = media.read(target.path, target.kind, target.kind == "image")
+    if not seen(item.size, most):
+        raise ValueError(f"upstream can't bring its {item.size[0]}x{item.size[1]} pixels to a size for the model")
     if target.kind == "video":
-        media.middle(target.path).save(place)
+        clips.middle(target.path, item.frames or 0).save(place)
     else:
         _link(target.path, place)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,16 +46,8 @@ class Row:
     @property
     def remarks(self) -> list[str]:
         """What of it is trained otherwise than a viewer shows it."""
-        item = self.item
-        told = {
-            "turned by its metadata, which upstream ignores": item and item.turned,
-            "transparent in part": item and item.alpha,
-            "CMYK": item and item.cmyk,
-            "animated: its first frame is taken": item and item.moving,
-            f"enlarged {self.scale:.1f} times": self.scale > 1,
-            "small": self.small,
-        }
-        return [what for what, so in told.items() if so]
+        size = [f"enlarged {self.scale:.1f} times"] if self.scale > 1 else ["small"] if self.small else []
+        return [*(self.item.odd if self.item else ()), *size]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +59,6 @@ class Checked:
     rows: tuple[Row, ...]
     trigger: str | None
     lengths: tuple[tuple[str | None, int | None, int], ...]
-    root: Path
 
     @property
     def exit_code(self) -> int:
@@ -89,8 +80,9 @@ class Checked:
         """How many things of an epoch lie in each bucket, repeats counted."""
         count = Counter[tuple[int, ...]]()
         for entry in self.dataset.entries:
-            for key in entry.keys:
-                count[key] += entry.options.get("num_repeats", 1)
+            for item in entry.items:
+                for key in entry.shapes_of(item):
+                    count[key] += entry.options.get("num_repeats", 1)
         return count
 
     @property
@@ -122,7 +114,7 @@ class Checked:
 
     def short(self, path: Path) -> str:
         """A path as the data set's owner knows it."""
-        return str(path).removeprefix(f"{self.root}{os.sep}")
+        return str(path).removeprefix(f"{self.dataset.root}{os.sep}")
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""
@@ -147,7 +139,7 @@ class Checked:
         elif same := sum(map(len, self.same_captions)):
             yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
 
-    def _names(self, paths: Any) -> str:
+    def _names(self, paths: Iterable[Path]) -> str:
         return listing(map(self.short, paths))
 
 
@@ -177,7 +169,6 @@ def check(
         rows=tuple(_rows(data)),
         trigger=trigger,
         lengths=tuple(lengths),
-        root=data.entries[0].directory if data.entries else data.left[0].path.parent,
     )
 
 
@@ -204,7 +195,7 @@ def _rows(data: Dataset) -> list[Row]:
 def _kept(path: Path, pairs: list[tuple[Entry, Item]]) -> Row:
     """One file in all the entries that take it."""
     entry, item = pairs[0]
-    keys = tuple(key for each, _ in pairs for key in each.keys_of(item))
+    keys = tuple(key for each, _ in pairs for key in each.shapes_of(item))
     sizes = [each.cached_size(item) for each, _ in pairs]
     scale = max(max(width / item.size[0], height / item.size[1]) for width, height in sizes)
     small = all(4 * size[0] * size[1] < _area(each) for (each, _), size in zip(pairs, sizes, strict=True))

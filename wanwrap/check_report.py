@@ -39,7 +39,7 @@ def _heading(found: Checked) -> str:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{number} {what}{'' if number == 1 else 'es' if what.endswith('ch') else 's'}"
 
 
 def _table(found: Checked, rows: Sequence[Row]) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _buckets(found: Checked, everything: bool) -> Iterator[str]:
 
 def _sum(found: Checked) -> Iterator[str]:
     data = found.dataset
-    yield f"\n{_count(data.train_items, 'item')} in {data.batches} batch{'' if data.batches == 1 else 'es'} an epoch"
+    yield f"\n{_count(data.train_items, 'item')} in {_count(data.batches, 'batch')} an epoch"
     for level, epochs, steps in found.lengths:
         yield f"train{' ' + level if level else ''}: {_count(steps, 'step')}{f' in {epochs} epochs' if epochs else ''}"
     if found.largest:
@@ -203,7 +203,7 @@ def _shown(row: Row) -> Iterator[Shown]:
         yield Shown(
             path=row.path,
             kind=row.kind,
-            group=bucket(key) if key else "not trained",
+            group=bucket(key) if key else "",
             bucket=(key[0], key[1]) if key else None,
             facts=facts(row),
             caption=caption,

@@ -92,8 +92,9 @@ def _print(asked: Order, as_json: bool) -> None:
         paths, replaced = ([str(each.path) for each in some] for some in (asked.targets, asked.replaced))
         show_json({"pending": paths, "replaced": replaced, "kept": asked.kept, "command": argv, "missing": notes})
         return
+    again = {*asked.replaced}
     for each in asked.targets:
-        click.echo(f"{each.path.relative_to(asked.folder)}{' (has a caption)' if each in asked.replaced else ''}")
+        click.echo(f"{each.path.relative_to(asked.folder)}{' (has a caption)' if each in again else ''}")
     click.echo(f"{asked.folder}: {len(asked.targets)} to caption; captions kept: {asked.kept}.")
     if argv:
         click.echo(f"\nIn {asked.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wanwrap.cli_options import BASE_DIR, PATH
 from wanwrap.terminal import indented, say, show_json, steps
+
+if TYPE_CHECKING:
+    from wanwrap.check import Checked
 
 DEFAULT = "t2v-lightning"
 
@@ -35,11 +38,16 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     from wanwrap import check as work
     from wanwrap.check_report import as_json as report_json
     from wanwrap.check_report import lines
+    from wanwrap.data import absolute
+    from wanwrap.room import writable
 
+    place = contact_sheet and absolute(contact_sheet)
+    if place:
+        writable(place.parent)  # before minutes of reading
     with steps("reading files") as bar:
         found = work.check(**arguments, default=DEFAULT, bar=bar)
-    if contact_sheet:
-        _draw(found, contact_sheet)
+    if place:
+        _draw(found, place)
     if as_json:
         show_json(report_json(found), indent=None)  # of 10,000 files in a third of the time
     else:
@@ -47,16 +55,15 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     ctx.exit(found.exit_code)
 
 
-def _draw(found: Any, place: Path) -> None:
+def _draw(found: Checked, place: Path) -> None:
     """The page, with a bar while thumbnails are made."""
     from wanwrap.check_report import sheet
-    from wanwrap.data import absolute
     from wanwrap.whole import whole
 
-    with steps("thumbnails") as begin, whole(absolute(place)) as file:
+    with steps("thumbnails") as begin, whole(place) as file:
         for piece in sheet(found, begin):
             file.write(piece.encode("utf-8", "backslashreplace"))
-    say(f"the contact sheet: {absolute(place)}")
+    say(f"the contact sheet: {place}")
 
 
 @click.command(
@@ -78,7 +85,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     from wanwrap.dataset_config import caches, load
 
     with steps("reading files") as bar:
-        data = load(absolute(config), whole=True, bar=bar)
+        data = load(absolute(config), whole=True, bar=bar).sound()
     found = [work(entry, cache, {"latents": latents, "text": text}) for entry, cache in caches(data)]
     if as_json:
         show_json([{**vars(each), "folder": str(each.folder)} for each in found])

@@ -53,6 +53,11 @@ class Entry:
             size = self._bucket(self.cached_size(item))
             yield from ((*size, count) for _, count in self.windows(item))
 
+    def shapes_of(self, item: Item) -> Iterator[tuple[int, ...]]:
+        """The same as the model sees it: without buckets clips are grouped by the resolution, and keep their own shape."""
+        frames = ((),) if self.kind == "image" else ((count,) for _, count in self.windows(item))
+        return ((*self.cached_size(item), *count) for count in frames)
+
     def windows(self, item: Item) -> list[tuple[int, int]]:
         """The (first frame, number of frames) that are taken of a clip; empty where it is too short for all."""
         return sorted(buckets.windows(item.frames or 0, self.options))
@@ -91,6 +96,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     config: Path | None = None
     left: tuple[Left, ...] = ()
+    root: Path | None = None  # the folder that all of it lies in; None where a TOML names several
 
     @property
     def train_items(self) -> int:
@@ -122,7 +128,8 @@ class Dataset:
         if self.bad and not skip_bad:
             raise DatasetError(self._complaint())
         if not self.train_items:
-            raise DatasetError(f"nothing in {self.name} would be trained: {' '.join(self.notes) or self._complaint()}")
+            reasons = dict.fromkeys(f"{left.path.name}: {left.reason}" for left in self.left)
+            raise DatasetError(f"nothing in {self.name} would be trained: {listing(reasons)}.")
         out = f"left out, as you said: {listing(left.path.name for left in self.bad)}."
         return replace(self, notes=(*self.notes, out)) if self.bad else self
 
@@ -138,7 +145,8 @@ class Dataset:
 def too_short(item: Item, frames: int) -> str:
     """Why a clip is not trained at all."""
     needed = f"{frames} at 16 fps ({frames / buckets.FPS:.1f} s)"
-    return f"its {item.frames} frames at {item.fps:.4g} fps are less than {needed}; replace or remove it"
+    there = "its 1 frame is" if item.frames == 1 else f"its {item.frames} frames at {item.fps:.4g} fps are"
+    return f"{there} less than {needed}; replace or remove it"
 
 
 def too_short_for_longest(entry: Entry) -> str | None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.buckets import FPS
+from wanwrap.clips import rotation
 from wanwrap.ffmpeg import Recipe
+from wanwrap.media import COUNTED
 
 STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
-COUNTED = (".mp4", ".mov", ".m4v")  # the header counts frames, or tells the length, and both can be trusted
 TIMED = (".mkv", ".webm")
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
 
@@ -114,15 +115,14 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
         raise ValueError("none of its frames can be decoded")
     first, codec = frames[0], stream.codec_context
     stored = (first.width, first.height)
-    angle = getattr(first, "rotation", 0) or 0
-    matrix = any("DISPLAYMATRIX" in str(data.type) for data in first.side_data)
+    angle = rotation(first)
     shown = _square(stored, stream.sample_aspect_ratio or Fraction(1))
     return Footage(
         stream=stream.index,
-        size=shown[::-1] if abs(angle) % 180 == 90 else shown,
+        size=shown[::-1] if (angle or 0) % 180 == 90 else shown,
         rate=_standard(rate),
         stored=stored,
-        turned=bool(angle) or matrix,
+        turned=angle is not None,
         interlaced=any(frame.interlaced_frame for frame in frames),
         alpha=any(component.is_alpha for component in first.format.components) or first.format.name == "pal8",
         hdr=HDR.get(int(getattr(codec, "color_trc", 0) or 0)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wanwrap import buckets
 from wanwrap.dataset import Left
-from wanwrap.media import CAPTION, UNEVEN, Item, Kind, awkward, caption_of, kind_of
+from wanwrap.media import CAPTION, Item, Kind, Unfit, awkward, caption_of, kind_of
 from wanwrap.probed import Bar, no_bar, probe
 
 
@@ -24,20 +24,16 @@ def gather(
     """Items with their captions (from files of that `suffix`, else those given), and the files that are left out."""
     odd = {path: why for path in paths if (why := awkward(path))}
     found = probe([path for path in paths if path not in odd], kind, whole=whole, bar=bar)
-    items, left = list[Item](), [
-        Left(path=path, kind=kind, reason=why, stops=kind_of(path) is not None or "mixed case" in why)
-        for path, why in odd.items()
-    ]  # fmt: skip
-    twins = dict(_twins(paths))
+    left = [Left(path=path, kind=kind, reason=why, stops=stops) for path, (why, stops) in odd.items()]
+    items, twins = list[Item](), dict(_twins(paths))
     for path, item in found.items():
-        why = f"it can't be read: {item}; replace or remove it" if isinstance(item, str) else twins.get(path)
+        if isinstance(item, str):
+            left.append(Left(path=path, kind=kind, reason=item))
+            continue
         try:
-            if why is None and isinstance(item, Item):
-                items.append(_sound(replace(item, caption=_caption(path, suffix, captions))))
-                continue
-        except ValueError as error:
-            why = str(error)
-        left.append(Left(path=path, kind=kind, reason=str(why), item=item if isinstance(item, Item) else None))
+            items.append(_sound(item, twins, _caption(path, suffix, captions)))
+        except Unfit as error:
+            left.append(Left(path=path, kind=kind, reason=str(error), item=item))
     return tuple(items), left
 
 
@@ -45,16 +41,13 @@ def _caption(path: Path, suffix: str, captions: Mapping[Path, str] | None) -> st
     return caption_of(path, suffix) if captions is None else captions[path]
 
 
-def _sound(item: Item) -> Item:
-    """Raises ValueError: upstream would end on it, or train it wrongly."""
+def _sound(item: Item, twins: Mapping[Path, str], caption: str) -> Item:
+    """Raises Unfit: upstream would end on it, or keep one cache for two files."""
+    if item.path in twins:
+        raise Unfit(twins[item.path])
     if min(item.size) < buckets.STEP:
-        raise ValueError("it is smaller than 16 pixels; remove it")
-    if item.uneven > UNEVEN and item.frames:
-        raise ValueError(
-            f"its frames come at uneven times, up to {item.uneven:.2f} s off, and upstream takes them as even; "
-            "`wanwrap prepare` mends it"
-        )
-    return item
+        raise Unfit("it is smaller than 16 pixels; remove it")
+    return replace(item, caption=caption)
 
 
 def _twins(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:

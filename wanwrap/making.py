@@ -1,38 +1,30 @@
-"""One source: whether anything is to be done, what, and doing it."""
+"""One source: whether anything is to be done, and doing it."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import math
 import re
+import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from wanwrap import ffmpeg, footage, stills
-from wanwrap.buckets import FPS
+from wanwrap import ffmpeg, stills
 from wanwrap.caption_text import Wording
-from wanwrap.errors import FULL
+from wanwrap.decide import Action, Decision, Unusable, decide, reading
 from wanwrap.ffmpeg import Recipe
 from wanwrap.footage import Limits
+from wanwrap.media import CAPTION, filled
 from wanwrap.prepared import Entry
 from wanwrap.process import Crew
 from wanwrap.sources import Source
 from wanwrap.whole import put, sync, whole
 
-Action = Literal["copied", "converted", "cut", "unchanged", "left out", "failed"]
-CAPTION = ".txt"
 DAMAGE = re.compile(r"invalid|corrupt|truncat|prematurely|exceeds|damaged|error while decod", re.IGNORECASE)
-
-
-class Unusable(Exception):
-    """A source that nothing can be made of; the message says why."""
 
 
 @dataclass(kw_only=True)
@@ -48,25 +40,6 @@ class Result:
     fps: float = 0.0
     captioned: bool = True
     entry: Entry | None = None  # to be remembered
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What to do with a source: `pieces` are (begin, end) in frames of the result; a picture has none."""
-
-    action: Action
-    reason: str
-    suffix: str
-    recipe: Recipe | None = None
-    pieces: tuple[tuple[int, int], ...] = ()
-    dropped: tuple[tuple[int, int], ...] = ()
-    stream: int | None = None  # None: frames come from Pillow
-    notes: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """Where its outputs go."""
-        return "videos" if self.recipe else "images"
 
 
 @dataclass
@@ -102,7 +75,7 @@ class Maker:
         if self.current(source, entry):
             return self._same(source, entry, entry.outputs or [])
         try:
-            decision = self._decide(source, scenes=False)
+            decision = decide(source, self.limits)
         except Unusable as error:
             return Result(source=source.name, action="failed", reason=str(error))
         return self._told(source, decision, self._names(entry, decision))
@@ -117,7 +90,7 @@ class Maker:
         try:
             if self.current(source, entry):
                 return self._captions(source, entry, self._same(source, entry, entry.outputs or []))
-            decision = self._decide(source, scenes=self.limits.scenes)
+            decision = decide(source, self.limits, self._scenes if self.limits.scenes else None)
             names = self._names(entry, decision)
             self._carry_out(source, entry, decision, names)
         except Unusable as error:
@@ -125,9 +98,16 @@ class Maker:
         return self._captions(source, entry, self._told(source, decision, names))
 
     def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
-        captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in outputs)
-        fine = {"seconds": entry.seconds, "fps": entry.fps, "entry": entry, "captioned": captioned}
-        return Result(source=source.name, action="unchanged", outputs=list(outputs), **fine)  # type: ignore[arg-type]
+        captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in outputs)
+        return Result(
+            source=source.name,
+            action="unchanged",
+            outputs=list(outputs),
+            seconds=entry.seconds,
+            fps=entry.fps,
+            captioned=captioned,
+            entry=entry,
+        )
 
     def _told(self, source: Source, decision: Decision, names: Sequence[str]) -> Result:
         rate = decision.recipe.rate if decision.recipe else Fraction(1)
@@ -147,62 +127,6 @@ class Maker:
             captioned=bool(source.caption or self.wording.template),
         )
 
-    # what to do
-
-    def _decide(self, source: Source, *, scenes: bool) -> Decision:
-        if source.moving:
-            return self._clip(source, scenes=scenes)
-        with _reading():
-            still = stills.look(source.path)
-        if still.frames > 1:
-            return self._animation(source, still)
-        action: Action = "converted" if still.reasons else "copied"
-        return Decision(action=action, reason=", ".join(still.reasons), suffix=still.suffix, notes=still.notes)
-
-    def _animation(self, source: Source, still: stills.Still) -> Decision:
-        with _reading():
-            seconds = stills.seconds(source.path)
-        rate = Fraction(int(FPS))
-        frames = max(1, math.floor(seconds * rate + footage.ROUNDING))
-        recipe = Recipe(size=footage.fitted(still.size, self.limits.area), rate=rate, frames=frames)
-        return self._cut(recipe, [0], list(still.reasons), None, [])
-
-    def _clip(self, source: Source, *, scenes: bool) -> Decision:
-        with _reading():
-            seen = footage.look(source.path)
-        recipe, starts = footage.recipe(seen, self.limits), [0]
-        if scenes:
-            told = self._ffmpeg(ffmpeg.cuts(self.ffmpeg, source.path, seen.stream, recipe, self.threads), self.out)
-            starts = ffmpeg.scenes(told, recipe)
-        notes = [f"HDR ({seen.hdr}): upstream takes it for SDR, and its colours look pale"] if seen.hdr else []
-        return self._cut(recipe, starts, footage.changes(seen, recipe), seen.stream, notes)
-
-    def _cut(
-        self, recipe: Recipe, starts: Sequence[int], why: Sequence[str], stream: int | None, notes: list[str]
-    ) -> Decision:
-        pieces = ffmpeg.even(starts, recipe.frames, footage.longest(recipe, self.limits))
-        least = self.limits.min_seconds * recipe.rate
-        short = [piece for piece in pieces if piece[1] - piece[0] < least]
-        length = f"{float(recipe.frames / recipe.rate):.1f} s"
-        if len(pieces) == 1 and short:  # all there is of it
-            notes, short = [*notes, f"only {length} long"], []
-        kept = [piece for piece in pieces if piece not in short]
-        action: Action = "cut" if len(pieces) > 1 else "converted" if why else "copied"
-        if action == "cut":
-            why = [f"{length} into {len(kept)}", *why]
-        if not kept:
-            action, why = "left out", [f"all its pieces are shorter than {float(self.limits.min_seconds):g} s"]
-        return Decision(
-            action=action,
-            reason=", ".join(why),
-            suffix=".mp4",
-            recipe=recipe,
-            pieces=tuple(kept),
-            dropped=tuple(short),
-            stream=stream,
-            notes=tuple(notes),
-        )
-
     def _names(self, entry: Entry, decision: Decision) -> list[str]:
         """Outputs in the data set; pieces are numbered from 1."""
         count = len(decision.pieces) if decision.recipe else 1
@@ -210,7 +134,9 @@ class Maker:
         numbers = [""] if count == 1 and decision.action != "cut" else [f"_{i + 1:0{digits}}" for i in range(count)]
         return [f"{decision.folder}/{entry.name}{number}{decision.suffix}" for number in numbers]
 
-    # doing it
+    def _scenes(self, path: Path, stream: int, recipe: Recipe) -> list[int]:
+        argv = ffmpeg.cuts(self.ffmpeg, path, stream, recipe, self.threads)
+        return list(ffmpeg.scenes(self._ffmpeg(argv, self.out), recipe))
 
     def _carry_out(self, source: Source, entry: Entry, decision: Decision, names: Sequence[str]) -> None:
         if decision.action == "copied":
@@ -219,7 +145,7 @@ class Maker:
                 _check_sound(self._ffmpeg(argv, self.out))
             self._write(names[0], _chunks(source.path))
         elif decision.recipe is None:
-            with _reading():
+            with reading():
                 picture = stills.png(source.path, self.limits.background)
             self._write(names[0], [picture])
         elif names:
@@ -242,6 +168,12 @@ class Maker:
         """Encode beside the place; each piece gets its name when all of them are whole."""
         work = self.work / entry.name
         work.mkdir()
+        try:
+            self._encode_in(work, source, decision, recipe, names)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)  # pieces that are left out take gigabytes
+
+    def _encode_in(self, work: Path, source: Source, decision: Decision, recipe: Recipe, names: Sequence[str]) -> None:
         every = sorted([*decision.pieces, *decision.dropped])
         feed = None
         if decision.stream is None:
@@ -283,12 +215,20 @@ class Maker:
         data = None if text is None else text.encode("utf-8", "replace")
         for name in result.outputs if data is not None else ():
             self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
-        result.captioned = all(_filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
-        about = {"size": source.size, "mtime_ns": source.mtime_ns, "outputs": result.outputs, "fps": result.fps}
+        result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
         settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
         settings = entry.settings if result.action == "unchanged" else settings
         caption = entry.caption if data is None else _digest(data)
-        result.entry = replace(entry, **about, settings=settings, seconds=result.seconds, caption=caption)  # type: ignore[arg-type]
+        result.entry = replace(
+            entry,
+            size=source.size,
+            mtime_ns=source.mtime_ns,
+            settings=settings,
+            outputs=result.outputs,
+            seconds=result.seconds,
+            fps=result.fps,
+            caption=caption,
+        )
         return result
 
     def _caption(self, path: Path, data: bytes, written: str | None, result: Result) -> None:
@@ -308,28 +248,13 @@ def _of_pictures(settings: dict[str, object]) -> dict[str, object]:
     return {name: settings[name] for name in ("background", "recipe")}
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Whatever a decoder raises, the file is what is wrong. Raises Unusable."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        if "cannot identify image" in str(error):
-            raise Unusable("it is no picture, whatever its ending says") from error
-        raise Unusable(f"it can't be read: {error.strerror or error}") from error
-    except Exception as error:
-        raise Unusable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
-
-
 def _guarded(frames: Iterator[bytes]) -> Iterator[bytes]:
-    with _reading():
+    with reading():
         yield from frames
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with _reading(), path.open("rb") as file:
+    with reading(), path.open("rb") as file:
         while chunk := file.read(1 << 20):
             yield chunk
 
@@ -357,9 +282,3 @@ def _words(told: str) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _filled(path: Path) -> bool:
-    with suppress(OSError):
-        return bool(path.read_bytes().strip())
-    return False

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,7 @@ JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems lea
 
 CAPTION = ".txt"
 SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
-UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
+COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
 ORIENTATION = 0x0112  # EXIF
 SMALL = 4_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
@@ -48,10 +47,21 @@ class Item:
     alpha: bool = False  # something is transparent, and upstream trains what lies under it
     cmyk: bool = False
     moving: bool = False  # a picture with several frames, of which upstream takes the first
-    uneven: float = 0.0  # seconds by which a frame lies from where an even rate has it, at most
     mark: str = ""
     look: int | None = None
     caption: str = ""
+
+    @property
+    def odd(self) -> list[str]:
+        """What of it is trained otherwise than a viewer shows it."""
+        told = {
+            "turned by its metadata, which upstream ignores": self.turned,
+            "transparent in part, and upstream trains what lies under it": self.alpha,
+            "CMYK, whose colours upstream shifts": self.cmyk,
+            "animated, of which upstream takes the first frame": self.moving,
+            "a byte order mark begins its caption, and is trained": self.caption[:1] == "\ufeff",
+        }
+        return [what for what, so in told.items() if so]
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -75,30 +85,21 @@ def read(path: Path, kind: Kind, whole: bool) -> Item:
     """One file: from its header and packets, or with `whole` decoded to its end, as upstream does while caching.
 
     Raises:
-        whatever a decoder raises: the file is what is wrong. ValueError: upstream would train it wrongly.
+        Unfit: upstream would end on it, or train it wrongly. Else whatever a decoder raises: the file is what is wrong.
     """
-    return _picture(path, whole) if kind == "image" else _clip(path, whole)
+    from wanwrap import clips
+
+    return _picture(path, whole) if kind == "image" else clips.read(path, whole)
+
+
+class Unfit(ValueError):
+    """A file that would not train as it is; the message says why, and what to do."""
 
 
 def why(path: Path, error: Exception) -> str:
     """Why a file can't be read, in a decoder's words."""
     text = str(getattr(error, "strerror", None) or error)  # PyAV's errors name its functions beside
     return text.replace(str(path), path.name).strip() or type(error).__name__
-
-
-def middle(path: Path) -> Image:
-    """The frame in the middle of a clip, unturned. Raises whatever its decoder raises."""
-    import av
-
-    half, frame = (_clip(path, whole=False).frames or 0) // 2, None
-    with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for frame in islice(container.decode(video=0), half + 1):  # noqa: B007  the last of them is meant
-            continue
-    if frame is None:
-        raise ValueError("none of its frames can be decoded")
-    image: Image = frame.to_image()
-    return image
 
 
 def _picture(path: Path, whole: bool) -> Item:
@@ -109,7 +110,7 @@ def _picture(path: Path, whole: bool) -> Item:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # upstream only warns, too; twice as large fails
     with Image.open(path) as picture:
         if picture.mode[0] in "IF":
-            raise ValueError("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
+            raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
         found: dict[str, Any] = {
             "size": picture.size,
             "turned": picture.getexif().get(ORIENTATION, 1) != 1,
@@ -127,10 +128,11 @@ def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
     plain = picture.convert("RGB")
     plain.thumbnail((SEEN, SEEN))
     clear = alpha and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
-    return {"mark": _mark(path), "look": look(plain), "alpha": clear}
+    return {"mark": content_mark(path), "look": look(plain), "alpha": clear}
 
 
-def _mark(path: Path) -> str:
+def content_mark(path: Path) -> str:
+    """The sha256 of a file."""
     import hashlib
 
     from wanwrap.source import sha256
@@ -139,141 +141,61 @@ def _mark(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if small else sha256(path)
 
 
-def _clip(path: Path, whole: bool) -> Item:
-    """Packets are counted rather than trusting the header, which many files leave at 0."""
-    import av
-
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("it holds no video")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 2
-        header = float(stream.average_rate or 0)
-        film = _Film()
-        for packet in container.demux(stream):
-            film.take(packet, whole)
-        if film.packets < stream.frames - 1:
-            raise ValueError(f"it is cut off: {film.packets} of {stream.frames} frames are there")
-        size = film.size or (stream.codec_context.width, stream.codec_context.height)
-    times = sorted(film.times)
-    if not film.frames or not all(size):
-        raise ValueError("it holds no frames")
-    fps = _rate(times, header) or (16.0 if film.frames == 1 else 0.0)
-    if not fps:
-        raise ValueError("nothing in it tells its frame rate; `wanwrap prepare` can convert it")
-    return Item(
-        path=path,
-        size=size,
-        frames=film.frames,
-        fps=fps,
-        turned=film.turned,
-        uneven=_uneven(times, fps),
-        mark=_mark(path) if whole else "",
-        look=film.look,
-    )
-
-
-class _Film:
-    """What a clip's packets and frames tell, one after the other."""
-
-    def __init__(self) -> None:
-        self.packets = self.frames = 0
-        self.times = list[float]()
-        self.size: tuple[int, int] | None = None
-        self.look: int | None = None
-        self.turned = False
-
-    def take(self, packet: Any, whole: bool) -> None:
-        """Count a packet; with `whole` decode it."""
-        self.packets += bool(packet.size)
-        if whole:
-            for frame in packet.decode():
-                self._frame(frame)
-        elif packet.size and not packet.is_discard:
-            self._count(packet.pts, packet.time_base)
-
-    def _count(self, pts: int | None, base: Any) -> None:
-        self.frames += 1
-        if pts is not None:
-            self.times.append(float(pts * base))
-
-    def _frame(self, frame: Any) -> None:
-        from wanwrap.alike import look
-
-        if frame.is_corrupt:
-            raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
-        self._count(frame.pts, frame.time_base)
-        self.turned |= bool(getattr(frame, "rotation", 0))
-        if self.size is None:
-            first = frame.to_image()
-            first.thumbnail((SEEN, SEEN))
-            self.size, self.look = (frame.width, frame.height), look(first)
-
-
-def _rate(times: Sequence[float], header: float) -> float:
-    """Frames per second: the header's where the frames' own times agree, else theirs."""
-    if len(times) < 2 or times[-1] <= times[0]:
-        return header
-    measured = (len(times) - 1) / (times[-1] - times[0])
-    return header if abs(header - measured) <= SAME_FPS * measured else measured
-
-
-def _uneven(times: Sequence[float], fps: float) -> float:
-    """Seconds between a frame and its place at an even rate, at most."""
-    return max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)
-
-
 def caption_of(path: Path, suffix: str = CAPTION) -> str:
     """The caption beside a picture or clip, as upstream reads it.
 
     Raises:
-        ValueError: there is none that can be trained.
+        Unfit: there is none that can be trained.
     """
     file = path.with_name(path.stem + suffix)
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ValueError(f"its caption {file.name} is missing; write what is to be seen into it") from None
+        raise Unfit(f"its caption {file.name} is missing; write what is to be seen into it") from None
     except UnicodeDecodeError:
-        raise ValueError(f"its caption {file.name} is not UTF-8; save it as UTF-8") from None
+        raise Unfit(f"its caption {file.name} is not UTF-8; save it as UTF-8") from None
     except OSError as error:
-        raise ValueError(f"its caption {file.name} can't be read: {error.strerror}") from None
+        raise Unfit(f"its caption {file.name} can't be read: {error.strerror}") from None
     if "\0" in text:
-        raise ValueError(f"its caption {file.name} is not UTF-8 but UTF-16; save it as UTF-8")
+        raise Unfit(f"its caption {file.name} is not UTF-8 but UTF-16; save it as UTF-8")
     if not text.strip("\ufeff \t\r\n"):
-        raise ValueError(f"its caption {file.name} is empty; describe what is to be seen")
+        raise Unfit(f"its caption {file.name} is empty; describe what is to be seen")
     return text.strip()
 
 
+def filled(caption: Path) -> bool:
+    """Whether a caption's file holds anything, in whatever encoding; one that can't be read is somebody's, too."""
+    try:
+        return bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def warnings(items: Iterable[Item]) -> list[str]:
-    """What upstream will train otherwise than a viewer shows it."""
-    told = {
-        "turned by their own metadata, which upstream ignores": [i for i in items if i.turned],
-        "transparent in part, and upstream trains what lies under it": [i for i in items if i.alpha],
-        "CMYK, whose colours upstream shifts": [i for i in items if i.cmyk],
-        "animated, of which upstream takes the first frame": [i for i in items if i.moving],
-        "whose captions begin with a byte order mark, which is trained": [
-            i for i in items if i.caption[:1] == "\ufeff"
-        ],
-    }
-    return [f"{what}: {listing(i.path.name for i in which)}." for what, which in told.items() if which]
+    """What upstream will train otherwise than a viewer shows it, each with the files' names."""
+    told = dict[str, list[str]]()
+    for item in items:
+        for what in item.odd:
+            told.setdefault(what, []).append(item.path.name)
+    return [f"{what}: {listing(names)}." for what, names in told.items()]
 
 
-def awkward(path: Path) -> str | None:
-    """Why upstream would pass a file over or end on it, for its name alone."""
+def awkward(path: Path) -> tuple[str, bool] | None:
+    """Why upstream would pass a file over or end on it, for its name alone; and whether its owner would be surprised."""
     try:
         path.name.encode()
     except UnicodeEncodeError:
-        return "its name is not UTF-8, in which lists and data sets are written; rename it"
+        return "its name is not UTF-8, in which lists and data sets are written; rename it", True
     if kind_of(path) is None:
         if meant(path, IMAGES, VIDEOS):
-            return "upstream passes over an ending in mixed case; write it in small letters"
-        return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
+            return "upstream passes over an ending in mixed case; write it in small letters", True
+        return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it", False
     if not path.is_file():
-        return "it can't be read as a file, on which upstream ends; remove it"
+        return "it can't be read as a file, on which upstream ends; remove it", True
     if len(os.fsencode(path.stem)) > LONGEST:
-        return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it"
+        return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it", True
     return None
 
 

@@ -227,7 +227,8 @@ def check_resume(step: Step) -> None:
 
 def check_place(plan: Plan) -> None:
     """Raises OutputError: the run's folder can't be used, or is being used."""
-    room.writable(plan.folder)
+    for place in (plan.folder, *plan.caches):
+        room.writable(place)
     if found := at_work(plan):
         raise OutputError(
             f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same folder or the same caches, "

@@ -14,6 +14,7 @@ from pathlib import Path
 from wanwrap.caption_text import Wording
 from wanwrap.footage import Limits
 from wanwrap.making import Maker, Result
+from wanwrap.media import CAPTION
 from wanwrap.naming import NUMBER, Names
 from wanwrap.prepared import FOLDERS, Entry, Prepared
 from wanwrap.process import Crew, interruptible
@@ -108,8 +109,7 @@ def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report,
 
 def _name(out: Path, found: Found, keys: dict[str, Source], prepared: Prepared, maker: Maker) -> None:
     """A stem for every source: the one that it had, or a new one. What others put there is never written over."""
-    for key, source in keys.items():
-        prepared.adopt(key, source.name, source.size, source.mtime_ns)
+    prepared.adopt({key: (source.name, source.size, source.mtime_ns) for key, source in keys.items()})
     names, there = Names(prepared.stems(out)), _there(out)
     for key, source in keys.items():
         entry = prepared.entries.get(key)
@@ -124,7 +124,7 @@ def _there(out: Path) -> dict[str, set[str]]:
     files = defaultdict[str, set[str]](set)
     for folder in FOLDERS:
         for path in (out / folder).iterdir() if (out / folder).is_dir() else ():
-            if path.suffix != ".txt":
+            if path.suffix != CAPTION:
                 files[NUMBER.sub("", path.stem.lower())].add(f"{folder}/{path.name}")
                 files[path.stem.lower()].add(f"{folder}/{path.name}")
     return files

@@ -60,7 +60,7 @@ def check(report: Report) -> None:
 def lines(report: Report) -> list[str]:
     """For people: what is not as usual first, the sum and the next step at the end."""
     others = [result for result in report.items if result.action == "left out" and not result.outputs]
-    told = [result for result in _sorted(report) if result not in others]
+    told = [result for result in _sorted(report) if result.action != "left out" or result.outputs]
     remarks = [line for result in told for line in _told(result, report.planned)]
     return [*remarks, *_left(others), *_summary(report)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,16 @@ class Prepared:
             write_whole(self.path, json.dumps({"version": 1, "sources": rows}, indent=1) + "\n")
             self._written = time.monotonic()
 
-    def adopt(self, key: str, source: str, size: int, mtime_ns: int) -> None:
-        """A source that was made ready where it lay before: a folder that has been moved is not new."""
-        if key in self.entries:
-            return
-        for old, entry in self.entries.items():
-            same = (entry.source, entry.size, entry.mtime_ns) == (source, size, mtime_ns)
-            if same and not Path(old).exists():
+    def adopt(self, new: Mapping[str, tuple[str, int, int]]) -> None:
+        """Sources that were made ready where they lay before: a folder that has been moved is not new.
+
+        `new` are (name, bytes, mtime_ns) by the whole path.
+        """
+        before = {(entry.source, entry.size, entry.mtime_ns): old for old, entry in self.entries.items()}
+        for key, about in new.items():
+            old = before.get(about)
+            if old is not None and key not in self.entries and old in self.entries and not Path(old).exists():
                 self.entries[key] = self.entries.pop(old)
-                return
 
     def stems(self, out: Path) -> set[str]:
         """Names in use: of entries, and of all files that lie in the data set."""

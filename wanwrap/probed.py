@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError
-from wanwrap.media import Item, Kind, read, why
+from wanwrap.media import Item, Kind, Unfit, read, why
 
-VERSION = 1  # of what `media.read` finds
+VERSION = 2  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 FEW = 8  # files that a thread takes at once: handing each over would take longer than a look into the cache
 Bar = Callable[[int], Callable[[], object]]  # how many files there are -> what is called after each
@@ -67,8 +67,10 @@ def _one(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | st
             if row["stamp"] == stamp and row["whole"] >= whole:
                 return Item(path=path, **{**row["item"], "size": tuple(row["item"]["size"])})
         item = read(path, kind, whole)
+    except Unfit as error:
+        return str(error)
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        return why(path, error)
+        return f"it can't be read: {why(path, error)}; replace or remove it"
     if time.time() - stamp[1] / 1e9 > FRESH:
         kept = {name: value for name, value in vars(item).items() if name not in NOT_KEPT}
         rows[path.name] = {"stamp": stamp, "whole": whole, "item": kept}

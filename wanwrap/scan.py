@@ -65,13 +65,18 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, bar: Bar = no_bar
     """
     if any("\ud800" <= letter <= "\udfff" for letter in str(folder)):
         raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
+    visible = {directory: _visible(directory) for directory in _directories(folder)}
+    notes = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
     items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
     for (directory, kind), paths in media_in(folder).items():
-        items[directory, kind], bad = gather(paths, kind, whole=whole, bar=bar)
-        left += bad
-    visible = {directory: _visible(directory) for directory in _directories(folder)}
-    unused = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
-    return arrange(folder, items, preset, left, unused)
+        if not (preset.pictures if kind == "image" else preset.clips):
+            why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
+            notes.append(f"{why}: {len(paths)} in {directory} are not used.")
+            left += (Left(path=path, kind=kind, reason=why, stops=False) for path in paths)
+        else:
+            items[directory, kind], bad = gather(paths, kind, whole=whole, bar=bar)
+            left += bad
+    return arrange(folder, items, preset, left, notes)
 
 
 def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
@@ -127,25 +132,15 @@ def arrange(
             more = [Entry(kind=kind, directory=directory, items=found, options=options)] if found else []
         elif kind == "video" and preset.clips:
             more = _clips(directory, found, preset.clips, general)
-        elif found:
-            what = "pictures" if kind == "image" else "clips"
-            notes.append(f"{preset.name} trains no {what}: {len(found)} in {directory} are not used.")
-            more = _untrained(found, kind, f"{preset.name} trains no {what}")
         for each in more:
             if isinstance(each, Entry):
                 entries.append(each)
             else:
                 notes.append(each) if isinstance(each, str) else left.append(each)
-    if not entries and not any(each.stops for each in left):
-        raise DatasetError(f"{folder} holds nothing that {preset.name} trains: {' '.join(notes)}")
     notes += (note for entry in entries if (note := too_short_for_longest(entry)))
     notes += warnings([item for found in items.values() for item in found])
     chosen = tuple(_listed(entry, entries, left) for entry in entries)
-    return Dataset(name=folder.name, entries=chosen, notes=tuple(notes), left=tuple(left))
-
-
-def _untrained(items: Iterable[Item], kind: Kind, why: str) -> list[Left]:
-    return [Left(path=item.path, kind=kind, reason=why, stops=False, item=item) for item in items]
+    return Dataset(name=folder.name, entries=chosen, notes=tuple(notes), left=tuple(left), root=folder)
 
 
 def _options(declared: object) -> dict[str, Any]:
@@ -182,14 +177,13 @@ def _clips_as(directory: Path, group: tuple[Item, ...], choice: Clips, general: 
 def _lengths(entries: Sequence[Entry]) -> Iterator[Entry | Left | str]:
     """Of a preset's choices those that clips are long enough for, with the clips that reach one of them in full."""
     used = [entry for entry in entries if any(map(entry.in_full, entry.items))]
-    useful = [item for item in entries[0].items if any(entry.in_full(item) for entry in used)]
-    yield from (replace(entry, items=tuple(useful)) for entry in used)
-    yield from (
-        too_short_for_longest(replace(e, items=tuple(useful))) or "" for e in entries if useful and e not in used
-    )
+    useful = tuple(item for item in entries[0].items if any(entry.in_full(item) for entry in used))
+    kept = {item.path for item in useful}
+    yield from (replace(entry, items=useful) for entry in used)
+    yield from (too_short_for_longest(replace(e, items=useful)) or "" for e in entries if useful and e not in used)
     shortest = min(entry.longest for entry in entries)
     for item in entries[0].items:
-        if item not in useful:
+        if item.path not in kept:
             yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
 
 

@@ -115,59 +115,60 @@ def counted(what: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
-    """Bars one after the other, with GB/s and the time left; into a file or a pipe a state every few seconds."""
+def _closing() -> Iterator[tuple[list[Any], Callable[..., Any]]]:
+    """Bars, made by the second, that end with the block; into a file or a pipe they say a state every few seconds."""
     shown = list[Any]()
 
-    def begin(what: str, total: int) -> Callable[[int], None]:
+    def new(what: str, total: int, *, late: bool = False, **form: Any) -> Any:
         from tqdm import tqdm  # here, for most verbs need none
 
         stream = _Stream()
         often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
-        size = {"total": total, "unit": "B", "unit_scale": True, "dynamic_ncols": True}
-        for each in shown:
-            each.close()
-        new = tqdm(desc=what, file=stream, mininterval=often, maxinterval=often, leave=not terminal, **size)
-        shown[:] = [new]
-
-        def update(done: int) -> None:
-            new.update(done - new.n)
-            if done >= total:
-                new.close()  # what is asked or told next must not be drawn over
-
-        return update
+        pace = {"mininterval": often, "maxinterval": often, "delay": often * late, "leave": not terminal}
+        shown.append(tqdm(desc=what, total=total, file=stream, dynamic_ncols=True, **pace, **form))
+        return shown[-1]
 
     try:
-        yield begin
+        yield shown, new
     finally:
         for each in shown:
             each.close()
 
 
 @contextmanager
-def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
-    """A bar that counts items, with the time left; into a file or a pipe a state every few seconds."""
-    shown = list[Any]()
+def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Bars over bytes, one after the other, with GB/s and the time left."""
+    with _closing() as (shown, new):
 
-    def begin(total: int) -> Callable[[], object]:
-        from tqdm import tqdm
+        def begin(what: str, total: int) -> Callable[[int], None]:
+            for each in shown:
+                each.close()
+            one = new(what, total, unit="B", unit_scale=True)
 
-        if shown:  # more of the same
-            shown[0].total += total
-            return shown[0].update  # type: ignore[no-any-return]
-        stream = _Stream()
-        often, terminal = (0.2, True) if stream.isatty() else (5.0, False)
-        form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
-        pace = {"mininterval": often, "maxinterval": often, "delay": often, "dynamic_ncols": True, "bar_format": form}
-        new = tqdm(desc=what, total=total, file=stream, leave=not terminal, **pace)
-        shown.append(new)
-        return new.update  # type: ignore[no-any-return]
+            def update(done: int) -> None:
+                one.update(done - one.n)
+                if done >= total:
+                    one.close()  # what is asked or told next must not be drawn over
 
-    try:
+            return update
+
         yield begin
-    finally:
-        for each in shown:
-            each.close()
+
+
+@contextmanager
+def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
+    """A bar that counts items, with the time left; what is begun later is added to it."""
+    with _closing() as (shown, new):
+
+        def begin(total: int) -> Callable[[], object]:
+            if shown:
+                shown[0].total += total
+            else:
+                form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
+                new(what, total, late=True, bar_format=form)
+            return shown[0].update  # type: ignore[no-any-return]
+
+        yield begin
 
 
 @contextmanager
