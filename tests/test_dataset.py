@@ -76,10 +76,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty folder": (bool, "holds no pictures or clips"),
     "no caption": (
         lambda folder: picture(folder / "a.png", caption=None),
-        "1 of 1 file(s) would not be trained:\n.*a.png: its caption a.txt is missing; write",
+        "1 of 1 file(s) would not be trained:\n.*a.png: it has no caption (.txt); write",
     ),
-    "empty caption": (lambda folder: picture(folder / "a.png", caption=" \n"), "a.txt is empty; describe"),
-    "another encoding": (latin1, "a.txt is not UTF-8; save it"),
+    "empty caption": (lambda folder: picture(folder / "a.png", caption=" \n"), "its caption (.txt) is empty; write"),
+    "another encoding": (latin1, "its caption (.txt) is not UTF-8; save it"),
     "zero bytes": (lambda folder: captioned(folder / "a.jpg", "x").touch(), "a.jpg: it can't be read"),
     "no picture": (lambda folder: captioned(folder / "a.jpg", "x").write_text("<html>"), "can't be read"),
     "no clip": (lambda folder: captioned(folder / "a.mp4", "x").write_text("<html>"), "can't be read"),
@@ -91,7 +91,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder named like a picture": (a_folder, "b.png: it can't be read as a file"),
     "a link to nowhere": (a_dead_link, "b.png: it can't be read as a file"),
     "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8 but UTF-16"),
-    "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "a.txt is empty"),
+    "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "its caption (.txt) is empty"),
     "16 bits a channel": (sixteen_bits, "would turn white in upstream"),
     "mixed case": (
         lambda folder: [picture(folder / "b.png"), picture(folder / "a.Jpg")],
@@ -148,14 +148,31 @@ def test_only_clips_for_a_preset_of_pictures(tmp_path: Path) -> None:
 
 
 def test_clips_of_several_rates_are_entries_of_their_own(tmp_path: Path) -> None:
-    """Upstream takes one rate for an entry; 23.976 and 24 are one, of which most clips' stands."""
+    """Upstream takes one rate for an entry, and never reads it itself."""
     rates: dict[str, int | Fraction] = {"a": Fraction(24000, 1001), "b": 24, "c": 24, "d": 30, "e": 16}
     for name, fps in rates.items():
         clip(tmp_path / f"{name}.mp4", frames=150, fps=fps)
     entries = scan(tmp_path, VIDEO).entries
     found = {entry.options["source_fps"]: [item.path.stem for item in entry.items] for entry in entries}
-    assert found == {16.0: ["e"], 24.0: ["a", "b", "c"], 30.0: ["d"]}
+    assert found == {16.0: ["e"], 24000 / 1001: ["a"], 24.0: ["b", "c"], 30.0: ["d"]}
     assert all(entry.listed for entry in entries)
+
+
+def test_phones_keep_a_rate_only_nearly(tmp_path: Path) -> None:
+    """The rate that is meant is the cache's, too: one clip more moves no other."""
+    for name, fps in {"a": Fraction(2998, 100), "b": Fraction(3001, 100), "c": Fraction(2996, 100)}.items():
+        clip(tmp_path / f"{name}.mp4", frames=150, fps=fps)
+    found = {entry.options["source_fps"]: [i.path.stem for i in entry.items] for entry in scan(tmp_path, VIDEO).entries}
+    assert found == {30000 / 1001: ["a", "c"], 30.0: ["b"]}
+
+
+def test_folders_that_are_one(tmp_path: Path) -> None:
+    """Links that would have everything trained twice."""
+    picture(tmp_path / "all" / "a.png")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "images").symlink_to(tmp_path / "all")
+    (tmp_path / "d" / "videos").symlink_to(tmp_path / "all")
+    assert scan(tmp_path / "d", VANILLA).train_items == 1
 
 
 def test_source_fps_is_what_the_clips_run_at(tmp_path: Path) -> None:
@@ -184,7 +201,9 @@ def test_a_folder_of_data_sets_and_a_file(tmp_path: Path) -> None:
 def test_all_bad_captions_are_named_at_once(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", caption=None)
     picture(tmp_path / "b.png", caption="")
-    with pytest.raises(DatasetError, match=r"2 of 2 file(?s:.*) a.txt is missing(?s:.*) b.txt is empty"):
+    with pytest.raises(
+        DatasetError, match=r"2 of 2 file(?s:.*)a.png: it has no caption(?s:.*)b.png: its caption .* is empty"
+    ):
         scan(tmp_path, VANILLA)
 
 
@@ -269,7 +288,7 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
         ({}, "names neither"),
         ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
         ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),
-        ({"image_directory": "{m}", "caption_extension": "txt"}, "must begin with a dot"),
+        ({"image_directory": "{m}", "caption_extension": "txt"}, "must be a dot and an ending"),
         ({"image_directory": "{m}", "control_directory": "x"}, "is relative to a folder"),
         ({"image_directory": "{m}", "cache_directory": "/x/[a]"}, "can't find its caches"),
     ],

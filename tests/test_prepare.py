@@ -50,7 +50,8 @@ def prepare(wanwrap: Wanwrap, raw: Path, out: Path) -> Prepare:
     """Run it, and have what it tells; `code` is the exit code that it must end with."""
 
     def call(*options: object, code: int = 0, **env: str) -> dict[str, Any]:
-        done = wanwrap("prepare", raw, "--out", out, "--json", *options, **env)
+        least = () if "--min_seconds" in options else ("--min_seconds", 0)  # most clips here are short
+        done = wanwrap("prepare", raw, "--out", out, "--json", *least, *options, **env)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         told: dict[str, Any] = json.loads(done.stdout)
@@ -237,8 +238,12 @@ def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tm
     plain = footage(tmp_path / "plain.mp4", 16)
     sound = ["-f", "lavfi", "-i", "sine=d=1"]
     subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, *sound, "-c:v", "copy", raw / "loud.mp4"], check=True)
+    for _ in range(2):  # and told again
+        told = item(prepare("--template", "x", "--min_seconds", "1.4", code=4), "loud.mp4")
+        assert (told["action"], told["outputs"]) == ("left out", [])
+        assert told["reason"] == "it is 1.0 s long, less than 1.4 s (--min_seconds)"
     told = item(prepare("--template", "x"), "loud.mp4")
-    assert (told["action"], told["reason"], told["notes"]) == ("converted", "with sound", ["only 1.0 s long"])
+    assert (told["action"], told["reason"]) == ("converted", "sound left out")
     stream(out / "videos/loud.mp4")
 
 
@@ -282,7 +287,7 @@ def test_scenes(prepare: Prepare, raw: Path, out: Path) -> None:
     shots = [("#204060", 112), ("#e0c080", 32), ("#108020", 10)]
     pictures = [Image.new("RGB", SIZE, colour) for colour, count in shots for _ in range(count)]
     footage(raw / "film.mp4", len(pictures), pictures=pictures)
-    told = item(prepare("--scenes", "--template", "x"), "film.mp4")
+    told = item(prepare("--scenes", "--min_seconds", "1.4", "--template", "x"), "film.mp4")
     assert [stream(out / name)[2] for name in told["outputs"]] == [56, 56, 32]
     assert told["notes"] == ["left out: 0.6 s at 9.0 s"]
     assert sorted(path.name for path in (out / "videos").glob("*.mp4")) == [f"film_0{i}.mp4" for i in (1, 2, 3)]
@@ -643,8 +648,31 @@ def test_only_what_is_new_or_changed(prepare: Prepare, raw: Path, out: Path) -> 
     told = prepare("--template", "x", "--max_seconds", "2")
     assert told["gone"] == ["images/b.png"]
     assert (out / "images/b.png").exists()
-    (out / "images/a.png").unlink()
-    assert item(prepare("--template", "x", "--max_seconds", "2"), "a.png")["action"] == "copied"
+    (out / "images/a.png").unlink()  # looked at, and not wanted
+    for _ in range(2):
+        told = item(prepare("--template", "x", "--max_seconds", "2"), "a.png")
+        assert told["action"] == "left out" and "1 of 1 removed from the data set" in told["reason"]
+        assert not (out / "images/a.png").exists()
+    assert item(prepare("--template", "x", "--max_seconds", "2", "--again"), "a.png")["action"] == "copied"
+
+
+def test_a_folder_with_another_name(prepare: Prepare, raw: Path, out: Path) -> None:
+    picture(raw / "my cat" / "a.png")
+    prepare()
+    (out / "images/a.txt").write_text("mine")
+    (raw / "my cat").rename(raw / "cat")
+    told = prepare()
+    assert (item(told, "cat/a.png")["action"], told["gone"]) == ("unchanged", [])
+    assert [path.name for path in (out / "images").iterdir()] in (["a.png", "a.txt"], ["a.txt", "a.png"])
+
+
+def test_originals_behind_a_link(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
+    picture(raw / "a.png")
+    out.mkdir()
+    (out / "images").symlink_to(raw)
+    done = wanwrap("prepare", raw, "--out", out)
+    assert done.returncode == 7 and "holds a link to where the originals lie" in done.stderr
+    assert sorted(path.name for path in raw.iterdir()) == ["a.png", "a.txt"]
 
 
 def test_changed_captions(prepare: Prepare, raw: Path, out: Path) -> None:

@@ -3,21 +3,23 @@
 Upstream's own names tell neither content nor resolution nor mode (T14), and it trains whatever lies in a cache
 folder (T15). So each folder has a manifest, and what does not agree with it goes before upstream is started, with
 `--skip_existing`. The manifest is written before anything is encoded: a file that is there and whole then is either
-one that was kept, or has been made since of what the manifest names. A kill leaves half a file, which is told by
-its header.
+one that was kept, or has been made since of what the manifest names: what changes between the two is told by the
+files' times (`stamps`), and goes (`forget`). A kill leaves half a file, which is told by its header.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from wanwrap.dataset import Entry
-from wanwrap.errors import WeightsError
+from wanwrap.errors import DatasetError, WeightsError, listing
+from wanwrap.media import CAPTION, Item
 from wanwrap.weights import header
 from wanwrap.weights.locate import digest
 from wanwrap.whole import write_whole
@@ -26,6 +28,9 @@ MANIFEST = ".wanwrap-cache.json"
 TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"  # upstream's endings for Wan
 
 What = Literal["latents", "text"]
+WHAT: tuple[What, ...] = ("latents", "text")
+# what upstream calls its latents: anything else under their ending makes it fail, or goes
+OURS = re.compile(r"_\d{4,}x\d{4,}_wan\.safetensors$|_wan_te\.safetensors$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +71,45 @@ def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> lis
     return [path for path in wanted if not path.is_file()]
 
 
+def stamps(entries: Sequence[Entry]) -> dict[Item, list[int]]:
+    """Each file with its caption's, as they are now: size, times and inode."""
+    items = dict.fromkeys(item for entry in entries for item in entry.items)
+    return {item: [*_stamp(item.path), *_stamp(item.path.with_suffix(CAPTION))] for item in items}
+
+
+def _stamp(path: Path) -> list[int]:
+    with suppress(OSError):
+        info = path.stat()
+        return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+    return []
+
+
+def forget(entries: Sequence[Entry], caches: Sequence[Path], changed: Collection[Item]) -> None:
+    """Remove what was cached of files that have changed meanwhile: nobody knows of what it was made."""
+    for entry, cache in zip(entries, caches, strict=True):
+        part = replace(entry, items=tuple(item for item in entry.items if item in changed))
+        for what in WHAT:
+            for name, _ in names(part, what):
+                (cache / name).unlink(missing_ok=True)
+
+
 def prune(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Pruned:
     """Remove from an entry's cache what is stale, half, or of no file of its; `marks` tell encoders and mode.
 
-    The entry's items must have been read whole. Raises OSError: the folder can't be written.
+    The entry's items must have been read whole.
+
+    Raises:
+        DatasetError: something else lies there that upstream would delete.
+        OSError: the folder can't be written.
     """
     cache.mkdir(parents=True, exist_ok=True)
     wanted = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
     expected = {name: mark for each in wanted.values() for name, mark in each.items()}
     before, there = _manifest(cache), [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))]
+    if strangers := [path.name for path in there if not OURS.search(path.name) or not path.is_file()]:
+        raise DatasetError(
+            f"{listing(strangers)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
+        )
     if "control_directory" in entry.options:
         before = {}  # what lies there is no file of the entry's, and may have changed
     kept = {path.name for path in there if before.get(path.name, "") == expected.get(path.name) and _whole(path)}

@@ -105,7 +105,7 @@ class Order:
 
 def order(
     *,
-    dataset: str,
+    dataset: str | None,
     kind: str | None = None,
     base_dir: Path,
     prompt: str | None = None,

@@ -19,6 +19,7 @@ from wanwrap.preset import Preset
 from wanwrap.probed import Bar, no_bar
 from wanwrap.workspace import load as load_workspace
 
+MOST_ALIKE = 3  # others that a file's remark names
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
 
 
@@ -44,7 +45,7 @@ class Row:
         return self.reason is None
 
     @property
-    def remarks(self) -> list[str]:
+    def odd(self) -> list[str]:
         """What of it is trained otherwise than a viewer shows it."""
         size = [f"enlarged {self.scale:.1f} times"] if self.scale > 1 else ["small"] if self.small else []
         return [*(self.item.odd if self.item else ()), *size]
@@ -104,6 +105,26 @@ class Checked:
             found.setdefault(row.item.caption if row.item else "", []).append(row.path)
         return [paths for paths in found.values() if len(paths) > 1]
 
+    def remarks(self, row: Row) -> list[str]:
+        """All that is to be said of a file that is trained, alone and among the others."""
+        like = self._likes.get(row.path)
+        told = {
+            f"looks like {self._names(like or [])}": like,
+            "its caption is another's, too": row.path in self._shared,
+            f"{self.trigger!r} is not in its caption": self.holds_trigger(row) is False,
+        }
+        return [*row.odd, *(what for what, so in told.items() if so)] if row.kept else []
+
+    @cached_property
+    def _likes(self) -> dict[Path, list[Path]]:
+        groups = [group[: MOST_ALIKE + 1] for group in self.alike]
+        firsts = {path: some for group, some in zip(self.alike, groups, strict=True) for path in group}
+        return {path: [each for each in some if each != path][:MOST_ALIKE] for path, some in firsts.items()}
+
+    @cached_property
+    def _shared(self) -> set[Path]:
+        return {path for group in self.same_captions for path in group}
+
     def holds_trigger(self, row: Row) -> bool | None:
         """Whether a caption has the trigger word; None where none was asked for."""
         if self.trigger is None or row.item is None:
@@ -114,7 +135,8 @@ class Checked:
 
     def short(self, path: Path) -> str:
         """A path as the data set's owner knows it."""
-        return str(path).removeprefix(f"{self.dataset.root}{os.sep}")
+        name = str(path).removeprefix(f"{self.dataset.root}{os.sep}")
+        return name if name.isprintable() else repr(name)[1:-1]
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""

@@ -17,16 +17,20 @@ FEW = 16  # files that are all listed; of more only those that need a look, unle
 def lines(found: Checked, *, everything: bool) -> Iterator[str]:
     """What to look at, the buckets, the sum, then what to do something about."""
     yield _heading(found)
-    yield from _table(found, found.rows if everything or len(found.rows) <= FEW else [])
+    if everything or len(found.rows) <= FEW:
+        yield from _table(found, found.rows)
+    else:
+        yield f"  ({len(found.rows)} files; --all lists each)"
     yield from _buckets(found, everything)
     yield from _sum(found)
     left = [row for row in found.rows if not row.kept and not row.stops]
-    yield from _left("not trained:", found, left)
+    yield from _left("not trained:", found, left, everything)
     warnings = list(found.warnings())
     if warnings:
         yield "\nto know:"
         yield from (f"  {line}" for line in warnings)
-    yield from _left("these stop a run (or leave them out: --skip_bad):", found, found.stopping)
+    skip = "" if found.dataset.config else " (or leave them out: --skip_bad)"
+    yield from _left(f"these stop a run{skip}:", found, found.stopping, everything)
 
 
 def _heading(found: Checked) -> str:
@@ -46,8 +50,8 @@ def _table(found: Checked, rows: Sequence[Row]) -> Iterator[str]:
     names = {row: found.short(row.path) for row in rows}
     width = max(map(len, names.values()), default=0)
     for row in rows:
-        kept = f"{_caption(row)} -> {_gives(row)}" if row.kept else f"NOT TRAINED: {row.reason}"
-        remarks = f" ({'; '.join(row.remarks)})" if row.kept and row.remarks else ""
+        kept = f"{_caption(row)} -> {_gives(row)}" if row.kept else "NOT TRAINED, see below"
+        remarks = f" ({'; '.join(said)})" if (said := found.remarks(row)) else ""
         yield f"  {names[row]:<{width}}  {facts(row)}  {kept}{remarks}"
 
 
@@ -73,16 +77,16 @@ def _gives(row: Row) -> str:
 
 
 def bucket(key: tuple[int, ...]) -> str:
-    """`1280x720`, or `1280x720, 21 frames`."""
+    """`1280x720, picture`, or `1280x720, 21 frames`."""
     size = f"{key[0]}x{key[1]}"
-    return size if len(key) == 2 else f"{size}, {_count(key[2], 'frame')}"
+    return f"{size}, picture" if len(key) == 2 else f"{size}, {_count(key[2], 'frame')}"
 
 
 def _buckets(found: Checked, everything: bool) -> Iterator[str]:
     """The largest first: they decide on the memory."""
     rows = sorted(found.buckets.items(), key=lambda pair: (-tokens(pair[0]), pair[0]))
     if rows:
-        yield f"\n  {'bucket':<22} {'an epoch':>9} {'tokens':>8}"
+        yield f"\n  {'bucket':<22} {'per epoch':>9} {'tokens':>8}"
     for key, count in rows if everything else rows[:FEW]:
         yield f"  {bucket(key):<22} {count:>9} {tokens(key):>8}"
     if len(rows) > FEW and not everything:
@@ -91,14 +95,14 @@ def _buckets(found: Checked, everything: bool) -> Iterator[str]:
 
 def _sum(found: Checked) -> Iterator[str]:
     data = found.dataset
-    yield f"\n{_count(data.train_items, 'item')} in {_count(data.batches, 'batch')} an epoch"
+    yield f"\n{_count(data.train_items, 'item')} in {_count(data.batches, 'batch')} per epoch"
     for level, epochs, steps in found.lengths:
         yield f"train{' ' + level if level else ''}: {_count(steps, 'step')}{f' in {epochs} epochs' if epochs else ''}"
     if found.largest:
-        yield f"largest: {bucket(found.largest)}, {tokens(found.largest)} tokens"
+        yield f"largest: {bucket(found.largest)}, {tokens(found.largest)} tokens (decides on the memory)"
     if found.kept:
         lengths = [len(row.item.caption) for row in found.kept if row.item]
-        yield f"captions: {min(lengths)} to {max(lengths)} letters, {sum(lengths) / len(lengths):.0f} on average{_trigger(found)}"
+        yield f"captions: {min(lengths)} to {max(lengths)} characters, {sum(lengths) / len(lengths):.0f} on average{_trigger(found)}"
         large = [row for row in found.kept if row.scale > 1]
         if large:
             most = max(large, key=lambda row: row.scale)
@@ -113,12 +117,12 @@ def _trigger(found: Checked) -> str:
     return f"; {found.trigger!r} in {having} of {len(found.kept)}"
 
 
-def _left(title: str, found: Checked, rows: Sequence[Row]) -> Iterator[str]:
+def _left(title: str, found: Checked, rows: Sequence[Row], everything: bool) -> Iterator[str]:
     if not rows:
         return
     yield f"\n{title}"
     for reason, names in _by_reason(found, rows).items():
-        yield f"  {listing(names)}: {reason}"
+        yield f"  {listing(names, len(names) if everything else 5)}: {reason}"
 
 
 def _by_reason(found: Checked, rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -181,7 +185,7 @@ def _item(found: Checked, row: Row) -> dict[str, Any]:
         "clips": len(row.keys),
         "upscaled": row.scale > 1,
         "scale": round(row.scale, 3),
-        "remarks": row.remarks,
+        "remarks": found.remarks(row),
     }
 
 
@@ -189,12 +193,12 @@ def sheet(found: Checked, begin: Callable[[int], Callable[[], object]]) -> Itera
     """The contact sheet, piece by piece; `begin` is told how many thumbnails there will be, what it gives of each."""
     from wanwrap.contact_sheet import page
 
-    shown = [each for row in found.rows for each in _shown(row)]
-    summary = [_heading(found), *(line.strip() for line in _sum(found))]
+    shown = [each for row in found.rows for each in _shown(found, row)]
+    summary = [_heading(found), *(line.strip() for line in _sum(found)), *found.warnings()]
     yield from page(found.dataset.name, summary, shown, begin(len(shown)))
 
 
-def _shown(row: Row) -> Iterator[Shown]:
+def _shown(found: Checked, row: Row) -> Iterator[Shown]:
     """A file once for each bucket it lands in."""
     from wanwrap.contact_sheet import Shown
 
@@ -207,6 +211,6 @@ def _shown(row: Row) -> Iterator[Shown]:
             bucket=(key[0], key[1]) if key else None,
             facts=facts(row),
             caption=caption,
-            notes=tuple(row.remarks) if row.kept else (),
+            notes=tuple(found.remarks(row)),
             reason=row.reason,
         )

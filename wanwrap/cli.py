@@ -106,7 +106,7 @@ def main() -> None:
     wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
     wanwrap doctor                                    is this machine ready?
     wanwrap presets                                   what can be trained
-    wanwrap prepare ~/raw --out cats                  raw pictures and clips as a data set
+    wanwrap prepare ~/raw --out local_training/datasets/cats   raw pictures and clips as a data set
     wanwrap caption cats --trigger mycat              write the captions that are missing
     wanwrap check cats --preset t2v-vanilla           what of it will be trained
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
@@ -215,12 +215,14 @@ def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
 def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool) -> Ledger:
     """Write the plan's files and run it; with `as_json` the record comes out however it ends."""
     from wanwrap import ledger
+    from wanwrap.preflight import check_place
     from wanwrap.report import heading, interrupted
     from wanwrap.run import run as run_plan
     from wanwrap.run import write_files
 
     for line in (*heading(plan), *(f"note: {note}" for note in plan.notes), *upstream.remarks()):
         say(line)
+    check_place(plan)  # again: files of 28 GB may have been read since
     write_files(plan)
     record = ledger.opened(plan, upstream, answer)
     try:

@@ -22,7 +22,7 @@ SHORT = 100  # characters of a caption in its line
     short_help="Write the captions that are missing.",
     epilog="Example: wanwrap caption cats --kind character --trigger mycat",
 )
-@click.argument("dataset")
+@click.argument("dataset", required=False)
 @click.option(
     "--kind",
     type=click.Choice(["general", "character", "style", "motion", "object"]),
@@ -48,7 +48,7 @@ SHORT = 100  # characters of a caption in its line
 def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     """Write captions for the pictures and clips of DATASET that have none, by musubi-tuner's own script.
 
-    DATASET is a folder, or the name of one in BASE_DIR/datasets. Qwen2.5-VL looks at each picture, and of each clip at
+    DATASET is a folder, or the name of one in BASE_DIR/datasets (default: the only one there). Qwen2.5-VL looks at each picture, and of each clip at
     the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
     there stay. Read what it wrote: it errs.
     """

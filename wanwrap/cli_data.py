@@ -29,7 +29,7 @@ DEFAULT = "t2v-lightning"
 @click.option("--json", "as_json", is_flag=True, help="As a JSON object.")
 @click.pass_context
 def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, as_json: bool, **arguments: Any) -> None:
-    """Tell what of DATASET (a folder, a name in the workspace, or a TOML of your own) will be trained.
+    """Tell what of DATASET (a folder, a name in the workspace, or a TOML; default: the only one there) will be trained.
 
     Each picture and clip: size, frames, caption, the bucket it lands in, what it gives, or why it is left out. In
     sum: buckets, batches, steps, tokens, what is blown up, what is twice there. All files are read to their end, in
@@ -38,12 +38,14 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     from wanwrap import check as work
     from wanwrap.check_report import as_json as report_json
     from wanwrap.check_report import lines
+    from wanwrap.contact_sheet import check_place
     from wanwrap.data import absolute
     from wanwrap.room import writable
 
     place = contact_sheet and absolute(contact_sheet)
     if place:
-        writable(place.parent)  # before minutes of reading
+        check_place(place)  # before minutes of reading
+        writable(place.parent)
     with steps("reading files") as bar:
         found = work.check(**arguments, default=DEFAULT, bar=bar)
     if place:
@@ -60,6 +62,7 @@ def _draw(found: Checked, place: Path) -> None:
     from wanwrap.check_report import sheet
     from wanwrap.whole import whole
 
+    place.parent.mkdir(parents=True, exist_ok=True)
     with steps("thumbnails") as begin, whole(place) as file:
         for piece in sheet(found, begin):
             file.write(piece.encode("utf-8", "backslashreplace"))
@@ -67,6 +70,7 @@ def _draw(found: Checked, place: Path) -> None:
 
 
 @click.command(
+    hidden=True,  # a step of `run`, and of the script that it prints
     short_help="Forget caches of what has changed.",
     epilog="Example: wanwrap prune local_training/outputs/cats/dataset.toml --latents 1f0a2b3c --text 4d5e6f70",
 )
@@ -83,9 +87,15 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     from wanwrap.caching import prune as work
     from wanwrap.data import absolute
     from wanwrap.dataset_config import caches, load
+    from wanwrap.errors import OutputError
+    from wanwrap.ledger import at_work
 
     with steps("reading files") as bar:
         data = load(absolute(config), whole=True, bar=bar).sound()
+    if busy := at_work(absolute(config).parent.parent, [cache for _, cache in caches(data)]):
+        raise OutputError(
+            f"another wanwrap (process {busy[0]}) trains from these caches in {busy[1]}; wait until it has ended."
+        )
     found = [work(entry, cache, {"latents": latents, "text": text}) for entry, cache in caches(data)]
     if as_json:
         show_json([{**vars(each), "folder": str(each.folder)} for each in found])

@@ -56,11 +56,17 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
 )
 @click.option("--scenes", is_flag=True, help="Split at scene cuts first.")
 @click.option(
-    "--min_seconds", type=float, default=1.4, show_default=True, callback=_seconds, help="Leave shorter pieces out."
+    "--min_seconds",
+    type=float,
+    default=1.4,
+    show_default=True,
+    callback=_seconds,
+    help="Leave shorter clips and pieces out.",
 )
 @click.option("--background", default="white", show_default=True, callback=_colour, help="Colour behind transparency.")
 @click.option("--trigger", help="A word to put in front of captions that lack it.")
 @click.option("--template", help="Caption for those without: {trigger} {name} {folder} {kind} are filled in.")
+@click.option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
 @click.option("--dry_run", is_flag=True, help="Only list what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
 @click.pass_context
@@ -77,6 +83,7 @@ def prepare(
     background: str,
     trigger: str | None,
     template: str | None,
+    again: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -109,7 +116,8 @@ def prepare(
         scenes=scenes,
         background=background,
     )
-    wish = Wish(place=absolute(place), out=absolute(out), limits=limits, wording=wording(trigger, template))
+    words = wording(trigger, template)
+    wish = Wish(place=absolute(place), out=absolute(out), limits=limits, wording=words, again=again)
     ctx.exit(_carry_out(wish, dry_run, as_json))
 
 

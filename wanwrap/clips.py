@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from av import VideoFrame
     from PIL.Image import Image
 
+HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
 
 
@@ -38,10 +40,14 @@ def read(path: Path, whole: bool) -> Item:
         stream.codec_context.thread_count = 2
         for packet in container.demux(stream):
             film.take(packet, whole)
-        if path.suffix.lower() in COUNTED and film.packets < stream.frames - 1:
+        told = float((stream.duration or 0) * (stream.time_base or 0))  # what is shown: trimming hides frames
+        if path.suffix.lower() in COUNTED and film.packets < stream.frames - 1 and film.seconds < 0.9 * told:
             raise ValueError(f"it is cut off: {film.packets} of its {stream.frames} frames are there")
-        header, size = float(stream.average_rate or 0), (stream.codec_context.width, stream.codec_context.height)
-    return film.item(path, film.size or size, header, content_mark(path) if whole else "")
+        codec = stream.codec_context
+        squeezed, hdr = (stream.sample_aspect_ratio or 1) != 1, int(codec.color_trc or 0) in HDR
+        header, size = float(stream.average_rate or 0), (codec.width, codec.height)
+    item = film.item(path, film.size or size, header, content_mark(path) if whole else "")
+    return replace(item, squeezed=squeezed, hdr=hdr)
 
 
 class _Film:
@@ -53,6 +59,11 @@ class _Film:
         self.size: tuple[int, int] | None = None
         self.look: int | None = None
         self.turned = self.alpha = False
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last."""
+        return max(self.times) - min(self.times) if self.times else 0.0
 
     def take(self, packet: Any, whole: bool) -> None:
         """Count a packet; with `whole` decode it."""

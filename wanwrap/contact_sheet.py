@@ -22,8 +22,10 @@ from string import Template
 
 from wanwrap.crop import Size, thumbnail
 from wanwrap.data import folder
+from wanwrap.errors import OptionError
 from wanwrap.media import Kind
 
+GENERATOR = b'content="wanwrap contact sheet"'  # as the template has it
 LONGEST = 200  # pixels of a thumbnail's longer side
 QUALITY = 80
 THREADS = min(8, os.cpu_count() or 1)  # each may hold a picture of 100 MP
@@ -43,6 +45,15 @@ class Shown:
     caption: str | None
     notes: tuple[str, ...] = ()  # what upstream reads otherwise than one sees it
     reason: str | None = None  # why it is dropped
+
+
+def check_place(place: Path) -> None:
+    """Raises OptionError: something else would be written over."""
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--contact_sheet {place} is no .html; give the page such a name.")
+    ours = place.is_file() and GENERATOR in place.read_bytes()[:1000]
+    if os.path.lexists(place) and not ours:
+        raise OptionError(f"{place} is there, and no contact sheet of wanwrap's; give another name.")
 
 
 def page(

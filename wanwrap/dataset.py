@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -137,7 +138,8 @@ class Dataset:
         bad = self.bad
         files = len({item.path for entry in self.entries for item in entry.items} | {left.path for left in bad})
         lines = "".join(f"\n  {left.path}: {left.reason}" for left in bad[:MOST])
-        more = f"\n  and {len(bad) - MOST} more; `wanwrap check` lists all" if len(bad) > MOST else ""
+        place = shlex.quote(str(self.root or self.config))
+        more = f"\n  and {len(bad) - MOST} more; `wanwrap check {place}` lists all" if len(bad) > MOST else ""
         way_out = "" if self.config else "\nMend or remove them, or train without them: --skip_bad"
         return f"{len(bad)} of {files} file(s) would not be trained:{lines}{more}{way_out}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def _read(path: Path) -> dict[str, Any]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
+    if path.exists() and not path.is_file():
+        raise DatasetError(f"{path} is no file; give a TOML.")
     if path.suffix.lower() != ".toml":
         raise DatasetError(f"{path} must end in .toml, by which upstream knows how to read it.")
     try:
@@ -155,8 +158,12 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
         raise DatasetError(
             f"{where}: without target_frames upstream trains only the first frame of each clip; add target_frames = [21]."
         )
-    if not str(options.get("caption_extension", ".txt")).startswith(".") or options.get("caption_extension") == ".":
-        raise DatasetError(f'{where}: caption_extension must begin with a dot, as in ".txt".')
+    if not re.fullmatch(r"\.[^.*?\[\]/\\]+", str(options.get("caption_extension", ".txt"))):
+        raise DatasetError(f'{where}: caption_extension must be a dot and an ending, as in ".txt".')
+    if {f"{kind}_directory", f"{kind}_jsonl_file"} <= options.keys():
+        raise DatasetError(
+            f"{where}: give {kind}_directory or {kind}_jsonl_file; upstream would take the folder alone."
+        )
     low = [
         name
         for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames")
@@ -195,13 +202,13 @@ def _rows(where: str, kind: Kind, file: Path, options: Table) -> dict[Path, str]
     if "cache_directory" not in options:
         raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
     try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        pairs = [(Path(row[f"{kind}_path"]), row["caption"].strip()) for row in rows]
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
+        pairs = [(Path(row[f"{kind}_path"]), row["caption"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{where}: {file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
         ) from error
-    wrong = [path for path, caption in pairs if not path.is_absolute() or not caption]
+    wrong = [path for path, caption in pairs if not path.is_absolute() or not caption.strip()]
     if wrong:
         raise DatasetError(f"{where}: {file} has relative paths or empty captions: {listing(wrong)}.")
     if len({path.stem for path, _ in pairs}) < len(pairs):

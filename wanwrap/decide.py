@@ -86,21 +86,20 @@ def _cut(
     least = limits.min_seconds * recipe.rate
     short = [piece for piece in pieces if piece[1] - piece[0] < least]
     length = f"{float(recipe.frames / recipe.rate):.1f} s"
-    if len(pieces) == 1 and short:  # all there is of it
-        notes, short = [*notes, f"only {length} long"], []
     kept = [piece for piece in pieces if piece not in short]
     action: Action = "cut" if len(pieces) > 1 else "converted" if why else "copied"
     if action == "cut":
         why = [f"{length} into {len(kept)}", *why]
     if not kept:
-        action, why = "left out", [f"all its pieces are shorter than {float(limits.min_seconds):g} s"]
+        what = "all its pieces are" if len(pieces) > 1 else f"it is {length} long,"
+        action, why = "left out", [f"{what} less than {float(limits.min_seconds):g} s (--min_seconds)"]
     return Decision(
         action=action,
         reason=", ".join(why),
         suffix=".mp4",
         recipe=recipe,
         pieces=tuple(kept),
-        dropped=tuple(short),
+        dropped=tuple(short if kept else ()),
         stream=stream,
         notes=tuple(notes),
     )

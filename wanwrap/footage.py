@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.buckets import FPS
-from wanwrap.clips import rotation
+from wanwrap.clips import HDR, rotation
 from wanwrap.ffmpeg import Recipe
 from wanwrap.media import COUNTED
 
 STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
-HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 TIMED = (".mkv", ".webm")
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
@@ -133,8 +132,8 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
 
 def _form(path: Path, codec: str, pixels: str, streams: int) -> str:
     plain = (path.suffix.lower(), codec, pixels) == (".mp4", "h264", "yuv420p")
-    sound = "with sound" if streams > 1 else ""
-    return sound if plain else f"{codec} {pixels} in {path.suffix[1:].lower()} {sound}".rstrip()
+    form = "" if plain else f"{codec} {pixels} in {path.suffix[1:].lower()}"
+    return ", ".join(filter(None, (form, "sound left out" if streams > 1 else "")))
 
 
 def _decoded(path: Path, index: int) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -50,13 +51,19 @@ class Ledger:
         self.write()
 
 
-def at_work(plan: Plan) -> tuple[int, str] | None:
-    """The process and folder of a run that is going on in the plan's folder or on its caches."""
-    for path in plan.folder.parent.glob("*/run*.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        shared = path.parent == plan.folder or set(record.get("caches", ())) & set(_caches(plan))
-        if shared and record.get("state") == "running" and record["process"] == _process(record["process"][0]):
-            return int(record["process"][0]), str(path.parent)
+def at_work(outputs: Path, caches: Iterable[Path], folder: Path | None = None) -> tuple[int, str] | None:
+    """The process and folder of a run of another process that is going on in `folder` or on the caches."""
+    real, own = {*map(os.path.realpath, caches)}, {os.getpid(), os.getppid()}  # a step belongs to its run
+    for path in outputs.glob("*/run*.json"):
+        with suppress(
+            OSError, ValueError, TypeError, KeyError, AttributeError, IndexError
+        ):  # no ledger, whatever it is
+            record = json.loads(path.read_text(encoding="utf-8"))
+            shared = path.parent == folder or real & {*record["caches"]}
+            process = record["process"]
+            running = record["state"] == "running" and process[0] not in own and process == _process(process[0])
+            if shared and running:
+                return int(process[0]), str(path.parent)
     return None
 
 

@@ -52,6 +52,7 @@ class Maker:
     wording: Wording
     crew: Crew
     threads: int
+    again: bool = False  # make anew what was removed from the data set
 
     @cached_property
     def ffmpeg(self) -> str:
@@ -59,11 +60,12 @@ class Maker:
         return ffmpeg.find()
 
     def current(self, source: Source, entry: Entry) -> bool:
-        """Whether all is there that would be made of a source as it is now."""
+        """Whether all was made of a source as it is now; what has been removed since is not wanted."""
         if entry.outputs is None or (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
             return False
-        same = all(self._settings.get(name) == value for name, value in entry.settings.items())
-        return same and all((self.out / name).is_file() for name in entry.outputs)
+        if self.again and not all((self.out / name).is_file() for name in entry.outputs):
+            return False
+        return all(self._settings.get(name) == value for name, value in entry.settings.items())
 
     @cached_property
     def _settings(self) -> dict[str, object]:
@@ -98,7 +100,15 @@ class Maker:
         return self._captions(source, entry, self._told(source, decision, names))
 
     def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
-        captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in outputs)
+        there = [name for name in outputs if (self.out / name).is_file()]
+        captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in there)
+        if not outputs:
+            return Result(source=source.name, action="left out", reason=entry.reason, entry=entry)
+        if len(there) < len(outputs):
+            why = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set (--again makes them anew)"
+            return Result(
+                source=source.name, action="left out", reason=why, outputs=there, captioned=captioned, entry=entry
+            )
         return Result(
             source=source.name,
             action="unchanged",
@@ -124,7 +134,7 @@ class Maker:
             notes=[*decision.notes, *short],
             seconds=float(frames / rate),
             fps=float(rate) if decision.pieces else 0.0,
-            captioned=bool(source.caption or self.wording.template),
+            captioned=bool(self.wording.template or (source.caption and filled(source.caption))),
         )
 
     def _names(self, entry: Entry, decision: Decision) -> list[str]:
@@ -217,17 +227,19 @@ class Maker:
             self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
         result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
         settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
-        settings = entry.settings if result.action == "unchanged" else settings
+        before = entry.outputs is not None and result.entry is not None  # nothing was made of it just now
+        settings = entry.settings if before else settings
         caption = entry.caption if data is None else _digest(data)
         result.entry = replace(
             entry,
             size=source.size,
             mtime_ns=source.mtime_ns,
             settings=settings,
-            outputs=result.outputs,
-            seconds=result.seconds,
-            fps=result.fps,
+            outputs=entry.outputs if before else result.outputs,
+            seconds=entry.seconds if before else result.seconds,
+            fps=entry.fps if before else result.fps,
             caption=caption,
+            reason=entry.reason if before else result.reason,
         )
         return result
 

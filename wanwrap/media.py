@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,7 @@ SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
 COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
 ORIENTATION = 0x0112  # EXIF
 SMALL = 4_000_000  # bytes
+LONGEST_CAPTION = 1_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
 
 
@@ -47,6 +49,8 @@ class Item:
     alpha: bool = False  # something is transparent, and upstream trains what lies under it
     cmyk: bool = False
     moving: bool = False  # a picture with several frames, of which upstream takes the first
+    squeezed: bool = False  # its pixels are no squares, and upstream takes them for such
+    hdr: bool = False
     mark: str = ""
     look: int | None = None
     caption: str = ""
@@ -58,6 +62,8 @@ class Item:
             "turned by its metadata, which upstream ignores": self.turned,
             "transparent in part, and upstream trains what lies under it": self.alpha,
             "CMYK, whose colours upstream shifts": self.cmyk,
+            "squeezed: its pixels are no squares, and upstream takes them for such": self.squeezed,
+            "HDR, which upstream takes for SDR: its colours come out pale": self.hdr,
             "animated, of which upstream takes the first frame": self.moving,
             "a byte order mark begins its caption, and is trained": self.caption[:1] == "\ufeff",
         }
@@ -113,12 +119,18 @@ def _picture(path: Path, whole: bool) -> Item:
             raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
         found: dict[str, Any] = {
             "size": picture.size,
-            "turned": picture.getexif().get(ORIENTATION, 1) != 1,
+            "turned": _turned(picture),
             "cmyk": picture.mode == "CMYK",
             "moving": picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1,
             "alpha": picture.has_transparency_data,
         }
         return Item(path=path, **{**found, **(_seen(path, picture, found["alpha"]) if whole else {})})
+
+
+def _turned(picture: Image) -> bool:
+    with suppress(Exception):  # EXIF that is broken turns nothing
+        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+    return False
 
 
 def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
@@ -149,17 +161,19 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     """
     file = path.with_name(path.stem + suffix)
     try:
+        if file.exists() and not (file.is_file() and file.stat().st_size < LONGEST_CAPTION):
+            raise Unfit(f"its caption ({suffix}) is no text file; write what is to be seen into one")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise Unfit(f"its caption {file.name} is missing; write what is to be seen into it") from None
+        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does") from None
     except UnicodeDecodeError:
-        raise Unfit(f"its caption {file.name} is not UTF-8; save it as UTF-8") from None
+        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8") from None
     except OSError as error:
-        raise Unfit(f"its caption {file.name} can't be read: {error.strerror}") from None
+        raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
     if "\0" in text:
-        raise Unfit(f"its caption {file.name} is not UTF-8 but UTF-16; save it as UTF-8")
-    if not text.strip("\ufeff \t\r\n"):
-        raise Unfit(f"its caption {file.name} is empty; describe what is to be seen")
+        raise Unfit(f"its caption ({suffix}) is not UTF-8 but UTF-16; save it as UTF-8")
+    if not text.strip().strip("\ufeff").strip():
+        raise Unfit(f"its caption ({suffix}) is empty; write what is to be seen, or `wanwrap caption` does")
     return text.strip()
 
 

@@ -151,7 +151,8 @@ def check_room(plan: Plan) -> None:
 def lacking_disk(plan: Plan) -> list[str]:
     """What a dry run says of the disk: downloads that are missing count too."""
     made, get = _to_make(plan), sum(weight.size for weight in plan.weights if not weight.exists)
-    what = f"needed: {get / 1e9:.1f} GB to download, {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast"
+    merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
+    what = f"needed: {get / 1e9:.1f} GB to download{merged}"
     why = room.lacking(plan.folder, get + sum(made.values()), made, what)
     return [why] if why else []
 
@@ -229,7 +230,7 @@ def check_place(plan: Plan) -> None:
     """Raises OutputError: the run's folder can't be used, or is being used."""
     for place in (plan.folder, *plan.caches):
         room.writable(place)
-    if found := at_work(plan):
+    if found := at_work(plan.folder.parent, plan.caches, plan.folder):
         raise OutputError(
             f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same folder or the same caches, "
             "which this run would write anew under it; wait until it has ended."

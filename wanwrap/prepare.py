@@ -23,7 +23,7 @@ from wanwrap.whole import held
 
 WORK = ".wanwrap-prepare.tmp"  # in the data set, so that a finished file is moved and not copied
 
-Bar = Callable[[int], Callable[[], object]]
+Bar = Callable[[int], Callable[..., object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Wish:
     out: Path
     limits: Limits
     wording: Wording
+    again: bool = False
 
 
 @dataclass(kw_only=True)
@@ -65,8 +66,9 @@ def _prepare(wish: Wish, bar: Bar, report: Report, dry_run: bool) -> None:
     found = search(wish.place, wish.out)
     report.items += [Result(source=name, action="left out", reason=why) for name, why in found.other.items()]
     report.items += [Result(source=name, action="failed", reason=why) for name, why in found.failed.items()]
-    if dry_run:
+    if dry_run or not found.sources:
         _all(wish, found, Prepared(wish.out), bar, report, dry_run=True)
+        report.planned = dry_run
         return
     for name in FOLDERS:
         (wish.out / name).mkdir(parents=True, exist_ok=True)
@@ -83,15 +85,18 @@ def _prepare(wish: Wish, bar: Bar, report: Report, dry_run: bool) -> None:
 def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report, *, dry_run: bool) -> None:
     report.planned, report.begun = dry_run, True
     keys = {str(source.path): source for source in found.sources}
-    report.gone = [name for entry in prepared.gone(found.folder, set(keys)) for name in entry.outputs or ()]
     crew = Crew()
-    maker = Maker(wish.out, wish.out / WORK, wish.limits, wish.wording, crew, _threads(found))
+    maker = Maker(wish.out, wish.out / WORK, wish.limits, wish.wording, crew, _threads(found), wish.again)
     _name(wish.out, found, keys, prepared, maker)
+    report.gone = [name for entry in prepared.gone(found.folder, set(keys)) for name in entry.outputs or ()]
     if not dry_run:
         prepared.write(now=True)
     step = bar(len(keys))
 
-    def finished(key: str, result: Result) -> None:
+    def finished(key: str, result: Result | None) -> None:
+        if result is None:
+            step(0)  # time goes on
+            return
         report.items.append(result)
         if result.entry and not dry_run:
             prepared.entries[key] = result.entry
@@ -109,9 +114,9 @@ def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report,
 
 def _name(out: Path, found: Found, keys: dict[str, Source], prepared: Prepared, maker: Maker) -> None:
     """A stem for every source: the one that it had, or a new one. What others put there is never written over."""
-    prepared.adopt({key: (source.name, source.size, source.mtime_ns) for key, source in keys.items()})
+    prepared.adopt({key: (source.path.name, source.size, source.mtime_ns) for key, source in keys.items()})
     names, there = Names(prepared.stems(out)), _there(out)
-    for key, source in keys.items():
+    for key, source in sorted(keys.items(), key=lambda pair: (len(pair[1].path.stem), pair[0])):  # cat before cat(1)
         entry = prepared.entries.get(key)
         if entry and (maker.current(source, entry) or not _taken(entry, there)):
             continue
@@ -147,10 +152,13 @@ def _cores() -> int:
 def _side_by_side(
     jobs: dict[str, tuple[Source, Entry]],
     do: Callable[[Source, Entry], Result],
-    finished: Callable[[str, Result], None],
+    finished: Callable[[str, Result | None], None],
     crew: Crew,
 ) -> None:
-    """As many at once as there are cores. An error or Ctrl-C ends all; what has been finished by then counts."""
+    """As many at once as there are cores; `finished` gets each, and now and then None where nothing is.
+
+    An error or Ctrl-C ends all; what has been finished by then counts.
+    """
     results = queue.SimpleQueue[tuple[str, Result | BaseException]]()
 
     def one(key: str) -> None:
@@ -174,7 +182,7 @@ def _side_by_side(
                 take()
                 left -= 1
             except queue.Empty:
-                continue
+                finished("", None)
     except BaseException:
         crew.end()
         pool.shutdown(cancel_futures=True)
@@ -184,7 +192,7 @@ def _side_by_side(
 
 
 def _drain(
-    results: queue.SimpleQueue[tuple[str, Result | BaseException]], finished: Callable[[str, Result], None]
+    results: queue.SimpleQueue[tuple[str, Result | BaseException]], finished: Callable[[str, Result | None], None]
 ) -> None:
     """What was put in its place while all was being ended."""
     while not results.empty():

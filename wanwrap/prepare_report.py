@@ -47,11 +47,10 @@ def check(report: Report) -> None:
     """Raises DatasetError: some sources failed, or nothing has come of all."""
     failed = [result.source for result in _sorted(report) if result.action == "failed"]
     if failed:
+        media = sum(bool(result.outputs) or result.action == "failed" for result in report.items)
+        done = "" if report.planned else " All others are done."
         raise DatasetError(
-            f"{len(failed)} of {len(report.items)} could not be prepared: {listing(failed)}; replace or remove them. "
-            "All others are done."
-            if not report.planned
-            else f"{len(failed)} of {len(report.items)} can't be prepared: {listing(failed)}; replace or remove them."
+            f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.{done}"
         )
     if not any(result.outputs for result in report.items):
         raise DatasetError("there are no pictures or clips in it; give a folder that holds some.")
@@ -68,7 +67,8 @@ def lines(report: Report) -> list[str]:
 def _told(result: Result, planned: bool) -> list[str]:
     quiet = result.action in QUIET and not result.reason and not planned
     made = f" -> {listing(result.outputs, 3)}" if result.outputs and result.action != "unchanged" else ""
-    head = f"{result.action:<9}  {result.source}{made}"
+    action = "captioned" if result.action == "unchanged" and result.reason else result.action
+    head = f"{action:<9}  {result.source}{made}"
     line = head + (f" ({result.reason})" if result.reason else "")
     if quiet:
         return [f"note       {result.source}: {note}" for note in result.notes]
@@ -97,13 +97,14 @@ def _summary(report: Report) -> list[str]:
             "leave --keep_fps out, or prepare those of each rate into a data set of its own"
         )
     bare, gone = _bare(report), sorted(report.gone)
-    if bare:
-        out = shlex.quote(str(report.out))
-        told.append(
-            f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption: wanwrap caption {out}, or --template"
-        )
     if gone:
-        told.append(f"their sources are gone, they stay: {listing(gone)}")
+        told.append(
+            f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(gone, 20)}"
+        )
+    out = shlex.quote(str(report.out))
+    if bare:
+        have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"
+        told.append(f"{have}: wanwrap caption {out} writes them, or --template, or you")
     if made and not report.planned:
-        told.append(f"next: wanwrap check {shlex.quote(str(report.out))}")
+        told.append(f"next: wanwrap check {out}")
     return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from wanwrap.whole import write_whole
 
 NAME = ".wanwrap-prepare.json"
 FOLDERS = ("images", "videos")
+OURS = re.compile(r"(images|videos)/[^/\\]+")
 OFTEN = 5  # seconds between two writes; the file grows with the data set
 
 
@@ -31,6 +33,7 @@ class Entry:
     seconds: float = 0.0  # of clips
     fps: float = 0.0
     caption: str | None = None  # the sha256 of what was written
+    reason: str = ""  # why there are no outputs
 
 
 class Prepared:
@@ -42,6 +45,8 @@ class Prepared:
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))["sources"] if self.path.exists() else {}
             self.entries = {key: Entry(**row) for key, row in rows.items()}
+            if not all(OURS.fullmatch(name) for entry in self.entries.values() for name in entry.outputs or ()):
+                raise ValueError("it names files elsewhere")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(f"{self.path} can't be read ({error}); remove it, or give another --out.") from error
 
@@ -53,11 +58,11 @@ class Prepared:
             self._written = time.monotonic()
 
     def adopt(self, new: Mapping[str, tuple[str, int, int]]) -> None:
-        """Sources that were made ready where they lay before: a folder that has been moved is not new.
+        """Sources that were made ready where they lay before: what has been moved with its folder is not new.
 
         `new` are (name, bytes, mtime_ns) by the whole path.
         """
-        before = {(entry.source, entry.size, entry.mtime_ns): old for old, entry in self.entries.items()}
+        before = {(Path(e.source).name, e.size, e.mtime_ns): old for old, e in self.entries.items()}
         for key, about in new.items():
             old = before.get(about)
             if old is not None and key not in self.entries and old in self.entries and not Path(old).exists():

@@ -14,7 +14,7 @@ from typing import Any
 from wanwrap.errors import OutputError
 from wanwrap.media import Item, Kind, Unfit, read, why
 
-VERSION = 2  # of what `media.read` finds
+VERSION = 3  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 FEW = 8  # files that a thread takes at once: handing each over would take longer than a look into the cache
 Bar = Callable[[int], Callable[[], object]]  # how many files there are -> what is called after each
@@ -79,7 +79,7 @@ def _one(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | st
 
 def _stamp(path: Path) -> list[int]:
     info = path.stat()
-    return [info.st_size, info.st_mtime_ns, info.st_ino]
+    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # times can be set, but for ctime
 
 
 @contextmanager

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wanwrap.caching import missing
+from wanwrap.caching import forget, missing, stamps
 from wanwrap.errors import StepError, listing
 from wanwrap.ledger import Ledger, now
-from wanwrap.plan import Plan
+from wanwrap.media import Item
+from wanwrap.plan import Plan, Step
 from wanwrap.process import Listener, stream
 from wanwrap.report import heading
 from wanwrap.script import native, script
@@ -99,6 +100,7 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
         StepError: one failed; the ledger says which.
         KeyboardInterrupt: the user stopped it; nothing is left running.
     """
+    before = stamps(plan.dataset.entries)
     try:
         with (plan.folder / f"{plan.record}.log").open("ab") as log:
             for index, step in enumerate(plan.steps):
@@ -109,6 +111,8 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
                     continue
                 ledger.step(index, state="running", started=now())
                 _step(plan, index, ledger, log, screen, say)
+                if step.fills:
+                    _check_cached(plan, step, before)
                 ledger.step(index, state="done", ended=now())
     except BaseException as error:
         ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", str(error))
@@ -144,15 +148,25 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
     if status:
         tail = last_lines(Path(log.name), begin)
         raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
-    if step.fills and (lacking := missing(plan.dataset.entries, plan.caches, step.fills)):
-        names = listing(path.name for path in lacking)
-        raise StepError(
-            f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): the "
-            f"data set has changed meanwhile, or this is a bug; start again, and report it if it stays. Log: {log.name}"
-        )
     if step.makes:
         header.read(step.makes)  # it is there, and as long as it says
         ledger.step(index, bytes=step.makes.stat().st_size)
+
+
+def _check_cached(plan: Plan, step: Step, before: Mapping[Item, list[int]]) -> None:
+    """Raises StepError: files changed while they were cached, or others were cached than those that were meant."""
+    assert step.fills
+    entries, caches = plan.dataset.entries, plan.caches
+    if changed := {item for item, stamp in stamps(entries).items() if stamp != before[item]}:
+        forget(entries, caches, changed)
+        names = listing(item.path.name for item in changed)
+        raise StepError(f"{names}: changed while the data set was cached; start again, and only that is cached anew.")
+    if lacking := missing(entries, caches, step.fills):
+        names = listing(path.name for path in lacking)
+        raise StepError(
+            f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
+            f"please report this with {plan.folder}."
+        )
 
 
 def last_lines(log: Path, begin: int, most: int = 15) -> str:

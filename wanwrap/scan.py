@@ -6,7 +6,6 @@ Everything that upstream would drop, mistake or fail on is found here, file by f
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from wanwrap.gather import gather
 from wanwrap.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, kind_of, meant, warnings
 from wanwrap.preset import Clips, Preset
 from wanwrap.probed import Bar, no_bar
+
+USUAL = (16.0, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0, 120.0)  # frames a second
 
 
 def find(name: str | None, datasets: Path) -> Path:
@@ -51,7 +52,9 @@ def _only(datasets: Path) -> Path:
         return folders[0]
     if folders:
         names = listing(folder.name for folder in folders)
-        raise DatasetError(f"{datasets} holds several data sets ({names}); say which one: --dataset NAME.")
+        raise DatasetError(
+            f"{datasets} holds several data sets ({names}); say which one (run and rehearse: --dataset NAME)."
+        )
     raise DatasetError(
         f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or give --dataset FOLDER."
     )
@@ -99,7 +102,12 @@ def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
 
 
 def _directories(folder: Path) -> list[Path]:
-    return [each for each in (folder, folder / "images", folder / "videos") if each.is_dir()]
+    """The folder, its images and its videos; one that a link makes another of them only once."""
+    try:
+        there = [each for each in (folder, folder / "images", folder / "videos") if each.is_dir()]
+    except OSError as error:
+        raise DatasetError(f"{folder} can't be read: {error.strerror}.") from error
+    return list({os.path.realpath(each): each for each in reversed(there)}.values())[::-1]
 
 
 def _visible(directory: Path) -> list[Path]:
@@ -161,11 +169,11 @@ def _clips(
 ) -> Iterator[Entry | Left | str]:
     """Entries for each frame rate: upstream takes one for a whole entry, and never reads it itself."""
     for fps, group in by_fps(found):
-        if fps < buckets.FPS * (1 - SAME_FPS):
+        if fps < buckets.FPS:
             why = f"it runs at {fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
             yield from (Left(path=item.path, kind="video", reason=why, item=item) for item in group)
         else:
-            rate = {**general, "source_fps": max(fps, buckets.FPS)}
+            rate = {**general, "source_fps": fps}
             yield from _lengths([_clips_as(directory, group, choice, rate) for choice in choices])
 
 
@@ -187,17 +195,18 @@ def _lengths(entries: Sequence[Entry]) -> Iterator[Entry | Left | str]:
             yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
 
 
-def by_fps(clips: Iterable[Item]) -> Iterator[tuple[float, tuple[Item, ...]]]:
-    """Clips by their frame rate: those within 1 % share one, that of most of them."""
-    groups = list[list[Item]]()
-    for item in sorted(clips, key=lambda item: (item.fps or 0.0, item.path)):
-        if groups and (item.fps or 0.0) <= (groups[-1][0].fps or 0.0) * (1 + SAME_FPS):
-            groups[-1].append(item)
-        else:
-            groups.append([item])
-    for group in groups:
-        rates = Counter(item.fps or 0.0 for item in group)
-        yield rates.most_common(1)[0][0], tuple(sorted(group, key=lambda item: item.path))
+def by_fps(clips: Iterable[Item]) -> list[tuple[float, tuple[Item, ...]]]:
+    """Clips by the frame rate that is meant: each clip's own, so that one more in the folder moves no other."""
+    groups = dict[float, list[Item]]()
+    for item in clips:
+        groups.setdefault(usual(item.fps or 0.0), []).append(item)
+    return [(fps, tuple(groups[fps])) for fps in sorted(groups)]
+
+
+def usual(fps: float) -> float:
+    """The usual rate that is nearest, within 1 %, since phones keep one only nearly; else the rate to 2 digits."""
+    near = min(USUAL, key=lambda rate: abs(rate - fps))
+    return near if abs(near - fps) <= SAME_FPS * near else round(fps, 2)
 
 
 def _unused(directory: Path, paths: Sequence[Path], ours: Collection[Path]) -> Iterator[str]:

@@ -51,6 +51,11 @@ def search(place: Path, out: Path) -> Found:
     here, there = Path(os.path.realpath(folder)), Path(os.path.realpath(out))
     if here == there or any(part in (here, *here.parents) for part in (there / name for name in FOLDERS)):
         raise OptionError(f"--out {out} is where the originals lie, which stay as they are; give another folder.")
+    for part in (Path(os.path.realpath(out / name)) for name in FOLDERS):
+        if there not in part.parents and here in (part, *part.parents):
+            raise OptionError(
+                f"{out} holds a link to where the originals lie, which stay as they are; give another folder."
+            )
     found = Found(folder=folder)
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file; give a folder.")

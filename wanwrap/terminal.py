@@ -156,17 +156,23 @@ def bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
 
 
 @contextmanager
-def steps(what: str) -> Iterator[Callable[[int], Callable[[], object]]]:
-    """A bar that counts items, with the time left; what is begun later is added to it."""
+def steps(what: str) -> Iterator[Callable[[int], Callable[..., object]]]:
+    """A bar that counts items, with the time left; what is begun later is added to it, none done only redraws it."""
     with _closing() as (shown, new):
 
-        def begin(total: int) -> Callable[[], object]:
+        def done(count: int = 1) -> None:
+            if count:
+                shown[0].update(count)
+            elif _Stream().isatty():
+                shown[0].refresh()  # the time goes on, even where nothing gets done
+
+        def begin(total: int) -> Callable[..., object]:
             if shown:
                 shown[0].total += total
             else:
                 form = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|"
                 new(what, total, late=True, bar_format=form)
-            return shown[0].update  # type: ignore[no-any-return]
+            return done
 
         yield begin
 
