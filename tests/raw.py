@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,11 @@ def number(picture: Image.Image) -> int:
     """What such a frame says, whatever size it has now."""
     row = picture.convert("L").resize((BITS, 1), resample=4).tobytes()
     return sum((value > 127) << (BITS - 1 - index) for index, value in enumerate(row))
+
+
+def noise(seed: int, size: tuple[int, int] = SIZE) -> Image.Image:
+    """Nothing that repeats, and the same each time."""
+    return Image.frombytes("L", size, random.Random(seed).randbytes(size[0] * size[1])).convert("RGB")
 
 
 def numbers(path: Path) -> list[int]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,6 @@ def parse(script: str) -> argparse.Namespace:
 
 def record(script: str, args: argparse.Namespace) -> None:
     """Append what reached this process to STANDIN_RECORD."""
-    import sys
-
     names = ("PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_P2P_DISABLE")
     line = {
         "script": script,
@@ -75,6 +74,7 @@ def datasets(path: str) -> list[dict[str, Any]]:
 
 def encode(args: argparse.Namespace, what: Any, tensors: list[str]) -> None:
     """Empty files under the names that wanwrap expects; the tests with the real upstream tell whether it is right."""
+    sys.path.append(str(FLAGS.parents[1]))  # a training Python may know nothing of wanwrap
     from wanwrap.caching import names
     from wanwrap.dataset_config import caches, load
 
