@@ -107,13 +107,16 @@ class Checked:
 
     def remarks(self, row: Row) -> list[str]:
         """All that is to be said of a file that is trained, alone and among the others."""
-        like = self._likes.get(row.path)
-        told = {
-            f"looks like {self._names(like or [])}": like,
-            "its caption is another's, too": row.path in self._shared,
-            f"{self.trigger!r} is not in its caption": self.holds_trigger(row) is False,
-        }
-        return [*row.odd, *(what for what, so in told.items() if so)] if row.kept else []
+        if not row.kept:
+            return []
+        told = row.odd
+        if like := self._likes.get(row.path):
+            told.append(f"looks like {self._names(like)}")
+        if row.path in self._shared:
+            told.append("its caption is another's, too")
+        if self.holds_trigger(row) is False:
+            told.append(f"{self.trigger!r} is not in its caption")
+        return told
 
     @cached_property
     def _likes(self) -> dict[Path, list[Path]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
+_READ = count()
 UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
 
 
@@ -36,8 +38,7 @@ def read(path: Path, whole: bool) -> Item:
         if not container.streams.video:
             raise ValueError("it holds no video")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 2
+        stream.codec_context.thread_count = 1  # several clips are read at once; each thread would hold frames
         for packet in container.demux(stream):
             film.take(packet, whole)
         told = float((stream.duration or 0) * (stream.time_base or 0))  # what is shown: trimming hides frames
@@ -46,6 +47,8 @@ def read(path: Path, whole: bool) -> Item:
         codec = stream.codec_context
         squeezed, hdr = (stream.sample_aspect_ratio or 1) != 1, int(codec.color_trc or 0) in HDR
         header, size = float(stream.average_rate or 0), (codec.width, codec.height)
+    if next(_READ) % 32 == 0:  # a container and its streams hold each other, and Python counts objects, not their bytes
+        gc.collect()
     item = film.item(path, film.size or size, header, content_mark(path) if whole else "")
     return replace(item, squeezed=squeezed, hdr=hdr)
 

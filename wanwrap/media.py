@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,11 +160,13 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     Raises:
         Unfit: there is none that can be trained.
     """
-    file = path.with_name(path.stem + suffix)
+    file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
     try:
-        if file.exists() and not (file.is_file() and file.stat().st_size < LONGEST_CAPTION):
+        about = os.stat(file)  # noqa: PTH116
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LONGEST_CAPTION:
             raise Unfit(f"its caption ({suffix}) is no text file; write what is to be seen into one")
-        text = file.read_text(encoding="utf-8")
+        with open(file, "rb") as content:  # noqa: PTH123
+            text = content.read().decode().replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does") from None
     except UnicodeDecodeError:

@@ -71,26 +71,31 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, bar: Bar = no_bar
     visible = {directory: _visible(directory) for directory in _directories(folder)}
     notes = [note for directory, paths in visible.items() for note in _unused(directory, paths, visible)]
     items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
-    for (directory, kind), paths in media_in(folder).items():
-        if not (preset.pictures if kind == "image" else preset.clips):
+    found = media_in(folder, visible)
+    trained = {kind for kind, choice in {"image": preset.pictures, "video": preset.clips}.items() if choice}
+    done = bar(sum(len(paths) for (_, kind), paths in found.items() if kind in trained))
+    for (directory, kind), paths in found.items():
+        if kind not in trained:
             why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
             notes.append(f"{why}: {len(paths)} in {directory} are not used.")
             left += (Left(path=path, kind=kind, reason=why, stops=False) for path in paths)
         else:
-            items[directory, kind], bad = gather(paths, kind, whole=whole, bar=bar)
+            items[directory, kind], bad = gather(paths, kind, whole=whole, bar=lambda _: done)
             left += bad
     return arrange(folder, items, preset, left, notes)
 
 
-def media_in(folder: Path) -> dict[tuple[Path, Kind], list[Path]]:
+def media_in(folder: Path, visible: Mapping[Path, list[Path]] | None = None) -> dict[tuple[Path, Kind], list[Path]]:
     """What looks like pictures and clips in a folder, its `images` and its `videos`, by folder and kind; none is empty.
+
+    `visible` are the files of each, where they have been listed already.
 
     Raises:
         DatasetError: there are none.
     """
     found = dict[tuple[Path, Kind], list[Path]]()
-    for directory in _directories(folder):
-        for path in _visible(directory):
+    for directory, paths in (visible or {each: _visible(each) for each in _directories(folder)}).items():
+        for path in paths:
             kind = meant(path)
             if kind and (kind_of(path) or path.is_file()):
                 found.setdefault((directory, kind), []).append(path)
