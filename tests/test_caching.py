@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
 
 from wanwrap.caching import MANIFEST, Pruned, What, missing, names, prune
 from wanwrap.dataset import Entry
+from wanwrap.errors import DatasetError
 from wanwrap.registry import load
 from wanwrap.scan import scan
 
@@ -160,3 +164,40 @@ def test_prune_by_hand(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
     done = wanwrap("prune", *words, standin=False)  # as a run stops at it
     assert done.returncode == 4 and "it has no caption" in done.stderr
     assert wanwrap("prune", tmp_path / "none.toml", *words[1:], standin=False).returncode == 4
+
+
+def test_no_cache_goes_while_another_run_reads_it(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
+    run = tmp_path / "outputs" / "mine"
+    run.mkdir(parents=True)
+    (run / "dataset.toml").write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 64\n[[datasets]]\nimage_directory = "{cats.as_posix()}"\ncache_directory = "{tmp_path.as_posix()}/c"\n')  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        process = [other.pid, psutil.Process(other.pid).create_time()]
+        record = {"state": "running", "process": process, "caches": [f"{tmp_path}/c"]}
+        (tmp_path / "outputs" / "other").mkdir()
+        (tmp_path / "outputs" / "other" / "run.json").write_text(json.dumps(record))
+        (tmp_path / "outputs" / "other" / "run-broken.json").write_text("[")
+        done = wanwrap("prune", run / "dataset.toml", "--latents", "x", "--text", "y", standin=False)
+        other.kill()
+    assert done.returncode == 11 and f"another wanwrap (process {other.pid}) trains from these caches" in done.stderr
+
+
+def test_what_is_no_cache_is_left_alone(cats: Path, tmp_path: Path) -> None:
+    """A LoRA of the user's own under upstream's ending, which upstream would delete."""
+    (tmp_path / "cache").mkdir()
+    mine = tmp_path / "cache" / "my_best_wan.safetensors"
+    mine.write_bytes(EMPTY)
+    with pytest.raises(DatasetError, match=r"my_best_wan\.safetensors in .* is none"):
+        pruned(cats, tmp_path / "cache")
+    assert mine.exists()
+
+
+def test_a_file_that_changes_while_it_is_cached(cats: Path, tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:  # fmt: skip
+    """What was made of it nobody knows, so it goes, and the run stops before it trains."""
+    words = ("t2v-style", "--dataset", cats, *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)
+    done = wanwrap("run", *words, STANDIN_DO=f"touch:{cats / 'p1.png'}")
+    assert done.returncode == 10 and "p1.png: changed while the data set was cached; start again" in done.stderr
+    (cache,) = (tmp_path / "home" / "local_training" / "cache" / "cats").iterdir()
+    assert sorted(path.name for path in cache.glob("*.safetensors")) == [
+        "p0_0640x0640_wan.safetensors", "p2_0672x0640_wan.safetensors",
+    ]  # fmt: skip
+    assert wanwrap("run", *words).returncode == 0

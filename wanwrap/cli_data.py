@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
 
     with steps("reading files") as bar:
         data = load(absolute(config), whole=True, bar=bar).sound()
-    if busy := at_work(absolute(config).parent.parent, [cache for _, cache in caches(data)]):
+    if busy := at_work(absolute(config).parent.parent, [cache for _, cache in caches(data)], besides=[os.getppid()]):
         raise OutputError(
             f"another wanwrap (process {busy[0]}) trains from these caches in {busy[1]}; wait until it has ended."
         )

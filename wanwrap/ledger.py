@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -51,17 +51,19 @@ class Ledger:
         self.write()
 
 
-def at_work(outputs: Path, caches: Iterable[Path], folder: Path | None = None) -> tuple[int, str] | None:
-    """The process and folder of a run of another process that is going on in `folder` or on the caches."""
-    real, own = {*map(os.path.realpath, caches)}, {os.getpid(), os.getppid()}  # a step belongs to its run
+def at_work(
+    outputs: Path, caches: Iterable[Path], folder: Path | None = None, besides: Collection[int] = ()
+) -> tuple[int, str] | None:
+    """The process and folder of a run that is going on in `folder` or on the caches, `besides` those processes."""
+    real = {*map(os.path.realpath, caches)}
     for path in outputs.glob("*/run*.json"):
         with suppress(
             OSError, ValueError, TypeError, KeyError, AttributeError, IndexError
         ):  # no ledger, whatever it is
             record = json.loads(path.read_text(encoding="utf-8"))
-            shared = path.parent == folder or real & {*record["caches"]}
+            shared = path.parent == folder or real & {*record.get("caches", ())}
             process = record["process"]
-            running = record["state"] == "running" and process[0] not in own and process == _process(process[0])
+            running = record["state"] == "running" and process[0] not in besides and process == _process(process[0])
             if shared and running:
                 return int(process[0]), str(path.parent)
     return None

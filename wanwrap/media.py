@@ -182,10 +182,10 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
 
 def filled(caption: Path) -> bool:
     """Whether a caption's file holds anything, in whatever encoding; one that can't be read is somebody's, too."""
+    if not caption.is_file():
+        return False
     try:
         return bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
-    except FileNotFoundError:
-        return False
     except OSError:
         return True
 

@@ -77,9 +77,10 @@ def _told(result: Result, planned: bool) -> list[str]:
 
 def _left(others: list[Result]) -> list[str]:
     """What is no media, a line a reason: there may be thousands."""
-    reasons = Counter(result.reason for result in others)
-    found = {reason: sorted(result.source for result in others if result.reason == reason) for reason in reasons}
-    return [f"left out   {reasons[why]}, {why}: {listing(names)}" for why, names in sorted(found.items())]
+    reasons = dict[str, list[str]]()
+    for result in others:
+        reasons.setdefault(result.reason, []).append(result.source)
+    return [f"left out   {listing(sorted(names))}: {why}" for why, names in sorted(reasons.items())]
 
 
 def _summary(report: Report) -> list[str]:

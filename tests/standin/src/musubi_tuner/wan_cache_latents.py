@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 from musubi_tuner.standin import encode, parse
@@ -8,3 +9,6 @@ if __name__ == "__main__":
     assert Path(args.vae).is_file(), args.vae
     tensors = ["latents", *(["latents_image"] if args.i2v or args.clip else []), *(["clip"] if args.clip else [])]
     encode(args, "latents", tensors)
+    mischief, _, path = os.environ.get("STANDIN_DO", "").partition(":")
+    if mischief == "touch":  # somebody saves a file meanwhile
+        Path(path).touch()
