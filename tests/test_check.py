@@ -289,6 +289,11 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch
     seen.clear()
     scan(tmp_path, VANILLA, whole=True)
     assert seen == ["b.png"]  # written a moment ago
+    seen.clear()
+    paths[0].chmod(0o600)
+    os.link(paths[2], tmp_path.parent / "link.png")
+    scan(tmp_path, VANILLA, whole=True)
+    assert seen == ["b.png"]  # the others' content is as it was
 
 
 def test_a_cache_of_somebody_elses_making(tmp_path: Path) -> None:
@@ -458,6 +463,15 @@ def test_captions_that_are_no_files(tmp_path: Path, wanwrap: Wanwrap) -> None:
         (True, False),
         (False, True),
     ]
+
+
+def test_a_bad_ending_is_left_out_too(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:
+    """Upstream gets a list then, and the caches' check does not stumble over it."""
+    pattern(tmp_path / "d" / "a.png", (960, 960))
+    pattern(tmp_path / "d" / "b.png", (960, 960), "blue").rename(tmp_path / "d" / "b.Png")
+    words = ("--dataset", tmp_path / "d", *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)
+    done = wanwrap("run", "t2v-style", *words, "--skip_bad")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_script_does_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:

@@ -667,6 +667,33 @@ def test_a_folder_with_another_name(prepare: Prepare, raw: Path, out: Path) -> N
     assert [path.name for path in (out / "images").iterdir()] in (["a.png", "a.txt"], ["a.txt", "a.png"])
 
 
+def test_frames_of_the_same_name_and_size(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
+    """Moved with their folder, each keeps its own caption."""
+    for folder, colour in {"a": "red", "b": "blue"}.items():
+        path = raw / folder / "x.bmp"
+        path.parent.mkdir()
+        Image.new("RGB", (64, 64), colour).save(path)
+        path.with_suffix(".txt").write_text(f"words of {folder}")
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    prepare()
+    raw.rename(tmp_path / "elsewhere")
+    raw.mkdir()
+    for folder in ("b", "a"):
+        (tmp_path / "elsewhere" / folder).rename(raw / folder)
+    told = prepare()
+    assert {each["action"] for each in told["items"]} == {"unchanged"} and told["gone"] == []
+    words = {path.with_suffix(".txt").read_text() for path in (out / "images").glob("*.bmp")}
+    assert words == {"words of a", "words of b"}
+
+
+def test_what_was_removed_stays_out_whatever_the_settings(prepare: Prepare, raw: Path, out: Path) -> None:
+    picture(raw / "a.png")
+    prepare()
+    (out / "images/a.png").unlink()
+    told = prepare("--background", "black")
+    assert item(told, "a.png")["action"] == "left out" and not (out / "images/a.png").exists()
+
+
 def test_originals_behind_a_link(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
     picture(raw / "a.png")
     out.mkdir()

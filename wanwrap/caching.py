@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Literal
 
 from wanwrap.dataset import Entry
 from wanwrap.errors import DatasetError, WeightsError, listing
-from wanwrap.media import CAPTION, Item
+from wanwrap.media import CAPTION, Item, Unfit, caption_of, content_mark
 from wanwrap.weights import header
 from wanwrap.weights.locate import digest
 from wanwrap.whole import write_whole
@@ -71,26 +71,68 @@ def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> lis
     return [path for path in wanted if not path.is_file()]
 
 
-def stamps(entries: Sequence[Entry]) -> dict[Item, list[int]]:
-    """Each file with its caption's, as they are now: size, times and inode."""
-    items = dict.fromkeys(item for entry in entries for item in entry.items)
-    return {item: [*_stamp(item.path), *_stamp(item.path.with_suffix(CAPTION))] for item in items}
+def stamps(entries: Sequence[Entry]) -> dict[Path, list[int]]:
+    """All files that upstream reads of a data set, as they are now: size and times."""
+    files = {path for entry in entries for item in entry.items for path in (item.path, _words(entry, item)) if path}
+    return {path: _stamp(path) for path in files}
+
+
+def _words(entry: Entry, item: Item) -> Path | None:
+    """Where upstream reads a caption; None where that is the list that wanwrap has written."""
+    if name := entry.options.get(f"{entry.kind}_jsonl_file"):
+        return Path(name)
+    return None if entry.listed else item.path.with_suffix(entry.options.get("caption_extension", CAPTION))
 
 
 def _stamp(path: Path) -> list[int]:
     with suppress(OSError):
         info = path.stat()
-        return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+        return [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
     return []
 
 
-def forget(entries: Sequence[Entry], caches: Sequence[Path], changed: Collection[Item]) -> None:
-    """Remove what was cached of files that have changed meanwhile: nobody knows of what it was made."""
+def forget(entries: Sequence[Entry], caches: Sequence[Path], before: Mapping[Path, list[int]]) -> set[str]:
+    """Remove what was cached of files that are not as they were: nobody knows of what it was made. Their names.
+
+    A file that was only touched, or linked, is as it was.
+    """
+    moved, gone = {path for path, stamp in stamps(entries).items() if stamp != before.get(path)}, set[str]()
     for entry, cache in zip(entries, caches, strict=True):
-        part = replace(entry, items=tuple(item for item in entry.items if item in changed))
-        for what in WHAT:
-            for name, _ in names(part, what):
-                (cache / name).unlink(missing_ok=True)
+        for item in entry.items:
+            others: dict[What, bool] = {
+                "latents": item.path in moved and _content(item.path) != item.mark,
+                "text": _words(entry, item) in moved and _caption(entry, item) != item.caption,
+            }
+            for what in (what for what, other in others.items() if other):
+                gone.add(item.path.name)
+                for name, _ in names(replace(entry, items=(item,)), what):
+                    (cache / name).unlink(missing_ok=True)
+    return gone
+
+
+def _content(path: Path) -> str:
+    with suppress(OSError):
+        return content_mark(path)
+    return ""
+
+
+def _caption(entry: Entry, item: Item) -> str | None:
+    """The words that stand there now; None where there are none that can be told."""
+    if entry.options.get(f"{entry.kind}_jsonl_file"):
+        return None
+    with suppress(Unfit):
+        return caption_of(item.path, entry.options.get("caption_extension", CAPTION))
+    return None
+
+
+def strangers(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
+    """What lies in the caches of no file of the data set: upstream trains it all the same."""
+    found = list[str]()
+    for entry, cache in zip(entries, caches, strict=True):
+        wanted = {name for what in WHAT for name, _ in names(entry, what)}
+        there = (path.name for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS)))
+        found += sorted(name for name in there if name not in wanted)
+    return found
 
 
 def prune(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Pruned:
@@ -106,9 +148,9 @@ def prune(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Pruned:
     wanted = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
     expected = {name: mark for each in wanted.values() for name, mark in each.items()}
     before, there = _manifest(cache), [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))]
-    if strangers := [path.name for path in there if not OURS.search(path.name) or not path.is_file()]:
+    if foreign := [path.name for path in there if not OURS.search(path.name) or not path.is_file()]:
         raise DatasetError(
-            f"{listing(strangers)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
+            f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
     if "control_directory" in entry.options:
         before = {}  # what lies there is no file of the entry's, and may have changed

@@ -192,7 +192,7 @@ def check(
         dataset=data,
         preset=asked.preset,
         rows=tuple(_rows(data)),
-        trigger=trigger,
+        trigger=trigger or None,
         lengths=tuple(lengths),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +88,11 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     from wanwrap.data import absolute
     from wanwrap.dataset_config import caches, load
     from wanwrap.errors import OutputError
-    from wanwrap.ledger import at_work
+    from wanwrap.ledger import ancestors, at_work
 
     with steps("reading files") as bar:
         data = load(absolute(config), whole=True, bar=bar).sound()
-    if busy := at_work(absolute(config).parent.parent, [cache for _, cache in caches(data)], besides=[os.getppid()]):
+    if busy := at_work(absolute(config).parent.parent, [cache for _, cache in caches(data)], besides=ancestors()):
         raise OutputError(
             f"another wanwrap (process {busy[0]}) trains from these caches in {busy[1]}; wait until it has ended."
         )

@@ -48,7 +48,7 @@ def decide(source: Source, limits: Limits, scenes: Scenes | None = None) -> Deci
     """What to do with a source; `scenes` finds the first frames of a clip's scenes.
 
     Raises:
-    Unusable: nothing can be made of it.
+        Unusable: nothing can be made of it.
     """
     if source.moving:
         return _clip(source, limits, scenes)

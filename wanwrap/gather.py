@@ -23,6 +23,9 @@ def gather(
 ) -> tuple[tuple[Item, ...], list[Left]]:
     """Items with their captions (from files of that `suffix`, else those given), and the files that are left out."""
     odd = {path: why for path in paths if (why := awkward(path))}
+    done = bar(len(odd))
+    for _ in odd:
+        done()
     found = probe([path for path in paths if path not in odd], kind, whole=whole, bar=bar)
     left = [Left(path=path, kind=kind, reason=why, stops=stops) for path, (why, stops) in odd.items()]
     items, twins = list[Item](), dict(_twins(paths))

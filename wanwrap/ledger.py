@@ -74,13 +74,22 @@ def _caches(plan: Plan) -> list[str]:
     return [os.path.realpath(path) for path in plan.caches]
 
 
+def ancestors() -> set[int]:
+    """The processes that this one was started by, launchers between them and all."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return {each.pid for each in psutil.Process().parents()}
+    return {os.getppid()}
+
+
 def _process(pid: int) -> list[float] | None:
     """A process by its number and start: numbers are used again, after a power cut for instance."""
     import psutil
 
     try:
         return [pid, psutil.Process(pid).create_time()]
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return None
 
 

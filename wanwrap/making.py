@@ -65,6 +65,8 @@ class Maker:
             return False
         if self.again and not all((self.out / name).is_file() for name in entry.outputs):
             return False
+        if entry.outputs and not self.again and not any((self.out / name).is_file() for name in entry.outputs):
+            return True  # whatever the settings
         return all(self._settings.get(name) == value for name, value in entry.settings.items())
 
     @cached_property
@@ -107,7 +109,14 @@ class Maker:
         if len(there) < len(outputs):
             why = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set (--again makes them anew)"
             return Result(
-                source=source.name, action="left out", reason=why, outputs=there, captioned=captioned, entry=entry
+                source=source.name,
+                action="left out",
+                reason=why,
+                outputs=there,
+                seconds=entry.seconds * len(there) / len(outputs),
+                fps=entry.fps if there else 0.0,
+                captioned=captioned,
+                entry=entry,
             )
         return Result(
             source=source.name,

@@ -114,7 +114,7 @@ def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report,
 
 def _name(out: Path, found: Found, keys: dict[str, Source], prepared: Prepared, maker: Maker) -> None:
     """A stem for every source: the one that it had, or a new one. What others put there is never written over."""
-    prepared.adopt({key: (source.path.name, source.size, source.mtime_ns) for key, source in keys.items()})
+    prepared.adopt(found.folder, {key: (source.name, source.size, source.mtime_ns) for key, source in keys.items()})
     names, there = Names(prepared.stems(out)), _there(out)
     for key, source in sorted(keys.items(), key=lambda pair: (len(pair[1].path.stem), pair[0])):  # cat before cat(1)
         entry = prepared.entries.get(key)

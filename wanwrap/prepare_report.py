@@ -52,7 +52,7 @@ def check(report: Report) -> None:
         raise DatasetError(
             f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.{done}"
         )
-    if not any(result.outputs for result in report.items):
+    if not any(result.outputs or result.entry for result in report.items):
         raise DatasetError("there are no pictures or clips in it; give a folder that holds some.")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,23 @@ class Prepared:
             write_whole(self.path, json.dumps({"version": 1, "sources": rows}, indent=1) + "\n")
             self._written = time.monotonic()
 
-    def adopt(self, new: Mapping[str, tuple[str, int, int]]) -> None:
-        """Sources that were made ready where they lay before: what has been moved with its folder is not new.
+    def adopt(self, folder: Path, new: Mapping[str, tuple[str, int, int]]) -> None:
+        """Sources that were made ready where they lay before: what has been moved, with its folder or alone, is not new.
 
-        `new` are (name, bytes, mtime_ns) by the whole path.
+        `new` are (name in `folder`, bytes, mtime_ns) by the whole path. Only where one old and one new are alike.
         """
-        before = {(Path(e.source).name, e.size, e.mtime_ns): old for old, e in self.entries.items()}
-        for key, about in new.items():
-            old = before.get(about)
-            if old is not None and key not in self.entries and old in self.entries and not Path(old).exists():
-                self.entries[key] = self.entries.pop(old)
+        for named in (str, lambda name: Path(name).name):
+            old, now = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
+            for key, entry in self.entries.items():
+                if key not in new and not Path(key).exists():
+                    old[named(entry.source), entry.size, entry.mtime_ns].append(key)
+            for key, (name, size, mtime_ns) in new.items():
+                if key not in self.entries:
+                    now[named(name), size, mtime_ns].append(key)
+            for mark, keys in now.items():
+                if len(keys) == len(old[mark]) == 1:
+                    entry = self.entries.pop(old[mark][0])
+                    self.entries[keys[0]] = replace(entry, folder=str(folder), source=new[keys[0]][0])
 
     def stems(self, out: Path) -> set[str]:
         """Names in use: of entries, and of all files that lie in the data set."""

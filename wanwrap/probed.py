@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError
-from wanwrap.media import Item, Kind, Unfit, read, why
+from wanwrap.media import Item, Kind, Unfit, content_mark, read, why
 
 VERSION = 4  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
@@ -65,13 +65,24 @@ def _folder(
 
 def _known(path: Path, whole: bool, rows: dict[str, Any]) -> Item | None:
     with suppress(OSError, KeyError, TypeError, ValueError):  # gone, unknown, or a row of somebody else's making
-        row = rows[path.name]
-        if row["stamp"] == _stamp(path) and row["whole"] >= whole:
-            return _item(path, row["item"])
+        row, stamp = rows[path.name], _stamp(path)
+        if row["whole"] < whole or (row["stamp"] != stamp and not _touched(path, row, stamp)):
+            return None
+        if row["stamp"] != stamp:
+            rows[path.name] = {**row, "stamp": stamp}
+        return _item(path, row["item"])
     return None
 
 
+def _touched(path: Path, row: dict[str, Any], stamp: list[int]) -> bool:
+    """Whether only what is beside the content has changed: rights, or another link to the file."""
+    size, mtime, _, inode = row["stamp"]
+    same = [size, mtime, inode] == [stamp[0], stamp[1], stamp[3]]
+    return same and bool(row["item"]["mark"]) and content_mark(path) == row["item"]["mark"]
+
+
 def _read(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | str:
+    now = time.time()
     try:
         stamp = _stamp(path)
         item = read(path, kind, whole)
@@ -79,7 +90,7 @@ def _read(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | s
         return str(error)
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
         return f"it can't be read: {why(path, error)}; replace or remove it"
-    if time.time() - stamp[1] / 1e9 > FRESH:
+    if now - stamp[1] / 1e9 > FRESH:
         kept = {name: value for name, value in vars(item).items() if name not in NOT_KEPT}
         look = None if item.look is None else f"{item.look:x}"  # ten times as fast to read as a number
         rows[path.name] = {"stamp": stamp, "whole": whole, "item": {**kept, "look": look}}

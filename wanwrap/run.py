@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from wanwrap.caching import forget, missing, stamps
+from wanwrap.caching import forget, missing, stamps, strangers
 from wanwrap.errors import StepError, listing
 from wanwrap.ledger import Ledger, now
-from wanwrap.media import Item
 from wanwrap.plan import Plan, Step
 from wanwrap.process import Listener, stream
 from wanwrap.report import heading
@@ -153,14 +152,15 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
         ledger.step(index, bytes=step.makes.stat().st_size)
 
 
-def _check_cached(plan: Plan, step: Step, before: Mapping[Item, list[int]]) -> None:
-    """Raises StepError: files changed while they were cached, or others were cached than those that were meant."""
+def _check_cached(plan: Plan, step: Step, before: Mapping[Path, list[int]]) -> None:
+    """Raises StepError: something else was cached than what was planned, which would be trained."""
     assert step.fills
     entries, caches = plan.dataset.entries, plan.caches
-    if changed := {item for item, stamp in stamps(entries).items() if stamp != before[item]}:
-        forget(entries, caches, changed)
-        names = listing(item.path.name for item in changed)
-        raise StepError(f"{names}: changed while the data set was cached; start again, and only that is cached anew.")
+    again = "start again, and only that is cached anew"
+    if changed := forget(entries, caches, before):
+        raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
+    if extra := strangers(entries, caches):
+        raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")
     if lacking := missing(entries, caches, step.fills):
         names = listing(path.name for path in lacking)
         raise StepError(

@@ -163,7 +163,7 @@ def _options(declared: object) -> dict[str, Any]:
 
 def _listed(entry: Entry, entries: Iterable[Entry], left: Iterable[Left]) -> Entry:
     """The entry as a list of files, where upstream would find others in the folder."""
-    others = {each.path for each in left if kind_of(each.path) == entry.kind}
+    others = {each.path for each in left if meant(each.path, IMAGES, VIDEOS) == entry.kind}
     others |= {item.path for each in entries if each.kind == entry.kind for item in each.items}
     others -= {item.path for item in entry.items}
     return replace(entry, listed=any(path.parent == entry.directory for path in others))
@@ -217,9 +217,12 @@ def usual(fps: float) -> float:
 def _unused(directory: Path, paths: Sequence[Path], ours: Collection[Path]) -> Iterator[str]:
     """Files and folders that look as if they were meant to be trained and are not."""
     stems = {path.stem for path in paths if meant(path)}
-    rest = [p for p in paths if not kind_of(p) and (p.suffix != CAPTION or p.stem not in stems)]
+    rest = [p for p in paths if not meant(p, IMAGES, VIDEOS) and (p.suffix != CAPTION or p.stem not in stems)]
     other = [path.name for path in rest if path.is_file()]
-    folders = [path.name for path in rest if path not in ours and path.is_dir() and _holds_media(path)]
+    real = {*map(os.path.realpath, ours)}
+    folders = [
+        path.name for path in rest if os.path.realpath(path) not in real and path.is_dir() and _holds_media(path)
+    ]
     if other:
         yield f"not used in {directory}: {listing(other)}."
     if folders:

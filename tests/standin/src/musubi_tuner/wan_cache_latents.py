@@ -9,6 +9,6 @@ if __name__ == "__main__":
     assert Path(args.vae).is_file(), args.vae
     tensors = ["latents", *(["latents_image"] if args.i2v or args.clip else []), *(["clip"] if args.clip else [])]
     encode(args, "latents", tensors)
-    mischief, _, path = os.environ.get("STANDIN_DO", "").partition(":")
-    if mischief == "touch":  # somebody saves a file meanwhile
-        Path(path).touch()
+    mischief, _, code = os.environ.get("STANDIN_DO", "").partition(":")
+    if mischief == "meanwhile":  # somebody does something to a file
+        exec(code, {"p1": Path(os.environ["STANDIN_FILE"])})
