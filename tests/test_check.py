@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from raw import footage, noise
 
 from wanwrap import probed
 from wanwrap.check import tokens
+from wanwrap.errors import DatasetError
 from wanwrap.media import Item, read
 from wanwrap.registry import load
 from wanwrap.scan import scan
@@ -472,6 +474,63 @@ def test_a_bad_ending_is_left_out_too(tmp_path: Path, wanwrap: Wanwrap, weights:
     words = ("--dataset", tmp_path / "d", *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)
     done = wanwrap("run", "t2v-style", *words, "--skip_bad")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_header_without_a_rate(tmp_path: Path) -> None:
+    """As broken recorders leave it: ffmpeg takes 25, which upstream's decoder does too, and `check` shows it."""
+    path = footage(tmp_path / "a.avi", 40, codec="mpeg4", options={})
+    content = bytearray(path.read_bytes())
+    at = content.index(b"strh") + 28  # scale and rate of the stream
+    content[at : at + 8] = bytes(8)
+    at = content.index(b"avih") + 8  # microseconds a frame
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    captioned(path, "x")
+    (item, *_) = scan(tmp_path, VANILLA, whole=True).entries[0].items
+    assert (item.frames, item.fps) == (40, 25.0)
+
+
+def test_a_drive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a check: each file that could not be read is named, and nothing is taken for good."""
+    for at, name in enumerate("abcd"):
+        os.utime(pattern(tmp_path / f"{name}.png", (640 + 16 * at, 640)), ns=(1, 1))
+
+    def vanish(path: Path, *rest: Any) -> Item:
+        if path.name > "b.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path, *rest)
+
+    monkeypatch.setattr(probed, "read", vanish)
+    data = scan(tmp_path, VANILLA, whole=True)
+    assert [(left.path.name, "Input/output error" in left.reason) for left in data.left] == [
+        ("c.png", True),
+        ("d.png", True),
+    ]
+    monkeypatch.setattr(probed, "read", read)
+    assert not scan(tmp_path, VANILLA, whole=True).left  # it is back
+
+    def gone(_: object) -> list[str]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "listdir", gone)
+    with pytest.raises(DatasetError, match="can't be read: Input/output error"):
+        scan(tmp_path, VANILLA)
+
+
+def test_nothing_is_written_into_a_data_set(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:
+    """It may lie on a read-only drive."""
+    pattern(tmp_path / "d" / "images" / "a.png", (960, 960))
+    clip(tmp_path / "d" / "videos" / "b.mp4", 60)
+    folders = [tmp_path / "d", tmp_path / "d" / "images", tmp_path / "d" / "videos"]
+    for folder in folders:
+        folder.chmod(0o555)
+    before = state(tmp_path / "d")
+    words = ("--dataset", tmp_path / "d", *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)
+    assert wanwrap("run", "t2v-vanilla", *words).returncode == 0
+    assert wanwrap("check", tmp_path / "d", "--contact_sheet", tmp_path / "p.html", standin=False).returncode == 0
+    assert state(tmp_path / "d") == before
+    for folder in folders:
+        folder.chmod(0o755)
 
 
 def test_the_script_does_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:
