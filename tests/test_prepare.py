@@ -686,6 +686,20 @@ def test_frames_of_the_same_name_and_size(prepare: Prepare, raw: Path, out: Path
     assert words == {"words of a", "words of b"}
 
 
+def test_killed_while_a_clip_is_made_anew(prepare: Prepare, raw: Path, out: Path) -> None:
+    """Its new pieces are there, and the record is the one from before: they are its own, and written over."""
+    footage(raw / "c.mp4", 160)
+    prepare("--template", "x")
+    record = out / ".wanwrap-prepare.json"
+    rows = json.loads(record.read_text())
+    (row,) = rows["sources"].values()
+    row["pending"] = True
+    prepare("--template", "x", "--max_seconds", "4")
+    record.write_text(json.dumps(rows))
+    prepare("--template", "x", "--max_seconds", "4")
+    assert sorted(path.name for path in (out / "videos").glob("*.mp4")) == ["c_01.mp4", "c_02.mp4", "c_03.mp4"]
+
+
 def test_what_was_removed_stays_out_whatever_the_settings(prepare: Prepare, raw: Path, out: Path) -> None:
     picture(raw / "a.png")
     prepare()

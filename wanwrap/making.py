@@ -249,6 +249,7 @@ class Maker:
             fps=entry.fps if before else result.fps,
             caption=caption,
             reason=entry.reason if before else result.reason,
+            pending=False,
         )
         return result
 

@@ -118,7 +118,10 @@ def _name(out: Path, found: Found, keys: dict[str, Source], prepared: Prepared, 
     names, there = Names(prepared.stems(out)), _there(out)
     for key, source in sorted(keys.items(), key=lambda pair: (len(pair[1].path.stem), pair[0])):  # cat before cat(1)
         entry = prepared.entries.get(key)
-        if entry and (maker.current(source, entry) or not _taken(entry, there)):
+        if entry and maker.current(source, entry):
+            continue
+        if entry and not _taken(entry, there):
+            entry.pending = True
             continue
         old = entry or Entry(folder=str(found.folder), source=source.name, name="")
         prepared.entries[key] = replace(old, name=names.claim(source.path.stem, source.name))
@@ -137,7 +140,11 @@ def _there(out: Path) -> dict[str, set[str]]:
 
 def _taken(entry: Entry, there: dict[str, set[str]]) -> bool:
     """Whether somebody has put a file under the name since; of an interrupted run all are its own."""
-    return entry.outputs is not None and bool(there.get(entry.name.lower(), set()) - set(entry.outputs))
+    return (
+        entry.outputs is not None
+        and not entry.pending
+        and bool(there.get(entry.name.lower(), set()) - set(entry.outputs))
+    )
 
 
 def _threads(found: Found) -> int:

@@ -35,6 +35,7 @@ class Entry:
     fps: float = 0.0
     caption: str | None = None  # the sha256 of what was written
     reason: str = ""  # why there are no outputs
+    pending: bool = False  # it is being made anew: what is there under its name is its own
 
 
 class Prepared:

@@ -93,17 +93,19 @@ def media_in(folder: Path, visible: Mapping[Path, list[Path]] | None = None) -> 
     Raises:
         DatasetError: there are none.
     """
-    found = dict[tuple[Path, Kind], list[Path]]()
-    for directory, paths in (visible or {each: _visible(each) for each in _directories(folder)}).items():
+    kinds: tuple[Kind, ...] = ("image", "video")
+    listed = visible or {directory: _visible(directory) for directory in _directories(folder)}
+    found = {(directory, kind): list[Path]() for directory in listed for kind in kinds}
+    for directory, paths in listed.items():
         for path in paths:
             kind = meant(path)
             if kind and (kind_of(path) or path.is_file()):
-                found.setdefault((directory, kind), []).append(path)
-    if not found:
+                found[directory, kind].append(path)
+    if not any(found.values()):
         inside = [path.name for path in _folders(folder) if _holds_media(path)]
         hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({_readable()}).{hint}")
-    return found
+    return {where: paths for where, paths in found.items() if paths}
 
 
 def _directories(folder: Path) -> list[Path]:
