@@ -704,6 +704,7 @@ def test_what_was_removed_stays_out_whatever_the_settings(prepare: Prepare, raw:
     picture(raw / "a.png")
     prepare()
     (out / "images/a.png").unlink()
+    prepare()
     told = prepare("--background", "black")
     assert item(told, "a.png")["action"] == "left out" and not (out / "images/a.png").exists()
 

@@ -52,8 +52,8 @@ def check(report: Report) -> None:
         raise DatasetError(
             f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.{done}"
         )
-    if not any(result.outputs or result.entry for result in report.items):
-        raise DatasetError("there are no pictures or clips in it; give a folder that holds some.")
+    if not any(result.outputs or (result.entry and result.entry.outputs) for result in report.items):
+        raise DatasetError("nothing in it makes a data set; give a folder that holds pictures, or longer clips.")
 
 
 def lines(report: Report) -> list[str]:
