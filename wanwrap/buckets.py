@@ -40,6 +40,7 @@ def bucket(size: Size, resolution: Size, *, enabled: bool = True, no_upscale: bo
     return min(sizes(resolution), key=lambda pair: abs(pair[0] / pair[1] - aspect))
 
 
+@lru_cache(maxsize=100_000)
 def frames_at_16(frames: int, source_fps: float | None, end: int | None = None) -> int:
     """How many of a clip's frames upstream keeps: up to index `end`, dropping some to reach 16 fps."""
     if source_fps is None:

@@ -20,6 +20,7 @@ from typing import Literal
 from wanwrap.dataset import Entry
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.media import CAPTION, Item, Unfit, caption_of, content_mark
+from wanwrap.probed import stamp_of
 from wanwrap.weights import header
 from wanwrap.weights.locate import digest
 from wanwrap.whole import write_whole
@@ -72,7 +73,7 @@ def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> lis
 
 
 def stamps(entries: Sequence[Entry]) -> dict[Path, list[int]]:
-    """All files that upstream reads of a data set, as they are now: size and times."""
+    """All files that upstream reads of a data set, as they are now."""
     files = {path for entry in entries for item in entry.items for path in (item.path, _words(entry, item)) if path}
     return {path: _stamp(path) for path in files}
 
@@ -86,8 +87,7 @@ def _words(entry: Entry, item: Item) -> Path | None:
 
 def _stamp(path: Path) -> list[int]:
     with suppress(OSError):
-        info = path.stat()
-        return [info.st_size, info.st_mtime_ns, info.st_ctime_ns]
+        return stamp_of(path)
     return []
 
 

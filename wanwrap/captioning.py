@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,8 +13,8 @@ from wanwrap import captions, prompts
 from wanwrap.caption_order import ANSWERS, STAGED, Order
 from wanwrap.captions import Outcome, Target
 from wanwrap.errors import StepError
-from wanwrap.process import Listener, stream
-from wanwrap.run import Log, last_lines
+from wanwrap.process import Listener
+from wanwrap.run import logged
 from wanwrap.whole import held
 from wanwrap.words import ended
 
@@ -55,22 +54,12 @@ def carry_out(
 
 def _write(order: Order, model: Path, answers: _Answers, screen: Listener, say: Say) -> None:
     """Upstream's script, followed."""
-    argv = order.argv(model)
-    with order.log.open("ab") as file:
-        file.write(f"\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
-        begin, log = file.tell(), Log(file)
-
-        def listen(chunk: bytes) -> None:
-            log.write(chunk)
-            screen(chunk)
-
+    with order.log.open("ab") as log:
         try:
-            status = stream(argv, order.work, order.env, listen, answers.look, say)
+            status, tail = logged(order.argv(model), order.work, order.env, log, screen, answers.look, say)
         finally:
-            log.end()
             answers.look()
     if status:
-        tail = last_lines(order.log, begin)
         raise StepError(f"captioning {_ended(status, tail)}\n{tail}\nThe whole log: {order.log}")
     for target in answers.staged.values():
         answers.outcome.failed[target.path] = "upstream gave no caption for it"

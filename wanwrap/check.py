@@ -66,10 +66,15 @@ class Checked:
         """A run's, if it would be stopped; else 0."""
         return DatasetError.exit_code if self.stopping or not self.dataset.train_items else 0
 
-    @property
+    @cached_property
     def kept(self) -> list[Row]:
         """What is trained."""
         return [row for row in self.rows if row.kept]
+
+    @cached_property
+    def enlarged(self) -> list[Row]:
+        """What is trained larger than it is."""
+        return [row for row in self.kept if row.scale > 1]
 
     @property
     def stopping(self) -> list[Row]:

@@ -103,8 +103,7 @@ def _sum(found: Checked) -> Iterator[str]:
     if found.kept:
         lengths = [len(row.item.caption) for row in found.kept if row.item]
         yield f"captions: {min(lengths)} to {max(lengths)} characters, {sum(lengths) / len(lengths):.0f} on average{_trigger(found)}"
-        large = [row for row in found.kept if row.scale > 1]
-        if large:
+        if large := found.enlarged:
             most = max(large, key=lambda row: row.scale)
             share = f"{len(large)} of {len(found.kept)} ({len(large) / len(found.kept):.0%})"
             yield f"enlarged: {share}, the most {found.short(most.path)}, {most.scale:.1f} times"
@@ -135,7 +134,6 @@ def _by_reason(found: Checked, rows: Sequence[Row]) -> dict[str, list[str]]:
 def as_json(found: Checked) -> dict[str, Any]:
     """All of it for other programs."""
     data, kept = found.dataset, found.kept
-    large = [row for row in kept if row.scale > 1]
     return {
         "dataset": data.name,
         "preset": found.preset.name,
@@ -155,7 +153,7 @@ def as_json(found: Checked) -> dict[str, Any]:
             {"noise_level": level, "epochs": epochs, "steps": steps} for level, epochs, steps in found.lengths
         ],
         "largest_bucket": {"bucket": list(found.largest), "tokens": tokens(found.largest)} if found.largest else None,
-        "upscaled_share": len(large) / len(kept) if kept else 0.0,
+        "upscaled_share": len(found.enlarged) / len(kept) if kept else 0.0,
         "near_duplicates": [[str(path) for path in group] for group in found.alike],
         "same_captions": [[str(path) for path in group] for group in found.same_captions],
         "errors": [f"{row.path}: {row.reason}" for row in found.stopping],

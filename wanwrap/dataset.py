@@ -42,20 +42,14 @@ class Entry:
 
     @cached_property
     def keys(self) -> tuple[tuple[int, ...], ...]:
-        """The bucket of each thing that is trained: (width, height), with frames for a window of a clip."""
-        return tuple(key for item in self.items for key in self.keys_of(item))
-
-    def keys_of(self, item: Item) -> Iterator[tuple[int, ...]]:
-        """What one file gives: itself, or a window of frames after the other."""
+        """The bucket by which upstream groups each thing that is trained: its shape, without buckets the resolution."""
+        shapes = (shape for item in self.items for shape in self.shapes_of(item))
         if self.kind == "image":
-            yield self._bucket(item.size)
-        else:
-            # Clips are cached at their bucket's size, upscaled if need be; that size is all training sees.
-            size = self._bucket(self.cached_size(item))
-            yield from ((*size, count) for _, count in self.windows(item))
+            return tuple(shapes)
+        return tuple((*self._bucket((width, height)), count) for width, height, count in shapes)
 
     def shapes_of(self, item: Item) -> Iterator[tuple[int, ...]]:
-        """The same as the model sees it: without buckets clips are grouped by the resolution, and keep their own shape."""
+        """What one file gives, as the model sees it: (width, height), with frames for a window of a clip."""
         frames = ((),) if self.kind == "image" else ((count,) for _, count in self.windows(item))
         return ((*self.cached_size(item), *count) for count in frames)
 

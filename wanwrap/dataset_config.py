@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def load(path: Path, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
     pairs = [_entry(f"[[datasets]] number {i}", general, t, whole, bar) for i, t in enumerate(tables, 1)]
     entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
-    left = {each.path: each for _, bad in pairs for each in (*bad, *_without_window(entries))}
+    left = {each.path: each for each in chain(*(bad for _, bad in pairs), _without_window(entries))}
     data = Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes), left=tuple(left.values()))
     if len({os.path.realpath(cache) for _, cache in caches(data)}) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")

@@ -63,10 +63,9 @@ class Maker:
         """Whether all was made of a source as it is now; what has been removed since is not wanted."""
         if entry.outputs is None or (entry.size, entry.mtime_ns) != (source.size, source.mtime_ns):
             return False
-        if self.again and not all((self.out / name).is_file() for name in entry.outputs):
-            return False
-        if entry.outputs and not self.again and not any((self.out / name).is_file() for name in entry.outputs):
-            return True  # whatever the settings
+        removed = [name for name in entry.outputs if not (self.out / name).is_file()]
+        if removed and (self.again or removed == entry.outputs):
+            return not self.again  # whatever the settings
         return all(self._settings.get(name) == value for name, value in entry.settings.items())
 
     @cached_property

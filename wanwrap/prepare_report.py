@@ -94,8 +94,8 @@ def _summary(report: Report) -> list[str]:
     rates = sorted({round(result.fps, 2) for result in report.items if result.fps})
     if len(rates) > 1:
         told.append(
-            f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps, and upstream takes one rate for a folder: "
-            "leave --keep_fps out, or prepare those of each rate into a data set of its own"
+            f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps; upstream takes one rate for an entry, and "
+            "`run` makes an entry of each"
         )
     bare, gone = _bare(report), sorted(report.gone)
     if gone:

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,18 +53,26 @@ def _folder(
         found[path] = _read(path, kind, whole, rows)
         done()
 
+    rest = [path for path in paths if path not in found]
+    if rest:
+        _in_parallel(one, rest)
+    return found
+
+
+def _in_parallel(one: Callable[[Path], None], paths: list[Path]) -> None:
+    from concurrent.futures import ThreadPoolExecutor  # a dry run whose files are all known waits for nothing
+
     pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
     try:
-        for _ in pool.map(one, [path for path in paths if path not in found]):
+        for _ in pool.map(one, paths):
             continue
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the files that are being read alone
-    return found
 
 
 def _known(path: Path, whole: bool, rows: dict[str, Any]) -> Item | None:
     with suppress(OSError, KeyError, TypeError, ValueError):  # gone, unknown, or a row of somebody else's making
-        row, stamp = rows[path.name], _stamp(path)
+        row, stamp = rows[path.name], stamp_of(path)
         if row["whole"] < whole or (row["stamp"] != stamp and not _touched(path, row, stamp)):
             return None
         if row["stamp"] != stamp:
@@ -84,7 +91,7 @@ def _touched(path: Path, row: dict[str, Any], stamp: list[int]) -> bool:
 def _read(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | str:
     now = time.time()
     try:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         item = read(path, kind, whole)
     except Unfit as error:
         return str(error)
@@ -102,7 +109,8 @@ def _item(path: Path, kept: dict[str, Any]) -> Item:
     return Item(path=path, **{**kept, "size": tuple(kept["size"]), "look": look})
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp_of(path: Path) -> list[int]:
+    """By what a file is known to be as it was: bytes, mtime, ctime, inode. Raises OSError: it is gone."""
     info = path.stat()
     return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # times can be set, but for ctime
 

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -193,6 +192,8 @@ class Crew:
             OSError: it can't be started.
             KeyboardInterrupt: the crew has been told to end.
         """
+        import tempfile  # here, for a dry run needs none
+
         with tempfile.TemporaryFile() as told:  # a pipe would have to be emptied while it is fed
             process = self._begin(argv, cwd, subprocess.DEVNULL if feed is None else subprocess.PIPE, told)
             try:

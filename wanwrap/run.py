@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -124,18 +124,14 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
     step = plan.steps[index]
     watch = Watch(planned=step.recipe.steps if step.recipe else None)
 
-    log.write(f"\n{step.name}\n+ {shlex.join(step.argv)}\n".encode())
-    begin, lines = log.tell(), Log(log)
-
     def listen(chunk: bytes) -> None:
-        lines.write(chunk)
         watch.read(chunk)
         screen(chunk)
 
     try:
-        status = stream(step.argv, plan.folder, plan.env, listen, watch.disagrees, say)
+        log.write(f"\n{step.name}".encode())
+        status, tail = logged(step.argv, plan.folder, plan.env, log, listen, watch.disagrees, say)
     finally:
-        lines.end()
         if step.recipe:
             ledger.step(index, optimizer_steps_done=watch.done, loss=watch.loss)
     ledger.step(index, exit=status)
@@ -145,11 +141,34 @@ def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listen
             f"{watch.planned}, so the learning rate would have been wrong. Please report this with {plan.folder}."
         )
     if status:
-        tail = last_lines(Path(log.name), begin)
         raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
     if step.makes:
         header.read(step.makes)  # it is there, and as long as it says
         ledger.step(index, bytes=step.makes.stat().st_size)
+
+
+def logged(
+    argv: Sequence[str],
+    cwd: Path,
+    env: Mapping[str, str],
+    log: IO[bytes],
+    listen: Listener,
+    unwanted: Callable[[], bool],
+    say: Say,
+) -> tuple[int, str]:
+    """`process.stream`, with all that is printed in the log too: the exit status, and where it is not 0 the last lines."""
+    log.write(f"\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
+    begin, lines = log.tell(), Log(log)
+
+    def both(chunk: bytes) -> None:
+        lines.write(chunk)
+        listen(chunk)
+
+    try:
+        status = stream(argv, cwd, env, both, unwanted, say)
+    finally:
+        lines.end()
+    return status, last_lines(Path(log.name), begin) if status else ""
 
 
 def _check_cached(plan: Plan, step: Step, before: Mapping[Path, list[int]]) -> None:

@@ -180,13 +180,8 @@ def _clips(
             why = f"it runs at {fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
             yield from (Left(path=item.path, kind="video", reason=why, item=item) for item in group)
         else:
-            rate = {**general, "source_fps": fps}
-            yield from _lengths([_clips_as(directory, group, choice, rate) for choice in choices])
-
-
-def _clips_as(directory: Path, group: tuple[Item, ...], choice: Clips, general: Mapping[str, Any]) -> Entry:
-    options = {**general, **_options(choice), "source_fps": general["source_fps"]}
-    return Entry(kind="video", directory=directory, items=group, options=options)
+            options = [{**general, **_options(choice), "source_fps": fps} for choice in choices]
+            yield from _lengths([Entry(kind="video", directory=directory, items=group, options=o) for o in options])
 
 
 def _lengths(entries: Sequence[Entry]) -> Iterator[Entry | Left | str]:
