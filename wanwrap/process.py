@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,43 +45,90 @@ def stream(
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
-    process, failed = _start(argv, cwd, env), list[BaseException]()
-    reader = threading.Thread(target=_copy, args=(process.stdout, listen, failed))
-    reader.start()
-    try:
-        with _signals(_interrupt, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            while not _wait(process, 0.2) and not failed and not unwanted():
-                continue
-    except KeyboardInterrupt:
-        _stop(process, say)
-        raise
-    finally:
-        _end(process)
-        reader.join()
-        process.wait()
-    if failed:
-        raise failed[0]
-    return process.returncode
+    with supervised(say) as children:
+        children.append(child := Child(argv, cwd, env, listen))
+        while not child.over(0.2) and not unwanted():
+            continue
+    return child.status()
+
+
+class Child:
+    """A command that lives no longer than this process does; what it prints goes to `listen`, in a thread of its own."""
+
+    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], listen: Listener) -> None:
+        """Raises StepError: it can't be started."""
+        self._process, self._failed = _start(argv, cwd, env), list[BaseException]()
+        self._reader = threading.Thread(
+            target=_copy, args=(self._process.stdout, listen, self._failed, [self._process.stdin]), daemon=True
+        )
+        self._reader.start()
+
+    def over(self, seconds: float = 0) -> bool:
+        """Whether it has ended, or what listens to it has failed; waits so long for that."""
+        return _wait(self._process, seconds) or bool(self._failed)
+
+    def interrupt(self) -> None:
+        """Hand Ctrl-C on."""
+        _each(_living(self._process), "interrupt")
+
+    def gone(self, seconds: float) -> bool:
+        """Whether all of it ends in that time."""
+        return _gone(self._process, seconds)
+
+    def end(self) -> None:
+        """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
+        for how in ("terminate", "kill"):
+            _each(_living(self._process), how)
+            if self.gone(5):
+                break
+        self._reader.join()
+        self._process.wait()
+
+    def status(self) -> int:
+        """How it ended. Raises what its listener has raised."""
+        if self._failed:
+            raise self._failed[0]
+        return self._process.returncode
+
+
+@contextmanager
+def supervised(say: Callable[[str], object]) -> Iterator[list[Child]]:
+    """The children that are put into the list end with the block, in good order where there is time for it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or a closed terminal; all have been told, and have ended.
+    """
+    children = list[Child]()
+    with interruptible():
+        try:
+            yield children
+        except KeyboardInterrupt:
+            _stop(children, say)
+            raise
+        finally:
+            with _signals(signal.SIG_IGN, signal.SIGINT):  # a third Ctrl-C must not stop the stopping
+                for child in children:
+                    child.end()
 
 
 def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A child that prints to one pipe and reads nothing."""
-    try:
-        return subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, by which all of it is found, whichever dies first
-        )
-    except OSError as error:
-        raise StepError(f"{argv[0]} can't be started: {error.strerror}; give another --python.") from error
+    """A child that prints to one pipe and reads nothing; its keeper ends it when this process is gone."""
+    if shutil.which(argv[0]) is None:
+        raise StepError(f"{argv[0]} can't be started: it is not there, or no program; give another --python.")
+    keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("keeper.py"))]
+    return subprocess.Popen(
+        [*keeper, *argv],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a group of its own, by which all of it is found, whichever dies first
+    )
 
 
-def _copy(source: Any, listen: Listener, failed: list[BaseException]) -> None:
-    """Hand on what is printed. A listener that fails (a full disk) is remembered, and the pipe still emptied."""
+def _copy(source: Any, listen: Listener, failed: list[BaseException], held: Sequence[Any]) -> None:
+    """Hand on what is printed. A listener that fails is remembered, and the pipe still emptied; `held` stays open."""
     with source:
         while chunk := source.read1(65536):
             try:
@@ -87,6 +136,8 @@ def _copy(source: Any, listen: Listener, failed: list[BaseException]) -> None:
                     listen(chunk)
             except Exception as error:
                 failed.append(error)
+    for each in held:
+        each.close()
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -98,23 +149,19 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def _stop(process: subprocess.Popen[bytes], say: Callable[[str], object]) -> None:
+def _stop(children: Sequence[Child], say: Callable[[str], object]) -> None:
     """Hand Ctrl-C on and let upstream end. A second Ctrl-C, or no end in time, ends it at once."""
+    if all(child.over() for child in children):
+        return
     say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
+    deadline = time.monotonic() + PATIENCE
     try:
-        _each(_living(process), "interrupt")
-        _gone(process, PATIENCE)
+        for child in children:
+            child.interrupt()
+        for child in children:
+            child.gone(deadline - time.monotonic())
     except KeyboardInterrupt:
         pass
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what is left: terminate, then kill. Nothing is left holding the GPU."""
-    with _signals(signal.SIG_IGN, signal.SIGINT):  # a third Ctrl-C must not stop the stopping
-        for how in ("terminate", "kill"):
-            _each(_living(process), how)
-            if _gone(process, 5):
-                break
 
 
 def _living(process: subprocess.Popen[bytes]) -> list[Any]:

@@ -1,0 +1,40 @@
+"""Holds a command by the hand: when wanwrap is gone, however it went, the command and all that it has started end too.
+
+python keeper.py COMMAND...     (standard input is a pipe that wanwrap holds open as long as it lives)
+
+Standard library only, and as little of it as can be: it waits all night.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def main() -> None:
+    """Run the command; end as it ended."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # the command's own business, and wanwrap's
+        if number := getattr(signal, name, None):
+            signal.signal(number, lambda *_: None)  # not SIG_IGN, which the command would inherit
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    threading.Thread(target=_wait_for_the_end, args=(child.pid,), daemon=True).start()
+    status = child.wait()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
+        os.kill(os.getpid(), -status)
+    os._exit(status)  # at once: the thread waits for input that never comes
+
+
+def _wait_for_the_end(pid: int) -> None:
+    """Nothing is ever written to the pipe: reading ends when nobody holds it any more."""
+    while os.read(0, 1):
+        pass
+    if os.name == "posix":
+        os.killpg(0, signal.SIGKILL)  # its own group, which is the command's too
+    subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], check=False)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
