@@ -33,9 +33,10 @@ class Curves:
     def __init__(self, folder: Path, step: int, epoch: int) -> None:
         """Begin an attempt that goes on from this optimizer step and epoch; (0, 0) begins anew.
 
-        What earlier attempts have written beyond is left out of a new file, which takes the old one's place when it
-        is whole. It has the next name: a TensorBoard that is looking on would go on in the middle of the old one,
-        and at a new name reads from the beginning.
+        What earlier attempts have written beyond is left out of a new file, whose name is the next one: a TensorBoard
+        that is looking on would go on in the middle of an old name, and reads a new one from the beginning. The old
+        one is emptied when the new one is whole, and stays until the next attempt: without it TensorBoard's slower
+        reader (--load_fast=false, and Windows) would look for it forever.
 
         Raises:
             OSError: the folder can't be written to.
@@ -48,9 +49,10 @@ class Curves:
         earlier = sorted(folder.glob(NAME + "[0-9]" * 4))
         self._out = folder / f"{NAME}{int(earlier[-1].name[-4:]) + 1 if earlier else 1:04d}"
         self._end = self._carry_over(earlier[-1]) if earlier and step else 0  # of what is whole in the file
-        for each in earlier:
-            with suppress(PermissionError):  # Windows: TensorBoard has it open; the new file's beginning voids it
-                each.unlink()
+        for each in earlier[-1:]:
+            os.truncate(each, 0)
+        for each in earlier[:-1]:
+            each.unlink()
 
     def _carry_over(self, earlier: Path) -> int:
         """Begin with what earlier attempts have written up to here; the size in bytes."""

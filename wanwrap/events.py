@@ -24,9 +24,9 @@ class Event:
     """One record: the step at which it stands, its tags, and those of their values that are one number."""
 
     data: bytes
+    place: slice  # of the field that holds the step
     step: int = 0
     values: dict[str, float | None] = field(default_factory=dict)
-    place: slice = slice(0)  # of the field that holds the step
 
     @property
     def opens(self) -> bool:
@@ -40,7 +40,7 @@ class Event:
 
 def read(data: bytes) -> Event:
     """What a record says. Raises ValueError: it is no `Event`."""
-    event = Event(data, place=slice(len(data), len(data)))  # protobuf leaves out a 0; order means nothing to it
+    event = Event(data, slice(len(data), len(data)))  # protobuf leaves out a 0; order means nothing to it
     for number, content, place in _fields(data):
         if number == STEP and isinstance(content, int):
             event.step, event.place = content, place
