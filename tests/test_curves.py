@@ -128,7 +128,7 @@ def test_a_kill_at_any_moment_leaves_the_old_curves_or_the_new(tmp_path: Path) -
         argv = [sys.executable, "-c", KILLED, str(out), str(moment)]
         done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)})
         ended.append([step for step, _ in points(out)])
-        assert all(each.stat().st_size == 0 or points(each.parent) for each in out.glob("*tfevents*"))
+        assert all(each.name[-4:] in ("0001", "0002") for each in out.glob("*tfevents*"))
         Curves(out, 10, 2)
         assert [step for step, _ in points(out)] == new
         assert sum(each.stat().st_size > 0 for each in out.glob("*tfevents*")) == 1
@@ -234,6 +234,12 @@ def test_a_disk_that_is_full_or_a_folder_that_is_away_is_tried_again(tmp_path: P
     path.write_bytes(path.read_bytes() + record(scalar("loss/current", 3, 3)))
     curves.follow(tmp_path / "1")
     assert points(tmp_path / "low") == [(3, 3)]
+    path.write_bytes(path.read_bytes() + 9 * record(scalar("loss/current", 4, 4)))
+    curves.follow(tmp_path / "1")
+    os.truncate(newest(tmp_path / "low"), 500)
+    path.write_bytes(path.read_bytes() + record(scalar("loss/current", 5, 5)))
+    curves.follow(tmp_path / "1")
+    assert points(tmp_path / "low") == [(5, 5)]
 
 
 def test_large_records_go_through_in_pieces(tmp_path: Path) -> None:
@@ -242,3 +248,10 @@ def test_large_records_go_through_in_pieces(tmp_path: Path) -> None:
     Curves(tmp_path / "low", 0, 0).follow(tmp_path / "1")
     assert newest(tmp_path / "low").read_bytes().endswith(one * 1000)
     assert len(rows(tmp_path / "low")) == 1002
+
+
+def test_a_file_that_is_not_ours_ends_no_training(tmp_path: Path) -> None:
+    write(tmp_path / "low" / "events.out.tfevents.wanwrap-0001", [b"\xff", VERSION, scalar("loss/current", 1, 1)])
+    write(tmp_path / "low" / "events.out.tfevents.wanwrap-0000", [])
+    Curves(tmp_path / "low", 5, 1)
+    assert points(tmp_path / "low") == [(1, 1)]

@@ -20,7 +20,6 @@ LOSS = "loss/current"
 BY_EPOCH = "loss/epoch"  # upstream's only curve over epochs; all others go over optimizer steps
 SETTINGS = "_hparams_/"
 ENOUGH = 1_000_000  # bytes that wait, and are written then
-CREATE = os.O_CREAT | getattr(os, "O_BINARY", 0)  # Windows would write each \\n as two bytes
 
 
 class Curves:
@@ -49,26 +48,29 @@ class Curves:
         earlier = sorted(folder.glob(NAME + "[0-9]" * 4))
         self._out = folder / f"{NAME}{int(earlier[-1].name[-4:]) + 1 if earlier else 1:04d}"
         self._end = self._carry_over(earlier[-1]) if earlier and step else 0  # of what is whole in the file
-        for each in earlier[-1:]:
-            os.truncate(each, 0)
-        for each in earlier[:-1]:
-            each.unlink()
+        if earlier:
+            os.truncate(earlier.pop(), 0)
+        for each in earlier:
+            with suppress(PermissionError):  # Windows: something has it open
+                each.unlink()
 
     def _carry_over(self, earlier: Path) -> int:
         """Begin with what earlier attempts have written up to here; the size in bytes."""
         new = self._folder / "curves"  # no name that TensorBoard would read
         with earlier.open("rb") as source, whole(new) as file:
             for data in records(source):
-                with suppress(ValueError):  # not ours
-                    if self._kept(data):
-                        file.write(framed(data))
+                if self._kept(data):
+                    file.write(framed(data))
         size = new.stat().st_size
         new.replace(self._out)
         return size
 
     def _kept(self, data: bytes) -> bool:
         """Whether a record of our own file lies within what the attempt goes on from."""
-        event = read(data)
+        try:
+            event = read(data)
+        except ValueError:
+            return False  # not ours
         return event.step <= (self._epoch if BY_EPOCH in event.values else self._step)
 
     def follow(self, logs: Path) -> None:

@@ -51,18 +51,16 @@ def read(data: bytes) -> Event:
 
 
 def records(file: IO[bytes]) -> Iterator[bytes]:
-    """The whole records from the file's place on; it is left behind the last one, before what is half or broken."""
-    size, at = os.fstat(file.fileno()).st_size, file.tell()
+    """The whole records from the file's place on, up to one that is half or broken; after each, the place is its end."""
+    size = os.fstat(file.fileno()).st_size
     while len(head := file.read(12)) == 12:
-        length, checksum = struct.unpack("<QI", head)
-        if checksum != _checksum(head[:8]) or at + 16 + length > size:
-            break
+        length = int.from_bytes(head[:8], "little")
+        if file.tell() + length + 4 > size:  # half there; or a broken length, which could be any
+            return
         data = file.read(length)
         if file.read(4) != struct.pack("<I", _checksum(data)):
-            break
-        at += 16 + length
+            return
         yield data
-    file.seek(at)
 
 
 def framed(data: bytes) -> bytes:
