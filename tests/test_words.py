@@ -184,7 +184,9 @@ def test_what_would_hit_the_other_expert_too() -> None:
 def test_other_steps_have_other_advice() -> None:
     found = failure(1, HEAD + OOM, {"gpu memory": "take a smaller --max_size", "memory": "close other programs"})
     assert found.text == "failed: the GPU ran out of memory; take a smaller --max_size."
-    assert failure(-9, "", {"memory": "close other programs"}).text.endswith("(usually: out of RAM; close other programs).")
+    assert failure(-9, "", {"memory": "close other programs"}).text.endswith(
+        "(usually: out of RAM; close other programs)."
+    )
 
 
 @given(st.integers(-(2**31), 2**32), st.text(max_size=300))
