@@ -111,12 +111,15 @@ def test_what_is_running_is_told_in_full(base: Path, wanwrap: Wanwrap) -> None:
         done = wanwrap("status")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("cats  running (train low); ") and lines[1] == "dogs  finished"
+    assert (
+        lines[0] == "cats  running (train low); high done; low 23 of 50 epochs; 1 h 58 min left"
+        and lines[1] == "dogs  finished"
+    )
     text = done.stdout
     assert "low     running: 23 of 50 epochs, step 1150 of 2500, loss 0.0712, 5.25 s/step, 1 h 58 min left" in text
     assert "high    done: 50 of 50 epochs, step 2500 of 2500" in text
-    assert "last whole state: epoch 20, 2 LoRAs (the last: cats-low-000010.safetensors), 20 blocks swapped" in text
-    assert "attempt 2 (before: the GPU ran out of memory)" in text
+    assert "last whole state: epoch 20, attempt 2 (before: the GPU ran out of memory), 2 LoRAs (the last: cats-" in text
+    assert "20 blocks swapped, updated 2026-01-0" in text
     assert f"log     {cats / 'run.log'}" in text and f"tensorboard --logdir {cats / 'logs'}" in text
 
 
@@ -224,12 +227,12 @@ def test_two_runs_in_one_folder_stay_impossible(tmp_path: Path) -> None:
 
 
 def test_follow_ends_with_the_run(base: Path, wanwrap: Wanwrap) -> None:
-    cats = run_folder(base, "cats", ledger(), low=training())
+    cats = run_folder(base, "cats", ledger(), high=done_high(), low=training())
     with alive(cats) as process:
         threading.Timer(2.5, process.kill).start()
         done = wanwrap("status", "--follow")
     assert done.returncode == 0
-    assert done.stderr.startswith("cats: train low: 23 of 50 epochs, step 1150 of 2500, loss 0.0712, 5.25 s/step")
+    assert done.stderr.startswith("cats: train low: 1 h 58 min left, 23 of 50 epochs, step 1150 of 2500, loss 0.0712")
     assert done.stdout.startswith("cats: was killed")
 
 
@@ -330,7 +333,7 @@ def test_records_that_hold_nonsense(field: str, base: Path) -> None:
 
 
 def test_durations() -> None:
-    times = [0, 59.4, 59.9, 60, 3569, 3599, 3600, 7087, 90000]
+    times = [0, 59.4, 59.9, 60, 3569, 3599, 3600, 7087, 90000, 700000]
     assert [duration(each) for each in times] == [
-        "0 s", "59 s", "1 min", "1 min", "59 min", "1 h 00 min", "1 h 00 min", "1 h 58 min", "25 h 00 min",
+        "0 s", "59 s", "1 min", "1 min", "59 min", "1 h 00 min", "1 h 00 min", "1 h 58 min", "25 h 00 min", "8 days",
     ]  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +191,28 @@ def test_other_steps_have_other_advice() -> None:
     assert failure(-9, "", {"memory": "close other programs"}).text.endswith(
         "(usually: out of RAM; close other programs)."
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("import torch; torch.empty(10**15)", "memory"),
+        ("import torch; torch.zeros(1).cuda()", "package gpu"),  # by the build, and the machine
+        ("open('x', 'w').write('x' * 99); import torch; torch.load('x', weights_only=True)", "file"),
+        ("open('x', 'w').write('x' * 99); import safetensors; safetensors.safe_open('x', 'pt')", "file"),
+        ("import no_such_package", "package"),
+        ("open('/dev/full', 'w', 1).write('x\\n')", "disk"),
+        ("import torch; torch.save(torch.zeros(9**6), open('/dev/full', 'wb', 0))", "disk"),
+        ("import os; os.mkdir('/proc/x')", "unknown output"),
+        ("import os; os.kill(os.getpid(), 9)", "memory"),
+        ("import os; os.abort()", "signal"),
+        ("import os; os.write(2, b'CUDA out of memory\\n' * 9); {}['x']", "unknown"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_what_torch_itself_prints_here(code: str, kind: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert failure(done.returncode, done.stderr).kind in kind.split(), done.stderr
 
 
 @given(st.integers(-(2**31), 2**32), st.text(max_size=300))

@@ -14,16 +14,19 @@ from wanwrap.status import NOW, Run, Training
 
 def line(run: Run) -> str:
     """A run in one line, without its name."""
-    begun = [f"{each.expert} {_far(each)}" for each in run.planned if each.number("steps_done")]
-    far = [] if run.state == "done" else begun
+    far = [] if run.state == "done" else [_short(each) for each in run.planned if each.number("steps_done")]
     return "; ".join([run.words(), *far, *_left(run)])
 
 
+def _short(each: Training) -> str:
+    epochs = _of(each, "epochs_done", "epochs_planned")
+    return f"{each.expert} {'done' if each.state == 'done' else f'{epochs} epochs' if epochs else _far(each)}"
+
+
 def brief(run: Run) -> str:
-    """What is going on right now, short enough for a line that is renewed."""
-    one = run.training
-    step = str(run.step["name"]) if run.step else run.words()
-    return ", ".join([f"{step}: {_far(one)}" if one else step, *(_pace(one) if one else ()), *_left(run)])
+    """What is going on right now: a line that is renewed and cut where the terminal ends, so the time comes first."""
+    one, step = run.training, str(run.step["name"]) if run.step else run.words()
+    return f"{step}: " + ", ".join([*_left(run), *([_far(one), *_pace(one)] if one else ())])
 
 
 def detail(run: Run) -> Iterator[str]:
@@ -47,7 +50,8 @@ def _training(run: Run, each: Training) -> Iterator[str]:
     if each.state == "failed" and each.record.get("reason"):
         yield f"          why: {str(each.record['reason']).splitlines()[0]}"
     if each.record.get("updated"):
-        yield "          " + ", ".join(_safe(each))
+        safe = [] if each.state == "done" else [*_whole(each)]
+        yield "          " + ", ".join([*safe, *_made(each), f"updated {_moment(str(each.record['updated']))}"])
 
 
 def _state(run: Run, each: Training) -> str:
@@ -74,18 +78,21 @@ def _pace(each: Training) -> Iterator[str]:
         yield f"{pace:.3g} s/step"
 
 
-def _safe(each: Training) -> Iterator[str]:
+def _whole(each: Training) -> Iterator[str]:
     """What a power cut would leave, and how it came here."""
-    resume, files, attempts = (each.record.get(name) for name in ("resume", "files", "attempts"))
+    resume, attempts = each.record.get("resume"), each.record.get("attempts")
     yield f"last whole state: epoch {resume.get('epoch')}" if isinstance(resume, dict) else "no whole state yet"
+    if isinstance(attempts, list) and len(attempts) > 1:
+        how = attempts[-2].get("how") if isinstance(attempts[-2], dict) else None
+        yield f"attempt {len(attempts)}" + (f" (before: {how})" if how else "")
+
+
+def _made(each: Training) -> Iterator[str]:
+    files = each.record.get("files")
     if isinstance(files, list) and files:
         yield f"{len(files)} LoRA{'' if len(files) == 1 else 's'} (the last: {files[-1]})"
     if (blocks := each.number("blocks_to_swap")) is not None:
         yield f"{blocks:.0f} blocks swapped"
-    if isinstance(attempts, list) and len(attempts) > 1:
-        how = attempts[-2].get("how") if isinstance(attempts[-2], dict) else None
-        yield f"attempt {len(attempts)}" + (f" (before: {how})" if how else "")
-    yield f"updated {_moment(str(each.record['updated']))}"
 
 
 def _moment(text: str) -> str:
@@ -93,20 +100,22 @@ def _moment(text: str) -> str:
     with suppress(ValueError):
         then = datetime.fromisoformat(text)
         ago = (datetime.now(timezone.utc) - then).total_seconds() if then.tzinfo else -1
-        return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f", {duration(ago)} ago" if ago >= 0 else "")
+        return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f" ({duration(ago)} ago)" if ago >= 0 else "")
     return text
 
 
 def _left(run: Run) -> list[str]:
-    return [f"{duration(run.seconds_left)} left in all"] if run.running and run.seconds_left else []
+    return [f"{duration(run.seconds_left)} left"] if run.running and run.seconds_left else []
 
 
 def duration(seconds: float | None) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
+    """`45 s`, `12 min`, `3 h 05 min`, `4 days`."""
     if seconds is None:
         return "unknown"
     if round(seconds) < 60:
         return f"{seconds:.0f} s"
+    if seconds > 100 * 3600:
+        return f"{seconds / 86400:.0f} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
