@@ -37,8 +37,9 @@ if __name__ == "__main__":
     args = parse("wan_train_network.py")
     refuse(args)
     arguments = dict(pair.split("=") for pair in args.lr_scheduler_args or [])
-    steps = int(arguments.get("total_iters", 4)) + (MISCHIEF == "disagree")
-    if "total_iters" in arguments:
+    planned = arguments.get("total_iters") or arguments.get("num_training_steps") or arguments.get("num_steps")
+    steps = int(planned or 4) + (MISCHIEF == "disagree")
+    if planned:
         print(f"  total optimization steps / 学習ステップ数: {steps}", flush=True)
     if MISCHIEF == "fail":
         sys.exit("RuntimeError: the stand-in was told to fail")
