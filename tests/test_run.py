@@ -75,6 +75,8 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
     for words in (
         "--learning_rate 5e-05",
         "--lr_scheduler cosine",
+        "--lr_scheduler_type transformers.optimization.get_cosine_schedule_with_warmup",
+        "--lr_scheduler_args num_warmup_steps=10 num_training_steps=18",
         "--optimizer_type adamw",
         "--network_dim 32",
         "--network_alpha 16",
@@ -86,7 +88,6 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
         "--blocks_to_swap 20",
         "--xformers",
         "--network_args rank_dropout=0.1 verbose=True",
-        "--lr_warmup_steps 10",
     ):
         assert words in " ".join(argv), words
     assert "--sdpa" not in argv
