@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wanwrap import provenance
 from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import file_list, render
 from wanwrap.errors import WeightsError
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
-from wanwrap.plan import Choices, Places, Plan, Precision, Step, check_name, experts, needed, slug
+from wanwrap.plan import Choices, Places, Plan, Precision, Step, called, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.recipe import Recipe, recipe
 from wanwrap.upstream import SETTINGS
@@ -72,13 +73,14 @@ class _Planner:
 
     @property
     def name(self) -> str:
-        """By default the data set's and the preset's names; without the merge nothing is called lightning."""
+        """By default the data set's and the preset's names."""
         if self.choices.output_name is not None:
             return check_name(self.choices.output_name)
-        preset = self.preset.name
-        if self.choices.skip_lightning:
-            preset = preset.replace("lightning", "vanilla") if "lightning" in preset else f"{preset}-vanilla"
-        return check_name(slug(f"{self.dataset.name}-{preset}"))
+        return check_name(slug(f"{self.dataset.name}-{self._called}"))
+
+    @property
+    def _called(self) -> str:
+        return called(self.preset, without_lightning=self.choices.skip_lightning)
 
     @property
     def folder(self) -> Path:
@@ -250,7 +252,7 @@ class _Planner:
             "output_name": label,
             "logging_dir": str(self.folder / "logs"),
         }
-        options = {**found.options, **self._sampling(found.options), **paths, **output}
+        options = {**found.options, **self._sampling(found.options), **paths, **output, **self._record(expert, found)}
         argv = (self.places.python, "-m", "accelerate.commands.launch", *spell(launch))
         return Step(
             name=f"train {expert.noise_level}" if expert.noise_level else "train",
@@ -258,6 +260,14 @@ class _Planner:
             makes=self.folder / f"{label}.safetensors",
             recipe=found,
         )
+
+    def _record(self, expert: Expert, found: Recipe) -> Options:
+        """What the LoRA itself will tell of its making; nothing where the user wants no metadata."""
+        lightning = None if self.choices.skip_lightning else self.preset.lightning
+        merged = (self.weights[lightning.lora(expert)], lightning.strength) if lightning else None
+        upstream, dit = self.places.upstream, self.weights[expert.dit]
+        record = provenance.text(self._called, self.preset, expert, found.options, upstream, dit, merged)
+        return {} if found.options.get("no_metadata") else {"training_comment": record}
 
     def _sampling(self, options: Options) -> Options:
         """What upstream needs for samples while training; the trainer reads VAE, T5 and CLIP for nothing else."""

@@ -108,5 +108,6 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
   '--output_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090' `
   '--output_name' 'cats-wan21-t2v-1.3b-rtx3090' `
-  '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/logs'
+  '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/logs' `
+  '--training_comment' '{\"wanwrap\":\"0.1.0\",\"upstream\":{\"version\":\"0.3.4\",\"commit\":\"30c658c4f4b0bf05038b3346eff9670259b10fc7\"},\"preset\":\"wan21-t2v-1.3b-rtx3090\",\"task\":\"t2v-1.3B\",\"timesteps\":[0,1000],\"base\":{\"name\":\"wan2.1_t2v_1.3B_bf16.safetensors\",\"dtype\":\"bf16\",\"sha256\":\"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd\"}}'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }

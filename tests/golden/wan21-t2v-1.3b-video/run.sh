@@ -110,4 +110,5 @@ python -m accelerate.commands.launch \
   --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
   --output_dir /training/outputs/cats-wan21-t2v-1.3b-video \
   --output_name cats-wan21-t2v-1.3b-video \
-  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/logs
+  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/logs \
+  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
