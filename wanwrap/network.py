@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 
 from wanwrap.errors import OptionError
@@ -103,7 +104,9 @@ def _targets(matrices: Mapping[str, Shape], arguments: Mapping[str, str]) -> lis
 
 def _patterns(name: str, arguments: Mapping[str, str]) -> list[re.Pattern[str]]:
     try:
-        return [re.compile(pattern) for pattern in ast.literal_eval(arguments.get(name, "[]"))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `\.` in a text that is no raw one, as upstream's own guide writes it
+            return [re.compile(pattern) for pattern in ast.literal_eval(arguments.get(name, "[]"))]
     except (ValueError, SyntaxError, TypeError, re.error) as error:
         raise OptionError(
             f"--network_args {name}={arguments[name]} is no list of patterns ({error}); write {name}=['.*ffn.*']."

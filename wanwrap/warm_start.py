@@ -188,12 +188,17 @@ def _check_tensors(source: Source, wanted: Mapping[str, network.Shape]) -> None:
     lacking = [key for key in wanted if key not in source.rows and not key.endswith(alphas)]
     extra = [key for key in source.rows if key not in wanted]
     if lacking or extra:
-        parts = [f"{what} {grouped(keys)}" for what, keys in (("lacks", lacking), ("holds", extra)) if keys]
+        parts = [f"{what} {_modules(keys)}" for what, keys in (("lacks", lacking), ("holds", extra)) if keys]
         raise WeightsError(
-            f"{path} is not of the network that is trained: it {' and '.join(parts)}. Upstream would pass over that "
+            f"{path} is not of the network that is trained: it {', and '.join(parts)}. Upstream would pass over that "
             "without a word; give a LoRA of the same model, with the same --network_args."
         )
     for key, shape in wanted.items():
         size = source.rows[key].shape if key in source.rows else shape
         if size != shape and (shape or math.prod(size) != 1):
             raise WeightsError(f"{path} is for another model: {key} is {[*size]}, and must be {[*shape]} here.")
+
+
+def _modules(keys: Collection[str]) -> str:
+    """Which modules tensors are of, those of all blocks as one: `blocks_*_ffn_2 (40)`."""
+    return grouped(dict.fromkeys(key.partition(".")[0].removeprefix("lora_unet_") for key in keys))
