@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
+from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, lora, picture, record
 
 from wanwrap.logs import last_lines
 from wanwrap.process import stream
@@ -390,16 +390,17 @@ def test_brackets_in_a_data_sets_name(tmp_path: Path, wanwrap: Wanwrap, weights:
 
 
 def test_resume_from_checks_the_file(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
-    rows = {"lora_unet_blocks_0_self_attn_q.lora_down.weight": ("F16", [8, 4])}
-    lora = safetensors(tmp_path / "old.safetensors", rows, {"ss_network_alpha": "8"})
-    arguments = (*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--resume_from", lora)
+    old = lora(tmp_path / "old.safetensors", rank=8, alpha=8)
+    arguments = (*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--resume_from", old)
     done = wanwrap(*arguments)
     assert done.returncode == 5
     assert "has rank 8 and alpha 8; the run has 42 and 42. Give --dim 8 --alpha 8" in done.stderr
     assert wanwrap(*arguments, "--dry_run").returncode == 5  # the script would do the same
     done = wanwrap(*arguments, "--dim", 8)
     assert done.returncode == 0, done.stderr
-    assert f"--network_weights {lora}" in " ".join(record(tmp_path)[-1]["argv"])
+    assert f"--network_weights {old}" in " ".join(record(tmp_path)[-1]["argv"])
+    assert "note: old.safetensors gives its weights alone: the optimizer's moments" in done.stderr
+    assert "the rate at the full --lr 8e-05" in done.stderr and "give its command again" in done.stderr
 
 
 def test_dry_run_says_what_is_missing_and_writes_nothing(tmp_path: Path, wanwrap: Wanwrap) -> None:

@@ -25,6 +25,8 @@ from wanwrap.registry import load, shipped
 from wanwrap.scan import scan
 from wanwrap.schedule import rewrite
 from wanwrap.schedule_checks import NEEDS, TAKES, WARM_UP
+from wanwrap.source import open_source
+from wanwrap.warm_start import rank_alpha
 from wanwrap.weights import header
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
@@ -453,4 +455,4 @@ def test_ones_own_toml_and_options_rehearse(tmp_path: Path) -> None:
     record = rehearse(tmp_path / "base", "t2v-vanilla", "--dataset_config", own, *options, *extra)
     (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
     assert training["optimizer_steps_done"] == 2 * 3  # 3 pictures twice and 2 windows: 8 batches, 3 steps an epoch
-    assert header.lora_dim_alpha(Path(training["makes"])) == (4, 4.0)
+    assert rank_alpha(open_source(Path(training["makes"]))) == ({4}, {4.0})
