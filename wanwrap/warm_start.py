@@ -73,15 +73,16 @@ def check_loads(plan: Plan, step: Step, source: Source, *, scaled: bool = True) 
     """
     assert step.recipe
     options: dict[str, Value] = {**step.recipe.options}
-    _check_format(plan, step, source)
-    if scaled:
-        _check_scale(options, source)
-    else:
+    if not scaled:
         options["network_dim"] = max(rank_alpha(source)[0], default=0)
     wanted = network.tensors(_matrices(plan, step), options)
-    if wanted is not None:
-        _check_tensors(source, wanted)
-    return wanted is not None
+    _check_format(plan, step, source)
+    if wanted is None:
+        return False
+    if scaled:
+        _check_scale(options, source)
+    _check_tensors(source, wanted)
+    return True
 
 
 def level(step: Step) -> str | None:
