@@ -102,9 +102,9 @@ def test_another_format_comes_with_the_command_that_converts(
     message = str(caught.value)
     assert words in message and "train from scratch" in message
     command = shlex.split(message.partition("convert it first: ")[2])
-    assert command[:4] == ["PYTHONPATH=/musubi-tuner/src", "python", "-m", "musubi_tuner.convert_lora"]
+    assert command[:5] == ["cd", "/musubi-tuner/src;", "python", "-m", "musubi_tuner.convert_lora"]
     out = str(path.with_name("it's-musubi.safetensors"))
-    assert command[4:] == ["--input", str(path), "--output", out, "--target", "default"]
+    assert command[5:] == ["--input", str(path), "--output", out, "--target", "default"]
 
 
 def test_what_upstreams_converter_cant_read_is_not_sent_there(tmp_path: Path) -> None:

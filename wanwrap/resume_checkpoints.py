@@ -89,7 +89,8 @@ def _options(step: Step, source: Source) -> str:
     """What the rank and alpha of the file need."""
     assert step.recipe
     options, (ranks, alphas) = step.recipe.options, warm_start.rank_alpha(source)
-    rank, alpha = max(ranks), max(alphas)
-    if rank == whole(options, "network_dim", 0) and warm_start.same_alpha(alpha, number(options, "network_alpha", 0)):
+    rank, alpha = max(ranks, default=0), max(alphas, default=0.0)
+    same = rank == whole(options, "network_dim", 0), warm_start.same_alpha(alpha, number(options, "network_alpha", 0))
+    if not rank or all(same):
         return ""
     return f" --dim {rank} --alpha {alpha:g}"

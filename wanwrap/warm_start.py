@@ -17,6 +17,7 @@ from wanwrap.errors import WeightsError
 from wanwrap.lora import grouped
 from wanwrap.options import Options, Value, number, whole
 from wanwrap.plan import Plan, Step, called
+from wanwrap.script import native
 from wanwrap.source import Source, open_source
 
 OTHERS = {
@@ -72,15 +73,16 @@ def check_loads(plan: Plan, step: Step, source: Source, *, scaled: bool = True) 
     """
     assert step.recipe
     options: dict[str, Value] = {**step.recipe.options}
-    _check_format(plan, step, source)
-    if scaled:
-        _check_scale(options, source)
-    else:
+    if not scaled:
         options["network_dim"] = max(rank_alpha(source)[0], default=0)
     wanted = network.tensors(_matrices(plan, step), options)
-    if wanted is not None:
-        _check_tensors(source, wanted)
-    return wanted is not None
+    _check_format(plan, step, source)
+    if wanted is None:
+        return False
+    if scaled:
+        _check_scale(options, source)
+    _check_tensors(source, wanted)
+    return True
 
 
 def level(step: Step) -> str | None:
@@ -131,8 +133,9 @@ def _check_format(plan: Plan, step: Step, source: Source) -> None:
 
 
 def convert(plan: Plan, step: Step, path: Path) -> str:
-    """Upstream's command that gives a LoRA its own key names, for bash."""
-    where = f"PYTHONPATH={shlex.quote(plan.env['PYTHONPATH'])} " if "PYTHONPATH" in plan.env else ""
+    """Upstream's command that gives a LoRA its own key names, for this system's shell."""
+    where = f"cd {shlex.quote(plan.env['PYTHONPATH'])}; " if "PYTHONPATH" in plan.env else ""
+    where += "& " if native() == "powershell" else ""  # which takes a quoted program for a text
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
     return where + shlex.join((step.argv[0], "-m", "musubi_tuner.convert_lora", *files))
