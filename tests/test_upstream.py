@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -406,6 +407,21 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
         modules = [key for key in rows if key.endswith(".lora_down.weight")]
         assert len(modules) == 4 * (12 if load(name).needs_clip else 10)  # the toy has 4 blocks
         assert rows["__metadata__"]["ss_steps"] == str(training["optimizer_steps_planned"])
+
+
+def test_two_processes_train_the_steps_and_rates_that_are_planned(tmp_path: Path) -> None:
+    """As on two GPUs, by accelerate's own launcher; the state that the first of them saves keeps no other waiting."""
+    extra = ["--", "--save_state", "--gradient_accumulation_steps", "2"]
+    arguments = ["--dataset", "sample", "--gpus", 2, "--scheduler", "cosine", *extra]
+    record = rehearse(tmp_path, "wan21-t2v-1.3b", *arguments)
+    (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
+    assert training["optimizer_steps_planned"] == training["optimizer_steps_done"] == 2 * 2  # 7 batches: 4 each, in 2s
+    made = Path(training["makes"])
+    rates = ask("logged", str(made.parent / "logs"), tmp_path)
+    expected = [8e-5 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(1, 5)]
+    assert [rates[str(step)] for step in range(1, 5)] == pytest.approx(expected, abs=1e-11)
+    (state, *_) = (path for path in made.parent.glob("*-state"))
+    assert (state / "scheduler.bin").is_file() and (state / "optimizer.bin").is_file()
 
 
 def test_the_users_accelerate_config_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

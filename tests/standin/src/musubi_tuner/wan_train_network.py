@@ -38,7 +38,7 @@ if __name__ == "__main__":
     refuse(args)
     arguments = dict(pair.split("=") for pair in args.lr_scheduler_args or [])
     planned = arguments.get("total_iters") or arguments.get("num_training_steps") or arguments.get("num_steps")
-    steps = int(planned or 4) + (MISCHIEF == "disagree")
+    steps = int(planned or 4) // int(os.environ.get("WORLD_SIZE", 1)) + (MISCHIEF == "disagree")
     if planned:
         print(f"  total optimization steps / 学習ステップ数: {steps}", flush=True)
     if MISCHIEF == "fail":
