@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -160,9 +161,10 @@ def comfy_names(blocks: Iterable[int]) -> dict[str, str]:
     }
 
 
-def golden_plan(name: str, choices: Choices | None = None) -> Plan:
-    """The plan on a machine where every path is short."""
+def golden_plan(name: str, choices: Choices | None = None, **train: Any) -> Plan:
+    """The plan on a machine where every path is short; `train` changes the preset."""
     preset, choices = load(name), choices or Choices()
+    preset = replace(preset, train={**preset.train, **train})
     cats = Path("/datasets/cats")
     pictures = tuple(
         Item(path=cats / "images" / f"{i}.png", size=size) for i, size in enumerate([(1024, 768), (1920, 1080)])

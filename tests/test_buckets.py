@@ -58,6 +58,8 @@ def test_buckets_repeats_and_batches() -> None:
     )
     assert buckets.batches(entry.keys, options) == 3 + 1  # ceil(9/4) + ceil(3/4)
     assert buckets.steps_per_epoch(7, 4) == 2
+    assert [buckets.steps_per_epoch(7, 1, gpus) for gpus in (1, 2, 4, 8)] == [7, 4, 2, 1]
+    assert buckets.steps_per_epoch(13, 2, 3) == 3
 
 
 def test_small_clips_of_other_sizes_share_the_bucket_that_they_are_cached_in() -> None:

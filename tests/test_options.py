@@ -185,6 +185,21 @@ def test_epochs_that_are_given_replace_a_presets_steps() -> None:
     assert plan.notes == ()
 
 
+def test_several_gpus() -> None:
+    """Fewer steps, of which a schedule has one for each GPU; and what goes wrong on several only."""
+    one, two = (golden_plan("wan21-t2v-14b", Choices(gpus=gpus)).trainings[0] for gpus in (1, 2))
+    assert "--multi_gpu" in two.argv and "--multi_gpu" not in one.argv
+    assert two.argv[two.argv.index("--num_processes") + 1] == "2"
+    assert one.recipe and two.recipe and one.recipe.steps == 2 * two.recipe.steps
+    assert f"total_iters={one.recipe.steps}" in two.argv
+    own = {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ("step_size=4",)}
+    assert golden_plan("wan21-t2v-14b", Choices(given=own))
+    with pytest.raises(OptionError, match="2 times as fast with --gpus 2"):
+        golden_plan("wan21-t2v-14b", Choices(given=own, gpus=2))
+    with pytest.raises(OptionError, match="would draw a seed, and batches, of its own; give --seed"):
+        golden_plan("wan21-t2v-14b", Choices(gpus=2), seed=None)
+
+
 def test_1_3b_has_30_blocks() -> None:
     with pytest.raises(OptionError, match="30 blocks, of which 29 at most"):
         golden_plan("wan21-t2v-1.3b", Choices(given={"blocks_to_swap": 30}))

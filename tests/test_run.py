@@ -93,6 +93,15 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
     assert "--sdpa" not in argv
 
 
+def test_two_gpus(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    wanted = [*RUN, "--dataset", cats, *weights, "--noise_level", "low", "--gpus", 2]
+    done = wanwrap(*wanted)
+    assert done.returncode == 9 and "sees 1 CUDA GPU(s), fewer than --gpus 2; give --gpus 1" in done.stderr
+    done = wanwrap(*wanted, STANDIN_GPUS="2")
+    assert done.returncode == 0, done.stderr
+    assert "total_iters=300" in record(tmp_path)[-1]["argv"]  # 6 batches: 3 steps in each of 50 epochs, on both
+
+
 def test_ones_own_toml_is_used_as_it_is(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -453,6 +454,21 @@ def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: P
     made, wanted = tmp_path / "it's a LoRA-musubi.safetensors", lora(tmp_path / "wanted.safetensors")
     assert header.read(made).keys() - {"__metadata__"} == header.read(wanted).keys()
     assert warm_start.rank_alpha(open_source(made)) == ({8}, {8.0})
+
+
+def test_two_processes_train_the_steps_and_rates_that_are_planned(tmp_path: Path) -> None:
+    """As on two GPUs, by accelerate's own launcher; the state that the first of them saves keeps no other waiting."""
+    extra = ["--", "--save_state", "--gradient_accumulation_steps", "2"]
+    arguments = ["--dataset", "sample", "--gpus", 2, "--scheduler", "cosine", *extra]
+    record = rehearse(tmp_path, "wan21-t2v-1.3b", *arguments)
+    (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
+    assert training["optimizer_steps_planned"] == training["optimizer_steps_done"] == 2 * 2  # 7 batches: 4 each, in 2s
+    made = Path(training["makes"])
+    rates = ask("logged", str(made.parent / "logs"), tmp_path)
+    expected = [8e-5 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(1, 5)]
+    assert [rates[str(step)] for step in range(1, 5)] == pytest.approx(expected, abs=1e-11)
+    (state, *_) = (path for path in made.parent.glob("*-state"))
+    assert (state / "scheduler.bin").is_file() and (state / "optimizer.bin").is_file()
 
 
 def test_the_users_accelerate_config_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

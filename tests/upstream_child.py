@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|resume|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|resume|logged|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -271,9 +271,18 @@ def frames(clips):
     return [[number(Image.fromarray(f)) for f in load_video(c, source_fps=fps, target_fps=16.0)] for c, fps in clips]
 
 
+def logged(folder):
+    """The learning rates that a training has written for TensorBoard: `{step: rate}`."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = Path(folder).rglob("events.out.tfevents*")
+    found = EventAccumulator(str(events)).Reload()
+    return {each.step: each.value for tag in found.Tags()["scalars"] if "lr/" in tag for each in found.Scalars(tag)}
+
+
 VERBS = {
     each.__name__: each
-    for each in (parse, sanitize, count, schedule, resume, load, structures, tokenize, sizes, captioner, frames)
+    for each in (parse, sanitize, count, schedule, resume, logged, load, structures, tokenize, sizes, captioner, frames)
 }
 
 if __name__ == "__main__":

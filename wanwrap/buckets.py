@@ -92,6 +92,6 @@ def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
     return sum(math.ceil(count * repeats / size) for count in Counter(keys).values())
 
 
-def steps_per_epoch(batches_in_all: int, accumulation: int) -> int:
-    """Optimizer steps in an epoch on one GPU: the last group of an epoch may be smaller."""
-    return math.ceil(batches_in_all / accumulation)
+def steps_per_epoch(batches_in_all: int, accumulation: int, gpus: int = 1) -> int:
+    """Optimizer steps in an epoch, of which each GPU trains its share: the last group of an epoch may be smaller."""
+    return math.ceil(batches_in_all / gpus / accumulation)

@@ -90,7 +90,7 @@ class Order:
             room.writable(folder)
         notes = captioner.check_configs()
         answer = preflight.ask(self.places.python, self.places.upstream, MODULES)
-        upstream = preflight.check_answer(answer, self.places, any_upstream=self.any_upstream, gpu=False)
+        upstream = preflight.check_answer(answer, self.places, any_upstream=self.any_upstream, gpus=0)
         if not answer["gpus"] and not self.cpu:
             raise GpuError(
                 f"{self.places.python} sees no CUDA GPU; on the CPU upstream takes minutes a picture and about 20 GB of "

@@ -198,6 +198,10 @@ def run(
     """
     from wanwrap.order import order
 
+    if parallel and arguments.get("gpus", 1) > 1:
+        raise OptionError(
+            "--parallel gives each expert a GPU, --gpus several to one after the other; give one of them."
+        )
     asked = order(**arguments)
     if dry_run:
         plan = asked.plan()

@@ -80,6 +80,13 @@ RUN_OPTIONS = [
     click.option("--resume_from", type=PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
     click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
     click.option("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
+    click.option(
+        "--gpus",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="GPUs that train together; each holds a whole DiT.",
+    ),
     *FILES,
     PYTHON,
     MUSUBI_DIR,

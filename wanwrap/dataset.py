@@ -103,9 +103,9 @@ class Dataset:
         """What upstream prints as `num batches per epoch` on one GPU."""
         return sum(buckets.batches(entry.keys, entry.options) for entry in self.entries)
 
-    def steps(self, epochs: int, accumulation: int) -> int:
-        """What upstream prints as `total optimization steps` on one GPU."""
-        return epochs * buckets.steps_per_epoch(self.batches, accumulation)
+    def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
+        """What upstream prints as `total optimization steps`."""
+        return epochs * buckets.steps_per_epoch(self.batches, accumulation, gpus)
 
     @property
     def bad(self) -> tuple[Left, ...]:

@@ -87,7 +87,7 @@ def _packages(wish: Wish, missing: Mapping[str, str]) -> Line:
 def _upstream(wish: Wish, answer: Mapping[str, Any]) -> Line:
     missing = {name: why for name, why in answer["missing"].items() if name == "musubi_tuner"}
     try:
-        found = preflight.check_answer({**answer, "missing": missing}, wish.places, any_upstream=False, gpu=False)
+        found = preflight.check_answer({**answer, "missing": missing}, wish.places, any_upstream=False, gpus=0)
     except UpstreamError as error:
         return Line("musubi-tuner", str(error), error.exit_code)
     commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"

@@ -102,7 +102,8 @@ class Order:
         """The upstream and the machine that will train. Raises what they lack."""
         places = self.places
         answer = preflight.ask(places.python, places.upstream, preflight.question(plan))
-        upstream = preflight.check_answer(answer, places, any_upstream=self.any_upstream, gpu=gpu)
+        gpus = self.choices.gpus if gpu else 0
+        upstream = preflight.check_answer(answer, places, any_upstream=self.any_upstream, gpus=gpus)
         return upstream, answer
 
 
@@ -163,6 +164,7 @@ def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -
         given=_given(asked, words),
         skip_lightning=bool(asked.get("skip_lightning")),
         precision=asked.get("precision"),
+        gpus=asked.get("gpus") or 1,
     )
     if choices.skip_lightning and preset.lightning is None:
         raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")

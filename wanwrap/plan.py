@@ -43,6 +43,7 @@ class Choices:
     given: Options = field(default_factory=dict)
     skip_lightning: bool = False
     precision: Precision | None = None  # None: the DiT's own
+    gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,8 @@ class _Planner:
         for expert in experts(self.preset, self.choices):
             dit, merge = self._dit(expert)
             merges += merge
-            found = recipe(self.preset, expert, self.dataset, dit, self.choices.given, self.choices.precision)
+            chosen = self.choices
+            found = recipe(self.preset, expert, self.dataset, dit, chosen.given, chosen.precision, chosen.gpus)
             trainings.append(self._training(expert, dit, found))
             notes += [note for note in found.notes if note not in notes]
         caches, lists = tuple(self._cache(entry) for entry in self.dataset.entries), self._lists()
@@ -235,10 +236,11 @@ class _Planner:
         return Step(name=name, argv=(self.places.python, *self.places.module(script), *spell(options)))
 
     def _training(self, expert: Expert, dit: Located, found: Recipe) -> Step:
-        """Through accelerate, with all that a user's accelerate config or several GPUs could change."""
+        """Through accelerate, with all that a user's accelerate config or other GPUs could change."""
         launch: Options = {
             "config_file": str(self.folder / "accelerate.yaml"),
-            "num_processes": 1,
+            "multi_gpu": self.choices.gpus > 1,  # without a port: for port 0 accelerate's processes wait for each other
+            "num_processes": self.choices.gpus,
             "num_machines": 1,
             "gpu_ids": "all",
             "num_cpu_threads_per_process": 1,

@@ -89,8 +89,8 @@ def question(plan: Plan) -> set[str]:
     return {"musubi_tuner", "torch", "accelerate", *chosen}
 
 
-def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, gpu: bool) -> Upstream:
-    """The upstream that will run, once the training Python has said what it has.
+def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, gpus: int) -> Upstream:
+    """The upstream that will run, once the training Python has said what it has; `gpus` is how many it must see.
 
     Raises:
         UpstreamError, PackageError, GpuError: it can't carry out the plan.
@@ -106,10 +106,15 @@ def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, 
     complaint = found.complaint()
     if complaint and not any_upstream:
         raise UpstreamError(complaint)
-    if gpu and not answer["gpus"]:
+    if gpus and not answer["gpus"]:
         raise GpuError(
             f"{places.python} sees no CUDA GPU, without which upstream can't train; "
             "`wanwrap rehearse` works without, or give another --python."
+        )
+    if gpus > len(answer["gpus"]):
+        raise GpuError(
+            f"{places.python} sees {len(answer['gpus'])} CUDA GPU(s), fewer than --gpus {gpus}; "
+            f"give --gpus {len(answer['gpus'])}, or show it more (CUDA_VISIBLE_DEVICES)."
         )
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wanwrap.checks import check
 from wanwrap.dataset import Dataset
+from wanwrap.errors import OptionError
 from wanwrap.options import Options, Value, number, overlay, whole
 from wanwrap.preset import Expert, Preset
 from wanwrap.schedule import rewrite
@@ -46,7 +47,13 @@ class Recipe:
 
 
 def recipe(
-    preset: Preset, expert: Expert, dataset: Dataset, dit: Located, given: Options, wanted: str | None = None
+    preset: Preset,
+    expert: Expert,
+    dataset: Dataset,
+    dit: Located,
+    given: Options,
+    wanted: str | None = None,
+    gpus: int = 1,
 ) -> Recipe:
     """The options of one expert's training, in the precision that is wanted, else in the DiT's own.
 
@@ -58,9 +65,13 @@ def recipe(
     declared: Options = {**kind, **_declared(preset, expert)}
     options, notes = _settled(declared, given, dit)
     check(options, given, preset, dit.dtype)
-    steps = _steps(options, dataset)
-    per_epoch = dataset.steps(1, whole(options, "gradient_accumulation_steps", 1))
-    return Recipe(options=rewrite(options, steps), steps=steps, per_epoch=per_epoch, notes=(*notes, *_remarks(options)))
+    if gpus > 1 and options.get("seed") is None:
+        raise OptionError(f"with --gpus {gpus} each GPU would draw a seed, and batches, of its own; give --seed.")
+    steps = _steps(options, dataset, gpus)
+    per_epoch = dataset.steps(1, whole(options, "gradient_accumulation_steps", 1), gpus)
+    return Recipe(
+        options=rewrite(options, steps, gpus), steps=steps, per_epoch=per_epoch, notes=(*notes, *_remarks(options))
+    )
 
 
 def cadence(found: Recipe) -> tuple[Options, int | None, int | None]:
@@ -129,7 +140,8 @@ def _related(one: Value, other: Value) -> bool:
     return one == other or all("adamw" in str(name).lower() for name in (one, other))
 
 
-def _steps(options: Options, dataset: Dataset) -> int:
+def _steps(options: Options, dataset: Dataset, gpus: int = 1) -> int:
     if options.get("max_train_epochs") is None:
         return whole(options, "max_train_steps", 0)
-    return dataset.steps(whole(options, "max_train_epochs", 0), whole(options, "gradient_accumulation_steps", 1))
+    accumulation = whole(options, "gradient_accumulation_steps", 1)
+    return dataset.steps(whole(options, "max_train_epochs", 0), accumulation, gpus)

@@ -92,7 +92,8 @@ class _Run:
                 self.ledger.step(index, state="not needed")
             elif not step.training:
                 self._prepare(index, before)
-        self.trainings = [self._training(index) for index, step in numbered if step.training and index not in done]
+        todo = [step for index, step in numbered if step.training and index not in done]
+        self.trainings = [self._training(step, number) for number, step in enumerate(todo)]
         self._train()
 
     # ---- merging and caching
@@ -138,9 +139,8 @@ class _Run:
             states.remove(path)
         self.ledger.step(index, state="not needed")
 
-    def _training(self, index: int) -> Training:
-        plan, number = self.plan, len(self.trainings)
-        step, gpus = plan.steps[index], self.how.gpus
+    def _training(self, step: Step, number: int) -> Training:
+        plan, gpus = self.plan, self.how.gpus
         assert step.training
         name = f"{plan.record}-{step.training.key}" if gpus else plan.record
         found = Training(plan, step, plan.folder / f"{name}.log", self.say, self.how.retry)

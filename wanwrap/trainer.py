@@ -49,4 +49,4 @@ def install_all(wish: Wish, found: Trainer, screen: Listener, say: Say) -> Upstr
     if places.upstream.folder is None:
         places = replace(places, upstream=upstreams.find(None, places.base))
     answer = preflight.ask(places.python, places.upstream, install.question(wish.modules) - {install.CUDA_BUILD})
-    return preflight.check_answer(answer, places, any_upstream=True, gpu=False)
+    return preflight.check_answer(answer, places, any_upstream=True, gpus=0)

@@ -26,8 +26,16 @@ def help_if_needed() -> None:
     _import_torchvision()
     # Only the CPU's autocast insists on one dtype here; CUDA's leaves cat alone.
     torch.cat = torch.amp.autocast("cpu", enabled=False)(torch.cat)
+    torch.nn.parallel.DistributedDataParallel = _Parallel
     for name in OPERATORS:
         setattr(functional, name, _weights_follow_input(getattr(functional, name)))
+
+
+class _Parallel(torch.nn.parallel.DistributedDataParallel):  # type: ignore[misc, unused-ignore]
+    """With several processes: on GPUs accelerate itself leaves a model alone of which nothing is trained."""
+
+    def __new__(cls, module: Any, *_: Any, **__: Any) -> Any:
+        return super().__new__(cls) if any(each.requires_grad for each in module.parameters()) else module
 
 
 def _import_torchvision() -> None:

@@ -65,7 +65,7 @@ def rehearsal(asked: Order, bar: Bar = no_bar) -> Rehearsal:
     plan, notes = stage(
         asked.preset, real.dataset, asked.weights(), replace(places, base=base), asked.choices, gpu=bool(gpus)
     )
-    upstream, answer = asked.ask(plan, gpu=False)
+    upstream, answer = asked.ask(plan, gpu=bool(gpus))  # on a CPU as many processes do as GPUs are asked for
     preflight.check_place(plan)
     shutil.rmtree(base, ignore_errors=True)
     (base / "models").mkdir(parents=True)

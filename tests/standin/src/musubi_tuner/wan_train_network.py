@@ -40,7 +40,8 @@ def refuse(args):
 
 def steps_of(args):
     """Optimizer steps of an epoch and of all, as upstream counts them."""
-    per_epoch = math.ceil(batches(args.dataset_config) / args.gradient_accumulation_steps)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    per_epoch = math.ceil(batches(args.dataset_config) / (args.gradient_accumulation_steps * processes))
     total = per_epoch * args.max_train_epochs if args.max_train_epochs else args.max_train_steps
     return per_epoch, total
 
