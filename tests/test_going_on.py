@@ -106,10 +106,16 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_state(
     assert (option(before, "resume"), option(before, "max_train_epochs"), option(before, "seed")) == (None, "10", "42")
     assert option(after, "resume") == f"{folder(tmp_path)}/training/low-1/{NAME}-low-000004-state"
     assert (option(after, "max_train_epochs"), option(after, "seed")) == ("6", "46")
-    changed = {"--output_dir", "--logging_dir", "--max_train_epochs", "--seed", "--resume"}
-    pairs = zip(before[::1], before[1:], strict=False)
-    same = [name for name, value in pairs if name.startswith("--") and option(after, name[2:]) != value]
-    assert {name for name in same if not (option(before, name[2:]) or "--").startswith("--")} <= changed
+    names = {word for word in (*before, *after) if word.startswith("--")}
+    changed = {name for name in names if option(before, name[2:]) != option(after, name[2:])}
+    assert changed <= {
+        "--output_dir",
+        "--logging_dir",
+        "--max_train_epochs",
+        "--seed",
+        "--resume",
+        "--training_comment",
+    }
     assert loras(tmp_path) == WHOLE
     done = progress(tmp_path)
     assert (done["state"], done["steps_done"], done["epochs_done"], done["resume"]) == ("done", 60, 10, None)
@@ -167,7 +173,7 @@ def test_wanwrap_stop(
     cats: Path,
     start: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    with start(STANDIN_PACE="0.1") as process:
+    with start(STANDIN_PACE="0.3") as process:
         until(lambda: (folder(tmp_path) / "training" / "low.json").exists() and progress(tmp_path)["steps_done"] > 1)
         asked = wanwrap("stop", *(["--now"] if now else []))
         assert asked.returncode == 0, asked.stderr

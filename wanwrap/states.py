@@ -1,7 +1,7 @@
 """Upstream's states, from which it can go on: whether one is whole, and to keep it so over a power cut.
 
 A state is a folder that accelerate fills: the LoRA, the optimizer, the scheduler, and last of all the random
-generators of each process.
+generators. With several GPUs upstream saves those of the first process alone.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from wanwrap.weights import header
 from wanwrap.whole import sync
 
 EPOCH = re.compile(r"-(\d{6})-state$")
-LAST = "random_states_{}.pkl"
+LAST = "random_states_0.pkl"
 
 
-def saved(folder: Path, label: str, processes: int) -> Iterator[tuple[int, Path]]:
+def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
     """The whole states of an attempt with the epoch, in its own counting, after which each was saved."""
     for path in folder.glob("*-state"):
         found = EPOCH.search(path.name)
-        if found and path.name == f"{label}-{found[1]}-state" and is_whole(path, processes):
+        if found and path.name == f"{label}-{found[1]}-state" and is_whole(path):
             yield int(found[1]), path
 
 
-def is_whole(state: Path, processes: int = 1, *, thorough: bool = False) -> bool:
+def is_whole(state: Path, *, thorough: bool = False) -> bool:
     """Whether all of a state has been written; `thorough` reads it to the end (1 to 10 GB) for the check sums."""
     try:
-        if not all(_archive(state / LAST.format(n), thorough) for n in range(processes)):
+        if not _archive(state / LAST, thorough):
             return False
         header.read(state / "model.safetensors")
         return all(_archive(path, thorough) for path in (*state.glob("*.bin"), *state.glob("*.pt")))

@@ -75,7 +75,7 @@ class Training:
         (self.folder / "logs").mkdir(parents=True)
         self.collector = self._collector(self.folder, step, epoch)
         self.curves = Curves(self.plan.folder / "logs" / self.key, step, epoch)
-        self.start, self.watch = (step, epoch), Watch(self.recipe.steps - step)
+        self.origin, self.start, self.watch = resume, (step, epoch), Watch(self.recipe.steps - step)
         self.file = Log(self.log.open("ab"))
         self.error, self.kind = None, ""
         self.progress.note(
@@ -142,12 +142,12 @@ class Training:
         return resume
 
     def _sound(self, place: Mapping[str, Any]) -> bool:
-        return states.is_whole(Path(place["folder"]), self._processes(), thorough=True)
+        return states.is_whole(Path(place["folder"]), thorough=True)
 
     def _others(self, begun: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """States that are on no record, since the disk was full for instance."""
         for path in self._attempts():
-            for epoch, folder in states.saved(path, self.training.label, self._processes()):
+            for epoch, folder in states.saved(path, self.training.label):
                 yield self._place(begun.get(str(path), (0, 0))[1] + epoch, folder)
 
     def _place(self, epoch: int, folder: Path) -> dict[str, Any]:
@@ -178,6 +178,7 @@ class Training:
                 f"with {self.plan.folder}."
             ))  # fmt: skip
         elif self._broken():
+            self._keep()
             self._fail(StepError(self._nan()))
         elif self.wish == "now" or (self._keep() and self.wish == "epoch"):
             self._fail(Stopped(f"{self.step.name} was stopped, as you asked, after epoch {self._epoch()}"))
@@ -218,23 +219,29 @@ class Training:
         return int(self.record["resume"]["epoch"]) if self.record["resume"] else 0
 
     def _keep(self) -> bool:
-        """Whether there is a new whole state; it is put on record, and the LoRAs of its epoch in their place."""
-        if self.watch.broken:
+        """Whether there is a new whole state; it is put on record, and the LoRAs of its epoch in their place.
+
+        A state is good if the loss of the step after it is a number: where it is not, the one before is taken again.
+        """
+        end = self.watch.broken - 1 if self.watch.broken else self.recipe.steps
+        found = [(e, path) for e, path in self._states() if e * self.recipe.per_epoch < end]
+        epoch, path = max(found, default=(0, None))
+        last = self._place(self.start[1] + epoch, path) if path else self.origin
+        if not last or last == self.record["resume"] or (last["epoch"] < self._epoch() and not self.watch.broken):
             return False
-        found = max(states.saved(self.folder, self.training.label, self._processes()), default=None)
-        epoch = self.start[1] + found[0] if found else 0
-        if not found or epoch <= self._epoch():
-            return False
-        states.settle(found[1])
+        states.settle(Path(last["folder"]))
         self.curves.follow(self.folder / "logs")  # up to here, or the next attempt would have a gap
-        self._take(self.collector, epoch)
-        self.record["bytes"]["state"] = states.size(found[1])
-        self.progress.note(resume=self._place(epoch, found[1]))  # before any other state goes
-        for path in self._attempts():
-            if path != self.folder:
-                states.remove(path)
+        self._take(self.collector, last["epoch"])
+        self.record["bytes"]["state"] = states.size(Path(last["folder"]))
+        self.progress.note(resume=last)  # before any other state goes
+        for attempt in self._attempts():
+            if attempt != self.folder and len(found) > 1:  # the first of an attempt may turn out to be no good
+                states.remove(attempt)
         self._check_disk()
         return True
+
+    def _states(self) -> Iterator[tuple[int, Path]]:
+        return states.saved(self.folder, self.training.label)
 
     def _take(self, collector: Collector, most: int | None) -> None:
         """LoRAs and samples into their places."""
@@ -340,9 +347,6 @@ class Training:
     @staticmethod
     def _seed(options: Options) -> dict[str, str]:
         return {"ss_seed": str(options["seed"])} if options.get("seed") is not None else {}
-
-    def _processes(self) -> int:
-        return 1
 
     def _asked(self) -> int:
         return whole(self.training.options, "blocks_to_swap", 0)
