@@ -54,11 +54,11 @@ def carry_out(
 
 def _write(order: Order, model: Path, answers: _Answers, screen: Listener, say: Say) -> None:
     """Upstream's script, followed."""
-    with order.log.open("ab") as log:
-        try:
-            status, tail = logged(order.argv(model), order.work, order.env, log, screen, answers.look, say)
-        finally:
-            answers.look()
+    try:
+        argv = order.argv(model)
+        status, tail = logged("captioning", argv, order.work, order.env, order.log, screen, answers.look, say)
+    finally:
+        answers.look()
     if status:
         raise StepError(f"captioning {_ended(status, tail)}\n{tail}\nThe whole log: {order.log}")
     for target in answers.staged.values():

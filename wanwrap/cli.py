@@ -10,13 +10,14 @@ import click
 from wanwrap import __version__
 from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
 from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
-from wanwrap.terminal import bar, bars, make_whole, say, screen, show_json, shown, steps
+from wanwrap.terminal import bar, bars, board, make_whole, say, screen, show_json, shown, steps
 
 if TYPE_CHECKING:
     from wanwrap.ledger import Ledger
     from wanwrap.order import Order
     from wanwrap.plan import Plan
     from wanwrap.rewriting import Made
+    from wanwrap.run import How
     from wanwrap.script import Shell
     from wanwrap.upstream import Upstream
 
@@ -167,9 +168,23 @@ def show(preset: str, source: bool, as_json: bool) -> None:
     type=click.Choice(["bash", "powershell"]),
     help="The script's language (default: this system's).",
 )
+@click.option("--restart", is_flag=True, help="Begin anew; what an earlier run of the name has made is put aside.")
+@click.option("--no_retry", is_flag=True, help="Out of memory ends the run, instead of swapping more blocks.")
+@click.option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's record, as JSON.")
-def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> None:
+def run(
+    dry_run: bool,
+    shell: Shell | None,
+    restart: bool,
+    no_retry: bool,
+    parallel: bool,
+    as_json: bool,
+    **arguments: Any,
+) -> None:
     """Train a PRESET (a name, or your own ./file.py) on a data set: cache it, then train each expert.
+
+    The same command again goes on where a run has stopped, whatever has stopped it: from the last whole state, with
+    the same learning rates as without the stop.
 
     What stands after `--` goes to upstream's training command, checked against its options.
     """
@@ -179,20 +194,24 @@ def run(dry_run: bool, shell: Shell | None, as_json: bool, **arguments: Any) -> 
     if dry_run:
         _print(asked, shell, as_json)
         return
-    from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights
+    from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights, each_its_gpu
     from wanwrap.report import finished
+    from wanwrap.run import How
     from wanwrap.weights import marks
 
     with steps("reading files") as files:
         plan = asked.plan(whole=True, bar=files)
-    check_plan(plan)
-    found = asked.ask(plan, gpu=True)
+    check_plan(plan, restart=restart)
+    upstream, answer = asked.ask(plan, gpu=True)
+    gpus = each_its_gpu(plan, answer) if parallel else ()
     with bars() as begin:
         check_weights(plan, marks.thorough(begin))
     for note in check_tokenizers(plan):
         say(f"note: {note}")
     check_room(plan)
-    _carry_out(plan, *found, as_json)
+    with board() as show:
+        how = How(show=show, retry=not no_retry, gpus=gpus)
+        _carry_out(plan, upstream, answer, as_json, how, restart=restart)
     if not as_json:
         click.echo("\n".join(finished(plan)))
 
@@ -212,28 +231,39 @@ def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
         say(line)
 
 
-def _carry_out(plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool) -> Ledger:
+def _carry_out(
+    plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool, how: How, *, restart: bool = False
+) -> Ledger:
     """Write the plan's files and run it; with `as_json` the record comes out however it ends."""
-    from wanwrap import ledger
-    from wanwrap.preflight import check_place
+    from wanwrap import ledger, progress
+    from wanwrap.preflight import BUSY, check_caches
     from wanwrap.report import heading, interrupted
     from wanwrap.run import run as run_plan
     from wanwrap.run import write_files
+    from wanwrap.training import Stopped
+    from wanwrap.whole import held
 
     for line in (*heading(plan), *(f"note: {note}" for note in plan.notes), *upstream.remarks()):
         say(line)
-    check_place(plan)  # again: files of 28 GB may have been read since
-    write_files(plan)
-    record = ledger.opened(plan, upstream, answer)
-    try:
-        run_plan(plan, record, screen, say)
-    except KeyboardInterrupt:
-        say("\n" + interrupted(plan, record.record))
-        raise
-    finally:
-        say("")  # upstream's progress bar ends without a new line
-        if as_json:
-            show_json(record.record)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with held(plan.folder / "run", BUSY.format(plan.folder)):
+        if restart and (aside := progress.put_aside(plan)):
+            say(f"what was there is in {aside} now")
+        for line in progress.standing(plan):
+            say(line)
+        write_files(plan)
+        record = ledger.opened(plan, upstream, answer)
+        try:
+            check_caches(plan)  # last: of two that start at once each sees the other
+            run_plan(plan, record, screen, say, how)
+        except (KeyboardInterrupt, Stopped):
+            say("\n" + interrupted(plan, record.record))
+            raise
+        finally:
+            record.close()
+            say("")  # upstream's progress bar ends without a new line
+            if as_json:
+                show_json(record.record)
     return record
 
 
@@ -251,13 +281,15 @@ def rehearse(as_json: bool, **arguments: Any) -> None:
     from wanwrap.order import order
     from wanwrap.rehearsal.stage import rehearsal, verify
     from wanwrap.report import rehearsed
+    from wanwrap.run import How
 
     asked = order(**arguments)
     with steps("reading files") as files:
         found = rehearsal(asked, files)
     for note in found.notes:
         say(f"rehearsal: {note}.")
-    record = _carry_out(found.plan, found.upstream, found.answer, as_json)
+    with board() as show:
+        record = _carry_out(found.plan, found.upstream, found.answer, as_json, How(show=show, retry=False))
     verify(found.plan, record.record)
     if not as_json:
         click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))

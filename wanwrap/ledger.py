@@ -14,7 +14,7 @@ from typing import Any
 from wanwrap import __version__
 from wanwrap.plan import Plan, Step
 from wanwrap.upstream import Upstream
-from wanwrap.whole import write_whole
+from wanwrap.whole import running, write_whole
 
 
 def now() -> str:
@@ -45,27 +45,29 @@ class Ledger:
                 row |= {"state": state, "ended": now()}
         self.note(state=state, ended=now(), **({"reason": reason} if reason else {}))
 
+    def close(self) -> None:
+        """Nobody is at work any more, however that came about."""
+        if self.record["state"] == "running":
+            with suppress(OSError):
+                self.ended("failed")
+
     def step(self, index: int, **changes: object) -> None:
         """Change the fields of one step."""
         self.record["steps"][index].update(changes)
         self.write()
 
 
-def at_work(
-    outputs: Path, caches: Iterable[Path], folder: Path | None = None, besides: Collection[int] = ()
-) -> tuple[int, str] | None:
-    """The process and folder of a run that is going on in `folder` or on the caches, `besides` those processes."""
+def at_work(outputs: Path, caches: Iterable[Path], besides: Collection[int] = ()) -> tuple[int, str] | None:
+    """The process and folder of a run that is going on on the caches, `besides` those processes."""
     real = {*map(os.path.realpath, caches)}
     for path in outputs.glob("*/run*.json"):
         with suppress(
             OSError, ValueError, TypeError, KeyError, AttributeError, IndexError
         ):  # no ledger, whatever it is
             record = json.loads(path.read_text(encoding="utf-8"))
-            shared = path.parent == folder or real & {*record.get("caches", ())}
-            process = record["process"]
-            running = record["state"] == "running" and process[0] not in besides and process == _process(process[0])
-            if shared and running:
-                return int(process[0]), str(path.parent)
+            process, shared = record["process"], real & {*record.get("caches", ())}
+            if shared and record["state"] == "running" and process not in besides and running(path.parent):
+                return int(process), str(path.parent)
     return None
 
 
@@ -83,23 +85,13 @@ def ancestors() -> set[int]:
     return {os.getppid()}
 
 
-def _process(pid: int) -> list[float] | None:
-    """A process by its number and start: numbers are used again, after a power cut for instance."""
-    import psutil
-
-    try:
-        return [pid, psutil.Process(pid).create_time()]
-    except psutil.Error:
-        return None
-
-
 def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
     """The ledger of a run that is about to start."""
     record = {
         "wanwrap": __version__,
         "state": "running",
         "started": now(),
-        "process": _process(os.getpid()),
+        "process": os.getpid(),
         "preset": plan.preset.name,
         "name": plan.name,
         "upstream": {

@@ -10,7 +10,7 @@ from typing import Literal
 
 from wanwrap.dataset import Dataset
 from wanwrap.errors import OptionError
-from wanwrap.options import Options
+from wanwrap.options import Options, spell
 from wanwrap.preset import Expert, NoiseLevel, Preset
 from wanwrap.recipe import Recipe
 from wanwrap.upstream import Upstream
@@ -50,7 +50,7 @@ class Step:
     """One command. `makes` is the file it ends with, `recipe` what a training step trains by.
 
     A step that makes a DiT `reads` others' files, and needs `room` for its own, in bytes. One that `fills` caches is
-    not started where nothing is to be encoded.
+    not started where nothing is to be encoded. `after` is the command that ends a step by hand; `run` does that itself.
     """
 
     name: str
@@ -60,6 +60,35 @@ class Step:
     reads: tuple[Path, ...] = ()
     room: int = 0
     fills: Literal["latents", "text"] | None = None
+    training: Training | None = None
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How one expert is trained, in as many attempts as it takes: each is `launch` and `options`, somewhat changed.
+
+    `key` is the noise level, or "dit" where there are none; `identity` is the base model's. Every `state_every` epochs
+    upstream saves a LoRA and its whole state; the LoRAs of every `save_every` epochs are kept (None: the last alone),
+    of those the `keep_last` youngest.
+    """
+
+    key: str
+    label: str
+    launch: tuple[str, ...]
+    options: Options
+    identity: str
+    state_every: int
+    save_every: int | None
+    keep_last: int | None = None
+
+    def argv(self, changes: Options) -> tuple[str, ...]:
+        """One attempt's command."""
+        return (*self.launch, *spell({**self.options, **changes}))
+
+    def folder(self, run: Path, number: int) -> Path:
+        """Where upstream puts what an attempt makes, before it is whole and has its true number."""
+        return run / "training" / f"{self.key}-{number}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import file_list, render
 from wanwrap.errors import WeightsError
-from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell
-from wanwrap.plan import Choices, Places, Plan, Precision, Step, check_name, experts, needed, slug
+from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
+from wanwrap.plan import Choices, Places, Plan, Precision, Step, Training, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
-from wanwrap.recipe import Recipe, recipe
+from wanwrap.recipe import Recipe, cadence, recipe
 from wanwrap.upstream import SETTINGS
 from wanwrap.weights.locate import Located, digest
 
@@ -243,20 +243,45 @@ class _Planner:
             "mixed_precision": found.options["mixed_precision"],
             "dynamo_backend": "no",
         }
+        key = expert.noise_level or "dit"
         label = f"{self.name}-{expert.noise_level}" if expert.noise_level else self.name
-        paths: Options = {"dit": str(dit.path), "dataset_config": str(self.config)}
-        output: Options = {
-            "output_dir": str(self.folder),
+        place = self.folder / "training" / f"{key}-1"
+        saving, save_every, keep_last = cadence(found)
+        options: Options = {
+            **found.options,
+            **saving,
+            **self._sampling(found.options),
+            "dit": str(dit.path),
+            "dataset_config": str(self.config),
+            "output_dir": str(place),
             "output_name": label,
-            "logging_dir": str(self.folder / "logs"),
+            "logging_dir": str(place / "logs"),
         }
-        options = {**found.options, **self._sampling(found.options), **paths, **output}
-        argv = (self.places.python, "-m", "accelerate.commands.launch", *spell(launch))
+        training = Training(
+            key=key,
+            label=label,
+            launch=(
+                self.places.python,
+                "-m",
+                "accelerate.commands.launch",
+                *spell(launch),
+                *self.places.module(TRAIN),
+            ),
+            options=options,
+            identity=dit.identity,
+            state_every=whole(saving, "save_every_n_epochs", 1),
+            save_every=save_every,
+            keep_last=keep_last,
+        )
+        made = self.folder / f"{label}.safetensors"
+        kept: Options = {"into": str(self.folder), "save_every": save_every, "keep_last": keep_last}
         return Step(
             name=f"train {expert.noise_level}" if expert.noise_level else "train",
-            argv=(*argv, *self.places.module(TRAIN), *spell(options)),
-            makes=self.folder / f"{label}.safetensors",
+            argv=training.argv({}),
+            makes=made,
             recipe=found,
+            training=training,
+            after=(*self.places.wanwrap, "collect", str(place), *spell(kept)),
         )
 
     def _sampling(self, options: Options) -> Options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
-from wanwrap import room
+from wanwrap import progress, room
 from wanwrap.data import PACKAGE
 from wanwrap.errors import DownloadError, GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
@@ -20,6 +21,7 @@ from wanwrap.process import capture
 from wanwrap.upstream import Upstream
 from wanwrap.weights.header import lora_dim_alpha
 from wanwrap.weights.locate import checked
+from wanwrap.whole import running
 
 # module -> how to get it
 PIP = {
@@ -29,6 +31,7 @@ PIP = {
     "xformers.ops": "xformers",
     "flash_attn": "flash-attn --no-build-isolation",
 }
+BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
 VERSIONS = [["3", "10"], ["3", "11"], ["3", "12"]]  # upstream's requires-python
 ATTENTION = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
 
@@ -112,6 +115,16 @@ def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, 
     return found
 
 
+def each_its_gpu(plan: Plan, answer: Mapping[str, Any]) -> tuple[str, ...]:
+    """A GPU for each expert, as CUDA_VISIBLE_DEVICES names it. Raises GpuError: there are too few."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count, wanted = len(answer["gpus"]), len(plan.trainings)
+    if count < wanted:
+        raise GpuError(f"--parallel needs a GPU for each expert, {wanted}, and {count} is there; leave it out.")
+    gpus = names if names != [""] else [str(number) for number in range(count)]
+    return tuple(gpus[:wanted]) if wanted > 1 else ()
+
+
 def lacking_module(python: str, missing: Mapping[str, str]) -> str:
     """What can't be imported, and how to get it."""
     module, why = min(missing.items())
@@ -127,14 +140,16 @@ def lacking_module(python: str, missing: Mapping[str, str]) -> str:
     return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}{other}."
 
 
-def check_plan(plan: Plan) -> None:
-    """What the plan itself and its folder tell.
+def check_plan(plan: Plan, *, restart: bool = False) -> None:
+    """What the plan itself and its folder tell; a `restart` puts aside what is there.
 
     Raises:
         OutputError: the plan can't be carried out.
     """
     check_place(plan)
-    check_output(plan)
+    if not restart:
+        progress.check(plan)
+        check_output(plan)
 
 
 def _to_make(plan: Plan) -> dict[Path, int]:
@@ -230,28 +245,36 @@ def check_place(plan: Plan) -> None:
     """Raises OutputError: the run's folder can't be used, or is being used."""
     for place in (plan.folder, *plan.caches):
         room.writable(place)
-    if found := at_work(plan.folder.parent, plan.caches, plan.folder):
+    if running(plan.folder):
+        raise OutputError(BUSY.format(plan.folder))
+    check_caches(plan)
+
+
+def check_caches(plan: Plan) -> None:
+    """Raises OutputError: another run is at work on the caches."""
+    if found := at_work(plan.folder.parent, plan.caches, besides={os.getpid()}):
         raise OutputError(
-            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same folder or the same caches, "
-            "which this run would write anew under it; wait until it has ended."
+            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same caches, which this run would "
+            "write anew under it; wait until it has ended."
         )
 
 
 def check_output(plan: Plan) -> None:
-    """Raises OutputError: upstream would overwrite what an earlier run has made."""
-    there = {step.name: _made(plan.folder, step) for step in plan.trainings}
-    if not any(there.values()):
-        return
-    free = [name.removeprefix("train ") for name, files in there.items() if not files]
-    alone = f", or train the other expert alone: --noise_level {free[0]}" if free else ""
-    names = listing(name for files in there.values() for name in files)
-    raise OutputError(
-        f"{plan.folder} holds LoRAs of an earlier run ({names}), which would be overwritten; "
-        f"give another --output_name, move them away{alone}."
-    )
+    """Raises OutputError: upstream would overwrite what nobody knows of."""
+    names = [
+        name
+        for step in plan.trainings
+        if step.training and not progress.read(plan.folder, step.training.key)
+        for name in made(plan.folder, step)
+    ]
+    if names:
+        raise OutputError(
+            f"{plan.folder} holds LoRAs of which no record is there ({listing(names)}), which would be overwritten; "
+            "give another --output_name, move them away, or begin anew with --restart (they are put aside)."
+        )
 
 
-def _made(folder: Path, step: Step) -> list[str]:
+def made(folder: Path, step: Step) -> list[str]:
     """The files that a training would write over: its last one, and those of its epochs and steps."""
     assert step.makes
     made = re.compile(re.escape(step.makes.stem) + r"(-\d{6}|-step\d{8})?\.safetensors")

@@ -57,7 +57,7 @@ class Child:
 
     def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], listen: Listener) -> None:
         """Raises StepError: it can't be started."""
-        self._process, self._failed = _start(argv, cwd, env), list[BaseException]()
+        self._process, self._failed, self._ended = _start(argv, cwd, env), list[BaseException](), False
         self._reader = threading.Thread(
             target=_copy, args=(self._process.stdout, listen, self._failed, [self._process.stdin]), daemon=True
         )
@@ -77,12 +77,13 @@ class Child:
 
     def end(self) -> None:
         """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
-        for how in ("terminate", "kill"):
+        for how in ("terminate", "kill") if not self._ended else ():
             _each(_living(self._process), how)
             if self.gone(5):
                 break
         self._reader.join()
         self._process.wait()
+        self._ended = True  # its number may be another's from now on
 
     def status(self) -> int:
         """How it ended. Raises what its listener has raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from wanwrap.checks import check
@@ -25,6 +26,7 @@ BASE: Options = {
     "log_with": "tensorboard",
 }
 
+STATE_STEPS = 200  # a quarter of an hour at 5 s a step, and 1 GB to write for a 14B's rank 16
 RATE = 0.01  # ten times the highest that any published recipe uses
 
 
@@ -34,7 +36,13 @@ class Recipe:
 
     options: Options
     steps: int
+    per_epoch: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """The epochs that are begun; of a run that is counted in steps the last may be cut."""
+        return math.ceil(self.steps / self.per_epoch)
 
 
 def recipe(
@@ -51,7 +59,27 @@ def recipe(
     options, notes = _settled(declared, given, dit)
     check(options, given, preset, dit.dtype)
     steps = _steps(options, dataset)
-    return Recipe(options=rewrite(options, steps), steps=steps, notes=(*notes, *_remarks(options)))
+    per_epoch = dataset.steps(1, whole(options, "gradient_accumulation_steps", 1))
+    return Recipe(options=rewrite(options, steps), steps=steps, per_epoch=per_epoch, notes=(*notes, *_remarks(options)))
+
+
+def cadence(found: Recipe) -> tuple[Options, int | None, int | None]:
+    """How often upstream saves LoRA and state, and which LoRAs are kept: every so many epochs, the last so many.
+
+    A state is what a run goes on from; without one in sight for a long time it is saved more often than the LoRAs
+    that are wanted, in a part of their epochs.
+    """
+    save_every = whole(found.options, "save_every_n_epochs", 0) or None
+    keep_last = whole(found.options, "save_last_n_epochs", 0) or None
+    most = max(1, STATE_STEPS // found.per_epoch)
+    parts = [n for n in range(1, min(most, save_every or most) + 1) if not (save_every or n) % n]
+    saving: Options = {
+        "save_every_n_epochs": max(parts),
+        "save_last_n_epochs": None,  # wanwrap's own business: what upstream would remove has been moved
+        "save_state": True,
+        "save_last_n_epochs_state": 2,  # the younger one may be half
+    }
+    return saving, save_every, keep_last
 
 
 def length(preset: Preset, expert: Expert, dataset: Dataset) -> tuple[int | None, int]:

@@ -2,84 +2,41 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
+from wanwrap import states
 from wanwrap.caching import forget, missing, stamps, strangers
-from wanwrap.errors import StepError, listing
+from wanwrap.errors import StepError, WanwrapError, listing
 from wanwrap.ledger import Ledger, now
+from wanwrap.logs import Log
+from wanwrap.outlook import lines
 from wanwrap.plan import Plan, Step
-from wanwrap.process import Listener, stream
+from wanwrap.process import Listener, stream, supervised
+from wanwrap.progress import is_done
 from wanwrap.report import heading
 from wanwrap.script import native, script
+from wanwrap.training import Stopped, Training, Wish
 from wanwrap.weights import header
 from wanwrap.whole import write_whole
-from wanwrap.words import DIED, ended
+from wanwrap.words import also_others, ended
 
-ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
-PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
-
-KEEP = 60  # seconds
+STOP = "stop"  # the file by which `wanwrap stop` asks for an end, after the epoch or ("now" in it) at once
+PAUSE = 0.2  # seconds
 
 Say = Callable[[str], object]
 
 
-@dataclass
-class Watch:
-    """What upstream says while it trains: the steps it announces, those done, the mean loss."""
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How trainings are carried out: `show` is given a line for each; `gpus` are for one expert each, side by side."""
 
-    planned: int | None
-    announced: int | None = None
-    done: int = 0
-    loss: str | None = None
-    rest: bytes = b""
-
-    def read(self, chunk: bytes) -> None:
-        """Look at what has come, with the end of what came before."""
-        text = self.rest + chunk
-        if found := ANNOUNCED.search(text):
-            self.announced = int(found[1])
-        for found in PROGRESS.finditer(text):
-            self.done, self.loss = int(found[1]), (found[2] or b"").decode() or self.loss
-        self.rest = text[-1000:]
-
-    def disagrees(self) -> bool:
-        """Whether upstream is about to train another number of steps than was planned."""
-        return None not in (self.planned, self.announced) and self.planned != self.announced
-
-
-@dataclass
-class Log:
-    """What a step prints, as lines: of a progress bar, drawn many times a minute, one state a minute is kept."""
-
-    file: IO[bytes]
-    rest: bytes = b""
-    kept: float = 0.0
-
-    def write(self, chunk: bytes) -> None:
-        """Keep the lines that are whole, and now and then one that is still being drawn."""
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            self.file.write(_last_state(line) + b"\n")
-        if b"\r" in self.rest and time.monotonic() - self.kept > KEEP:
-            self.file.write(_last_state(self.rest) + b"\n")
-            self.kept = time.monotonic()
-        self.rest = self.rest[-2000:]  # a bar that is drawn all night without a new line
-        self.file.flush()
-
-    def end(self) -> None:
-        """Keep what came last."""
-        self.write(b"\n" if self.rest else b"")
-
-
-def _last_state(line: bytes) -> bytes:
-    """A line as it stood on the screen at the end."""
-    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")
+    show: Callable[[Sequence[str]], object] = lambda _: None
+    retry: bool = True
+    gpus: tuple[str, ...] = ()
 
 
 def write_files(plan: Plan) -> None:
@@ -92,83 +49,187 @@ def write_files(plan: Plan) -> None:
         write_whole(path, text)
 
 
-def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say) -> None:
-    """All steps in order.
+def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None = None) -> None:
+    """All steps in order; those that an earlier run has ended are not done again.
 
     Raises:
-        StepError: one failed; the ledger says which.
+        StepError and others: one failed; the ledger says which.
+        Stopped: `wanwrap stop` has ended it.
         KeyboardInterrupt: the user stopped it; nothing is left running.
     """
-    before = stamps(plan.dataset.entries)
+    (plan.folder / STOP).unlink(missing_ok=True)
     try:
-        with (plan.folder / f"{plan.record}.log").open("ab") as log:
-            for index, step in enumerate(plan.steps):
-                say(f"\n{step.name} ({index + 1} of {len(plan.steps)})")
-                if step.fills and not missing(plan.dataset.entries, plan.caches, step.fills):
-                    say("all of it is cached: nothing to encode")
-                    ledger.step(index, state="not needed")
-                    continue
-                ledger.step(index, state="running", started=now())
-                _step(plan, index, ledger, log, screen, say)
-                if step.fills:
-                    _check_cached(plan, step, before)
-                ledger.step(index, state="done", ended=now())
+        _Run(plan, ledger, screen, say, how or How()).all()
     except BaseException as error:
-        ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", str(error))
+        ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt | Stopped) else "failed", str(error))
         raise
+    finally:
+        (plan.folder / STOP).unlink(missing_ok=True)
     ledger.ended("done")
 
 
-def _step(plan: Plan, index: int, ledger: Ledger, log: IO[bytes], screen: Listener, say: Say) -> None:
-    """One step; what it prints goes to the screen and to the log."""
-    step = plan.steps[index]
-    watch = Watch(planned=step.recipe.steps if step.recipe else None)
+@dataclass
+class _Run:
+    plan: Plan
+    ledger: Ledger
+    screen: Listener
+    say: Say
+    how: How
+    trainings: list[Training] = field(default_factory=list)
 
-    def listen(chunk: bytes) -> None:
-        watch.read(chunk)
-        screen(chunk)
+    def all(self) -> None:
+        plan = self.plan
+        before, numbered = stamps(plan.dataset.entries), [*enumerate(plan.steps)]
+        done = [index for index, step in numbered if step.training and is_done(plan, step)]
+        for index in done:
+            self._skip(index)
+        if plan.trainings and len(done) == len(plan.trainings):
+            self.say("all is trained already")
+            return
+        read = {step.training.options["dit"] for index, step in numbered if step.training and index not in done}
+        for index, step in numbered:
+            if step.reads and str(step.makes) not in read:
+                self.ledger.step(index, state="not needed")
+            elif not step.training:
+                self._prepare(index, before)
+        self.trainings = [self._training(index) for index, step in numbered if step.training and index not in done]
+        self._train()
 
-    try:
-        log.write(f"\n{step.name}".encode())
-        status, tail = logged(step.argv, plan.folder, plan.env, log, listen, watch.disagrees, say)
-    finally:
-        if step.recipe:
-            ledger.step(index, optimizer_steps_done=watch.done, loss=watch.loss)
-    ledger.step(index, exit=status)
-    if watch.disagrees():
-        raise StepError(
-            f"{step.name} was stopped before it began: upstream announced {watch.announced} steps and wanwrap planned "
-            f"{watch.planned}, so the learning rate would have been wrong. Please report this with {plan.folder}."
-        )
-    if status:
-        raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log.name}")
-    if step.makes:
-        header.read(step.makes)  # it is there, and as long as it says
-        ledger.step(index, bytes=step.makes.stat().st_size)
+    # ---- merging and caching
+
+    def _prepare(self, index: int, before: Mapping[Path, list[int]]) -> None:
+        plan, step = self.plan, self.plan.steps[index]
+        self._announce(index)
+        if step.fills and not missing(plan.dataset.entries, plan.caches, step.fills):
+            self.say("all of it is cached: nothing to encode")
+            self.ledger.step(index, state="not needed")
+            return
+        self.ledger.step(index, state="running", started=now())
+        self._step(index)
+        if step.fills:
+            _check_cached(plan, step, before)
+        self.ledger.step(index, state="done", ended=now())
+
+    def _announce(self, index: int) -> None:
+        self.say(f"\n{self.plan.steps[index].name} ({index + 1} of {len(self.plan.steps)})")
+
+    def _step(self, index: int) -> None:
+        """One step; what it prints goes to the screen and to the log."""
+        plan, step = self.plan, self.plan.steps[index]
+        log = plan.folder / f"{plan.record}.log"
+        status, tail = logged(step.name, step.argv, plan.folder, plan.env, log, self.screen, self._stopped, self.say)
+        self.ledger.step(index, exit=status)
+        if self._stopped():
+            raise Stopped(f"stopped in {step.name}, as you asked")
+        if status:
+            raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log}")
+        if step.makes:
+            header.read(step.makes)  # it is there, and as long as it says
+            self.ledger.step(index, bytes=step.makes.stat().st_size)
+
+    # ---- training
+
+    def _skip(self, index: int) -> None:
+        """An expert that is trained already; what a power cut has left of it goes."""
+        training = self.plan.steps[index].training
+        assert training
+        for path in (self.plan.folder / "training").glob(f"{training.key}-*"):
+            states.remove(path)
+        self.ledger.step(index, state="not needed")
+
+    def _training(self, index: int) -> Training:
+        plan, number = self.plan, len(self.trainings)
+        step, gpus = plan.steps[index], self.how.gpus
+        assert step.training
+        name = f"{plan.record}-{step.training.key}" if gpus else plan.record
+        found = Training(plan, step, plan.folder / f"{name}.log", self.say, self.how.retry)
+        if gpus:
+            found.env = {"CUDA_VISIBLE_DEVICES": gpus[number]}
+        return found
+
+    def _train(self) -> None:
+        """Side by side, or one after the other: one that fails doesn't take the others down unless it must."""
+        groups = [self.trainings] if self.how.gpus else [[each] for each in self.trainings]
+        errors = list[WanwrapError]()
+        for group in groups:
+            self._group(group)
+            errors += [each.error for each in group if each.error]
+            if any(isinstance(each.error, Stopped) or also_others(each.kind) for each in group if each.error):
+                break
+        if errors:
+            others = "".join(f"\n\n{error}" for error in errors[1:])
+            raise type(errors[0])(f"{errors[0]}{others}")
+
+    def _group(self, group: Sequence[Training]) -> None:
+        try:
+            with supervised(self.say) as children:
+                for each in group:
+                    self._announce(self.plan.steps.index(each.step))
+                    self._note(each, state="running", started=now())
+                    each.begin(children)
+                while not all(each.over for each in group):
+                    self._watch(group)
+                    time.sleep(PAUSE)
+        except BaseException:
+            for each in group:
+                each.interrupted()
+                self._note(each)
+            raise
+        finally:
+            self.how.show([])
+
+    def _watch(self, group: Sequence[Training]) -> None:
+        wish = self._wish()
+        for each in group:
+            if not each.over:
+                each.wish = wish
+                each.tick()
+                if each.over:
+                    self._note(each, state="failed" if each.error else "done", ended=now())
+        self.how.show([*lines(group, self.trainings)])
+
+    def _note(self, training: Training, **changes: object) -> None:
+        """What the run's own record tells of an expert; more stands in its progress."""
+        row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"], "loss": training.watch.loss}
+        if training.step.makes and training.step.makes.is_file():
+            row["bytes"] = training.step.makes.stat().st_size
+        self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
+
+    def _wish(self) -> Wish:
+        path = self.plan.folder / STOP
+        if not path.exists():
+            return ""
+        return "now" if path.read_text(encoding="utf-8").strip() == "now" else "epoch"
+
+    def _stopped(self) -> bool:
+        """Whether a step that trains nothing is to end."""
+        return bool(self._wish())
 
 
 def logged(
+    name: str,
     argv: Sequence[str],
     cwd: Path,
     env: Mapping[str, str],
-    log: IO[bytes],
+    path: Path,
     listen: Listener,
     unwanted: Callable[[], bool],
     say: Say,
 ) -> tuple[int, str]:
     """`process.stream`, with all that is printed in the log too: the exit status, and where it is not 0 the last lines."""
-    log.write(f"\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
-    begin, lines = log.tell(), Log(log)
+    with path.open("ab") as file:
+        log = Log(file)
+        log.begin(name, argv)
 
-    def both(chunk: bytes) -> None:
-        lines.write(chunk)
-        listen(chunk)
+        def both(chunk: bytes) -> None:
+            log.write(chunk)
+            listen(chunk)
 
-    try:
-        status = stream(argv, cwd, env, both, unwanted, say)
-    finally:
-        lines.end()
-    return status, last_lines(Path(log.name), begin) if status else ""
+        try:
+            status = stream(argv, cwd, env, both, unwanted, say)
+        finally:
+            tail = log.end()
+        return status, tail if status else ""
 
 
 def _check_cached(plan: Plan, step: Step, before: Mapping[Path, list[int]]) -> None:
@@ -186,13 +247,3 @@ def _check_cached(plan: Plan, step: Step, before: Mapping[Path, list[int]]) -> N
             f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
             f"please report this with {plan.folder}."
         )
-
-
-def last_lines(log: Path, begin: int, most: int = 15) -> str:
-    """The end of a step's output, without the traceback that accelerate adds to its child's."""
-    text = log.read_bytes()[begin:].decode("utf-8", "replace")
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    launcher = next((i for i, line in enumerate(lines) if re.search(r"File .*accelerate.commands.launch", line)), 0)
-    traceback = max((i for i in range(launcher) if lines[i].startswith("Traceback")), default=len(lines))
-    died = [f"... {found[0]}>" for line in lines[traceback:] if (found := DIED.search(line))]
-    return "\n".join([*lines[:traceback], *died][-most:])

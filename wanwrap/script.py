@@ -43,6 +43,8 @@ def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     for step in plan.steps:
         yield "\n" + _comment(step.name)
         yield command(step.argv, "bash")
+        if step.after:
+            yield command(step.after, "bash")
 
 
 def _comment(text: str) -> str:
@@ -80,8 +82,9 @@ def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
     for step in plan.steps:
         yield "\n" + _comment(step.name)
-        yield command(step.argv, "powershell")
-        yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
+        for argv in filter(None, (step.argv, step.after)):
+            yield command(argv, "powershell")
+            yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
 
 
 def _single(word: str) -> str:

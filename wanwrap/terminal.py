@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ import click
 
 def say(text: str) -> None:
     """Everything that is not the result goes to stderr; a terminal that is gone stops no training."""
+    for each in _boards:
+        each.clear()
     with suppress(OSError, ValueError, AttributeError):
         click.echo(text, err=True)
 
@@ -112,6 +115,46 @@ def counted(what: str) -> Iterator[Callable[[], None]]:
         if count and stream.isatty():
             stream.write("\r\033[K")
             stream.flush()
+
+
+class _Board:
+    """Lines that are drawn anew in place, twice a second; into a file or a pipe as they stand every minute."""
+
+    def __init__(self) -> None:
+        self._stream, self._drawn, self._when = _Stream(), 0, -1e9
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Draw them, if it is time to; none wipes them away."""
+        terminal = self._stream.isatty()
+        if not lines:
+            self.clear()
+        elif time.monotonic() - self._when > (0.5 if terminal else 60.0):
+            width = shutil.get_terminal_size().columns - 1 if terminal else None
+            self.clear()
+            self._stream.write("".join(f"{line[:width]}\n" for line in lines))
+            self._stream.flush()
+            self._when, self._drawn = time.monotonic(), len(lines) if terminal else 0
+
+    def clear(self) -> None:
+        """Make room for other words."""
+        if self._drawn:
+            self._stream.write(f"\r\033[{self._drawn}A\033[J")
+            self._stream.flush()
+            self._drawn, self._when = 0, -1e9
+
+
+_boards = list[_Board]()
+
+
+@contextmanager
+def board() -> Iterator[Callable[[Sequence[str]], None]]:
+    """A board, below what is said meanwhile."""
+    _boards.append(one := _Board())
+    try:
+        yield one.show
+    finally:
+        one.clear()
+        _boards.remove(one)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,6 +55,20 @@ def held(place: Path, why: str) -> Iterator[None]:
                     part.unlink()
 
 
+def running(folder: Path) -> bool:
+    """Whether a wanwrap is at work on the run in this folder: it holds `run` there as long as it lives.
+
+    After a power cut the file may be there still, and nobody holds it.
+    """
+    try:
+        with (folder / f"run{PART}").open("rb") as file:
+            return not _locked(file, "LOCK_SH")  # let go by closing
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True  # another user's, or just going (Windows): there is no telling, and starting would be worse
+
+
 def write_whole(path: Path, text: str) -> None:
     """Put a text there, with `\\n` alone between its lines."""
     with whole(path) as file:
@@ -95,8 +110,21 @@ def put(file: IO[bytes], part: Path, out: Path) -> None:
 
 
 def _lock(file: IO[bytes], part: Path, why: str = "") -> None:
-    """Hold the file as long as this process lives. Raises OutputError: another one does."""
-    held = False
+    """Hold the file as long as this process lives. Raises OutputError: another one does.
+
+    It tries for half a second: `running` holds a lock for a moment, and must not make a start fail.
+    """
+    for wait in (0.2, 0.3, None):
+        held = not _locked(file, "LOCK_EX")
+        if not held or wait is None:
+            break
+        time.sleep(wait)
+    if held or not _own(file, part):  # or it has just got its name
+        raise OutputError(f"{why or f'another process is writing {part}'}; wait until it has ended.")
+
+
+def _locked(file: IO[bytes], how: str) -> bool:
+    """Lock without waiting: False where another process has it. On a drive that knows no locks always True."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -105,10 +133,9 @@ def _lock(file: IO[bytes], part: Path, why: str = "") -> None:
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, getattr(fcntl, how) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        held = True
+        return False
     except OSError:
-        pass  # a drive that knows no locks
-    if held or not _own(file, part):  # or it has just got its name
-        raise OutputError(f"{why or f'another process is writing {part}'}; wait until it has ended.")
+        pass
+    return True

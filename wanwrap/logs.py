@@ -1,0 +1,67 @@
+"""What steps print, kept as lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from wanwrap.words import DIED
+
+KEEP = 60  # seconds
+
+
+class Log:
+    """A log: of a progress bar, drawn many times a minute, one state a minute is kept. A full disk stops nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._rest, self._kept, self._begin = file, b"", 0.0, 0
+
+    def begin(self, name: str, argv: Sequence[str]) -> None:
+        """A step starts."""
+        self._put(f"\n{name}\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
+        self._begin = self._file.tell()
+
+    def write(self, chunk: bytes) -> None:
+        """Keep the lines that are whole, and now and then one that is still being drawn."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._put(_last_state(line) + b"\n")
+        if b"\r" in self._rest and time.monotonic() - self._kept > KEEP:
+            self._put(_last_state(self._rest) + b"\n")
+            self._kept = time.monotonic()
+        self._rest = self._rest[-2000:]  # a bar that is drawn all night without a new line
+
+    def _put(self, line: bytes) -> None:
+        with suppress(OSError):
+            self._file.write(line)
+            self._file.flush()
+
+    def end(self) -> str:
+        """Keep what came last: the last lines of the step."""
+        self.write(b"\n" if self._rest else b"")
+        return last_lines(Path(self._file.name), self._begin)
+
+    def close(self) -> None:
+        """No more comes."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def _last_state(line: bytes) -> bytes:
+    """A line as it stood on the screen at the end."""
+    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")
+
+
+def last_lines(log: Path, begin: int, most: int = 15) -> str:
+    """The end of a step's output, without the traceback that accelerate adds to its child's."""
+    text = log.read_bytes()[begin:].decode("utf-8", "replace")
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    launcher = next((i for i, line in enumerate(lines) if re.search(r"File .*accelerate.commands.launch", line)), 0)
+    traceback = max((i for i in range(launcher) if lines[i].startswith("Traceback")), default=len(lines))
+    died = [f"... {found[0]}>" for line in lines[traceback:] if (found := DIED.search(line))]
+    return "\n".join([*lines[:traceback], *died][-most:])

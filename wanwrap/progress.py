@@ -1,0 +1,122 @@
+"""How far each expert of a run has come: `training/low.json` in the run's folder, whole at every moment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wanwrap import __version__
+from wanwrap.dataset import Dataset
+from wanwrap.errors import OutputError
+from wanwrap.ledger import Ledger, now
+from wanwrap.plan import Plan, Step
+from wanwrap.settings import changes, settings
+from wanwrap.states import remove
+
+
+def file_of(folder: Path, key: str) -> Path:
+    """Where an expert's progress stands."""
+    return folder / "training" / f"{key}.json"
+
+
+def read(folder: Path, key: str) -> dict[str, Any]:
+    """The progress that is on disk; empty where there is none, or what is no progress."""
+    with suppress(OSError, ValueError):
+        record = json.loads(file_of(folder, key).read_text(encoding="utf-8"))
+        if isinstance(record, dict) and isinstance(record.get("settings"), dict):
+            return record
+    return {}
+
+
+def opened(plan: Plan, step: Step) -> Ledger:
+    """The progress of a training that begins or goes on; nothing is written yet."""
+    assert step.recipe and step.training
+    training = step.training
+    blank = {
+        "expert": training.key,
+        "steps_done": 0,
+        "epochs_done": 0,
+        "loss": None,
+        "seconds_per_step": None,
+        "started": now(),
+        "resume": None,
+        "attempts": [],
+        "files": [],
+        "bytes": {},
+    }
+    known = {
+        "wanwrap": __version__,
+        "state": "waiting",
+        "reason": "",
+        "steps_planned": step.recipe.steps,
+        "epochs_planned": step.recipe.epochs,
+        "steps_per_epoch": step.recipe.per_epoch,
+        "state_every": training.state_every,
+        "settings": settings(step, plan.dataset),
+    }
+    record = {**blank, **read(plan.folder, training.key), **known}
+    return Ledger(path=file_of(plan.folder, training.key), record=record)
+
+
+def differences(before: Mapping[str, Any], step: Step, dataset: Dataset) -> list[str]:
+    """What of the settings that matter is not as it was when the training began."""
+    return [*changes(before["settings"], settings(step, dataset))] if before else []
+
+
+def is_done(plan: Plan, step: Step) -> bool:
+    """Whether an expert has been trained to its end."""
+    assert step.training
+    return bool(read(plan.folder, step.training.key).get("state") == "done")
+
+
+def check(plan: Plan) -> None:
+    """Raises OutputError: an earlier run of the name was another one, or its files are nobody's."""
+    told = list[str]()
+    for step in plan.trainings:
+        assert step.training
+        before = read(plan.folder, step.training.key)
+        told += [f"  {step.training.key}: {line}" for line in differences(before, step, plan.dataset)]
+    if told:
+        raise OutputError(
+            f"{plan.folder} holds a run with other settings, which can't go on as this one:\n"
+            + "\n".join(told)
+            + "\nGive those again, or another --output_name; --restart begins anew (what is there is put aside)."
+        )
+
+
+def standing(plan: Plan) -> Iterator[str]:
+    """Where each expert's training goes on, a line each; nothing for one that begins."""
+    for step in plan.trainings:
+        assert step.training
+        key, before = step.training.key, read(plan.folder, step.training.key)
+        if not before:
+            continue
+        if before["state"] == "done":
+            gone = "" if step.makes and step.makes.is_file() else f" ({step.makes} is no longer there)"
+            yield f"{key}: trained to its end{gone}; --restart trains it again"
+        elif before["epochs_done"] or before["resume"]:
+            begin = before["resume"]["epoch"] if before["resume"] else 0
+            yield f"{key}: {before['epochs_done']} of {before['epochs_planned']} epochs done, going on from {begin}"
+
+
+def put_aside(plan: Plan) -> Path | None:
+    """Move what earlier runs of the trainings have made into a folder of its own; their states go."""
+    from wanwrap.preflight import made
+
+    number = next(n for n in range(1, 10**6) if not (plan.folder / f"before-{n}").exists())
+    aside, moved = plan.folder / f"before-{number}", False
+    for step in plan.trainings:
+        assert step.training
+        key = step.training.key
+        for folder in (plan.folder / "training").glob(f"{key}-*"):
+            remove(folder)
+        places = [plan.folder / name for name in made(plan.folder, step)]
+        for path in (file_of(plan.folder, key), plan.folder / "logs" / key, *places):
+            if path.exists():
+                (aside / path.relative_to(plan.folder)).parent.mkdir(parents=True, exist_ok=True)
+                path.replace(aside / path.relative_to(plan.folder))
+                moved = True
+    return aside if moved else None

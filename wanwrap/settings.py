@@ -1,0 +1,91 @@
+"""What a training is made of: two that agree in all of it are one, and the second goes on where the first stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wanwrap.caching import WHAT, names
+from wanwrap.dataset import Dataset
+from wanwrap.plan import Step
+from wanwrap.weights.locate import digest
+
+# How upstream works, saves and tells, not what it trains: these may change from one start to the next.
+HARMLESS = {
+    "save_every_n_epochs",
+    "save_every_n_steps",
+    "save_last_n_epochs",
+    "save_precision",
+    "blocks_to_swap",
+    "use_pinned_memory_for_block_swap",
+    "block_swap_h2d_only",
+    "block_swap_ring_size",
+    "sdpa",
+    "xformers",
+    "flash_attn",
+    "flash3",
+    "split_attn",
+    "gradient_checkpointing",
+    "gradient_checkpointing_cpu_offload",
+    "disable_numpy_memmap",
+    "max_data_loader_n_workers",
+    "persistent_data_loader_workers",
+    "vae",
+    "t5",
+    "clip",
+    "fp8_t5",
+    "vae_dtype",
+    "vae_cache_cpu",
+    "sample_prompts",
+    "sample_every_n_epochs",
+    "sample_every_n_steps",
+    "sample_at_first",
+    "no_metadata",
+    "training_comment",
+    "ddp_timeout",
+    "ddp_gradient_as_bucket_view",
+    "ddp_static_graph",
+    "cuda_allow_tf32",
+    "cuda_cudnn_benchmark",
+    "async_upload",
+}
+PREFIXES = ("compile", "dynamo_", "log_", "wandb_", "metadata_", "huggingface_")
+DATA = "the data set (its files, captions, buckets or repeats)"
+
+
+def settings(step: Step, dataset: Dataset) -> dict[str, Any]:
+    """All that matters of a training, by upstream's names, as JSON keeps it."""
+    assert step.recipe and step.training
+    options = {
+        name: [*map(str, value)] if isinstance(value, tuple | list) else str(value)
+        for name, value in step.recipe.options.items()
+        if value not in (None, False) and name not in HARMLESS and not name.startswith(PREFIXES)
+    }
+    rest = {"the base model": step.training.identity, "steps": step.recipe.steps, "epochs": step.recipe.epochs}
+    return {**options, **rest, DATA: _mark(dataset)}
+
+
+def _mark(dataset: Dataset) -> str:
+    """A hash of what is trained: contents, captions, windows and sizes of all files, in no order."""
+    entries = [
+        digest(
+            sorted((name, value) for name, value in entry.options.items() if not name.endswith("_directory")),
+            *sorted(str(row) for what in WHAT for row in names(entry, what)),
+        )
+        for entry in dataset.entries
+    ]
+    return digest(*sorted(entries))
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What is another one now, a line each."""
+    for name in dict.fromkeys((*before, *now)):
+        was, is_ = before.get(name), now.get(name)
+        if was != is_ and name in (DATA, "the base model"):
+            yield f"{name}: another one"
+        elif was != is_:
+            yield f"{name}: {_said(was)} -> {_said(is_)}"
+
+
+def _said(value: Any) -> str:
+    return "-" if value is None else " ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,79 @@
+"""Upstream's states, from which it can go on: whether one is whole, and to keep it so over a power cut.
+
+A state is a folder that accelerate fills: the LoRA, the optimizer, the scheduler, and last of all the random
+generators of each process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from wanwrap.errors import WeightsError
+from wanwrap.weights import header
+from wanwrap.whole import sync
+
+EPOCH = re.compile(r"-(\d{6})-state$")
+LAST = "random_states_{}.pkl"
+
+
+def saved(folder: Path, label: str, processes: int) -> Iterator[tuple[int, Path]]:
+    """The whole states of an attempt with the epoch, in its own counting, after which each was saved."""
+    for path in folder.glob("*-state"):
+        found = EPOCH.search(path.name)
+        if found and path.name == f"{label}-{found[1]}-state" and is_whole(path, processes):
+            yield int(found[1]), path
+
+
+def is_whole(state: Path, processes: int = 1, *, thorough: bool = False) -> bool:
+    """Whether all of a state has been written; `thorough` reads it to the end (1 to 10 GB) for the check sums."""
+    try:
+        if not all(_archive(state / LAST.format(n), thorough) for n in range(processes)):
+            return False
+        header.read(state / "model.safetensors")
+        return all(_archive(path, thorough) for path in (*state.glob("*.bin"), *state.glob("*.pt")))
+    except (OSError, WeightsError):
+        return False
+
+
+def _archive(path: Path, thorough: bool) -> bool:
+    """What torch.save writes: a zip file, with its table of contents at the end."""
+    if not thorough:
+        return zipfile.is_zipfile(path)
+    with suppress(zipfile.BadZipFile, FileNotFoundError), zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
+    return False
+
+
+def settle(state: Path) -> None:
+    """Wait until all of a state is on the disk: upstream doesn't."""
+    for path in state.iterdir():
+        with path.open("rb+") as file:
+            sync(file)
+    if os.name == "posix":
+        for folder in (state, state.parent):
+            place = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):  # not every network drive can
+                os.fsync(place)
+            os.close(place)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder.iterdir())
+    return 0
+
+
+def remove(folder: Path) -> None:
+    """A state, or all of an attempt, that is needed no more; under another name first, that no half one is left."""
+    gone = folder.with_name(f"{folder.name}.removed")
+    with suppress(OSError):
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.replace(gone)
+    shutil.rmtree(gone, ignore_errors=True)
