@@ -35,11 +35,12 @@ import psutil
 from PIL import Image
 from torture_checks import Floor, check, kept_epochs, read
 
-from wanwrap import cli, preflight
+from wanwrap import cli, preflight, recipe
 from wanwrap.errors import WanwrapError
 from wanwrap.order import Order, order
-from wanwrap.plan import Plan
+from wanwrap.plan import Plan, Step
 from wanwrap.rehearsal.stage import furnish, stage
+from wanwrap.run import How
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("t2v-vanilla", "t2v-lightning")
@@ -60,6 +61,7 @@ class Case:
     python: str
     epochs: int
     save_every: int
+    state_steps: int = recipe.STATE_STEPS
 
     def staged(self) -> tuple[Order, Plan]:
         """The plan in small, whose first step would make the toy weights."""
@@ -86,9 +88,12 @@ class Case:
 def child(text: str) -> int:
     """What `wanwrap run` does, once it has checked all: the process that is killed."""
     case = Case(**json.loads(text))
+    recipe.STATE_STEPS = case.state_steps  # an epoch has two
     asked, plan = case.staged()
+    plan = replace(plan, steps=plan.steps[1:])
     try:
-        cli._carry_out(replace(plan, steps=plan.steps[1:]), asked.places.upstream, case.answer(), False)
+        preflight.check_plan(plan)
+        cli._carry_out(plan, asked.places.upstream, case.answer(), False, How())
     except WanwrapError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
@@ -102,7 +107,6 @@ class Moment:
     """When to kill: `delay` seconds after a step began, or after the nth new file of such a name (neither: the start)."""
 
     what: str
-    order: float
     delay: float
     step: str | None = None
     name: re.Pattern[str] | None = None
@@ -115,26 +119,29 @@ class Moment:
         return self.step in (None, running)
 
 
-def draw(rng: random.Random, plan: Plan, warm: bool) -> list[Moment]:
-    """One to four moments, in the order in which they come. What is there from the start is not waited for."""
+def draw(rng: random.Random, plan: Plan, saves: int, warm: bool) -> list[Moment]:
+    """One to four moments. What is there from the start is not waited for; each expert saves so often on its way."""
     steps = [(at, step) for at, step in enumerate(plan.steps[1:]) if step.recipe or not warm]
-    return sorted((_moment(rng, *rng.choice(steps)) for _ in range(rng.randint(1, 4))), key=lambda each: each.order)
+    return [_moment(rng, *rng.choice(steps), saves) for _ in range(rng.randint(1, 4))]
 
 
-def _moment(rng: random.Random, at: int, step: Any) -> Moment:
-    kind = rng.choice(("time", "step", "LoRA", "state", "state", "end", "save", "save"))
+def _moment(rng: random.Random, at: int, step: Step, saves: int) -> Moment:
+    kind = rng.choice(("time", "step", "LoRA", "state", "state", "end", "save", "save") if step.makes else ("step",))
     if kind == "time":
-        return Moment(what="any time", order=rng.uniform(0, 6), delay=rng.uniform(0, 25))
+        return Moment(what="any time", delay=rng.uniform(0, 25))
     if kind == "step" or not step.makes:
-        return Moment(what="", order=at, step=step.name, delay=rng.uniform(0, SECONDS[step.name.split()[0]]))
+        return Moment(what="", step=step.name, delay=rng.uniform(0, SECONDS[step.name.split()[0]]))
     if not step.recipe:
-        return Moment(
-            what="DiT", order=at, name=re.compile(rf"{re.escape(step.makes.name)}(\.|$)"), delay=rng.uniform(0, 1)
-        )
+        return Moment(what="DiT", name=re.compile(rf"/{re.escape(step.makes.name)}"), delay=rng.uniform(0, 1))
+    kind = kind if saves else "end"
     names = {"LoRA": r"-\d{6}\.safetensors$", "state": r"-\d{6}-state$", "end": r"(-state|\.safetensors)$"}
     name = re.compile(rf"/{re.escape(step.makes.stem)}" + names.get(kind, r"-\d{6}(-state|\.safetensors)(/.*)?$"))
-    delay = rng.uniform(0, 0.1 if kind == "save" else 1.0)
-    return Moment(what=kind, order=at + 0.5, name=name, delay=delay, nth=rng.randint(1, 3 if kind != "end" else 2))
+    return Moment(
+        what=kind,
+        name=name,
+        delay=rng.uniform(0, 0.1 if kind == "save" else 1.0),
+        nth=rng.randint(1, 2 if kind == "end" else min(3, saves)),
+    )
 
 
 @dataclass
@@ -156,9 +163,9 @@ class Run:
     def go(self, rng: random.Random) -> None:
         """Start it again after each kill, now and then at once, until it ends by itself."""
         began, waiting = time.monotonic(), list[threading.Thread]()
-        for number, moment in enumerate([*self.moments, None]):
+        for number in itertools.count():
             marker = f"{self.name}.{number}"
-            status = self._start(marker, moment)
+            status = self._start(marker)
             thread = threading.Thread(target=self._gone, args=(marker,))
             thread.start()
             waiting.append(thread)
@@ -174,24 +181,24 @@ class Run:
             why = next((line for line in reversed(lines) if line.startswith("Error")), lines[-2] if lines[1:] else "")
             self.problems.append(f"start {number + 1} ended with {status}: {why}")
 
-    def _start(self, marker: str, moment: Moment | None) -> int:
-        """One process, until it ends or is killed: its exit status."""
+    def _start(self, marker: str) -> int:
+        """One process, until it ends or one of the moments has come: its exit status."""
         env = {**os.environ, MARK: marker, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         env |= {"XDG_CACHE_HOME": f"{self.case.folder}/home"}
         argv = [sys.executable, __file__, "child", json.dumps(vars(self.case))]
-        before, began, due = set(self._paths()), time.monotonic(), float("inf")
+        before, began, due = set(self._paths()), time.monotonic(), dict[Moment, float]()
         with Path(self.case.folder, "out.log").open("ab") as log:
             process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while process.poll() is None and not self.stop.is_set():
-            now = time.monotonic()
-            if moment and due == float("inf") and moment.come(self._running(), set(self._paths()) - before):
-                due = now + moment.delay
-            if moment and now >= due:
+            now, running, new = time.monotonic(), self._running(), set(self._paths()) - before
+            due |= {each: now + each.delay for each in self.moments if each not in due and each.come(running, new)}
+            if moment := next((each for each in due if now >= due[each]), None):
+                self.moments.remove(moment)
                 return self._kill(process, moment)
             if now > began + PATIENCE["run"]:
-                self.problems.append(f"it hung in {self._running()} for {PATIENCE['run']} s")
+                self.problems.append(f"it hung in {running} for {PATIENCE['run']} s")
                 break
-            time.sleep(min(POLL, max(0.0, due - now)))
+            time.sleep(POLL)
         process.kill() if process.poll() is None else None
         return process.wait()
 
@@ -252,6 +259,14 @@ def _marked(marker: str) -> Iterator[Any]:
             yield each
 
 
+def _warm(new: Run, old: Run) -> None:
+    """Give a run the caches and the merged DiTs of another: they take a third of its time."""
+    pairs = [*zip(old.plan.caches, new.plan.caches, strict=True)]
+    pairs += [(Path(old.case.folder) / "merged_dits", Path(new.case.folder) / "merged_dits")]
+    for source, place in (pair for pair in pairs if pair[0].is_dir()):
+        shutil.copytree(source, place)
+
+
 class Bench:
     """Toy weights, runs without a kill to compare with, and the runs."""
 
@@ -296,7 +311,10 @@ class Bench:
             if (preset, epochs) not in self._references:
                 name = f"{preset}-{epochs}"
                 case, plan = self._new(name, preset=preset, epochs=epochs, save_every=2)
-                run = Run(case, plan, name, [], signal.SIGKILL, self.stop)
+                old = next((run for run in self._references.values() if run.case.preset == preset), None)
+                run = Run(case, plan, name, [], signal.SIGKILL, self.stop, bool(old))
+                if old:
+                    _warm(run, old)
                 run.go(random.Random())
                 run.problems += run.problems or check(plan, [], None, self.args.python)
                 self._references[preset, epochs] = run
@@ -311,16 +329,13 @@ class Bench:
         """One run, drawn, killed and checked."""
         rng, name = random.Random(f"{self.args.seed} {number}"), f"run-{number}"
         preset, epochs = self.args.preset or rng.choice(PRESETS), rng.randint(3, 6)
-        save_every, warm = rng.randint(1, 3), rng.random() < 0.6
+        save_every, state_steps, warm = rng.randint(1, 3), rng.choice((2, 200)), rng.random() < 0.6
         reference = self.reference(preset, epochs)
-        case, plan = self._new(name, preset=preset, epochs=epochs, save_every=save_every)
+        case, plan = self._new(name, preset=preset, epochs=epochs, save_every=save_every, state_steps=state_steps)
+        how, saves = getattr(signal, f"SIG{self.args.signal}"), (epochs - 1) // save_every
+        run = Run(case, plan, name, draw(rng, plan, saves, warm), how, self.stop, warm)
         if warm:
-            pairs = [*zip(reference.plan.caches, plan.caches, strict=True)]
-            pairs += [(Path(reference.case.folder) / "merged_dits", Path(case.folder) / "merged_dits")]
-            for old, new in (pair for pair in pairs if pair[0].is_dir()):
-                shutil.copytree(old, new)
-        how = getattr(signal, f"SIG{self.args.signal}")
-        run = Run(case, plan, name, draw(rng, plan, warm), how, self.stop, warm)
+            _warm(run, reference)
         run.go(rng)
         if not (run.problems or run.stop.is_set()):
             run.problems += check(plan, run.floors, self._read(reference), self.args.python)

@@ -109,8 +109,9 @@ def _files(plan: Plan) -> Iterator[str]:
     base = plan.folder.parent.parent
     if parts := sorted(path.name for path in base.rglob(f"*{PART}") if path.name != f"run{PART}"):
         yield f"half files: {parts}"
-    if left := sorted(f"{path.parent.name}/{path.name}" for path in plan.folder.glob("training/*/*.safetensors")):
-        yield f"LoRAs left: {left}"
+    progress = {f"{key(step)}.json" for step in plan.trainings}
+    if left := sorted({path.name for path in (plan.folder / "training").iterdir()} - progress):
+        yield f"left in training: {left}"
     for name in sorted(loras.keys() & there):
         yield from _lora(plan.folder / name, *loras[name])
 

@@ -26,7 +26,7 @@ class Event:
     data: bytes
     step: int = 0
     values: dict[str, float | None] = field(default_factory=dict)
-    place: slice = slice(0)  # of the field that holds the step
+    place: slice = field(default_factory=lambda: slice(0))  # of the field that holds the step
 
     @property
     def opens(self) -> bool:
