@@ -121,11 +121,11 @@ class Moment:
 
 def draw(rng: random.Random, plan: Plan, saves: int, warm: bool) -> list[Moment]:
     """One to four moments. What is there from the start is not waited for; each expert saves so often on its way."""
-    steps = [(at, step) for at, step in enumerate(plan.steps[1:]) if step.recipe or not warm]
-    return [_moment(rng, *rng.choice(steps), saves) for _ in range(rng.randint(1, 4))]
+    steps = [step for step in plan.steps[1:] if step.recipe or not warm]
+    return [_moment(rng, rng.choice(steps), saves) for _ in range(rng.randint(1, 4))]
 
 
-def _moment(rng: random.Random, at: int, step: Step, saves: int) -> Moment:
+def _moment(rng: random.Random, step: Step, saves: int) -> Moment:
     kind = rng.choice(("time", "step", "LoRA", "state", "state", "end", "save", "save") if step.makes else ("step",))
     if kind == "time":
         return Moment(what="any time", delay=rng.uniform(0, 25))
@@ -356,8 +356,9 @@ class Bench:
                 runs.append(self.run(number))
 
         with ThreadPoolExecutor(self.args.jobs) as pool:
+            futures = [pool.submit(work) for _ in range(self.args.jobs)]
             try:
-                for future in [pool.submit(work) for _ in range(self.args.jobs)]:
+                for future in futures:
                     future.result()
             finally:
                 self.stop.set()
@@ -378,6 +379,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="a new one, for all that is made (default: a temporary one)")
     parser.add_argument("--keep", action="store_true", help="the folders of runs that went well, too")
     args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     work = args.folder.absolute() if args.folder else Path(tempfile.mkdtemp(prefix="torture-"))
     runs = Bench(args, work).all()
     print("\n".join(run.row() for run in runs))
