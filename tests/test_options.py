@@ -142,6 +142,17 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
         ({"lr_decay_steps": 5}, "polynomial scheduler takes no --lr_decay_steps; these do: warmup_stable_decay"),
         ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "takes no --lr_scheduler_num_cycles"),
         ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power goes with"),
+        ({"lr_scheduler_type": "CosineAnnealingLR"}, "fails unless --lr_scheduler_args has T_max;"),
+        ({"lr_scheduler_type": "OneCycleLR"}, "fails unless --lr_scheduler_args has max_lr and total_steps;"),
+        ({"lr_scheduler_type": "ReduceLROnPlateau"}, "needs the loss at each step"),
+        ({"lr_scheduler_type": "torch.optim.lr_scheduler.SequentialLR"}, "needs other schedulers"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_args": ("last_epoch=5",)}, "the cosine scheduler takes num_cycles."),
+        ({"lr_scheduler": "constant", "lr_scheduler_args": ("a=1",)}, "the constant scheduler takes none."),
+        ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "give one"),
+        (
+            {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": "60%", "lr_decay_steps": 0.5},
+            r"more steps together than the run has \(300\)",
+        ),
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "which has no schedule"),
         ({"optimizer_type": "transformers.Adafactor"}, "adafactor takes no notice"),
         (
@@ -179,35 +190,47 @@ def test_1_3b_has_30_blocks() -> None:
         golden_plan("wan21-t2v-1.3b", Choices(given={"blocks_to_swap": 30}))
 
 
+HUB = "transformers.optimization.get_"
+
+
 def test_the_schedules() -> None:
+    """What reaches upstream; the curves themselves are compared with upstream's own (test_upstream.py)."""
     base: dict[str, Value] = {
         "optimizer_type": "adamw",
         "lr_scheduler": "polynomial",
         "lr_scheduler_power": 2.0,
         "learning_rate": 1e-4,
     }
+    kept: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
     assert rewrite(base, 700) == {
-        "optimizer_type": "adamw",
-        "learning_rate": 1e-4,
+        **kept,
         "lr_scheduler_type": "PolynomialLR",
         "lr_scheduler_args": ("total_iters=700", "power=2.0"),
     }
-    floor = rewrite({**base, "lr_scheduler_min_lr_ratio": 0.01}, 700)
-    assert floor["lr_scheduler"] == "polynomial"
-    assert floor["lr_scheduler_args"] == ("lr_end=1e-06",)
-    assert rewrite({**base, "lr_scheduler": "cosine"}, 700)["lr_scheduler_power"] is None
-    ratio = rewrite({**base, "lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1}, 700)
-    assert ratio["lr_scheduler_min_lr_ratio"] == 0.1
+    assert rewrite({**base, "lr_scheduler_min_lr_ratio": 0.01}, 700) == {
+        **kept,
+        "lr_scheduler_type": f"{HUB}polynomial_decay_schedule_with_warmup",
+        "lr_scheduler_args": ("num_warmup_steps=0", "num_training_steps=700", "power=2.0", "lr_end=1e-06"),
+    }
+    cosine = rewrite({**base, "lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, 705, gpus=2)
+    assert cosine["lr_scheduler_args"] == ("num_warmup_steps=141", "num_training_steps=1410")
+    assert "lr_warmup_steps" not in cosine and "lr_scheduler_power" not in cosine
+    assert rewrite({**base, "lr_scheduler": "constant"}, 9) == {**kept, "lr_scheduler": "constant"}
+    pieces = {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1:09,0.01'",)}
+    assert rewrite({**base, **pieces}, 9, gpus=2)["lr_scheduler_args"] == ("step_rules='1:8,0.1:18,0.01'",)
 
 
 def test_schedules_that_are_given_go_through() -> None:
     base: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
     assert rewrite({**base, "lr_scheduler_power": 0.0}, 9)["lr_scheduler_args"] == ("total_iters=9", "power=0.0")
     assert rewrite({**base, "lr_warmup_steps": 0}, 9)["lr_scheduler_type"] == "PolynomialLR"
-    assert rewrite({**base, "lr_warmup_steps": "10%"}, 9)["lr_scheduler"] == "polynomial"
-    assert rewrite({**base, "lr_warmup_steps": 0.5}, 9)["lr_scheduler"] == "polynomial"
-    both = rewrite({**base, "lr_scheduler_min_lr_ratio": 0.5, "lr_scheduler_args": ("a=1",)}, 9)
-    assert both["lr_scheduler_args"] == ("a=1", "lr_end=5e-05")
+    for warm_up, steps in (("10%", 0), (0.5, 4), (3, 3)):
+        pairs = rewrite({**base, "lr_warmup_steps": warm_up}, 9)["lr_scheduler_args"]
+        assert pairs == (f"num_warmup_steps={steps}", "num_training_steps=9", "power=1.0") or not steps
+    given = rewrite({**base, "lr_scheduler_args": ("lr_end=1e-6",)}, 9)
+    assert given["lr_scheduler_args"][-1] == "lr_end=1e-6"  # type: ignore[index]
+    own: dict[str, Value] = {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": ("T_max=9",)}
+    assert rewrite({**base, **own}, 9) == {**base, **own, "lr_scheduler": None, "lr_scheduler_power": None}
     free = rewrite({**base, "optimizer_type": "schedulefree.AdamWScheduleFree"}, 9)
     assert free == {"optimizer_type": "schedulefree.AdamWScheduleFree", "learning_rate": 1e-4}
 

@@ -14,8 +14,10 @@ import psutil
 import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, picture, record, safetensors
 
+from wanwrap.logs import last_lines
 from wanwrap.process import stream
-from wanwrap.run import Watch, last_lines
+from wanwrap.watch import Watch
+from wanwrap.whole import held
 from wanwrap.words import ended
 
 RUN = ("run", "t2v-vanilla")
@@ -37,7 +39,7 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     for name in ("cats-t2v-vanilla-high.safetensors", "cats-t2v-vanilla-low.safetensors"):
         assert str(out / name) in done.stdout
     assert "-high on the high-noise model" in done.stdout
-    assert "avr_loss=0.05" in done.stderr
+    assert "low: epoch 50 of 50, step 300 of 300, loss 0.05" in done.stderr
     assert {path.name for path in out.iterdir()} >= {"run.sh", "run.log", "run.json", "dataset.toml", "accelerate.yaml"}
     kept = json.loads((out / "run.json").read_text())
     assert (kept["state"], kept["upstream"]["version"]) == ("done", "0.3.4")
@@ -46,12 +48,10 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     assert kept["gpus"][0]["name"] == "Standin 0"
     assert kept["steps"][4]["bytes"] == (out / "cats-t2v-vanilla-low.safetensors").stat().st_size
     assert {Path(weight["path"]).name: weight["bytes"] for weight in kept["weights"]}["vae.safetensors"] > 0
-    again = wanwrap(*RUN, "--dataset", cats, *weights)
-    assert again.returncode == 11
-    assert "cats-t2v-vanilla-high.safetensors, cats-t2v-vanilla-low.safetensors" in again.stderr
-    assert "--noise_level" not in again.stderr
-    (out / "cats-t2v-vanilla-low.safetensors").unlink()
-    assert "train the other expert alone: --noise_level low" in wanwrap(*RUN, "--dataset", cats, *weights).stderr
+    assert sorted(path.name for path in out.glob("*-low-0*")) == [
+        f"cats-t2v-vanilla-low-{epoch:06d}.safetensors" for epoch in range(5, 50, 5)
+    ]
+    assert {path.name for path in (out / "training").iterdir()} == {"high.json", "low.json"}
     log = (out / "run.log").read_text(encoding="utf-8")
     assert log.count("steps: ") <= 4 and "steps: 100%" in log  # a bar's last state, not each of its drawings
 
@@ -75,6 +75,8 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
     for words in (
         "--learning_rate 5e-05",
         "--lr_scheduler cosine",
+        "--lr_scheduler_type transformers.optimization.get_cosine_schedule_with_warmup",
+        "--lr_scheduler_args num_warmup_steps=10 num_training_steps=18",
         "--optimizer_type adamw",
         "--network_dim 32",
         "--network_alpha 16",
@@ -86,7 +88,6 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, wei
         "--blocks_to_swap 20",
         "--xformers",
         "--network_args rank_dropout=0.1 verbose=True",
-        "--lr_warmup_steps 10",
     ):
         assert words in " ".join(argv), words
     assert "--sdpa" not in argv
@@ -311,14 +312,15 @@ def test_a_full_disk_ends_the_run_and_the_child(tmp_path: Path) -> None:
 def test_a_second_wanwrap_in_the_same_folder_is_refused(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:
+    """Whatever its record and the clock say: the one that lives holds a lock."""
     busy = folder(tmp_path)
     busy.mkdir(parents=True)
-    born = psutil.Process().create_time()
-    for started, code in ((born, 11), (born - 1, 0)):  # the other one is long gone, its number used again
-        (busy / "run.json").write_text(json.dumps({"state": "running", "process": [os.getpid(), started]}))
+    (busy / "run.json").write_text(json.dumps({"state": "running", "process": os.getpid()}))  # killed, and long gone
+    with held(busy / "run", "mine"):
         done = wanwrap(*RUN, "--dataset", cats, *weights)
-        assert done.returncode == code, done.stderr
-        assert (f"another wanwrap (process {os.getpid()}) is at work" in done.stderr) == (code == 11)
+        assert done.returncode == 11
+        assert f"another wanwrap is at work in {busy}; `wanwrap status`" in done.stderr
+    assert wanwrap(*RUN, "--dataset", cats, *weights).returncode == 0
 
 
 def test_a_launcher_that_dies_leaves_no_trainer(tmp_path: Path, weights: list[str], cats: Path) -> None:
@@ -344,10 +346,11 @@ def test_another_run_on_the_same_caches_is_refused(
     plan = json.loads(wanwrap(*RUN, "--dataset", cats, *weights, "--dry_run", "--json").stdout)
     (toml,) = (text for path, text in plan["files"].items() if path.endswith(".toml"))
     caches = [line.split('"')[1] for line in toml.splitlines() if line.startswith("cache_directory")]
-    busy = {"state": "running", "process": [os.getpid(), psutil.Process().create_time()], "caches": caches[-1:]}
+    busy = {"state": "running", "process": os.getpid(), "caches": caches[-1:]}
     (folder(tmp_path, "elsewhere")).mkdir(parents=True)
     (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
-    done = wanwrap(*RUN, "--dataset", cats, *weights, "--output_name", "other")
+    with held(folder(tmp_path, "elsewhere") / "run", "mine"):
+        done = wanwrap(*RUN, "--dataset", cats, *weights, "--output_name", "other")
     assert done.returncode == 11 and "the same caches" in done.stderr
 
 
@@ -361,10 +364,11 @@ def test_another_run_on_the_same_caches_by_another_name_is_refused(
         f'[[datasets]]\nimage_directory = "{cats}/images"\ncache_directory = "{tmp_path}/link/"\n'
     )
     (tmp_path / "c").mkdir()
-    busy = {"state": "running", "process": [os.getpid(), psutil.Process().create_time()], "caches": [f"{tmp_path}/c"]}
+    busy = {"state": "running", "process": os.getpid(), "caches": [f"{tmp_path}/c"]}
     (folder(tmp_path, "elsewhere")).mkdir(parents=True)
     (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
-    done = wanwrap(*RUN, "--dataset_config", own, *weights)
+    with held(folder(tmp_path, "elsewhere") / "run", "mine"):
+        done = wanwrap(*RUN, "--dataset_config", own, *weights)
     assert done.returncode == 11 and "the same caches" in done.stderr
 
 

@@ -23,7 +23,8 @@ from wanwrap.options import TRAIN, spell
 from wanwrap.preset import Clips, Pictures
 from wanwrap.registry import load, shipped
 from wanwrap.scan import scan
-from wanwrap.schedule import NEEDS, TAKES, rewrite
+from wanwrap.schedule import rewrite
+from wanwrap.schedule_checks import NEEDS, TAKES, WARM_UP
 from wanwrap.weights import header
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
@@ -136,34 +137,135 @@ def test_own_tomls_are_counted_alike_too(tmp_path: Path) -> None:
     assert predicted == ask("count", paths, tmp_path)
 
 
+RATE = 1e-3
+ADAFACTOR = {
+    "optimizer_type": "adafactor",
+    "optimizer_args": ("relative_step=False", "scale_parameter=False", "warmup_init=False"),
+}
+# Every scheduler that wanwrap lets through, with all that it takes.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    **{name: {"lr_scheduler": name} for name in TAKES if name not in NEEDS},
+    **{
+        f"{name}, warm-up {length}": {"lr_scheduler": name, "lr_warmup_steps": length}
+        for name in TAKES
+        if WARM_UP in TAKES[name] and name not in NEEDS
+        for length in (1, 3, "20%", 0.35)
+    },
+    "squared": {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0},
+    "style": {"lr_scheduler": "polynomial", "lr_scheduler_power": 8.0, "optimizer_args": ("weight_decay=0.1",)},
+    "adafactor": {"lr_scheduler": "polynomial", **ADAFACTOR},
+    "polynomial, ends": {
+        "lr_scheduler": "polynomial",
+        "lr_scheduler_power": 2.0,
+        "lr_scheduler_args": ("lr_end=1e-5",),
+    },
+    "polynomial, floor": {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0, "lr_scheduler_min_lr_ratio": 0.1},
+    "cosine, waves": {"lr_scheduler": "cosine", "lr_scheduler_args": ("num_cycles=1.5",)},
+    "cosine, floor": {"lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1, "lr_warmup_steps": 2},
+    "cosine, waves and floor": {
+        "lr_scheduler": "cosine_with_min_lr",
+        "lr_scheduler_min_lr_ratio": 0.1,
+        "lr_scheduler_num_cycles": 3,
+    },
+    "restarts": {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 3, "lr_warmup_steps": "10%"},
+    "rex, floor": {"lr_scheduler": "rex", "lr_scheduler_min_lr_ratio": 0.1, "lr_warmup_steps": 3},
+    "rex, shaped": {"lr_scheduler": "rex", "lr_scheduler_args": ("rex_alpha=0.2", "rex_beta=0.8")},
+    "inverse": {"lr_scheduler": "inverse_sqrt", "lr_scheduler_timescale": 5, "lr_warmup_steps": 2},
+    "decay": {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 4, "lr_scheduler_min_lr_ratio": 0.1},
+    "decay, all": {
+        "lr_scheduler": "warmup_stable_decay",
+        "lr_decay_steps": "25%",
+        "lr_warmup_steps": 0.2,
+        "lr_scheduler_num_cycles": 3,
+        "lr_scheduler_args": ("decay_type='1-sqrt'", "warmup_type='cosine'"),
+    },
+    "pieces": {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1:9,0.01'",)},
+}
+# torch's own, which the user may name; each with what it can't do without.
+CLASSES = {
+    "PolynomialLR": ("total_iters=12", "power=2.0"),
+    "LinearLR": ("total_iters=12",),
+    "ConstantLR": ("total_iters=7",),
+    "CosineAnnealingLR": ("T_max=12", "eta_min=1e-5"),
+    "CosineAnnealingWarmRestarts": ("T_0=5", "T_mult=2"),
+    "CyclicLR": ("base_lr=1e-4", "max_lr=1e-3", "step_size_up=3"),
+    "ExponentialLR": ("gamma=0.9",),
+    "MultiStepLR": ("milestones=[3,8]",),
+    "OneCycleLR": ("max_lr=1e-3", "total_steps=12"),
+    "StepLR": ("step_size=4",),
+    "torch.optim.lr_scheduler.StepLR": ("step_size=4",),
+    "transformers.get_cosine_schedule_with_warmup": ("num_warmup_steps=2", "num_training_steps=12"),
+}
+
+
+def of_scheduler(given: dict[str, Any]) -> dict[str, Any]:
+    """All options of a run that have to do with its rate."""
+    return {"optimizer_type": "adamw", "learning_rate": RATE, **given}
+
+
+def words(given: dict[str, Any], steps: int, gpus: int = 1) -> list[str]:
+    return list(spell(rewrite(of_scheduler(given), steps, gpus)))
+
+
 def test_learning_rates_are_what_the_options_say(tmp_path: Path) -> None:
-    """Each schedule that wanwrap lets through, carried out by upstream's own optimizer and scheduler."""
-    steps, rate = 8, 1e-3
-    base: dict[str, Any] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": rate}
-    settings: dict[str, dict[str, Any]] = {
-        "squared": {"lr_scheduler_power": 2.0},
-        "with a floor": {"lr_scheduler_power": 2.0, "lr_scheduler_min_lr_ratio": 0.1},
-        "warm-up": {"lr_warmup_steps": 2},
-        "style": {"lr_scheduler_power": 8.0, "optimizer_args": ("weight_decay=0.1",)},
-        "adafactor": {
-            "optimizer_type": "adafactor",
-            "optimizer_args": ("relative_step=False", "scale_parameter=False", "warmup_init=False"),
-        },
-        "cosine": {"lr_scheduler": "cosine"},
-        "cosine with a floor": {"lr_scheduler": "cosine_with_min_lr", "lr_scheduler_min_lr_ratio": 0.1},
-        **{name: {"lr_scheduler": name} for name in TAKES if name not in NEEDS},
-        "decay": {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 4, "lr_scheduler_min_lr_ratio": 0.1},
-        "pieces": {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1'",)},
-    }
-    runs = [{"argv": list(spell(rewrite({**base, **given}, steps))), "steps": steps} for given in settings.values()]
-    found = dict(zip(settings, ask("schedule", runs, tmp_path), strict=True))
-    assert [name for name, rates in found.items() if isinstance(rates, str)] == []
-    assert found["squared"] == pytest.approx([rate * (1 - step / steps) ** 2 for step in range(steps + 1)], abs=1e-12)
-    assert found["style"] == pytest.approx([rate * (1 - step / steps) ** 8 for step in range(steps + 1)], abs=1e-12)
-    assert found["adafactor"] == pytest.approx([rate * (1 - step / steps) for step in range(steps + 1)], abs=1e-12)
-    for name in ("with a floor", "cosine with a floor", "decay"):
-        assert found[name][-1] == pytest.approx(rate * 0.1)
-    assert found["constant"] == [rate] * (steps + 1)
+    """Each schedule as upstream's own flags give it, on one GPU and on three; and those that upstream lacks."""
+    steps = 20
+    ours = [{"argv": words(given, steps), "steps": steps} for given in SCHEDULES.values()]
+    theirs = [{"argv": list(spell(of_scheduler(given))), "steps": steps} for given in SCHEDULES.values()]
+    many = [{"argv": words(given, steps, 3), "steps": 3 * steps} for given in SCHEDULES.values()]
+    found = ask("schedule", [*ours, *theirs, *many], tmp_path)
+    assert [rates for rates in found if isinstance(rates, str)] == []
+    for index, (name, given) in enumerate(SCHEDULES.items()):
+        own, native, thrice = (found[index + part * len(SCHEDULES)] for part in range(3))
+        plain = given["lr_scheduler"] == "polynomial" and not given.keys() & {"lr_warmup_steps", "lr_scheduler_args"}
+        if plain:
+            power, low = given.get("lr_scheduler_power", 1.0), given.get("lr_scheduler_min_lr_ratio", 0.0)
+            falling = [(low + (1 - low) * (1 - step / steps) ** power) * RATE for step in range(steps + 1)]
+            assert own == pytest.approx(falling, abs=1e-12), name
+        else:
+            assert own == native, name
+        if given["lr_scheduler"] != "rex" or "lr_warmup_steps" not in given:  # rex warms up from its step 1 to N - 1
+            assert thrice[::3] == pytest.approx(own, rel=1e-9, abs=1e-12), name
+    assert found[0] == [RATE] * (steps + 1)
+
+
+def test_learning_rates_go_on_over_a_resume(tmp_path: Path) -> None:
+    """Through accelerate, with upstream's own optimizer and scheduler built for the rest, and the state loaded."""
+    steps, at = 12, [1, 5, 11]
+    classes = [{"lr_scheduler_type": name, "lr_scheduler_args": pairs} for name, pairs in CLASSES.items()]
+    every = [*SCHEDULES.values(), *classes]
+    runs = [
+        {"argv": words(given, steps), "steps": steps, "accumulation": number, "at": at}
+        for given in every
+        for number in (1, 2)
+    ]
+    plain = ask("schedule", [{"argv": run["argv"], "steps": steps} for run in runs], tmp_path)
+    for run, found, rates in zip(runs, ask("resume", runs, tmp_path), plain, strict=True):
+        assert isinstance(found, dict), (run, found)
+        assert found["whole"] == rates, run
+        for there in found["resumed"]:
+            assert there == found["whole"], run
+        assert max(found["weights"]) < 1e-7, run
+
+
+def test_schedule_free_optimizers_go_on_over_a_resume(tmp_path: Path) -> None:
+    """They have no scheduler.bin: all that they need is in the optimizer's state."""
+    names = ("schedulefree.AdamWScheduleFree", "prodigyplus.ProdigyPlusScheduleFree")
+    runs = [
+        {"argv": words({"optimizer_type": name}, 12), "steps": 12, "accumulation": number, "at": [1, 5]}
+        for name in names
+        for number in (1, 2)
+    ]
+    asked = [
+        (run, found)
+        for run, found in zip(runs, ask("resume", runs, tmp_path), strict=True)
+        if "ModuleNotFound" not in str(found)
+    ]
+    if not asked:
+        pytest.skip("neither schedulefree nor prodigy-plus-schedule-free is installed beside upstream")
+    for run, found in asked:
+        assert isinstance(found, dict), (run, found)
+        assert found["weights"] == [0.0, 0.0], run
 
 
 def size_of(rng: random.Random) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
+python upstream_child.py parse|sanitize|count|schedule|resume|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
 """
 
 import json
@@ -95,6 +95,79 @@ def schedule(runs):
         except Exception as error:
             rates.append(repr(error))
     return rates
+
+
+def resume(runs):
+    """Learning rates through accelerate itself: of a whole run, and of one that is taken up again after each of `at` steps.
+
+    As upstream takes it up: everything built anew for the steps that are left, and the state loaded into it.
+    """
+    known = parser("wan_train_network")
+    return [_caught(_resumed, known, run) for run in runs]
+
+
+def _caught(function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return repr(error)
+
+
+def _resumed(known, run):
+    import tempfile
+
+    steps = run["steps"]
+    whole, weights = _trained(_prepared(known, run, steps), steps)
+    found = {"whole": whole, "resumed": [], "weights": []}
+    for at in run["at"]:
+        with tempfile.TemporaryDirectory() as folder:
+            first = _prepared(known, run, steps)
+            rates, _ = _trained(first, at)
+            first[-1]()  # a schedule-free optimizer's weights are others while it trains; upstream saves these
+            first[0].save_state(folder)
+            second = _prepared(known, run, steps - at)
+            second[0].load_state(folder)
+            more, there = _trained(second, steps - at)
+        found["resumed"].append(rates[:-1] + more)
+        found["weights"].append(max(abs(a - b) for a, b in zip(weights, there, strict=True)))
+    return found
+
+
+def _prepared(known, run, steps):
+    """accelerator, model, optimizer, scheduler, and what puts the optimizer into training and out of it again."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+    from musubi_tuner.wan_train_network import WanNetworkTrainer
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    args, trainer = known.parse_args(run["argv"]), WanNetworkTrainer()
+    args.max_train_steps = steps
+    accelerator = Accelerator(gradient_accumulation_steps=run["accumulation"], cpu=True)
+    torch.manual_seed(1)
+    model = torch.nn.Linear(3, 1)
+    optimizer, train, rest = trainer.get_optimizer(args, list(model.parameters()))[2:]
+    scheduler = trainer.get_lr_scheduler(args, optimizer, accelerator.num_processes)
+    return accelerator, *accelerator.prepare(model, optimizer, scheduler), train, rest
+
+
+def _trained(prepared, steps):
+    """The rates of so many optimizer steps and of the one after them, and the weights that come out."""
+    import torch
+
+    accelerator, model, optimizer, scheduler, train, _ = prepared
+    train()
+    rates = [optimizer.param_groups[0]["lr"]]
+    while len(rates) <= steps:
+        with accelerator.accumulate(model):
+            accelerator.backward(model(torch.tensor([1.0, -2.0, 0.5])).square().sum())
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        if accelerator.sync_gradients:
+            rates.append(optimizer.param_groups[0]["lr"])
+    return rates, torch.cat([each.detach().flatten() for each in model.parameters()]).tolist()
 
 
 def load(asked):
@@ -200,7 +273,7 @@ def frames(clips):
 
 VERBS = {
     each.__name__: each
-    for each in (parse, sanitize, count, schedule, load, structures, tokenize, sizes, captioner, frames)
+    for each in (parse, sanitize, count, schedule, resume, load, structures, tokenize, sizes, captioner, frames)
 }
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ from pathlib import Path
 from wanwrap import captions, prompts
 from wanwrap.caption_order import ANSWERS, STAGED, Order
 from wanwrap.captions import Outcome, Target
-from wanwrap.errors import StepError
 from wanwrap.process import Listener
 from wanwrap.run import logged
 from wanwrap.whole import held
-from wanwrap.words import ended
+from wanwrap.words import failure
 
 MAX_SIZE = 1280  # upstream's default
+ADVICE = {
+    "gpu memory": "--fp8 halves the model, and a smaller --max_size each picture",
+    "memory": "close other programs",
+}
 Say = Callable[[str], object]
 Counter = AbstractContextManager[Callable[[], object]]
 
@@ -29,7 +32,7 @@ def carry_out(
     """Show the model what has no caption, and write each answer beside its picture or clip as soon as it is there.
 
     Raises:
-        StepError: upstream failed; what it had answered until then is written.
+        StepError, or the error of words.failure: upstream failed; what it had answered until then is written.
         OutputError: another wanwrap does the same.
         KeyboardInterrupt: Ctrl-C; the same.
     """
@@ -60,16 +63,10 @@ def _write(order: Order, model: Path, answers: _Answers, screen: Listener, say: 
     finally:
         answers.look()
     if status:
-        raise StepError(f"captioning {_ended(status, tail)}\n{tail}\nThe whole log: {order.log}")
+        why = failure(status, tail, ADVICE)
+        raise why.error(f"captioning {why.text}\n{tail}\nThe whole log: {order.log}")
     for target in answers.staged.values():
         answers.outcome.failed[target.path] = "upstream gave no caption for it"
-
-
-def _ended(status: int, tail: str) -> str:
-    """How it ended, with what helps here."""
-    if "out of memory" in tail.lower():
-        return "failed: the GPU ran out of memory; --fp8 halves the model, and a smaller --max_size each picture."
-    return ended(status, tail).replace(", or swap fewer blocks", "")  # there are none here
 
 
 @dataclass

@@ -40,10 +40,11 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def _load(self) -> None:
-        from wanwrap import cli_caption, cli_data, cli_machine, cli_prepare
+        from wanwrap import cli_caption, cli_data, cli_machine, cli_prepare, cli_watch
 
-        for verb in (*cli_prepare.VERBS, *cli_caption.VERBS, *cli_data.VERBS, *cli_machine.VERBS):
-            self.add_command(verb)
+        for module in (cli_prepare, cli_caption, cli_data, cli_machine, cli_watch):
+            for verb in module.VERBS:
+                self.add_command(verb)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember whether JSON is waited for."""
@@ -113,6 +114,8 @@ def main() -> None:
     wanwrap run t2v-vanilla --dataset cats --dry_run  the whole run as a script
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
     wanwrap run t2v-vanilla --dataset cats            the real thing
+    wanwrap status                                    what runs, how far it is, how long it will take
+    wanwrap stop cats-t2v-vanilla                     end a run after this epoch, with all of it saved
     wanwrap merge --dit A --lora B --out C            a LoRA into a DiT, in 1 GB of memory
     """
 

@@ -20,7 +20,6 @@ LOSS = "loss/current"
 BY_EPOCH = "loss/epoch"  # upstream's only curve over epochs; all others go over optimizer steps
 SETTINGS = "_hparams_/"
 ENOUGH = 1_000_000  # bytes that wait, and are written then
-CREATE = os.O_CREAT | getattr(os, "O_BINARY", 0)  # Windows would write each \\n as two bytes
 
 
 class Curves:
@@ -33,9 +32,10 @@ class Curves:
     def __init__(self, folder: Path, step: int, epoch: int) -> None:
         """Begin an attempt that goes on from this optimizer step and epoch; (0, 0) begins anew.
 
-        What earlier attempts have written beyond is left out of a new file, which takes the old one's place when it
-        is whole. It has the next name: a TensorBoard that is looking on would go on in the middle of the old one,
-        and at a new name reads from the beginning.
+        What earlier attempts have written beyond is left out of a new file, whose name is the next one: a TensorBoard
+        that is looking on would go on in the middle of an old name, and reads a new one from the beginning. The old
+        one is emptied when the new one is whole, and stays until the next attempt: without it TensorBoard's slower
+        reader (--load_fast=false, and Windows) would look for it forever.
 
         Raises:
             OSError: the folder can't be written to.
@@ -48,8 +48,10 @@ class Curves:
         earlier = sorted(folder.glob(NAME + "[0-9]" * 4))
         self._out = folder / f"{NAME}{int(earlier[-1].name[-4:]) + 1 if earlier else 1:04d}"
         self._end = self._carry_over(earlier[-1]) if earlier and step else 0  # of what is whole in the file
+        if earlier:
+            os.truncate(earlier.pop(), 0)
         for each in earlier:
-            with suppress(PermissionError):  # Windows: TensorBoard has it open; the new file's beginning voids it
+            with suppress(PermissionError):  # Windows: something has it open
                 each.unlink()
 
     def _carry_over(self, earlier: Path) -> int:
@@ -57,16 +59,18 @@ class Curves:
         new = self._folder / "curves"  # no name that TensorBoard would read
         with earlier.open("rb") as source, whole(new) as file:
             for data in records(source):
-                with suppress(ValueError):  # not ours
-                    if self._kept(data):
-                        file.write(framed(data))
+                if self._kept(data):
+                    file.write(framed(data))
         size = new.stat().st_size
         new.replace(self._out)
         return size
 
     def _kept(self, data: bytes) -> bool:
         """Whether a record of our own file lies within what the attempt goes on from."""
-        event = read(data)
+        try:
+            event = read(data)
+        except ValueError:
+            return False  # not ours
         return event.step <= (self._epoch if BY_EPOCH in event.values else self._step)
 
     def follow(self, logs: Path) -> None:

@@ -24,9 +24,9 @@ class Event:
     """One record: the step at which it stands, its tags, and those of their values that are one number."""
 
     data: bytes
+    place: slice  # of the field that holds the step
     step: int = 0
     values: dict[str, float | None] = field(default_factory=dict)
-    place: slice = field(default_factory=lambda: slice(0))  # of the field that holds the step
 
     @property
     def opens(self) -> bool:
@@ -40,7 +40,7 @@ class Event:
 
 def read(data: bytes) -> Event:
     """What a record says. Raises ValueError: it is no `Event`."""
-    event = Event(data, place=slice(len(data), len(data)))  # protobuf leaves out a 0; order means nothing to it
+    event = Event(data, slice(len(data), len(data)))  # protobuf leaves out a 0; order means nothing to it
     for number, content, place in _fields(data):
         if number == STEP and isinstance(content, int):
             event.step, event.place = content, place
@@ -51,18 +51,16 @@ def read(data: bytes) -> Event:
 
 
 def records(file: IO[bytes]) -> Iterator[bytes]:
-    """The whole records from the file's place on; it is left behind the last one, before what is half or broken."""
-    size, at = os.fstat(file.fileno()).st_size, file.tell()
+    """The whole records from the file's place on, up to one that is half or broken; after each, the place is its end."""
+    size = os.fstat(file.fileno()).st_size
     while len(head := file.read(12)) == 12:
-        length, checksum = struct.unpack("<QI", head)
-        if checksum != _checksum(head[:8]) or at + 16 + length > size:
-            break
+        length = int.from_bytes(head[:8], "little")
+        if file.tell() + length + 4 > size:  # half there; or a broken length, which could be any
+            return
         data = file.read(length)
         if file.read(4) != struct.pack("<I", _checksum(data)):
-            break
-        at += 16 + length
+            return
         yield data
-    file.seek(at)
 
 
 def framed(data: bytes) -> bytes:

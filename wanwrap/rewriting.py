@@ -11,12 +11,17 @@ from typing import Any
 
 from wanwrap import convert, errors, merge, room
 from wanwrap.data import PACKAGE
-from wanwrap.errors import OutputError, StepError, WanwrapError, WeightsError
+from wanwrap.errors import OutputError, WanwrapError, WeightsError
 from wanwrap.job import Job, made_from
 from wanwrap.process import stream
 from wanwrap.source import SHARD, header_sha256, open_source, sha256, shards, stat
 from wanwrap.whole import PART
-from wanwrap.words import ended
+from wanwrap.words import failure
+
+ADVICE = {
+    "gpu memory": "end what else is on the GPU, or set CUDA_VISIBLE_DEVICES=-1 to do without it",
+    "memory": "close other programs",
+}
 
 Bar = Callable[[int], Callable[[int], object]]  # bytes in all -> what is told how many are done
 Say = Callable[[str], object]
@@ -152,7 +157,8 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
         raise child.error
     if status:
         text = "\n".join(child.printed[-15:])
-        raise StepError(f"{verb} {ended(status, text)}\n{text}")
+        why = failure(status, text, ADVICE)
+        raise why.error(f"{verb} {why.text}\n{text}")
     return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, child.device)
 
 

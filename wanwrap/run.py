@@ -22,7 +22,7 @@ from wanwrap.script import native, script
 from wanwrap.training import Stopped, Training, Wish
 from wanwrap.weights import header
 from wanwrap.whole import write_whole
-from wanwrap.words import also_others, ended
+from wanwrap.words import also_others, failure
 
 STOP = "stop"  # the file by which `wanwrap stop` asks for an end, after the epoch or ("now" in it) at once
 PAUSE = 0.2  # seconds
@@ -122,7 +122,8 @@ class _Run:
         if self._stopped():
             raise Stopped(f"stopped in {step.name}, as you asked")
         if status:
-            raise StepError(f"{step.name} {ended(status, tail)}\n{tail}\nThe whole log: {log}")
+            why = failure(status, tail)
+            raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {log}")
         if step.makes:
             header.read(step.makes)  # it is there, and as long as it says
             self.ledger.step(index, bytes=step.makes.stat().st_size)

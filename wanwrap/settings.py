@@ -59,7 +59,7 @@ def settings(step: Step, dataset: Dataset) -> dict[str, Any]:
     options = {
         name: [*map(str, value)] if isinstance(value, tuple | list) else str(value)
         for name, value in step.recipe.options.items()
-        if value not in (None, False) and name not in HARMLESS and not name.startswith(PREFIXES)
+        if value is not None and value is not False and name not in HARMLESS and not name.startswith(PREFIXES)
     }
     rest = {"the base model": step.training.identity, "steps": step.recipe.steps, "epochs": step.recipe.epochs}
     return {**options, **rest, DATA: _mark(dataset)}

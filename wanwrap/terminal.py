@@ -158,6 +158,28 @@ def board() -> Iterator[Callable[[Sequence[str]], None]]:
 
 
 @contextmanager
+def renewed() -> Iterator[Callable[[str], None]]:
+    """A line that takes the place of the one before; into a file or a pipe each one that is new goes below."""
+    stream, last = _Stream(), ""
+
+    def show(line: str) -> None:
+        nonlocal last
+        if stream.isatty():
+            stream.write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
+            stream.flush()
+        elif line != last:
+            say(line)
+        last = line
+
+    try:
+        yield show
+    finally:
+        if last and stream.isatty():
+            stream.write("\r\033[K")
+            stream.flush()
+
+
+@contextmanager
 def _closing() -> Iterator[tuple[list[Any], Callable[..., Any]]]:
     """Bars, made by the second, that end with the block; into a file or a pipe they say a state every few seconds."""
     shown = list[Any]()

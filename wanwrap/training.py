@@ -226,6 +226,7 @@ class Training:
         if not found or epoch <= self._epoch():
             return False
         states.settle(found[1])
+        self.curves.follow(self.folder / "logs")  # up to here, or the next attempt would have a gap
         self._take(self.collector, epoch)
         self.record["bytes"]["state"] = states.size(found[1])
         self.progress.note(resume=self._place(epoch, found[1]))  # before any other state goes

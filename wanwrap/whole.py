@@ -62,7 +62,13 @@ def running(folder: Path) -> bool:
     """
     try:
         with (folder / f"run{PART}").open("rb") as file:
-            return not _locked(file, "LOCK_SH")  # let go by closing
+            free = _locked(file, "LOCK_SH")
+            if free and sys.platform == "win32":  # elsewhere closing lets go at once
+                import msvcrt
+
+                with suppress(OSError):
+                    msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            return not free
     except FileNotFoundError:
         return False
     except PermissionError:
@@ -114,12 +120,10 @@ def _lock(file: IO[bytes], part: Path, why: str = "") -> None:
 
     It tries for half a second: `running` holds a lock for a moment, and must not make a start fail.
     """
-    for wait in (0.2, 0.3, None):
-        held = not _locked(file, "LOCK_EX")
-        if not held or wait is None:
-            break
-        time.sleep(wait)
-    if held or not _own(file, part):  # or it has just got its name
+    tries = 10
+    while not (got := _locked(file, "LOCK_EX")) and (tries := tries - 1):
+        time.sleep(0.05)
+    if not got or not _own(file, part):  # or it has just got its name
         raise OutputError(f"{why or f'another process is writing {part}'}; wait until it has ended.")
 
 

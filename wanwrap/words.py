@@ -32,7 +32,7 @@ TRAINING = {
 }
 ROOM = "make room; what is saved so far stays"
 AGAIN = "the file is damaged or cut off: get it anew, or delete it if it is a cache or a state"
-PLACE = "see to its permissions and to the drive, or give another place"
+PLACE = "see to the permissions and to the drive, or give another place"
 DRIVER = "update the NVIDIA driver, or see `wanwrap setup` for a build of torch that fits it"
 TORCH = (
     "install a build for this torch and this GPU (`wanwrap setup` does), or choose another --attention or --optimizer"
@@ -52,7 +52,7 @@ RULES = [
     (r"OutOfMemoryError|(CUDA|HIP)( error:)? out of memory|CUDA error: out of memory|Triton Error.*out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED|exceed allowed memory|cuda memory allocation|[Ee]rror out of memory at line|CUBLAS_STATUS_NOT_INITIALIZED|unable to find an engine|valid cuDNN algorithm", "gpu memory", "the GPU ran out of memory", ""),
     # packages
     (r"No module named '?([\w.-]+)", "package", "the package {0} is missing", "install it into the Python that trains; `wanwrap doctor` tells how"),
-    (r"NameError: name '(xops|xformers|flash_attn\w*|sageattention)'", "package", "the package of {0} is missing", "install it, or choose another --attention"),
+    (r"NameError: name '(xops|xformers|flash_attn\w*|sageattention)'", "package", "a package for attention ({0}) is missing", "install it, or choose another --attention"),
     (r"ImportError: No (\w+)|No package metadata was found for ([\w-]+)", "package", "the package {0} is missing", "install it into the Python that trains"),
     (r"not compiled with CUDA", "package", "torch is a build without CUDA", "`wanwrap setup` installs the one that fits"),
     (r"no kernel image is available|not compatible with the current PyTorch|No operator found for|undefined symbol|libbitsandbytes|CUDA Setup failed|FlashAttention only supports", "package", "a package or torch itself was built for another GPU or another torch", TORCH),
@@ -146,7 +146,9 @@ def _signal(status: int, tail: str) -> str | None:
     if died := next((found for found in DIED.finditer(tail) if found[1]), None):
         return died[1]
     number = -status if status < 0 else status - 128 if 128 < status < 160 else 0
-    return signal.Signals(number).name if number in [*signal.Signals] else None
+    if number in [*signal.Signals]:
+        return signal.Signals(number).name
+    return f"signal {number}" if -64 <= status < 0 else None
 
 
 def _printed(tail: str, advice: Mapping[str, str]) -> Failure | None:

@@ -82,6 +82,7 @@ python -m accelerate.commands.launch \
   --optimizer_type adamw \
   --optimizer_args weight_decay=0.1 \
   --learning_rate 0.0003 \
+  --lr_scheduler polynomial \
   --network_dim 16 \
   --network_alpha 16 \
   --timestep_sampling shift \
@@ -126,6 +127,7 @@ python -m accelerate.commands.launch \
   --optimizer_type adamw \
   --optimizer_args weight_decay=0.1 \
   --learning_rate 0.0003 \
+  --lr_scheduler polynomial \
   --network_dim 16 \
   --network_alpha 16 \
   --timestep_sampling shift \

@@ -106,6 +106,7 @@ python -m accelerate.commands.launch \
   --fp8_scaled \
   --optimizer_type adamw8bit \
   --optimizer_args weight_decay=0.01 \
+  --lr_scheduler polynomial \
   --timestep_sampling shift \
   --discrete_flow_shift 3.0 \
   --preserve_distribution_shape \
@@ -150,6 +151,7 @@ python -m accelerate.commands.launch \
   --fp8_scaled \
   --optimizer_type adamw8bit \
   --optimizer_args weight_decay=0.01 \
+  --lr_scheduler polynomial \
   --timestep_sampling shift \
   --discrete_flow_shift 3.0 \
   --preserve_distribution_shape \

@@ -103,6 +103,8 @@ python -m accelerate.commands.launch \
   --save_every_n_epochs 10 \
   --seed 42 \
   --sample_every_n_epochs 10 \
+  --lr_scheduler_type transformers.optimization.get_cosine_schedule_with_warmup \
+  --lr_scheduler_args num_warmup_steps=0 num_training_steps=300 \
   --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \

@@ -104,6 +104,7 @@ python -m accelerate.commands.launch \
   --optimizer_type adamw8bit \
   --optimizer_args weight_decay=0.01 \
   --learning_rate 8e-05 \
+  --lr_scheduler polynomial \
   --network_dim 16 \
   --network_alpha 16 \
   --timestep_sampling shift \

@@ -80,6 +80,7 @@ python -m accelerate.commands.launch \
   --optimizer_type adamw \
   --optimizer_args weight_decay=0.1 \
   --learning_rate 0.0003 \
+  --lr_scheduler polynomial \
   --network_dim 32 \
   --network_alpha 32 \
   --timestep_sampling shift \

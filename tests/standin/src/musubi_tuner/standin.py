@@ -85,9 +85,12 @@ def encode(args: argparse.Namespace, what: Any, tensors: list[str]) -> None:
                 write(cache / name, {tensor: ("F16", [0], 0) for tensor in tensors})
 
 
-def write(path: Path, tensors: dict[str, tuple[str, list[int], int]]) -> None:
+def write(path: Path, tensors: dict[str, tuple[str, list[int], int]], metadata: dict[str, str] | None = None) -> None:
     """A safetensors file of zeros: `{name: (dtype, shape, bytes)}`."""
-    rows, end = {}, 0
+    rows: dict[str, Any] = {}
+    end = 0
+    if metadata:
+        rows["__metadata__"] = metadata
     for name, (dtype, shape, size) in tensors.items():
         rows[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size
@@ -103,8 +106,16 @@ def header(path: str | Path) -> dict[str, Any]:
         return loaded
 
 
-def save(path: Path, dim: int) -> None:
+def batches(path: str) -> int:
+    """Batches of an epoch; the tests with the real upstream tell whether wanwrap counts them rightly."""
+    sys.path.append(str(FLAGS.parents[1]))
+    from wanwrap.dataset_config import load
+
+    return load(Path(path)).batches
+
+
+def save(path: Path, dim: int, metadata: dict[str, str] | None = None) -> None:
     """A LoRA of one module."""
     module = "lora_unet_blocks_0_self_attn_q"
     shapes = {"lora_down": [dim, 8], "lora_up": [8, dim]}
-    write(path, {f"{module}.{name}.weight": ("F16", shape, dim * 16) for name, shape in shapes.items()})
+    write(path, {f"{module}.{name}.weight": ("F16", shape, dim * 16) for name, shape in shapes.items()}, metadata)

@@ -1,12 +1,17 @@
+import json
+import math
 import os
+import shutil
 import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 
-from musubi_tuner.standin import datasets, header, parse, save
+from musubi_tuner.standin import batches, datasets, header, parse, save
 
-MISCHIEF = os.environ.get("STANDIN_DO", "")
+MISCHIEF, _, AT = os.environ.get("STANDIN_DO", "").partition(":")
+AT = int(AT) if AT.isdecimal() else 0
 
 
 def refuse(args):
@@ -33,15 +38,72 @@ def refuse(args):
         assert args.task != "i2v-14B" or "clip" in keys, "KeyError: 'clip'"
 
 
-if __name__ == "__main__":
-    args = parse("wan_train_network.py")
-    refuse(args)
-    arguments = dict(pair.split("=") for pair in args.lr_scheduler_args or [])
-    steps = int(arguments.get("total_iters", 4)) + (MISCHIEF == "disagree")
-    if "total_iters" in arguments:
-        print(f"  total optimization steps / 学習ステップ数: {steps}", flush=True)
+def steps_of(args):
+    """Optimizer steps of an epoch and of all, as upstream counts them."""
+    per_epoch = math.ceil(batches(args.dataset_config) / args.gradient_accumulation_steps)
+    total = per_epoch * args.max_train_epochs if args.max_train_epochs else args.max_train_steps
+    return per_epoch, total
+
+
+def state(args, name, done):
+    """What accelerate leaves, in its order."""
+    folder = Path(args.output_dir) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder / "model.safetensors", args.network_dim)
+    for file in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl"):
+        with zipfile.ZipFile(folder / file, "w") as archive:
+            archive.writestr("data.pkl", json.dumps({"steps": done}))
+
+
+def lora(args, name, steps, epoch):
+    told = {"ss_steps": steps, "ss_epoch": epoch, "ss_seed": args.seed, "ss_network_alpha": args.network_alpha}
+    told |= {"ss_training_comment": args.training_comment, "ss_network_dim": args.network_dim}
+    print(f"\nsaving checkpoint: {name}.safetensors", flush=True)
+    save(Path(args.output_dir) / f"{name}.safetensors", args.network_dim, {k: str(v) for k, v in told.items()})
+
+
+def draw(done, steps, loss):
+    bar = f"{100 * done // steps:3d}%|#####| {done}/{steps} [00:01<00:01,  1.00s/it, avr_loss={loss}]"
+    print(f"\rsteps: {bar}", end="", file=sys.stderr, flush=True)
+    time.sleep(float(os.environ.get("STANDIN_PACE", "0")))
+
+
+def train(args):
+    per_epoch, steps = steps_of(args)
+    steps += MISCHIEF == "disagree"
+    print(f"  total optimization steps / 学習ステップ数: {steps}", flush=True)
+    before = 0
+    if args.resume:
+        with zipfile.ZipFile(Path(args.resume) / "optimizer.bin") as archive:
+            before = json.loads(archive.read("data.pkl"))["steps"]
+    misbehave(args)
+    epochs = math.ceil(steps / per_epoch)
+    for epoch in range(1, epochs + 1):
+        print(f"\nepoch {epoch}/{epochs}", flush=True)
+        for done in range((epoch - 1) * per_epoch + 1, min(epoch * per_epoch, steps) + 1):
+            draw(done, steps, "nan" if MISCHIEF == "nan" and before + done > AT else "0.05")
+        if epoch < epochs and args.save_every_n_epochs and epoch % args.save_every_n_epochs == 0:
+            number = f"{args.output_name}-{epoch:06d}"
+            lora(args, number, epoch * per_epoch, epoch)
+            if MISCHIEF == "full":
+                (Path(args.output_dir) / f"{number}.safetensors").write_bytes(b"half")
+                sys.exit("OSError: [Errno 28] No space left on device")
+            state(args, f"{number}-state", before + epoch * per_epoch)
+            old = epoch - args.save_every_n_epochs * args.save_last_n_epochs_state
+            shutil.rmtree(Path(args.output_dir) / f"{args.output_name}-{old:06d}-state", ignore_errors=True)
+        if MISCHIEF == "after" and before + epoch * per_epoch >= AT:
+            time.sleep(1.5)  # what has been saved is seen
+            os.kill(os.getpid(), signal.SIGKILL)
+    state(args, f"{args.output_name}-state", before + steps)
+    lora(args, args.output_name, steps, epochs)
+
+
+def misbehave(args):
+    """What goes wrong before the first step."""
     if MISCHIEF == "fail":
         sys.exit("RuntimeError: the stand-in was told to fail")
+    if MISCHIEF == "oom" and (args.blocks_to_swap or 0) < AT:
+        sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
     if MISCHIEF == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if MISCHIEF == "deaf":
@@ -49,10 +111,11 @@ if __name__ == "__main__":
     if MISCHIEF in ("sleep", "deaf", "disagree"):
         (Path(os.environ["STANDIN_RECORD"]).parent / "asleep").write_text(str(os.getpid()))
         time.sleep(60)
-    for done in range(1, steps + 1):
-        print(
-            f"\rsteps: {100 * done // steps:3d}%|#####| {done}/{steps} [00:01<00:01,  1.00s/it, avr_loss=0.05]",
-            end="",
-            file=sys.stderr,
-        )
-    save(Path(args.output_dir) / f"{args.output_name}.safetensors", args.network_dim)
+
+
+if __name__ == "__main__":
+    args = parse("wan_train_network.py")
+    if os.environ.get("STANDIN_ONLY", "") not in args.output_name:
+        MISCHIEF = ""
+    refuse(args)
+    train(args)

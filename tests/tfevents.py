@@ -1,0 +1,93 @@
+"""TensorBoard's event files, written by hand: protobuf and checksums without any library."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from wanwrap.events import read, records
+
+VERSION = b"\x09" + bytes(8) + b"\x1a\x0dbrain.Event:2"
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit, as the polynomial says."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data: bytes) -> bytes:
+    crc = crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + masked(length) + data + masked(data)
+
+
+def varint(number: int) -> bytes:
+    rows = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
+    return bytes(row | 0x80 for row in rows[:-1]) + bytes(rows[-1:])
+
+
+def part(number: int, content: bytes) -> bytes:
+    """A field of bytes."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def event(step: int, summary: bytes) -> bytes:
+    """As protobuf writes it: wall time, a step that isn't 0, summary."""
+    return b"\x09" + struct.pack("<d", 1.5e9 + step) + (b"\x10" + varint(step) if step else b"") + part(5, summary)
+
+
+def scalar(tag: str, step: int, value: float) -> bytes:
+    """As SummaryWriter.add_scalar writes it."""
+    return event(step, part(1, part(1, tag.encode()) + b"\x15" + struct.pack("<f", value)))
+
+
+def tensor(tag: str, step: int, value: float) -> bytes:
+    """As add_scalar(new_style=True) writes it."""
+    floats = b"\x08\x01" + part(5, struct.pack("<f", value))
+    return event(step, part(1, part(1, tag.encode()) + part(8, floats)))
+
+
+def text(tag: str, step: int, words: str) -> bytes:
+    return event(step, part(1, part(1, tag.encode()) + part(8, b"\x08\x07" + part(8, words.encode()))))
+
+
+def epochs(steps: int, an_epoch: int, offset: float = 0.0) -> list[bytes]:
+    """What upstream writes in an attempt: the loss of each step, and of each epoch after its last step."""
+    rows = [VERSION]
+    for step in range(1, steps + 1):
+        rows += [scalar("loss/current", step, offset + step), scalar("lr/unet", step, 0.25)]
+        if step % an_epoch == 0:
+            rows.append(scalar("loss/epoch", step // an_epoch, offset + step))
+    return rows
+
+
+def write(path: Path, rows: list[bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(map(record, rows)))
+    return path
+
+
+def newest(folder: Path) -> Path:
+    return max(folder.glob("*tfevents*"))
+
+
+def rows(folder: Path) -> list[bytes]:
+    """The records of the merged file; all of it must be whole."""
+    with newest(folder).open("rb") as file:
+        found = [(data, file.tell()) for data in records(file)]
+    assert found[-1][1] == newest(folder).stat().st_size
+    return [data for data, _ in found]
+
+
+def points(folder: Path, tag: str = "loss/current") -> list[tuple[int, float | None]]:
+    events = map(read, rows(folder))
+    return [(event.step, event.values[tag]) for event in events if tag in event.values]
