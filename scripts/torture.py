@@ -45,6 +45,9 @@ from wanwrap.run import How
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("t2v-vanilla", "t2v-lightning")
 MARK = "TORTURE_RUN"  # in the environment of all that a start has started
+DIE, WROTE = "TORTURE_DIE", "torture: killed before "
+CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+KINDS = ("time", "step", "LoRA", "state", "state", "end", "save", "save", "change", "change", "change", "change")
 PATIENCE = {"gone": 5, "signal": 45, "run": 300}  # seconds: after wanwrap has gone, for a signal's answer, for all
 POLL = 0.02
 SECONDS = {"merge": 3.0, "check": 0.5, "cache": 7.0, "train": 11.0}  # what a step takes about
@@ -85,12 +88,29 @@ class Case:
         return found
 
 
+def die_at(number: int, signal_number: int, folder: str) -> None:
+    """Have this process killed just before it changes a file or folder for the nth time, below `folder`."""
+    changes = itertools.count(1)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in CHANGES or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return
+        path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | Path) else ""
+        if (path.startswith(folder) or not os.path.isabs(path)) and next(changes) == number:
+            os.write(2, f"\n{WROTE}{event} {Path(path).name}\n".encode())
+            os.kill(os.getpid(), signal_number)
+
+    sys.addaudithook(hook)
+
+
 def child(text: str) -> int:
     """What `wanwrap run` does, once it has checked all: the process that is killed."""
     case = Case(**json.loads(text))
     recipe.STATE_STEPS = case.state_steps  # an epoch has two
     asked, plan = case.staged()
     plan = replace(plan, steps=plan.steps[1:])
+    if os.environ.get(DIE):
+        die_at(*map(int, os.environ[DIE].split()), case.folder)
     try:
         preflight.check_plan(plan)
         cli._carry_out(plan, asked.places.upstream, case.answer(), False, How())
@@ -104,16 +124,22 @@ def child(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """When to kill: `delay` seconds after a step began, or after the nth new file of such a name (neither: the start)."""
+    """When to kill: `delay` seconds after a step began, or after the nth new file of such a name (neither: the start).
+
+    Or just before wanwrap itself makes its nth `change` of a file or folder.
+    """
 
     what: str
-    delay: float
+    delay: float = 0.0
     step: str | None = None
     name: re.Pattern[str] | None = None
     nth: int = 1
+    change: int = 0
 
     def come(self, running: str, new: set[str]) -> bool:
         """Whether the delay begins now."""
+        if self.change:
+            return False  # it ends itself
         if self.name:
             return sum(bool(self.name.search(path)) for path in new) >= self.nth
         return self.step in (None, running)
@@ -126,7 +152,9 @@ def draw(rng: random.Random, plan: Plan, saves: int, warm: bool) -> list[Moment]
 
 
 def _moment(rng: random.Random, step: Step, saves: int) -> Moment:
-    kind = rng.choice(("time", "step", "LoRA", "state", "state", "end", "save", "save") if step.makes else ("step",))
+    kind = rng.choice(KINDS if step.makes else ("step",))
+    if kind == "change":
+        return Moment(what="change", change=rng.randint(1, 270))  # so many there are of a run without a kill
     if kind == "time":
         return Moment(what="any time", delay=rng.uniform(0, 25))
     if kind == "step" or not step.makes:
@@ -185,6 +213,8 @@ class Run:
         """One process, until it ends or one of the moments has come: its exit status."""
         env = {**os.environ, MARK: marker, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         env |= {"XDG_CACHE_HOME": f"{self.case.folder}/home"}
+        fatal = next((each for each in self.moments if each.change), None)
+        env |= {DIE: f"{fatal.change} {self.signal}"} if fatal else {}
         argv = [sys.executable, __file__, "child", json.dumps(vars(self.case))]
         before, began, due = set(self._paths()), time.monotonic(), dict[Moment, float]()
         with Path(self.case.folder, "out.log").open("ab") as log:
@@ -200,7 +230,10 @@ class Run:
                 break
             time.sleep(POLL)
         process.kill() if process.poll() is None else None
-        return process.wait()
+        if process.wait() in (130, -self.signal) and fatal and not self.stop.is_set():
+            self.moments.remove(fatal)
+            self._killed(f"{self._running()} {fatal.what}", kept_epochs(self.plan))
+        return process.returncode
 
     def _kill(self, process: subprocess.Popen[bytes], moment: Moment) -> int:
         """Kill it, and note where, and what was there already."""
@@ -215,11 +248,14 @@ class Run:
             status = process.wait()
         if status == 0:  # it was done
             return 0
-        self.kills.append(where)
-        self.floors.append(floor)
+        self._killed(where, floor)
         if status not in (130, -self.signal):
             self.problems.append(f"{where}: ended with {status} after the signal")
         return status
+
+    def _killed(self, where: str, floor: Floor) -> None:
+        self.kills.append(where)
+        self.floors.append(floor)
 
     def _gone(self, marker: str) -> None:
         """All that this start has started has to be gone soon."""
