@@ -88,16 +88,16 @@ class Case:
         return found
 
 
-def die_at(number: int, signal_number: int, folder: str) -> None:
+def die_at(folder: str, number: int, signal_number: int) -> None:
     """Have this process killed just before it changes a file or folder for the nth time, below `folder`."""
     changes = itertools.count(1)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in CHANGES or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
             return
-        path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | Path) else ""
-        if (path.startswith(folder) or not os.path.isabs(path)) and next(changes) == number:
-            os.write(2, f"\n{WROTE}{event} {Path(path).name}\n".encode())
+        path = Path(os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | Path) else "")
+        if (path.is_relative_to(folder) or not path.is_absolute()) and next(changes) == number:
+            os.write(2, f"\n{WROTE}{event} {path.name}\n".encode())
             os.kill(os.getpid(), signal_number)
 
     sys.addaudithook(hook)
@@ -110,7 +110,7 @@ def child(text: str) -> int:
     asked, plan = case.staged()
     plan = replace(plan, steps=plan.steps[1:])
     if os.environ.get(DIE):
-        die_at(*map(int, os.environ[DIE].split()), case.folder)
+        die_at(case.folder, *map(int, os.environ[DIE].split()))
     try:
         preflight.check_plan(plan)
         cli._carry_out(plan, asked.places.upstream, case.answer(), False, How())
