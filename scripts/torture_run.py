@@ -57,7 +57,8 @@ class Moment:
 def draw(rng: random.Random, plan: Plan, saves: int, warm: bool) -> list[Moment]:
     """One to four moments. What is there from the start is not waited for; each expert saves so often on its way."""
     steps = [step for step in plan.steps[1:] if step.recipe or not warm]
-    return [_moment(rng, rng.choice(steps), saves) for _ in range(rng.randint(1, 4))]
+    weights = [4 if step.recipe else 1 for step in steps]
+    return [_moment(rng, step, saves) for step in rng.choices(steps, weights, k=rng.randint(1, 4))]
 
 
 def _moment(rng: random.Random, step: Step, saves: int) -> Moment:
