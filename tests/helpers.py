@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from wanwrap.plan import Choices, Places, Plan, needed
 from wanwrap.planner import make_plan
 from wanwrap.registry import load
 from wanwrap.scan import arrange
-from wanwrap.upstream import Upstream
+from wanwrap.upstream import COMMIT, VERSION, Upstream
 from wanwrap.weights.locate import locate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +122,26 @@ def safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]], metadata:
     return path
 
 
+def lora(
+    path: Path,
+    rank: int = 8,
+    alpha: float = 8.0,
+    metadata: dict[str, str] | None = None,
+    modules: Mapping[str, tuple[int, ...]] = {"blocks.0.cross_attn.k": (4, 4)},
+    key: Callable[[str], str] = lambda name: f"lora_unet_{name.replace('.', '_')}",
+) -> Path:
+    """A LoRA in upstream's own format, of zeros but for its alphas; `modules` are `{name: (out, in)}`."""
+    rows = {f"{key(name)}.{part}": shape for name, (out, into) in modules.items() for part, shape in (("lora_down.weight", [rank, into]), ("lora_up.weight", [out, rank]), ("alpha", []))}  # fmt: skip
+    safetensors(path, {name: ("F32", shape) for name, shape in rows.items()}, metadata)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    for name, row in json.loads(content[8:start]).items():
+        if name.endswith(".alpha"):
+            struct.pack_into("<f", content, start + row["data_offsets"][0], alpha)
+    path.write_bytes(content)
+    return path
+
+
 def dit(path: Path, dtype: str = "F16", prefix: str = "", metadata: dict[str, str] | None = None) -> Path:
     """A DiT by the one tensor that upstream looks at."""
     return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])}, metadata)
@@ -149,7 +169,7 @@ def golden_plan(name: str, choices: Choices | None = None) -> Plan:
     )
     clips = (Item(path=cats / "videos" / "run.mp4", size=(1280, 720), frames=150, fps=24.0),)
     data = arrange(cats, {(cats / "images", "image"): pictures, (cats / "videos", "video"): clips}, preset)
-    base = Path("/training")
-    places = Places(base=base, upstream=Upstream(folder=Path("/musubi-tuner")), python="python")
+    base, musubi = Path("/training"), Upstream(folder=Path("/musubi-tuner"), version=VERSION, commit=COMMIT)
+    places = Places(base=base, upstream=musubi, python="python")
     found = {key: locate(key, base / "models", None) for key in needed(preset, choices)}
     return make_plan(preset, data, found, places, choices)

@@ -11,7 +11,7 @@ from weightfiles import rows, sparse
 from wanwrap.errors import WeightsError
 from wanwrap.weights import names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
-from wanwrap.weights.header import blocks_dtype, lora_dim_alpha, read
+from wanwrap.weights.header import blocks_dtype, read
 from wanwrap.weights.locate import locate
 from wanwrap.workspace import Record
 
@@ -64,13 +64,6 @@ def test_cut_off_and_lying_files(tmp_path: Path) -> None:
         (tmp_path / "b.safetensors").write_bytes(content)
         with pytest.raises(WeightsError, match=message):
             read(tmp_path / "b.safetensors")
-
-
-def test_rank_and_alpha_of_a_lora(tmp_path: Path) -> None:
-    rows = {"lora_unet_blocks_0_self_attn_q.lora_down.weight": ("F16", [16, 4])}
-    assert lora_dim_alpha(safetensors(tmp_path / "a.safetensors", rows, {"ss_network_alpha": "8.0"})) == (16, 8.0)
-    with pytest.raises(WeightsError, match="no LoRA"):
-        lora_dim_alpha(dit(tmp_path / "b.safetensors"))
 
 
 def test_where_a_weight_is(tmp_path: Path) -> None:

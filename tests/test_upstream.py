@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, clip, comfy_names, golden_plan, picture
+from helpers import ROOT, clip, comfy_names, golden_plan, lora, picture
 from hub import hub
 from weightfiles import rows
 
+from wanwrap import network, provenance, warm_start
 from wanwrap.dataset_config import load as load_config
 from wanwrap.dataset_toml import render
-from wanwrap.options import TRAIN, spell
+from wanwrap.options import TRAIN, Options, spell
+from wanwrap.plan import Choices
 from wanwrap.preset import Clips, Pictures
 from wanwrap.registry import load, shipped
 from wanwrap.scan import scan
 from wanwrap.schedule import rewrite
 from wanwrap.schedule_checks import NEEDS, TAKES, WARM_UP
+from wanwrap.source import open_source
 from wanwrap.weights import header
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
@@ -406,6 +409,50 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
         modules = [key for key in rows if key.endswith(".lora_down.weight")]
         assert len(modules) == 4 * (12 if load(name).needs_clip else 10)  # the toy has 4 blocks
         assert rows["__metadata__"]["ss_steps"] == str(training["optimizer_steps_planned"])
+        told = provenance.trained(rows["__metadata__"])
+        assert (told["record"]["preset"], told["epoch"]) == (name, 2)
+        assert told["record"].get("expert") == (training["name"].partition(" ")[2] or None)
+        assert {key: tuple(row["shape"]) for key, row in rows.items() if key != "__metadata__"} == tensors(training)
+
+
+def tensors(training: dict[str, Any], *network_args: str) -> dict[str, tuple[int, ...]] | None:
+    """What wanwrap takes for the network of a training."""
+    argv: list[str] = training["argv"]
+    options: Options = {name: argv[argv.index(f"--{name}") + 1] for name in ("network_module", "network_dim")}
+    dit = open_source(Path(argv[argv.index("--dit") + 1]))
+    return network.tensors(network.found(dit), {**options, "network_args": network_args})
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("lora_wan", ["exclude_patterns=['.*ffn.*','.*cross.*']", r"include_patterns=[r'.*\.1\.cross_attn\.q']"]),
+        ("loha", ["exclude_patterns=['.*attn.*']"]),
+        ("lokr", []),
+        ("lokr", ["factor=8"]),
+    ],
+)
+def test_the_networks_are_upstreams(module: str, arguments: list[str], tmp_path: Path) -> None:
+    """Tensor by tensor, as upstream saves them: so is it told whether it would load a file whole."""
+    extra = ["--network_args", *arguments] if arguments else []
+    more = ["--", "--network_module", f"musubi_tuner.networks.{module}", *extra]
+    record = rehearse(tmp_path, "t2v-vanilla", "--dataset", "sample", "--noise_level", "high", *more)
+    (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
+    rows = header.read(Path(training["makes"]))
+    del rows["__metadata__"]
+    assert {key: tuple(row["shape"]) for key, row in rows.items()} == tensors(training, *arguments)
+
+
+def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: Path) -> None:
+    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given={"network_dim": 8, "network_alpha": 8}))
+    (step,) = plan.trainings
+    musubi, step = Path(os.environ["WANWRAP_MUSUBI_DIR"]), replace(step, argv=(PYTHON, *step.argv[1:]))
+    plan = replace(plan, env={"PYTHONPATH": str(musubi / "src")})
+    path = lora(tmp_path / "it's a LoRA.safetensors", key="diffusion_model.{}".format)
+    subprocess.run(["bash", "-c", warm_start.convert(plan, step, path)], check=True, capture_output=True)
+    made, wanted = tmp_path / "it's a LoRA-musubi.safetensors", lora(tmp_path / "wanted.safetensors")
+    assert header.read(made).keys() - {"__metadata__"} == header.read(wanted).keys()
+    assert warm_start.rank_alpha(open_source(made)) == ({8}, {8.0})
 
 
 def test_the_users_accelerate_config_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,4 +500,4 @@ def test_ones_own_toml_and_options_rehearse(tmp_path: Path) -> None:
     record = rehearse(tmp_path / "base", "t2v-vanilla", "--dataset_config", own, *options, *extra)
     (training,) = [step for step in record["steps"] if "optimizer_steps_planned" in step]
     assert training["optimizer_steps_done"] == 2 * 3  # 3 pictures twice and 2 windows: 8 batches, 3 steps an epoch
-    assert header.lora_dim_alpha(Path(training["makes"])) == (4, 4.0)
+    assert warm_start.rank_alpha(open_source(Path(training["makes"]))) == ({4}, {4.0})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wanwrap import __version__
-from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256
-from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
+from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256, to_comfyui
+from wanwrap.errors import FULL, OptionError, OutputError, RoomError, WanwrapError
 from wanwrap.terminal import bar, bars, board, make_whole, say, screen, show_json, shown, steps
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from wanwrap.rewriting import Made
     from wanwrap.run import How
     from wanwrap.script import Shell
+    from wanwrap.to_comfyui import Shelf
     from wanwrap.upstream import Upstream
 
 JSON = "wanwrap.json"
@@ -175,6 +177,7 @@ def show(preset: str, source: bool, as_json: bool) -> None:
 @click.option("--no_retry", is_flag=True, help="Out of memory ends the run, instead of swapping more blocks.")
 @click.option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's record, as JSON.")
+@to_comfyui
 def run(
     dry_run: bool,
     shell: Shell | None,
@@ -182,6 +185,8 @@ def run(
     no_retry: bool,
     parallel: bool,
     as_json: bool,
+    to_comfyui: bool,
+    comfyui_dir: Path | None,
     **arguments: Any,
 ) -> None:
     """Train a PRESET (a name, or your own ./file.py) on a data set: cache it, then train each expert.
@@ -195,16 +200,25 @@ def run(
 
     asked = order(**arguments)
     if dry_run:
-        _print(asked, shell, as_json)
+        plan = asked.plan()
+        shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
+        _print(asked, plan, shell, as_json)
+        if shelf:
+            say(f"note: `run` then copies the LoRAs to {shelf.folder}; the script leaves that to you.")
         return
     from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights, each_its_gpu
     from wanwrap.report import finished
+    from wanwrap.resume_checkpoints import offers
     from wanwrap.run import How
+    from wanwrap.to_comfyui import place
     from wanwrap.weights import marks
 
     with steps("reading files") as files:
         plan = asked.plan(whole=True, bar=files)
     check_plan(plan, restart=restart)
+    shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
+    for note in offers(plan, asked.places.base):
+        say(f"note: {note}")
     upstream, answer = asked.ask(plan, gpu=True)
     gpus = each_its_gpu(plan, answer) if parallel else ()
     with bars() as begin:
@@ -215,16 +229,28 @@ def run(
     with board() as show:
         how = How(show=show, retry=not no_retry, gpus=gpus)
         _carry_out(plan, upstream, answer, as_json, how, restart=restart)
-    if not as_json:
-        click.echo("\n".join(finished(plan)))
+    placed = place(plan, shelf) if shelf else []
+    if as_json:
+        for line in placed:
+            say(line)
+    else:
+        click.echo("\n".join(finished(plan, placed)))
 
 
-def _print(asked: Order, shell: Shell | None, as_json: bool) -> None:
+def _shelf(asked: Order, plan: Plan, wanted: bool, given: Path | None) -> Shelf | None:
+    """Where the LoRAs go in ComfyUI; None where nobody asked for it."""
+    from wanwrap.to_comfyui import check
+
+    if given and not wanted:
+        raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
+    return check(plan, given, asked.workspace.comfyui, lambda text: say(f"note: {text}")) if wanted else None
+
+
+def _print(asked: Order, plan: Plan, shell: Shell | None, as_json: bool) -> None:
     """The plan on stdout; what is missing for it on stderr."""
     from wanwrap.report import heading, lacking, plan_json
     from wanwrap.script import native, script
 
-    plan = asked.plan()
     missing = asked.missing(plan)
     if as_json:
         show_json({**plan_json(plan), "missing": missing})

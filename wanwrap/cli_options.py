@@ -86,6 +86,16 @@ RUN_OPTIONS = [
     click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner."),
 ]
 
+TO_COMFYUI = [
+    click.option("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras."),
+    click.option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given)."),
+]
+
+
+def to_comfyui(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `run` alone."""
+    return _with(TO_COMFYUI, command)
+
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that `run` and `rehearse` share, in the order of their help."""

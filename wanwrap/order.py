@@ -8,11 +8,11 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap import dataset_config, preflight
+from wanwrap import dataset_config, preflight, warm_start
 from wanwrap import upstream as upstreams
 from wanwrap.data import PACKAGE, absolute, folder
 from wanwrap.dataset import Dataset
@@ -47,6 +47,7 @@ ALIASES = {
 SAMPLE = "sample"
 FILES = {"network_weights", "sample_prompts", "log_tracker_config"}
 OWN = {"dry_run", "shell", "json", "dataset", "base_dir", "noise_level", "skip_lightning", "python", "musubi_dir"}
+OWN |= {"to_comfyui", "comfyui_dir"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +87,7 @@ class Order:
         """The plan. Raises the errors of all that it is made of."""
         data = self.data(whole=whole, bar=bar)
         plan = make_plan(self.preset, data, self.weights(), self.places, self.choices)
-        for step in plan.trainings:
-            preflight.check_resume(step)
-        return plan
+        return replace(plan, notes=(*plan.notes, *warm_start.remarks(plan)))
 
     def missing(self, plan: Plan) -> list[str]:
         """What a dry run says: what would have to be there before this plan can run."""

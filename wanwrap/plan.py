@@ -141,6 +141,14 @@ def needed(preset: Preset, choices: Choices) -> tuple[str, ...]:
     return (*(e.dit for e in trained), *loras, "vae", "t5", *(["clip"] if preset.needs_clip else []))
 
 
+def called(preset: Preset, *, without_lightning: bool) -> str:
+    """A preset's name: without the merge nothing is called lightning."""
+    name = preset.name
+    if without_lightning:
+        name = name.replace("lightning", "vanilla") if "lightning" in name else f"{name}-vanilla"
+    return name
+
+
 def check_name(name: str) -> str:
     """Raises OptionError: a name that can't be a file's on every system, or would read as an option."""
     if not name.strip() or name[0] in "-. " or len(name.encode()) > 200 or re.search(r'[/\\:*?"<>|\x00-\x1f]', name):

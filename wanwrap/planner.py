@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wanwrap import provenance
 from wanwrap.data import folder as shipped_folder
 from wanwrap.dataset import Dataset, Entry
 from wanwrap.dataset_toml import file_list, render
 from wanwrap.errors import WeightsError
 from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
-from wanwrap.plan import Choices, Places, Plan, Precision, Step, Training, check_name, experts, needed, slug
+from wanwrap.plan import Choices, Places, Plan, Precision, Step, Training, called, check_name, experts, needed, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.recipe import Recipe, cadence, recipe
 from wanwrap.upstream import SETTINGS
@@ -72,13 +73,14 @@ class _Planner:
 
     @property
     def name(self) -> str:
-        """By default the data set's and the preset's names; without the merge nothing is called lightning."""
+        """By default the data set's and the preset's names."""
         if self.choices.output_name is not None:
             return check_name(self.choices.output_name)
-        preset = self.preset.name
-        if self.choices.skip_lightning:
-            preset = preset.replace("lightning", "vanilla") if "lightning" in preset else f"{preset}-vanilla"
-        return check_name(slug(f"{self.dataset.name}-{preset}"))
+        return check_name(slug(f"{self.dataset.name}-{self._called}"))
+
+    @property
+    def _called(self) -> str:
+        return called(self.preset, without_lightning=self.choices.skip_lightning)
 
     @property
     def folder(self) -> Path:
@@ -256,6 +258,7 @@ class _Planner:
             "output_dir": str(place),
             "output_name": label,
             "logging_dir": str(place / "logs"),
+            **self._record(expert, found),
         }
         training = Training(
             key=key,
@@ -283,6 +286,14 @@ class _Planner:
             training=training,
             after=(*self.places.wanwrap, "collect", str(place), *spell(kept)),
         )
+
+    def _record(self, expert: Expert, found: Recipe) -> Options:
+        """What the LoRA itself will tell of its making; nothing where the user wants no metadata."""
+        lightning = None if self.choices.skip_lightning else self.preset.lightning
+        merged = (self.weights[lightning.lora(expert)], lightning.strength) if lightning else None
+        upstream, dit = self.places.upstream, self.weights[expert.dit]
+        record = provenance.text(self._called, self.preset, expert, found.options, upstream, dit, merged)
+        return {} if found.options.get("no_metadata") else {"training_comment": record}
 
     def _sampling(self, options: Options) -> Options:
         """What upstream needs for samples while training; the trainer reads VAE, T5 and CLIP for nothing else."""

@@ -15,11 +15,10 @@ from wanwrap import progress, room
 from wanwrap.data import PACKAGE
 from wanwrap.errors import DownloadError, GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
 from wanwrap.ledger import at_work
-from wanwrap.options import Options, number, whole
+from wanwrap.options import Options
 from wanwrap.plan import Places, Plan, Step
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream
-from wanwrap.weights.header import lora_dim_alpha
 from wanwrap.weights.locate import checked
 from wanwrap.whole import running
 
@@ -223,22 +222,6 @@ def check_tokenizers(plan: Plan) -> list[str]:
             f"`wanwrap setup {plan.preset.name}` puts it there once you are online."
         )
     return [f"the tokenizer of {name} is not in the Hugging Face cache: upstream downloads it." for name in missing]
-
-
-def check_resume(step: Step) -> None:
-    """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's."""
-    assert step.recipe
-    options = step.recipe.options
-    if not options.get("network_weights"):
-        return
-    path = Path(str(options["network_weights"]))
-    dim, alpha = lora_dim_alpha(path)
-    wanted = whole(options, "network_dim", 0), number(options, "network_alpha", 0)
-    if (dim, alpha) != wanted:
-        raise WeightsError(
-            f"{path} has rank {dim} and alpha {alpha:g}; the run has {wanted[0]} and {wanted[1]:g}. "
-            f"Give --dim {dim} --alpha {alpha:g}, or the file of the expert that is trained."
-        )
 
 
 def check_place(plan: Plan) -> None:

@@ -119,6 +119,8 @@ def _remarks(options: Options) -> list[str]:
         remarks.append("--save_every is longer than the run: only its end is saved.")
     if number(options, "learning_rate", 0.0) > RATE and "prodigy" not in str(options["optimizer_type"]).lower():
         remarks.append(f"--lr {options['learning_rate']} is far above what any recipe uses (1e-5 to 1e-3).")
+    if options.get("no_metadata"):
+        remarks.append("--no_metadata: the LoRA won't tell what it was trained on, not to wanwrap either.")
     return remarks
 
 

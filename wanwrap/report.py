@@ -40,13 +40,14 @@ def interrupted(plan: Plan, record: Mapping[str, Any]) -> str:
     return f"stopped in {step}; saved so far: {listing(made) or 'nothing'}; log: {plan.folder / plan.record}.log"
 
 
-def finished(plan: Plan) -> Iterator[str]:
-    """Where the LoRAs are and how to use them."""
+def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:
+    """Where the LoRAs are and how to use them; `placed` is what was put into ComfyUI."""
     yield "done:"
     for step in plan.trainings:
         assert step.makes
-        yield f"  {step.makes} ({step.makes.stat().st_size / 1e6:.1f} MB)"
-    yield "Copy them to ComfyUI's models/loras."
+        size = f"{step.makes.stat().st_size / 1e6:.1f} MB" if step.makes.is_file() else "no longer there"
+        yield f"  {step.makes} ({size})"
+    yield from placed or ["Copy them to ComfyUI's models/loras (--to_comfyui does that)."]
     if len(plan.trainings) > 1:
         yield "Load each on its own model: -high on the high-noise model, -low on the low-noise model."
     if plan.without_lightning:

@@ -117,10 +117,10 @@ class _Run:
         """One step; what it prints goes to the screen and to the log."""
         plan, step = self.plan, self.plan.steps[index]
         log = plan.folder / f"{plan.record}.log"
-        status, tail = logged(step.name, step.argv, plan.folder, plan.env, log, self.screen, self._stopped, self.say)
+        status, tail = logged(step.name, step.argv, plan.folder, plan.env, log, self.screen, self._now, self.say)
         self.ledger.step(index, exit=status)
-        if self._stopped():
-            raise Stopped(f"stopped in {step.name}, as you asked")
+        if self._now() or (self._wish() and not status):
+            raise Stopped(f"{plan.name} was stopped in {step.name}, as you asked; the same command goes on.")
         if status:
             why = failure(status, tail)
             raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {log}")
@@ -202,9 +202,9 @@ class _Run:
             return ""
         return "now" if path.read_text(encoding="utf-8").strip() == "now" else "epoch"
 
-    def _stopped(self) -> bool:
-        """Whether a step that trains nothing is to end."""
-        return bool(self._wish())
+    def _now(self) -> bool:
+        """Whether a step that trains nothing is to end; without hurry it is the last one."""
+        return self._wish() == "now"
 
 
 def logged(

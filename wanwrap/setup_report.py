@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from wanwrap import workspace
+from wanwrap import provenance, workspace
 from wanwrap.errors import listing
 from wanwrap.room import large, nearest
 from wanwrap.setup import Progress, Survey
@@ -143,6 +143,8 @@ def inspected(found: Found) -> Iterator[str]:
         yield f"    {found.role}: {', '.join(fact for fact in facts if fact)}"
     if found.lora:
         yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
+    if found.trained and (told := provenance.told(found.trained)):
+        yield f"    trained: {told}"
     more = " (--hash computes its sha256, which tells for sure)" if found.hashable and not found.sha256 else ""
     yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 

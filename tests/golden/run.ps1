@@ -104,9 +104,16 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--max_train_epochs' '100' `
   '--save_every_n_epochs' '10' `
   '--seed' '42' `
+  '--save_state' `
+  '--save_last_n_epochs_state' '2' `
   '--dit' '/training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors' `
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml' `
-  '--output_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090' `
+  '--output_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1' `
   '--output_name' 'cats-wan21-t2v-1.3b-rtx3090' `
-  '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/logs'
+  '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1/logs' `
+  '--training_comment' '{\"wanwrap\":\"0.1.0\",\"upstream\":{\"version\":\"0.3.4\",\"commit\":\"30c658c4f4b0bf05038b3346eff9670259b10fc7\"},\"preset\":\"wan21-t2v-1.3b-rtx3090\",\"task\":\"t2v-1.3B\",\"timesteps\":[0,1000],\"base\":{\"name\":\"wan2.1_t2v_1.3B_bf16.safetensors\",\"dtype\":\"bf16\",\"sha256\":\"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd\"}}'
+if ($LASTEXITCODE) { exit $LASTEXITCODE }
+& 'python' '-m' 'wanwrap' 'collect' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1' `
+  '--into' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090' `
+  '--save_every' '10'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }

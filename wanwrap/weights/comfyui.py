@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,36 @@ from wanwrap.errors import WeightsError
 from wanwrap.weights.identify import SUFFIXES
 
 # Folders of models, in small letters without _: ComfyUI's, older names of theirs, Stability Matrix', SwarmUI's, Forge's.
-KINDS = {"diffusionmodels", "unet", "textencoders", "textencoder", "clip", "vae", "clipvision", "loras", "lora"}
+LORAS = frozenset({"loras", "lora"})
+KINDS = {*LORAS, "diffusionmodels", "unet", "textencoders", "textencoder", "clip", "vae", "clipvision"}
 YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml", "extra_models_config.yaml")
 # Where the Desktop app keeps its yaml, by the environment's or the user's folder.
 DESKTOP = ("$APPDATA/ComfyUI", "~/Library/Application Support/ComfyUI", "~/.config/ComfyUI")
 Say = Callable[[str], object]
 
 
-def folders(given: Path, say: Say) -> list[Path]:
-    """The folders in which an installation's models lie; `say` hears of those that its yaml names and that are gone.
+def folders(given: Path, say: Say, kinds: Collection[str] = KINDS) -> list[Path]:
+    """The folders in which an installation's models of these `kinds` lie, those of its own first.
+
+    `say` hears of those that its yaml names and that are gone.
 
     Raises:
         WeightsError: no such folder, no ComfyUI, or something in it that can't be read.
     """
     try:
-        return _folders(given, say)
+        return _folders(given, say, kinds)
     except OSError as error:
         raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
 
 
-def _folders(given: Path, say: Say) -> list[Path]:
+def _folders(given: Path, say: Say, kinds: Collection[str]) -> list[Path]:
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
     homes = list(_homes(given))
-    found = [kind for home in homes for kind in _kinds(home)]
+    found = [kind for home in homes for kind in _kinds(home, kinds)]
     yamls = [path for home in homes for name in YAMLS if (path := home / name).is_file()] + _desktop(given)
     for path in yamls:
-        found += _named(path, say)
+        found += _named(path, say, kinds)
     if not found:
         raise WeightsError(
             f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
@@ -59,11 +62,11 @@ def _each(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/")) if folder.is_dir() else []
 
 
-def _kinds(home: Path) -> Iterator[Path]:
+def _kinds(home: Path, kinds: Collection[str]) -> Iterator[Path]:
     """The folders of models of a home, which may be the models folder itself."""
     for parent in (home, home / "models", home / "Models"):
         if parent.is_dir():
-            yield from (child for child in sorted(parent.iterdir()) if _kind(child.name) in KINDS and child.is_dir())
+            yield from (child for child in sorted(parent.iterdir()) if _kind(child.name) in kinds and child.is_dir())
 
 
 def _kind(name: str) -> str:
@@ -95,11 +98,11 @@ def _sections(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield _path(base, path.parent) if isinstance(base, str) and base else path.parent, section
 
 
-def _named(path: Path, say: Say) -> Iterator[Path]:
+def _named(path: Path, say: Say, kinds: Collection[str]) -> Iterator[Path]:
     """The folders that a yaml names, for the kinds that hold weights."""
     for base, section in _sections(path):
         for key, value in section.items():
-            if _kind(str(key)) not in KINDS:
+            if _kind(str(key)) not in kinds:
                 continue
             for line in _lines(value):
                 folder = _path(line, base)

@@ -66,20 +66,3 @@ def blocks_dtype(path: Path, dtypes: Mapping[str, str]) -> str:
     if dtype not in DTYPES:
         raise WeightsError(f"{path} stores its blocks as {dtype}; upstream trains on fp16, bf16 or fp32.")
     return DTYPES[dtype]
-
-
-def lora_dim_alpha(path: Path) -> tuple[int, float]:
-    """The rank and alpha of a LoRA that upstream saved.
-
-    Raises:
-        WeightsError: not a LoRA in upstream's key names.
-    """
-    header = read(path)
-    down = next(
-        (row for key, row in header.items() if key.endswith(".lora_down.weight") and key.startswith("lora_unet_")),
-        None,
-    )
-    if down is None:
-        raise WeightsError(f"{path} is no LoRA in upstream's key names (lora_unet_...lora_down.weight).")
-    dim = int(down["shape"][0])
-    return dim, float(header.get("__metadata__", {}).get("ss_network_alpha") or dim)

@@ -37,7 +37,7 @@ class Found:
     `family` are the catalogue's names of all that it could be by its header, `names` those that are left; `told` is how it is known to be the one that it is
     (sha256, size, header, name), None where only the user can say. `convert`: upstream reads it once wanwrap has
     rewritten it. `stamp`: bytes and mtime when it was looked at. `hashable`: a published file has its size, so that its sha256 tells for sure. `opaque`: nothing but the user's word tells what is in it. `broken`: no weights can be read from it.
-    `made`: what wanwrap made it of.
+    `made`: what wanwrap made it of. `lora` is what a LoRA's tensors tell, `trained` what its metadata do.
     """
 
     path: Path
@@ -59,6 +59,7 @@ class Found:
     broken: bool = False
     made: str | None = None
     lora: Mapping[str, Any] | None = None
+    trained: Mapping[str, Any] | None = None
 
     def json(self) -> dict[str, Any]:
         """For other programs."""

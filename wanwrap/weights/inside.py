@@ -129,6 +129,7 @@ def _shape(rows: Rows) -> tuple[int, int, bool] | None:
 
 def lora(source: Source) -> dict[str, Any]:
     """What a LoRA is: fields of the verdict on it."""
+    from wanwrap import provenance
     from wanwrap.lora import PARTS, grouped
 
     parts = {name: next((suffix for suffix in PARTS if name.endswith(f".{suffix}")), None) for name in source.rows}
@@ -146,7 +147,8 @@ def lora(source: Source) -> dict[str, Any]:
     if facts["model"] is None:
         why = "it is a LoRA of another model than Wan"
     what = f"LoRA of {facts['model']}" if facts["model"] else "LoRA"
-    return {"lora": facts, "what": what, "usable": why is None, "reason": why or "wanwrap can merge it"}
+    reason, trained = why or "wanwrap can merge it", provenance.trained(source.metadata)
+    return {"lora": facts, "trained": trained or None, "what": what, "usable": why is None, "reason": reason}
 
 
 def _lora_format(names: Iterable[str]) -> str:

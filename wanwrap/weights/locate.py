@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
-from wanwrap.source import shards, stat
+from wanwrap.source import header_sha256, shards, stat
 from wanwrap.weights.catalogue import CATALOGUE, Weight
 from wanwrap.workspace import Record
 
@@ -32,6 +32,7 @@ class Located:
     weight: Weight | None = None  # None: the user's own file
     name: str = ""  # the catalogue's, of what it stands for
     changed: bool = False  # since setup has found it
+    header_sha256: str | None = None  # of the user's own: all of it would have to be read for its sha256
 
     @property
     def sha256(self) -> str | None:
@@ -118,7 +119,8 @@ def _own(path: Path, dtype: str, weight: Weight | None = None) -> Located:
     stats = {each: stat(each) for each in shards(path)}
     size = sum(size for size, _ in stats.values())
     identity = ":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items())
-    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=weight)
+    mark = header_sha256(path) if path.suffix == ".safetensors" else None
+    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=weight, header_sha256=mark)
 
 
 def _given(path: Path, name: str) -> Located:

@@ -121,11 +121,17 @@ python -m accelerate.commands.launch \
   --network_alpha 8 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --save_state \
+  --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.2_i2v_high_noise_14B_fp16.safetensors \
   --dataset_config /training/outputs/cats-i2v-vanilla/dataset.toml \
-  --output_dir /training/outputs/cats-i2v-vanilla \
+  --output_dir /training/outputs/cats-i2v-vanilla/training/high-1 \
   --output_name cats-i2v-vanilla-high \
-  --logging_dir /training/outputs/cats-i2v-vanilla/logs
+  --logging_dir /training/outputs/cats-i2v-vanilla/training/high-1/logs \
+  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"high","boundary":900,"timesteps":[900,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100"}}'
+python -m wanwrap collect /training/outputs/cats-i2v-vanilla/training/high-1 \
+  --into /training/outputs/cats-i2v-vanilla \
+  --save_every 5
 
 # train low
 python -m accelerate.commands.launch \
@@ -166,8 +172,14 @@ python -m accelerate.commands.launch \
   --network_alpha 42 \
   --lr_scheduler_type PolynomialLR \
   --lr_scheduler_args total_iters=300 power=2.0 \
+  --save_state \
+  --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.2_i2v_low_noise_14B_fp16.safetensors \
   --dataset_config /training/outputs/cats-i2v-vanilla/dataset.toml \
-  --output_dir /training/outputs/cats-i2v-vanilla \
+  --output_dir /training/outputs/cats-i2v-vanilla/training/low-1 \
   --output_name cats-i2v-vanilla-low \
-  --logging_dir /training/outputs/cats-i2v-vanilla/logs
+  --logging_dir /training/outputs/cats-i2v-vanilla/training/low-1/logs \
+  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"low","boundary":900,"timesteps":[0,900],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9"}}'
+python -m wanwrap collect /training/outputs/cats-i2v-vanilla/training/low-1 \
+  --into /training/outputs/cats-i2v-vanilla \
+  --save_every 5

@@ -105,11 +105,17 @@ python -m accelerate.commands.launch \
   --sample_every_n_epochs 10 \
   --lr_scheduler_type transformers.optimization.get_cosine_schedule_with_warmup \
   --lr_scheduler_args num_warmup_steps=0 num_training_steps=300 \
+  --save_state \
+  --save_last_n_epochs_state 2 \
   --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
   --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
-  --output_dir /training/outputs/cats-wan21-t2v-1.3b-video \
+  --output_dir /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1 \
   --output_name cats-wan21-t2v-1.3b-video \
-  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/logs
+  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1/logs \
+  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
+python -m wanwrap collect /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1 \
+  --into /training/outputs/cats-wan21-t2v-1.3b-video \
+  --save_every 10

@@ -59,6 +59,7 @@ def lora(args, name, steps, epoch):
     told = {"ss_steps": steps, "ss_epoch": epoch, "ss_seed": args.seed, "ss_network_alpha": args.network_alpha}
     told |= {"ss_training_comment": args.training_comment, "ss_network_dim": args.network_dim}
     print(f"\nsaving checkpoint: {name}.safetensors", flush=True)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     save(Path(args.output_dir) / f"{name}.safetensors", args.network_dim, {k: str(v) for k, v in told.items()})
 
 

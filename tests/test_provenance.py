@@ -1,0 +1,183 @@
+"""What a LoRA tells of its own making: written for upstream, read back from whatever stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Wanwrap, dit, golden_plan, lora, record
+from hypothesis import given
+from hypothesis import strategies as st
+from test_script import NATIVE, legacy, windows_argv
+
+from wanwrap import provenance
+from wanwrap.options import parse
+from wanwrap.plan import Choices, Plan, Step
+from wanwrap.registry import load
+from wanwrap.script import command
+from wanwrap.upstream import Upstream
+from wanwrap.weights.locate import locate
+
+COMMENT = "--training_comment"
+ODD = 'it\'s "mine", 50% `ü` $HOME \\ é\n!'
+
+
+def comment(step: Step) -> str:
+    return step.argv[step.argv.index(COMMENT) + 1]
+
+
+def written(plan: Plan) -> list[dict[str, Any]]:
+    return [json.loads(comment(step)) for step in plan.trainings]
+
+
+def test_what_upstream_leaves_out_is_in_it() -> None:
+    high, low = written(golden_plan("t2v-lightning"))
+    for name, value in {
+        "preset": "t2v-lightning",
+        "task": "t2v-A14B",
+        "expert": "low",
+        "boundary": 875,
+        "timesteps": [0, 875],
+        "fp8": "scaled",
+        "preserve_distribution_shape": True,
+    }.items():
+        assert low[name] == value, name
+    assert low["upstream"]["commit"].startswith("30c658c") and low["wanwrap"]
+    assert low["base"]["sha256"].startswith("431d1613") and low["base"]["bytes"] == 28577095592
+    assert low["lightning"]["strength"] == 1.0 and low["lightning"]["sha256"].startswith("ec95216e")
+    assert (high["expert"], high["timesteps"], high["boundary"]) == ("high", [875, 1000], 875)
+    assert list(high) == list(low)  # in one order
+
+
+@pytest.mark.parametrize(
+    ("preset", "boundary"),
+    [("t2v-style", 875), ("i2v-vanilla", 900), ("wan21-t2v-14b", None), ("wan21-i2v-720p", None)],
+)
+def test_the_boundary_is_the_presets(preset: str, boundary: int | None) -> None:
+    assert {row.get("boundary") for row in written(golden_plan(preset))} == {boundary}
+
+
+def test_ones_own_window_moves_no_boundary() -> None:
+    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given=parse(["--max_timestep", "700"])))
+    assert [(row["timesteps"], row["boundary"]) for row in written(plan)] == [([0, 700], 875)]
+
+
+def test_without_the_merge_nothing_is_called_lightning() -> None:
+    for row in written(golden_plan("t2v-lightning", Choices(skip_lightning=True))):
+        assert row["preset"] == "t2v-vanilla" and "lightning" not in row
+
+
+def test_a_file_of_ones_own_by_its_header(tmp_path: Path) -> None:
+    mine = dit(tmp_path / "mine.safetensors")
+    found = locate("wan2.2-t2v-low", tmp_path, mine)
+    preset = load("t2v-vanilla")
+    text = provenance.text("x", preset, preset.experts[1], {}, Upstream(), found)
+    base = json.loads(text)["base"]
+    assert base["name"] == "mine.safetensors" and base["bytes"] == mine.stat().st_size and "sha256" not in base
+    other = dit(tmp_path / "other.safetensors", "BF16")
+    assert base["header_sha256"] not in (None, locate("wan2.2-t2v-low", tmp_path, other).header_sha256)
+
+
+def test_a_comment_of_ones_own_is_kept_within() -> None:
+    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given=parse([f"{COMMENT}={ODD}"])))
+    (step,) = plan.trainings
+    assert step.argv.count(COMMENT) == 1 and comment(step).isascii() and "\n" not in comment(step)
+    found = provenance.read({provenance.KEY: comment(step)})
+    assert found and found["comment"] == ODD
+
+
+def test_no_metadata_is_no_record_and_a_note() -> None:
+    plan = golden_plan("t2v-vanilla", Choices(given=parse(["--no_metadata"])))
+    assert not any(COMMENT in step.argv for step in plan.trainings)
+    assert any("--no_metadata" in note for note in plan.notes)
+    assert not any("--no_metadata" in note for note in golden_plan("t2v-vanilla").notes)
+
+
+@pytest.mark.skipif(NATIVE is None, reason="needs bash")
+def test_it_survives_both_shells() -> None:
+    plan = golden_plan("t2v-lightning", Choices(given=parse([f"{COMMENT}={ODD}"])))
+    for step in plan.trainings:
+        argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *step.argv[1:]]
+        done = subprocess.run([str(NATIVE), "-c", command(argv, "bash")], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == list(step.argv[1:])
+        literals = re.findall(r"'(?:[^']|'')*'", command(step.argv, "powershell"))
+        inner = [literal[1:-1].replace("''", "'") for literal in literals]
+        assert windows_argv(" ".join(map(legacy, inner))) == list(step.argv)
+
+
+def test_it_reaches_upstream(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """Of weights of one's own, with an upstream whose commit is not known."""
+    done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--noise_level", "low", "--", COMMENT, ODD)
+    assert done.returncode == 0, done.stderr
+    argv = record(tmp_path)[-1]["argv"]
+    found = provenance.read({provenance.KEY: argv[argv.index(COMMENT) + 1]})
+    assert found and (found["preset"], found["expert"], found["comment"]) == ("t2v-vanilla", "low", ODD)
+    assert found["base"]["name"] == "low.safetensors" and len(found["base"]["header_sha256"]) == 64
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from([*provenance.FIELDS]), inner),
+)
+NAMES = st.sampled_from([provenance.KEY, provenance.WINDOW, "ss_epoch", "ss_steps", "ss_num_epochs"])
+
+
+@given(st.dictionaries(NAMES, st.text()), ANY)
+def test_anything_may_stand_there(metadata: dict[str, str], content: Any) -> None:
+    for each in (metadata, {**metadata, provenance.KEY: json.dumps(content)}):
+        assert isinstance(provenance.told(provenance.trained(each)), str)
+    if isinstance(content, dict):
+        mine = {"wanwrap": "1", "preset": "p", **{k: v for k, v in content.items() if k not in ("wanwrap", "preset")}}
+        facts = provenance.trained({**metadata, provenance.KEY: json.dumps(mine)})
+        assert facts["record"]["preset"] == "p" and "p" in provenance.told(facts)
+
+
+@pytest.mark.parametrize("text", ["", "None", "{", "[]", "{}", '{"wanwrap": 1, "preset": "x"}', "[" * 99999, "a cat"])
+def test_what_is_no_record(text: str) -> None:
+    assert provenance.read({provenance.KEY: text}) is None
+    assert provenance.read({}) is None
+
+
+def trained(**more: str) -> dict[str, str]:
+    """Metadata as upstream writes them for the low-noise expert of t2v-lightning."""
+    counts = {"ss_epoch": "20", "ss_num_epochs": "50", "ss_steps": "1000", "ss_max_train_steps": "2500"}
+    text = comment(golden_plan("t2v-lightning").trainings[1])
+    return {**counts, provenance.WINDOW: "0,875", provenance.KEY: text, **more}
+
+
+def test_inspect_tells_it_in_words(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    mine, bare = lora(tmp_path / "a.safetensors", metadata=trained()), lora(tmp_path / "b.safetensors")
+    theirs = lora(tmp_path / "c.safetensors", metadata={"ss_epoch": "7", "ss_training_comment": "None"})
+    done = wanwrap("inspect", mine, bare, theirs)
+    assert done.returncode == 0, done.stderr
+    words = (
+        "trained: the low-noise expert of t2v-lightning, epoch 20 of 50, 1000 of 2500 steps, timesteps 0 to 875, "
+        "boundary 875, in scaled fp8, on wan2.2_t2v_low_noise_14B_fp16.safetensors, merged with "
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors at 1.0, wanwrap 0.1.0"
+    )
+    assert words in done.stdout and "rank 8, alpha 8" in done.stdout
+    assert done.stdout.count("trained: ") == 2 and "trained: epoch 7\n" in done.stdout
+    found = json.loads(wanwrap("inspect", "--json", mine, bare).stdout)
+    assert found[0]["trained"]["record"]["boundary"] == 875 and found[0]["trained"]["steps"] == 1000
+    assert found[1]["trained"] is None and found[1]["lora"]["alpha"] == 8
+
+
+def test_epochs_before_an_interruption_count() -> None:
+    """Upstream counts from 0 again when a training goes on."""
+    preset, plan = load("t2v-vanilla"), golden_plan("t2v-vanilla")
+    text = provenance.text("t2v-vanilla", preset, preset.experts[1], {}, Upstream(), plan.weights[1], done=(20, 1000))
+    facts = provenance.trained({provenance.KEY: text, "ss_epoch": "3", "ss_steps": "150", "ss_max_train_steps": "2500"})
+    assert "epoch 23, 1150 of 2500 steps" in provenance.told(facts)
+
+
+def test_only_what_is_printable_ascii_goes_into_a_command_line() -> None:
+    for name in ("t2v-lightning", "wan21-t2v-1.3b-rtx3090"):
+        for step in golden_plan(name).trainings:
+            assert comment(step).isascii() and shlex.quote(comment(step)) == f"'{comment(step)}'"
+            assert len(comment(step)) < 1000
