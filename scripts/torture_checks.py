@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -92,6 +94,20 @@ def kept_epochs(plan: Plan) -> Floor:
     return floors
 
 
+def keep_states(plan: Plan, number: int) -> None:
+    """Link the optimizer that each expert goes on from after this kill: at the end it is asked for its steps."""
+    _states(plan).mkdir(exist_ok=True)
+    for step in plan.trainings:
+        with suppress(OSError, ValueError, TypeError):  # it would begin anew
+            resume = _record(plan, step)["resume"]
+            name = f"{key(step)}-{number}-{resume['step']}.bin"
+            os.link(Path(resume["folder"]) / "optimizer.bin", _states(plan) / name)
+
+
+def _states(plan: Plan) -> Path:
+    return plan.folder.parent.parent / "states"
+
+
 def _record(plan: Plan, step: Step) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((plan.folder / "training" / f"{key(step)}.json").read_text(encoding="utf-8"))
     return found
@@ -164,7 +180,7 @@ def _progress(plan: Plan, floors: Sequence[Floor]) -> Iterator[str]:
 def read(plan: Plan, python: str) -> dict[str, Any]:
     """What READER finds: the curves of `logs/<expert>` by "<expert> False" (all points) and "<expert> True", states."""
     curves = {key(step): _curve_folder(plan.folder / "logs" / key(step)) for step in plan.trainings}
-    states = [*map(str, (plan.folder / "training").rglob("optimizer.bin"))]
+    states = [*map(str, _states(plan).glob("*.bin"))]
     asked = {"curves": [str(each) for each in curves.values()], "rows": ROWS, "states": states}
     argv = [python, "-c", READER, json.dumps(asked)]
     done = subprocess.run(argv, capture_output=True, text=True)
@@ -186,19 +202,16 @@ def _curve_folder(top: Path) -> Path:
 def _curves(plan: Plan, found: dict[str, Any], reference: dict[str, Any] | None) -> Iterator[str]:
     """Each step has one learning rate, which is the reference's, and one loss; the optimizer has made all steps."""
     for step in plan.trainings:
-        assert step.recipe and step.makes
+        assert step.recipe
         steps = [*range(1, step.recipe.steps + 1)]
         for which in (f"{key(step)} False", f"{key(step)} True"):
             for row in ROWS:
-                if (numbers := [x for x, _ in found[which].get(row, [])]) != steps:
-                    yield f"{row} of {which} has {numbers}, not 1 to {steps[-1]}"
-            if reference and found[which].get(ROWS[0]) != reference[which].get(ROWS[0]):
-                yield f"the learning rates of {which} are {found[which].get(ROWS[0])}"
-        told, last = _record(plan, step), f"{step.makes.stem}-state"
-        for state in (path for path in found if path.endswith("optimizer.bin")):
-            folder = Path(state).parent
-            wanted = step.recipe.steps if folder.name == last else None
-            if (resume := told.get("resume")) and Path(resume["folder"]) == folder:
-                wanted = resume["step"]
-            if wanted is not None and found[state] != [wanted]:
-                yield f"{folder.name}: the optimizer has made {found[state]} steps, not {wanted}"
+                numbers = Counter(x for x, _ in found[which].get(row, []))
+                if odd := {x: numbers[x] for x in sorted({*steps, *numbers}) if numbers[x] != (x in steps)}:
+                    yield f"{row} of {which}: so many points at these steps: {odd}"
+            rates, right = (each[which].get(ROWS[0], []) for each in (found, reference or found))
+            if wrong := [[x, y] for x, y in rates if [x, y] not in right]:
+                yield f"learning rates of {which} are not those of a run without kills: {wrong}"
+    for state in _states(plan).glob("*.bin"):
+        if found[str(state)] != [int(state.stem.rpartition("-")[2])]:
+            yield f"the optimizer of {state.stem} has made {found[str(state)]} steps"

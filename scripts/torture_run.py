@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from torture_checks import Floor, kept_epochs
+from torture_checks import Floor, keep_states, kept_epochs
 from torture_child import DIE, Case
 
 from wanwrap.plan import Plan, Step
@@ -166,6 +166,7 @@ class Run:
     def _killed(self, where: str, floor: Floor) -> None:
         self.kills.append(where)
         self.floors.append(floor)
+        keep_states(self.plan, len(self.kills))
 
     def _gone(self, marker: str) -> None:
         """All that this start has started has to be gone soon."""
