@@ -29,6 +29,7 @@ ITEMS = 3  # of each folder
 AREA = 128 * 64  # pixels a rehearsed item has about
 FRAMES = 5  # at most; 4N+1
 EPOCHS = 2
+LENGTH: Options = {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
 SWAP = 2  # of the toy's 4 blocks
 LEFT_OUT = {
     "max_train_steps",
@@ -68,10 +69,15 @@ def rehearsal(asked: Order, bar: Bar = no_bar) -> Rehearsal:
     upstream, answer = asked.ask(plan, gpu=bool(gpus))  # on a CPU as many processes do as GPUs are asked for
     preflight.check_place(plan)
     shutil.rmtree(base, ignore_errors=True)
-    (base / "models").mkdir(parents=True)
-    for entry, small in zip(real.dataset.entries, plan.dataset.entries, strict=True):
-        _copy(entry, small)
+    furnish(base, real.dataset, plan)
     return Rehearsal(plan=plan, real=real, upstream=upstream, answer=answer, notes=notes)
+
+
+def furnish(base: Path, dataset: Dataset, plan: Plan) -> None:
+    """Make the folder of a small plan, and put the first items of the data set in it."""
+    (base / "models").mkdir(parents=True)
+    for entry, small in zip(dataset.entries, plan.dataset.entries, strict=True):
+        _copy(entry, small)
 
 
 def verify(plan: Plan, record: Mapping[str, Any]) -> None:
@@ -105,15 +111,19 @@ def stage(
     choices: Choices,
     *,
     gpu: bool,
+    length: Options = LENGTH,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`."""
+    """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`.
+
+    Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
+    """
     notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
     small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
     if dataset.config:
         notes.append("the data set TOML is written anew for copies of a few items")
     notes += [f"{name} is left out" for name in sorted(LEFT_OUT & given.keys())]
     given = {name: value for name, value in given.items() if name not in LEFT_OUT}
-    given |= {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
+    given |= length
     choices = replace(choices, given=given)
     data = _dataset(dataset, places.base)
     places = replace(places, child=(CHILD,))
