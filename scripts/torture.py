@@ -71,7 +71,7 @@ class Bench:
         )
         asked = order(preset=PRESETS[0], musubi_dir=args.musubi_dir, python=args.python)
         answer = preflight.ask(asked.places.python, asked.places.upstream, ["musubi_tuner", "torch", "accelerate"])
-        preflight.check_answer(answer, asked.places, any_upstream=True, gpu=False)
+        preflight.check_answer(answer, asked.places, any_upstream=True, gpus=0)
         (work / "answer.json").write_text(json.dumps(answer))
 
     def _new(self, name: str, **changes: Any) -> tuple[Case, Plan]:

@@ -20,6 +20,7 @@ from wanwrap.whole import sync
 
 EPOCH = re.compile(r"-(\d{6})-state$")
 LAST = "random_states_0.pkl"
+REMOVED = ".removed"
 
 
 def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
@@ -72,8 +73,7 @@ def size(folder: Path) -> int:
 
 def remove(folder: Path) -> None:
     """A state, or all of an attempt, that is needed no more; under another name first, that no half one is left."""
-    gone = folder.with_name(f"{folder.name}.removed")
+    gone = folder if folder.suffix == REMOVED else folder.with_name(f"{folder.name}{REMOVED}")
     with suppress(OSError):
-        shutil.rmtree(gone, ignore_errors=True)
         folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)

@@ -70,7 +70,7 @@ class Training:
         self.children = children
         resume = self._resume()
         step, epoch = (resume["step"], resume["epoch"]) if resume else (0, 0)
-        number = 1 + max((self._number(path) for path in self._attempts()), default=0)
+        number = 1 + max((self._number(path) for path in self._left()), default=0)
         self.folder = self.training.folder(self.plan.folder, number)
         (self.folder / "logs").mkdir(parents=True)
         self.collector = self._collector(self.folder, step, epoch)
@@ -120,8 +120,9 @@ class Training:
 
     # ---- what earlier attempts have left
 
-    def _attempts(self) -> list[Path]:
-        return [path for path in (self.plan.folder / "training").glob(f"{self.key}-*") if self._number(path)]
+    def _left(self) -> list[Path]:
+        """The folders of attempts, and those that a kill has kept from being removed."""
+        return [*(self.plan.folder / "training").glob(f"{self.key}-*")]
 
     def _number(self, path: Path) -> int:
         number = path.name.removeprefix(f"{self.key}-")
@@ -134,7 +135,9 @@ class Training:
         if resume and not self._sound(resume):
             self.say(f"{self.key}: {resume['folder']} is gone or damaged, looking for another state")
             resume = max(filter(self._sound, self._others(begun)), key=lambda place: place["epoch"], default=None)
-        for path in self._attempts():
+        if resume and (held := begun.get(str(Path(resume["folder"]).parent))):  # to the last record, also after a kill
+            Curves(self.plan.folder / "logs" / self.key, *held).follow(Path(resume["folder"]).parent / "logs")
+        for path in self._left():
             if resume and str(path) in begun:
                 self._take(self._collector(path, *begun[str(path)]), resume["epoch"])
             if not (resume and path in Path(resume["folder"]).parents):
@@ -146,7 +149,7 @@ class Training:
 
     def _others(self, begun: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """States that are on no record, since the disk was full for instance."""
-        for path in self._attempts():
+        for path in self._left():
             for epoch, folder in states.saved(path, self.training.label):
                 yield self._place(begun.get(str(path), (0, 0))[1] + epoch, folder)
 
@@ -234,7 +237,7 @@ class Training:
         self._take(self.collector, last["epoch"])
         self.record["bytes"]["state"] = states.size(Path(last["folder"]))
         self.progress.note(resume=last)  # before any other state goes
-        for attempt in self._attempts():
+        for attempt in self._left():
             if attempt != self.folder and len(found) > 1:  # the first of an attempt may turn out to be no good
                 states.remove(attempt)
         self._check_disk()
@@ -324,7 +327,7 @@ class Training:
         self._close("done", "")
         self.say(f"{self.key}: {outlook.line(self.record)}")
         self.progress.note(resume=None)
-        for path in self._attempts():
+        for path in self._left():
             states.remove(path)
         self.over = True
 
