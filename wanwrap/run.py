@@ -13,18 +13,18 @@ from wanwrap.caching import forget, missing, stamps, strangers
 from wanwrap.errors import StepError, WanwrapError, listing
 from wanwrap.ledger import Ledger, now
 from wanwrap.logs import Log
-from wanwrap.outlook import lines
 from wanwrap.plan import Plan, Step
 from wanwrap.process import Listener, stream, supervised
 from wanwrap.progress import is_done
 from wanwrap.report import heading
 from wanwrap.script import native, script
+from wanwrap.status import NOW, STOP, together
+from wanwrap.status_report import going, trained
 from wanwrap.training import Stopped, Training, Wish
 from wanwrap.weights import header
 from wanwrap.whole import write_whole
 from wanwrap.words import also_others, failure
 
-STOP = "stop"  # the file by which `wanwrap stop` asks for an end, after the epoch or ("now" in it) at once
 PAUSE = 0.2  # seconds
 
 Say = Callable[[str], object]
@@ -92,6 +92,7 @@ class _Run:
                 self.ledger.step(index, state="not needed")
             elif not step.training:
                 self._prepare(index, before)
+        self.ledger.note(parallel=bool(self.how.gpus))
         todo = [step for index, step in numbered if step.training and index not in done]
         self.trainings = [self._training(step, number) for number, step in enumerate(todo)]
         self._train()
@@ -186,12 +187,21 @@ class _Run:
                 each.wish = wish
                 each.tick()
                 if each.over:
-                    self._note(each, state="failed" if each.error else "done", ended=now())
-        self.how.show([*lines(group, self.trainings)])
+                    self._over(each)
+        records = together({each.key: each.now() for each in self.trainings})
+        shown = {each.key for each in group if not each.over}
+        self.how.show([*going(records, shown, parallel=bool(self.how.gpus))])
+
+    def _over(self, training: Training) -> None:
+        self._note(training, state="failed" if training.error else "done", ended=now())
+        if not training.error:
+            self.say(trained(*together({training.key: training.record})))
 
     def _note(self, training: Training, **changes: object) -> None:
         """What the run's own record tells of an expert; more stands in its progress."""
-        row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"], "loss": training.watch.loss}
+        row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"]}
+        if training.attempt:
+            row["loss"] = training.attempt.watch.loss
         if training.step.makes and training.step.makes.is_file():
             row["bytes"] = training.step.makes.stat().st_size
         self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
@@ -200,7 +210,7 @@ class _Run:
         path = self.plan.folder / STOP
         if not path.exists():
             return ""
-        return "now" if path.read_text(encoding="utf-8").strip() == "now" else "epoch"
+        return "now" if path.read_text(encoding="utf-8").strip() == NOW else "epoch"
 
     def _now(self) -> bool:
         """Whether a step that trains nothing is to end; without hurry it is the last one."""

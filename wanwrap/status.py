@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +101,7 @@ class Run:
     @property
     def seconds_left(self) -> float | None:
         """For all experts of this run; None where nobody knows."""
-        left = [each.seconds_left for each in self.planned]
-        return sum(each for each in left if each is not None) if left and None not in left else None
+        return all_left(self.planned, parallel=self.ledger.get("parallel") is True)
 
     @property
     def planned(self) -> tuple[Training, ...]:
@@ -220,11 +219,23 @@ def _trainings(ledger: Record, records: Mapping[str, Record]) -> tuple[Training,
     """In the order of the ledger's steps; of an expert that has no record yet what the ledger says."""
     rows = {_expert(row): row for row in _rows(ledger, "steps") if "optimizer_steps_planned" in row}
     begun = {name: {"steps_planned": row["optimizer_steps_planned"], "steps_done": 0} for name, row in rows.items()}
-    found = {name: records.get(name) or begun.get(name) or {} for name in (*rows, *records) if name}
-    paces = {name: _number(record, "seconds_per_step") for name, record in found.items()}
-    known = [pace for pace in paces.values() if pace is not None]
-    other = known[-1] if known else None
-    return tuple(Training(name, record, paces[name] or other) for name, record in found.items())
+    return together({name: records.get(name) or begun.get(name) or {} for name in (*rows, *records) if name})
+
+
+def together(records: Mapping[str, Record]) -> tuple[Training, ...]:
+    """The trainings of one run: where one knows no pace of its own, the other's is as good a guess as any."""
+    paces = {name: _number(record, "seconds_per_step") for name, record in records.items()}
+    other = next((pace for pace in reversed(paces.values()) if pace is not None), None)
+    return tuple(Training(name, record, paces[name] or other) for name, record in records.items())
+
+
+def all_left(trainings: Iterable[Training], *, parallel: bool) -> float | None:
+    """Seconds until all are done, one after the other or side by side; None where nobody knows."""
+    left = [each.seconds_left for each in trainings]
+    known = [seconds for seconds in left if seconds is not None]
+    if not left or len(known) < len(left):
+        return None
+    return max(known) if parallel else sum(known)
 
 
 def _expert(row: Record) -> str:

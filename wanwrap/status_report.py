@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from wanwrap.status import NOW, Run, Training
+from wanwrap.status import NOW, Run, Training, all_left
 
 
 def line(run: Run) -> str:
@@ -27,6 +27,21 @@ def brief(run: Run) -> str:
     """What is going on right now: a line that is renewed and cut where the terminal ends, so the time comes first."""
     one, step = run.training, str(run.step["name"]) if run.step else run.words()
     return f"{step}: " + ", ".join([*_left(run), *([_far(one), *_pace(one)] if one else ())])
+
+
+def going(trainings: Sequence[Training], shown: Collection[str], *, parallel: bool) -> Iterator[str]:
+    """A line for each expert that is being trained, with the time that all of them take."""
+    together = all_left(trainings, parallel=parallel) if len(trainings) > 1 else None
+    for each in trainings:
+        if each.expert in shown:
+            left = [f"{duration(each.seconds_left)} left"] if each.seconds_left else []
+            whole = [f"all {duration(together)}"] if together else []
+            yield f"{each.expert}: {', '.join([_far(each), *_pace(each), *left, *whole])}"
+
+
+def trained(training: Training) -> str:
+    """What an expert's training has come to."""
+    return f"{training.expert}: {', '.join([_far(training), *_pace(training)])}, done"
 
 
 def detail(run: Run) -> Iterator[str]:

@@ -1,0 +1,99 @@
+"""One start of upstream's trainer, for the steps that are left: it knows of no others, so this adds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wanwrap import states
+from wanwrap.collect import Collector
+from wanwrap.curves import Curves
+from wanwrap.logs import Log
+from wanwrap.options import whole
+from wanwrap.plan import Plan, Step
+from wanwrap.process import Child
+from wanwrap.watch import Watch
+
+Place = dict[str, Any]  # of a whole state: {"step": 1000, "epoch": 20, "folder": "/..."}
+
+
+class Attempt:
+    """From `origin`, the place of a whole state, or from nothing; in `folder`, until what it makes is taken over."""
+
+    def __init__(self, plan: Plan, step: Step, folder: Path, origin: Place | None) -> None:
+        assert step.recipe and step.training
+        self.plan, self.step, self.folder, self.origin = plan, step, folder, origin
+        self.recipe, self.training = step.recipe, step.training
+        self.begun = (origin["step"], origin["epoch"]) if origin else (0, 0)
+        self.watch = Watch(self.recipe.steps - self.begun[0])
+
+    def begin(self, log: Path, env: Mapping[str, str], blocks: int) -> Child:
+        """Start upstream with so many blocks swapped; what it prints is watched, and kept in the log."""
+        self.curves = Curves(self.plan.folder / "logs" / self.training.key, *self.begun)
+        argv, self.log = self.training.argv(self._changes(blocks)), Log(log.open("ab"))
+        self.log.begin(self.step.name, argv)
+        self.child = Child(argv, self.plan.folder, {**self.plan.env, **env}, self._listen)
+        return self.child
+
+    def _listen(self, chunk: bytes) -> None:
+        self.watch.read(chunk)
+        self.log.write(chunk)
+
+    def _changes(self, blocks: int) -> dict[str, Any]:
+        """How its options differ from the plan's."""
+        changes: dict[str, Any] = {"output_dir": str(self.folder), "logging_dir": str(self.folder / "logs")}
+        changes |= {"blocks_to_swap": blocks} if blocks else {}
+        if not self.origin:
+            return changes
+        options, (step, epoch) = self.training.options, self.begun
+        changes |= {"resume": self.origin["folder"], "network_weights": None}
+        if options.get("max_train_epochs") is not None:
+            changes["max_train_epochs"] = self.recipe.epochs - epoch
+        else:
+            changes["max_train_steps"] = self.recipe.steps - step
+        if options.get("seed") is not None:  # else the data set would come in the order of its first epochs again
+            changes["seed"] = (whole(options, "seed", 0) + epoch) % 2**32
+        return changes
+
+    def follow(self) -> None:
+        """Take over what there is of the curves."""
+        self.curves.follow(self.folder / "logs")
+
+    def now(self) -> dict[str, Any]:
+        """How far all of the training has come."""
+        done = self.begun[0] + self.watch.done
+        return {
+            "steps_done": done,
+            "epochs_done": min(done // self.recipe.per_epoch, self.recipe.epochs),
+            "loss": float(self.watch.loss) if self.watch.loss and not self.watch.broken else None,
+            **({"seconds_per_step": pace} if (pace := self.watch.pace) else {}),
+        }
+
+    def places(self) -> Iterator[Place]:
+        """The whole states that it has saved, and that are good: the loss of the step after is a number."""
+        end = self.begun[0] + (self.watch.broken - 1 if self.watch.broken else self.recipe.steps)
+        return (place for place in places(self.step, self.folder, self.begun[1]) if place["step"] < end)
+
+    def collector(self) -> Collector:
+        """What takes over its LoRAs, and counts in them as all of the training does."""
+        seed = self.training.options.get("seed")
+        told = {"ss_num_epochs": self.recipe.epochs, "ss_max_train_steps": self.recipe.steps, "ss_seed": seed}
+        return Collector(
+            source=self.folder,
+            into=self.plan.folder,
+            label=self.training.label,
+            step=self.begun[0],
+            epoch=self.begun[1],
+            per_epoch=self.recipe.per_epoch,
+            save_every=self.training.save_every,
+            keep_last=self.training.keep_last,
+            metadata={key: str(value) for key, value in told.items() if value is not None},
+        )
+
+
+def places(step: Step, folder: Path, epoch: int) -> Iterator[Place]:
+    """The whole states in the folder of an attempt that began at that epoch."""
+    assert step.recipe and step.training
+    for more, path in states.saved(folder, step.training.label):
+        yield {"step": (epoch + more) * step.recipe.per_epoch, "epoch": epoch + more, "folder": str(path)}
