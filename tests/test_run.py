@@ -39,7 +39,7 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
     for name in ("cats-t2v-vanilla-high.safetensors", "cats-t2v-vanilla-low.safetensors"):
         assert str(out / name) in done.stdout
     assert "-high on the high-noise model" in done.stdout
-    assert "low: epoch 50 of 50, step 300 of 300, loss 0.05" in done.stderr
+    assert "low: 50 of 50 epochs, step 300 of 300, loss 0.05" in done.stderr
     assert {path.name for path in out.iterdir()} >= {"run.sh", "run.log", "run.json", "dataset.toml", "accelerate.yaml"}
     kept = json.loads((out / "run.json").read_text())
     assert (kept["state"], kept["upstream"]["version"]) == ("done", "0.3.4")

@@ -13,7 +13,16 @@ from typing import Any
 
 from wanwrap import progress, room
 from wanwrap.data import PACKAGE
-from wanwrap.errors import DownloadError, GpuError, OutputError, PackageError, UpstreamError, WeightsError, listing
+from wanwrap.errors import (
+    DownloadError,
+    GpuError,
+    OutputError,
+    PackageError,
+    RoomError,
+    UpstreamError,
+    WeightsError,
+    listing,
+)
 from wanwrap.ledger import at_work
 from wanwrap.options import Options
 from wanwrap.plan import Places, Plan, Step
@@ -162,17 +171,27 @@ def _to_make(plan: Plan) -> dict[Path, int]:
 
 
 def check_room(plan: Plan) -> None:
-    """Raises RoomError: too little disk or memory for the DiTs that are to be made."""
-    if made := _to_make(plan):
+    """Raises RoomError: too little disk or memory for the DiTs that are to be made, or disk for LoRAs and states."""
+    from wanwrap.saving import bytes_left
+
+    made = _to_make(plan)
+    if made:
         room.check(next(iter(made)).parent, sum(made.values()), within=made)
+    what = "needed for the LoRAs and states that the trainings save" + (
+        ", and for DiTs to merge or cast" if made else ""
+    )
+    if why := room.lacking(plan.folder, sum(made.values()) + bytes_left(plan), made, what):
+        raise RoomError(why)
 
 
 def lacking_disk(plan: Plan) -> list[str]:
     """What a dry run says of the disk: downloads that are missing count too."""
-    made, get = _to_make(plan), sum(weight.size for weight in plan.weights if not weight.exists)
+    from wanwrap.saving import bytes_left
+
+    made, get, save = _to_make(plan), sum(w.size for w in plan.weights if not w.exists), bytes_left(plan)
     merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
-    what = f"needed: {get / 1e9:.1f} GB to download{merged}"
-    why = room.lacking(plan.folder, get + sum(made.values()), made, what)
+    what = f"needed: {get / 1e9:.1f} GB to download{merged}, {save / 1e9:.1f} GB for LoRAs and states"
+    why = room.lacking(plan.folder, get + sum(made.values()) + save, made, what)
     return [why] if why else []
 
 

@@ -75,7 +75,7 @@ def check_loads(plan: Plan, step: Step, source: Source, *, scaled: bool = True) 
     options: dict[str, Value] = {**step.recipe.options}
     if not scaled:
         options["network_dim"] = max(rank_alpha(source)[0], default=0)
-    wanted = network.tensors(_matrices(plan, step), options)
+    wanted = network.tensors(matrices(plan, step), options)
     _check_format(plan, step, source)
     if wanted is None:
         return False
@@ -141,7 +141,7 @@ def convert(plan: Plan, step: Step, path: Path) -> str:
     return where + shlex.join((step.argv[0], "-m", "musubi_tuner.convert_lora", *files))
 
 
-def _matrices(plan: Plan, step: Step) -> dict[str, network.Shape]:
+def matrices(plan: Plan, step: Step) -> dict[str, network.Shape]:
     """Those of the DiT that is trained on, as far as one of its files is there; else as the model is published."""
     dit = Path(step.argv[step.argv.index("--dit") + 1])
     base = next((e.dit for e in plan.preset.experts if e.noise_level == level(step)), None)
