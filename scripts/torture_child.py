@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap import cli, preflight, recipe
+from wanwrap import cli_run, preflight, recipe
 from wanwrap.errors import WanwrapError
 from wanwrap.order import Order, order
 from wanwrap.plan import Plan
@@ -86,7 +86,7 @@ def main(text: str) -> int:
         die_at(case.folder, *map(int, os.environ[DIE].split()))
     try:
         preflight.check_plan(plan)
-        cli._carry_out(plan, asked.places.upstream, case.answer(), False, How())
+        cli_run.carry_out(plan, asked.places.upstream, case.answer(), False, How())
     except WanwrapError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code

@@ -64,6 +64,7 @@ class Attempt:
         """How far all of the training has come."""
         done = self.begun[0] + self.watch.done
         return {
+            "loading": not self.watch.done,
             "steps_done": done,
             "epochs_done": min(done // self.recipe.per_epoch, self.recipe.epochs),
             "loss": float(self.watch.loss) if self.watch.loss and not self.watch.broken else None,

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wanwrap import __version__
-from wanwrap.cli_options import PATH, PRECISION, PYTHON, run_options, sha256, to_comfyui
-from wanwrap.errors import FULL, OptionError, OutputError, RoomError, WanwrapError
-from wanwrap.terminal import bar, bars, board, make_whole, say, screen, show_json, shown, steps
+from wanwrap import __version__, cli_run
+from wanwrap.cli_options import PATH, PRECISION, PYTHON, sha256
+from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError
+from wanwrap.terminal import bar, make_whole, say, show_json, shown
 
 if TYPE_CHECKING:
-    from wanwrap.ledger import Ledger
-    from wanwrap.order import Order
-    from wanwrap.plan import Plan
     from wanwrap.rewriting import Made
-    from wanwrap.run import How
-    from wanwrap.script import Shell
-    from wanwrap.to_comfyui import Shelf
-    from wanwrap.upstream import Upstream
 
 JSON = "wanwrap.json"
 EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 130 interrupted."
@@ -162,172 +153,6 @@ def show(preset: str, source: bool, as_json: bool) -> None:
     click.echo("\n" + script(plan, "bash"), nl=False)
 
 
-@main.command(
-    short_help="Train on a data set, or print how.",
-    epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0",
-)
-@run_options
-@click.option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
-@click.option(
-    "--shell",
-    type=click.Choice(["bash", "powershell"]),
-    help="The script's language (default: this system's).",
-)
-@click.option("--restart", is_flag=True, help="Begin anew; what an earlier run of the name has made is put aside.")
-@click.option("--no_retry", is_flag=True, help="Out of memory ends the run, instead of swapping more blocks.")
-@click.option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's record, as JSON.")
-@to_comfyui
-def run(
-    dry_run: bool,
-    shell: Shell | None,
-    restart: bool,
-    no_retry: bool,
-    parallel: bool,
-    as_json: bool,
-    to_comfyui: bool,
-    comfyui_dir: Path | None,
-    **arguments: Any,
-) -> None:
-    """Train a PRESET (a name, or your own ./file.py) on a data set: cache it, then train each expert.
-
-    The same command again goes on where a run has stopped, whatever has stopped it: from the last whole state, with
-    the same learning rates as without the stop.
-
-    What stands after `--` goes to upstream's training command, checked against its options.
-    """
-    from wanwrap.order import order
-
-    if parallel and arguments.get("gpus", 1) > 1:
-        raise OptionError(
-            "--parallel gives each expert a GPU, --gpus several to one after the other; give one of them."
-        )
-    asked = order(**arguments)
-    if dry_run:
-        plan = asked.plan()
-        shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
-        _print(asked, plan, shell, as_json)
-        if shelf:
-            say(f"note: `run` then copies the LoRAs to {shelf.folder}; the script leaves that to you.")
-        return
-    from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights, each_its_gpu
-    from wanwrap.report import finished
-    from wanwrap.resume_checkpoints import offers
-    from wanwrap.run import How
-    from wanwrap.to_comfyui import place
-    from wanwrap.weights import marks
-
-    with steps("reading files") as files:
-        plan = asked.plan(whole=True, bar=files)
-    check_plan(plan, restart=restart)
-    shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
-    for note in offers(plan, asked.places.base):
-        say(f"note: {note}")
-    upstream, answer = asked.ask(plan, gpu=True)
-    gpus = each_its_gpu(plan, answer) if parallel else ()
-    with bars() as begin:
-        check_weights(plan, marks.thorough(begin))
-    for note in check_tokenizers(plan):
-        say(f"note: {note}")
-    check_room(plan)
-    with board() as show:
-        how = How(show=show, retry=not no_retry, gpus=gpus)
-        _carry_out(plan, upstream, answer, as_json, how, restart=restart)
-    placed = place(plan, shelf) if shelf else []
-    if as_json:
-        for line in placed:
-            say(line)
-    else:
-        click.echo("\n".join(finished(plan, placed)))
-
-
-def _shelf(asked: Order, plan: Plan, wanted: bool, given: Path | None) -> Shelf | None:
-    """Where the LoRAs go in ComfyUI; None where nobody asked for it."""
-    from wanwrap.to_comfyui import check
-
-    if given and not wanted:
-        raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
-    return check(plan, given, asked.workspace.comfyui, lambda text: say(f"note: {text}")) if wanted else None
-
-
-def _print(asked: Order, plan: Plan, shell: Shell | None, as_json: bool) -> None:
-    """The plan on stdout; what is missing for it on stderr."""
-    from wanwrap.report import heading, lacking, plan_json
-    from wanwrap.script import native, script
-
-    missing = asked.missing(plan)
-    if as_json:
-        show_json({**plan_json(plan), "missing": missing})
-    else:
-        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    for line in (*(f"note: {note}" for note in plan.notes), *lacking(missing)):
-        say(line)
-
-
-def _carry_out(
-    plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool, how: How, *, restart: bool = False
-) -> Ledger:
-    """Write the plan's files and run it; with `as_json` the record comes out however it ends."""
-    from wanwrap import ledger, progress
-    from wanwrap.preflight import BUSY, check_caches
-    from wanwrap.report import heading, interrupted
-    from wanwrap.run import run as run_plan
-    from wanwrap.run import write_files
-    from wanwrap.training import Stopped
-    from wanwrap.whole import held
-
-    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes), *upstream.remarks()):
-        say(line)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with held(plan.folder / "run", BUSY.format(plan.folder)):
-        if restart and (aside := progress.put_aside(plan)):
-            say(f"what was there is in {aside} now")
-        for line in progress.standing(plan):
-            say(line)
-        write_files(plan)
-        record = ledger.opened(plan, upstream, answer)
-        try:
-            check_caches(plan)  # last: of two that start at once each sees the other
-            run_plan(plan, record, screen, say, how)
-        except (KeyboardInterrupt, Stopped):
-            say("\n" + interrupted(plan, record.record))
-            raise
-        finally:
-            record.close()
-            say("")  # upstream's progress bar ends without a new line
-            if as_json:
-                show_json(record.record)
-    return record
-
-
-@main.command(
-    short_help="Try a run in small, with toy weights.", epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats"
-)
-@run_options
-@click.option("--json", "as_json", is_flag=True, help="The rehearsal's record as JSON.")
-def rehearse(as_json: bool, **arguments: Any) -> None:
-    """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.
-
-    Takes the options of `run` and about a minute, on a GPU or a CPU, and needs no weights. It shows that
-    the installation, the data set, the options and the attention and optimizer packages work together.
-    """
-    from wanwrap.order import order
-    from wanwrap.rehearsal.stage import rehearsal, verify
-    from wanwrap.report import rehearsed
-    from wanwrap.run import How
-
-    asked = order(**arguments)
-    with steps("reading files") as files:
-        found = rehearsal(asked, files)
-    for note in found.notes:
-        say(f"rehearsal: {note}.")
-    with board() as show:
-        record = _carry_out(found.plan, found.upstream, found.answer, as_json, How(show=show, retry=False))
-    verify(found.plan, record.record)
-    if not as_json:
-        click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
-
-
 MARK = "Stop if the sha256 of the {} is another one."
 
 
@@ -406,3 +231,7 @@ def _made(made: Made, as_json: bool) -> None:
     else:
         size = made.out.stat().st_size / 1e9
         click.echo(f"made {made.out} ({size:.2f} GB in {made.seconds:.0f} s, on the {made.device})")
+
+
+for verb in cli_run.VERBS:
+    main.add_command(verb)

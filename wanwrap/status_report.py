@@ -35,6 +35,7 @@ def going(trainings: Sequence[Training], shown: Collection[str], *, parallel: bo
     for each in trainings:
         if each.expert in shown:
             left = [f"{duration(each.seconds_left)} left"] if each.seconds_left else []
+            left = ["loading the model", *left] if each.record.get("loading") else left
             whole = [f"all {duration(together)}"] if together else []
             yield f"{each.expert}: {', '.join([_far(each), *_pace(each), *left, *whole])}"
 

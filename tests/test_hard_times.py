@@ -1,0 +1,177 @@
+"""What comes over a run from outside: disks that fill or may not be written, terminals that close, clocks that jump."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import PYTHONPATH, STANDIN, Wanwrap
+from test_going_on import LOW, NAME, WHOLE, alive, folder, loras, progress, until
+
+from wanwrap import room
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Path]:
+    """A small drive; making one takes root."""
+    place = tmp_path / "home" / "local_training"
+    place.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no drive can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def begin(tmp_path: Path, *arguments: object, tty: int | None = None, **env: str) -> subprocess.Popen[bytes]:
+    """A slow run in a process of its own, on a terminal if one is given."""
+    extra = {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_PACE": "0.1"}
+    extra |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "GOING_ON": str(tmp_path)}
+    argv = [sys.executable, "-m", "wanwrap", *map(str, (*LOW, *arguments))]
+    if tty is not None:  # a shell's part: to make it the session's own terminal
+        attach = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        argv = [sys.executable, "-c", attach, *argv]
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), tty) if tty is not None else {"stderr": subprocess.PIPE}
+    return subprocess.Popen(argv, cwd=home, env={**os.environ, **extra, **env}, start_new_session=True, **streams)  # type: ignore[call-overload, no-any-return]
+
+
+def saved(tmp_path: Path, epoch: int) -> bool:
+    """Whether the run can go on from that epoch, or a later one."""
+    path = folder(tmp_path) / "training" / "low.json"
+    return path.exists() and ((progress(tmp_path)["resume"] or {}).get("epoch") or 0) >= epoch
+
+
+def test_a_disk_that_fills_ends_it_before_the_next_save(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, drive: Path
+) -> None:
+    run = ("--dataset", cats, *weights)
+    with begin(tmp_path, *run) as process:
+        until(lambda: saved(tmp_path, 2))
+        free = shutil.disk_usage(drive).free
+        (drive / "somebody's").write_bytes(bytes(free - room.SPARE // 2))
+        text = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 13, text
+    assert "was stopped" in text and "needed for the next state and LoRA" in text and "is kept" in text
+    assert not alive(tmp_path)
+    full = wanwrap(*LOW, *run)
+    assert full.returncode == 13 and "for the LoRAs and states" in full.stderr
+    (drive / "somebody's").unlink()
+    assert wanwrap(*LOW, *run).returncode == 0
+    assert loras(tmp_path) == WHOLE and progress(tmp_path)["steps_done"] == 60
+
+
+def test_a_disk_that_is_full_to_the_last_byte(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, drive: Path
+) -> None:
+    """Log, curves, progress and LoRA: nothing can be written any more."""
+    run = ("--dataset", cats, *weights)
+    with begin(tmp_path, *run) as process:
+        until(lambda: saved(tmp_path, 2))
+        with (drive / "somebody's").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 12))
+            except OSError:
+                pass
+        text = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 13, text
+    assert "Traceback" not in text.partition("Error: ")[0] and not alive(tmp_path)
+    (drive / "somebody's").unlink()
+    done = wanwrap(*LOW, *run)
+    assert done.returncode == 0 and re.search("going on from [2468]", done.stderr), done.stderr
+    assert loras(tmp_path) == WHOLE
+
+
+@pytest.mark.usefixtures("drive")  # root can do that
+def test_a_folder_that_may_not_be_written_any_more(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    """As a drive is that the system has found errors on. What is open for writing stays so."""
+    run, out = ("--dataset", cats, *weights), folder(tmp_path)
+    with begin(tmp_path, *run) as process:
+        until(lambda: saved(tmp_path, 2))
+        subprocess.run(["mount", "--bind", out, out], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", out], check=True)
+        text = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 11, text
+    assert "Read-only file system" in text and "Traceback" not in text.partition("Error: ")[0]
+    assert not alive(tmp_path)
+    refused = wanwrap(*LOW, *run)
+    assert refused.returncode == 11 and "can't be written" in refused.stderr, refused.stderr
+    subprocess.run(["umount", out], check=True)
+    assert wanwrap(*LOW, *run).returncode == 0
+    assert loras(tmp_path) == WHOLE
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    master, slave = pty.openpty()
+    process = begin(tmp_path, "--dataset", cats, *weights, tty=slave)
+    os.close(slave)
+    try:
+        seen = b""
+        os.set_blocking(master, False)
+        while not saved(tmp_path, 2):
+            assert process.poll() is None, seen.decode()
+            try:
+                seen += os.read(master, 65536)
+            except BlockingIOError:
+                time.sleep(0.05)
+    finally:
+        os.close(master)
+    assert process.wait(40) == 130
+    until(lambda: not alive(tmp_path), 5)
+    assert b"step " in seen and b" left" in seen and b"s/step" in seen
+    assert progress(tmp_path)["state"] == "interrupted"
+    assert wanwrap(*LOW, "--dataset", cats, *weights).returncode == 0
+    assert loras(tmp_path) == WHOLE
+
+
+def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """What was written seems to come from the future: nothing is decided by times."""
+    run = ("--dataset", cats, *weights)
+    with begin(tmp_path, *run) as process:
+        until(lambda: saved(tmp_path, 4))
+        process.kill()
+    for path in (*folder(tmp_path).glob("run.json"), *folder(tmp_path).glob("training/*.json")):
+        text = json.dumps(json.loads(path.read_text())).replace("202", "209")
+        path.write_text(text)
+    for path in folder(tmp_path).rglob("*"):
+        os.utime(path, (3_000_000_000, 3_000_000_000))
+    assert "killed" in wanwrap("status", NAME).stdout
+    done = wanwrap(*LOW, *run)
+    assert done.returncode == 0 and re.search("going on from [468]", done.stderr), done.stderr
+    assert loras(tmp_path) == WHOLE
+
+
+def test_each_of_its_processes_is_killed(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """The keeper, accelerate's launcher, the trainer: whichever dies, all of it ends, and goes on the next time."""
+    run = ("--dataset", cats, *weights)
+    for depth in (1, 2, 3):
+        with begin(tmp_path, *run, STANDIN_PACE="0.3") as process:
+            until(lambda: len(psutil.Process(process.pid).children(recursive=True)) >= 3 and saved(tmp_path, 0))
+            chain = [psutil.Process(process.pid)]
+            while len(chain) <= depth:
+                chain.append(chain[-1].children()[0])
+            time.sleep(1)
+            chain[depth].kill()
+            text = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 10 and "was ended by SIGKILL" in text, text
+        until(lambda: not alive(tmp_path), 5)
+    assert wanwrap(*LOW, *run).returncode == 0
+    assert loras(tmp_path) == WHOLE
