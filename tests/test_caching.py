@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
@@ -20,6 +17,7 @@ from wanwrap.dataset import Entry
 from wanwrap.errors import DatasetError
 from wanwrap.registry import load
 from wanwrap.scan import scan
+from wanwrap.whole import held
 
 MARKS = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"
@@ -170,15 +168,13 @@ def test_no_cache_goes_while_another_run_reads_it(cats: Path, tmp_path: Path, wa
     run = tmp_path / "outputs" / "mine"
     run.mkdir(parents=True)
     (run / "dataset.toml").write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 64\n[[datasets]]\nimage_directory = "{cats.as_posix()}"\ncache_directory = "{tmp_path.as_posix()}/c"\n')  # fmt: skip
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        process = [other.pid, psutil.Process(other.pid).create_time()]
-        record = {"state": "running", "process": process, "caches": [f"{tmp_path}/c"]}
-        (tmp_path / "outputs" / "other").mkdir()
-        (tmp_path / "outputs" / "other" / "run.json").write_text(json.dumps(record))
-        (tmp_path / "outputs" / "other" / "run-broken.json").write_text("[")
+    other = tmp_path / "outputs" / "other"
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps({"state": "running", "process": 7, "caches": [f"{tmp_path}/c"]}))
+    (other / "run-broken.json").write_text("[")
+    with held(other / "run", "mine"):
         done = wanwrap("prune", run / "dataset.toml", "--latents", "x", "--text", "y", standin=False)
-        other.kill()
-    assert done.returncode == 11 and f"another wanwrap (process {other.pid}) trains from these caches" in done.stderr
+    assert done.returncode == 11 and "another wanwrap (process 7) trains from these caches" in done.stderr
 
 
 def test_what_is_no_cache_is_left_alone(cats: Path, tmp_path: Path) -> None:
