@@ -103,11 +103,13 @@ def run(
 
 def _shelf(asked: Order, plan: Plan, wanted: bool, given: Path | None) -> Shelf | None:
     """Where the LoRAs go in ComfyUI; None where nobody asked for it."""
+    if not wanted:
+        if given:
+            raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
+        return None
     from wanwrap.to_comfyui import check
 
-    if given and not wanted:
-        raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
-    return check(plan, given, asked.workspace.comfyui, lambda text: say(f"note: {text}")) if wanted else None
+    return check(plan, given, asked.workspace.comfyui, lambda text: say(f"note: {text}"))
 
 
 def _print(asked: Order, plan: Plan, shell: Shell | None, as_json: bool) -> None:

@@ -9,11 +9,13 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from wanwrap.errors import OptionError
 from wanwrap.options import Options, whole
+from wanwrap.plan import Plan, Step
 from wanwrap.preset import Preset
-from wanwrap.source import Source
+from wanwrap.source import Source, open_source
 from wanwrap.weights.header import PREFIX
 from wanwrap.weights.models import SHAPES
 
@@ -38,6 +40,15 @@ def found(dit: Source) -> dict[str, Shape]:
     rows = {name.removeprefix(PREFIX): row for name, row in dit.rows.items()}
     linear = {name: row for name, row in rows.items() if len(row.shape) == 2 and name.endswith(".weight")}
     return {name.removesuffix(".weight"): row.shape for name, row in linear.items() if name.startswith("blocks.")}
+
+
+def matrices(plan: Plan, step: Step) -> dict[str, Shape]:
+    """Those of the DiT that is trained on, as far as one of its files is there; else as the model is published."""
+    assert step.training
+    base = next((e.dit for e in plan.preset.experts if step.training.key in (e.noise_level, "dit")), None)
+    files = [Path(str(step.training.options["dit"])), *(w.path for w in plan.weights if w.name == base)]
+    there = next((path for path in files if path.is_file()), None)
+    return found(open_source(there)) if there else declared(plan.preset)
 
 
 def tensors(matrices: Mapping[str, Shape], options: Options) -> dict[str, Shape] | None:

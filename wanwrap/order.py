@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap import dataset_config, preflight, warm_start
+from wanwrap import dataset_config, preflight
 from wanwrap import upstream as upstreams
 from wanwrap.data import PACKAGE, absolute, folder
 from wanwrap.dataset import Dataset
@@ -87,6 +87,10 @@ class Order:
         """The plan. Raises the errors of all that it is made of."""
         data = self.data(whole=whole, bar=bar)
         plan = make_plan(self.preset, data, self.weights(), self.places, self.choices)
+        if not any(step.recipe and step.recipe.options.get("network_weights") for step in plan.trainings):
+            return plan
+        from wanwrap import warm_start  # a dry run waits for no more than it needs
+
         return replace(plan, notes=(*plan.notes, *warm_start.remarks(plan)))
 
     def missing(self, plan: Plan) -> list[str]:

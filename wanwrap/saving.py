@@ -6,7 +6,6 @@ import math
 
 from wanwrap import network, progress
 from wanwrap.plan import Plan, Step
-from wanwrap.warm_start import matrices
 
 WIDTHS = {"fp16": 2, "bf16": 2}  # bytes a number, by --save_precision; else fp32
 MOMENTS = {"adamw8bit": 2, "adafactor": 1}  # bytes a number that an optimizer keeps; AdamW's two in fp32 are 8
@@ -35,7 +34,7 @@ def _sizes(plan: Plan, step: Step) -> tuple[int, int]:
     """Bytes of a LoRA and of a state; 0 for a network whose tensors nobody knows."""
     assert step.recipe
     options = step.recipe.options
-    tensors = network.tensors(matrices(plan, step), options) or {}
+    tensors = network.tensors(network.matrices(plan, step), options) or {}
     count = sum(math.prod(shape) for shape in tensors.values())
     optimizer = str(options["optimizer_type"]).rpartition(".")[2].lower()
     return count * WIDTHS.get(str(options.get("save_precision")), 4), count * (4 + MOMENTS.get(optimizer, 8))

@@ -75,7 +75,7 @@ def check_loads(plan: Plan, step: Step, source: Source, *, scaled: bool = True) 
     options: dict[str, Value] = {**step.recipe.options}
     if not scaled:
         options["network_dim"] = max(rank_alpha(source)[0], default=0)
-    wanted = network.tensors(matrices(plan, step), options)
+    wanted = network.tensors(network.matrices(plan, step), options)
     _check_format(plan, step, source)
     if wanted is None:
         return False
@@ -139,15 +139,6 @@ def convert(plan: Plan, step: Step, path: Path) -> str:
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
     return where + shlex.join((step.argv[0], "-m", "musubi_tuner.convert_lora", *files))
-
-
-def matrices(plan: Plan, step: Step) -> dict[str, network.Shape]:
-    """Those of the DiT that is trained on, as far as one of its files is there; else as the model is published."""
-    dit = Path(step.argv[step.argv.index("--dit") + 1])
-    base = next((e.dit for e in plan.preset.experts if e.noise_level == level(step)), None)
-    files = [dit, *(weight.path for weight in plan.weights if weight.name == base)]
-    there = next((path for path in files if path.is_file()), None)
-    return network.found(open_source(there)) if there else network.declared(plan.preset)
 
 
 def rank_alpha(source: Source) -> tuple[set[int], set[float]]:
