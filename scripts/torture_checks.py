@@ -101,7 +101,7 @@ def keep_states(plan: Plan, number: int) -> None:
         with suppress(OSError, ValueError, TypeError):  # it would begin anew
             resume = _record(plan, step)["resume"]
             name = f"{key(step)}-{number}-{resume['step']}.bin"
-            os.link(Path(resume["folder"]) / "optimizer.bin", _states(plan) / name)
+            os.link(plan.folder / "training" / resume["folder"] / "optimizer.bin", _states(plan) / name)
 
 
 def _states(plan: Plan) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +30,11 @@ def folder(tmp_path: Path) -> Path:
 def progress(tmp_path: Path, key: str = "low") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder(tmp_path) / "training" / f"{key}.json").read_text())
     return found
+
+
+def progress_or(tmp_path: Path, key: str) -> dict[str, Any]:
+    path = folder(tmp_path) / "training" / f"{key}.json"
+    return progress(tmp_path, key) if path.exists() else {}
 
 
 def trained(tmp_path: Path) -> list[list[str]]:
@@ -276,7 +280,7 @@ def test_a_state_that_is_damaged_is_not_gone_on_from(
     """Bits that have turned on the disk: the one before is taken, if it is there."""
     run = (*LOW, "--dataset", cats, *weights)
     wanwrap(*run, STANDIN_DO="after:30")
-    state = Path(progress(tmp_path)["resume"]["folder"])
+    state = folder(tmp_path) / "training" / progress(tmp_path)["resume"]["folder"]
     content = bytearray((state / "optimizer.bin").read_bytes())
     content[content.index(b"steps")] ^= 1
     (state / "optimizer.bin").write_bytes(content)
@@ -287,12 +291,86 @@ def test_a_state_that_is_damaged_is_not_gone_on_from(
 
 
 def test_all_that_was_left_is_gone(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """Hours of training are not begun anew without asking."""
     run = (*LOW, "--dataset", cats, *weights)
     wanwrap(*run, STANDIN_DO="after:30")
-    shutil.rmtree(folder(tmp_path) / "training" / "low-1")
+    kept = (folder(tmp_path) / "training" / "low-1").rename(tmp_path / "kept")
+    gone = wanwrap(*run)
+    assert gone.returncode == 11 and "no whole state is left" in gone.stderr and "--restart" in gone.stderr
+    kept.rename(folder(tmp_path) / "training" / "low-1")
     done = wanwrap(*run)
+    assert done.returncode == 0 and "going on from 4" in done.stderr, done.stderr
+    assert loras(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize("how", ["moved", "linked"])
+def test_a_workspace_that_is_elsewhere_now(
+    how: str, tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    run, home = (*LOW, "--dataset", cats, *weights), tmp_path / "home" / "local_training"
+    wanwrap(*run, STANDIN_DO="after:30")
+    if how == "moved":
+        home.rename(tmp_path / "home" / "elsewhere")
+    else:
+        (tmp_path / "home" / "elsewhere").symlink_to("local_training")
+    done = wanwrap(*run, "--base_dir", "elsewhere")
+    assert done.returncode == 0 and "going on from 4" in done.stderr, done.stderr
+    assert option(trained(tmp_path)[-1], "max_train_epochs") == "6"
+    assert "/elsewhere/" in str(option(trained(tmp_path)[-1], "resume"))
+    (tmp_path / "home" / "elsewhere").rename(tmp_path / "home" / ("local_training" if how == "moved" else "link"))
+    assert loras(tmp_path) == WHOLE
+
+
+def test_loras_at_other_intervals(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """Upstream counts its epochs from the last start: the numbers stay multiples of what is asked for."""
+    run = ("run", "t2v-vanilla", "--noise_level", "low", "--epochs", 13, "--dataset", cats, *weights)
+    wanwrap(*run, "--save_every", 4, STANDIN_DO="after:30")
+    done = wanwrap(*run, "--save_every", 5)
+    assert done.returncode == 0 and "going on from 4" in done.stderr, done.stderr
+    assert set(loras(tmp_path)) == {"000004", "000005", "000010", ""}
+
+
+def test_a_name_that_looks_like_an_epochs(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    one = ("run", "wan21-t2v-14b", "--epochs", 4, "--save_every", 1, "--dataset", cats, "--output_name", "cats-250113")
+    dit = Path(weights[1]).rename(tmp_path / "weights" / "wan2.1_t2v_14B_fp16.safetensors")
+    done = wanwrap(*one, "--dit", dit, *weights[4:])
     assert done.returncode == 0, done.stderr
-    assert option(trained(tmp_path)[-1], "resume") is None and loras(tmp_path) == WHOLE
+    names = {path.name for path in folder(tmp_path).with_name("cats-250113").glob("*.safetensors")}
+    assert names == {"cats-250113.safetensors", *(f"cats-250113-00000{epoch}.safetensors" for epoch in (1, 2, 3))}
+
+
+def test_a_stop_between_the_experts(
+    tmp_path: Path, wanwrap: Wanwrap, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Asked for when no state is to come any more in the first one."""
+    with start("--noise_level", "both", "--epochs", 2, "--save_every", 2, STANDIN_PACE="0.3") as process:
+        until(lambda: progress_or(tmp_path, "high").get("steps_done", 0) >= 1)
+        assert wanwrap("stop").returncode == 0
+        text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "stopped before train low" in text, text
+    assert progress(tmp_path, "high")["state"] == "done" and not progress_or(tmp_path, "low")
+
+
+def test_one_loss_that_is_no_number_is_nothing(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
+) -> None:
+    """fp16's scaler leaves such a step out; upstream's mean never recovers from it, the curves do."""
+    run = (*LOW, "--dataset", cats, *weights)
+    env = {"STANDIN_DO": "hiccup:15", "STANDIN_CURVES": "1", "STANDIN_PACE": "0.05"}
+    done = wanwrap(*run, **env)
+    assert done.returncode == 0, done.stderr
+    assert loras(tmp_path) == WHOLE
+    broken = wanwrap(*run, "--output_name", "other", **{**env, "STANDIN_DO": "nan:31"})
+    assert broken.returncode == 10 and "since step 32 the loss is no number. The state after epoch 4" in broken.stderr
+
+
+def test_a_folder_in_which_nothing_can_begin(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    """Of two experts one can't begin: it is told, and the other is trained."""
+    both = ("run", "t2v-vanilla", "--epochs", 2, "--dataset", cats, *weights, "--parallel")
+    (folder(tmp_path) / "training" / "high.json").mkdir(parents=True)  # no file can take its place
+    done = wanwrap(*both, STANDIN_GPUS="2")
+    assert done.returncode == 11 and "train high was stopped" in done.stderr and "Traceback" not in done.stderr
+    assert progress(tmp_path, "low")["state"] == "done"
 
 
 def test_loras_that_nobody_knows_of(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:

@@ -134,7 +134,7 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
         ({"max_train_epochs": 10, "max_train_steps": 5}, "ignores --max_train_steps beside --max_train_epochs"),
         ({"sample_every_n_epochs": 1}, "samples need both"),
         ({"sample_prompts": "/p.txt"}, "samples need both"),
-        ({"save_every_n_steps": 0}, "1 at least"),
+        ({"save_every_n_steps": 9}, "goes on from whole epochs; use --save_every"),
         ({"save_last_n_epochs": 0}, "1 at least"),
         ({"lr_warmup_steps": 5000}, "the run has 300 steps"),
         ({"lr_warmup_steps": 1.5}, "the run has 300 steps"),

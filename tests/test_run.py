@@ -18,7 +18,7 @@ from wanwrap.logs import last_lines
 from wanwrap.process import stream
 from wanwrap.watch import Watch
 from wanwrap.whole import held
-from wanwrap.words import ended
+from wanwrap.words import failure
 
 RUN = ("run", "t2v-vanilla")
 
@@ -444,9 +444,12 @@ def test_progress_is_read_across_chunks() -> None:
 
 
 def test_how_a_child_ended() -> None:
-    assert ended(3, "") == "failed with exit status 3."
-    assert ended(-9, "") == "was ended by SIGKILL (usually: out of RAM; close other programs, or swap fewer blocks)."
-    assert "raise --blocks_to_swap" in ended(1, "torch.OutOfMemoryError: CUDA out of memory. Tried to")
+    assert failure(3, "").text == "failed with exit status 3."
+    assert (
+        failure(-9, "").text
+        == "was ended by SIGKILL (usually: out of RAM; close other programs, or swap fewer blocks)."
+    )
+    assert "raise --blocks_to_swap" in failure(1, "torch.OutOfMemoryError: CUDA out of memory. Tried to").text
 
 
 def test_accelerates_own_traceback_is_left_out(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wanwrap.errors import (
     WanwrapError,
     WeightsError,
 )
-from wanwrap.words import ERRORS, TABLE, also_others, ended, failure
+from wanwrap.words import ERRORS, TABLE, also_others, failure
 
 HEAD = 'Traceback (most recent call last):\n  File "/u/wan_train_network.py", line 700, in <module>\n    main()\n'
 ASYNC = (
@@ -178,7 +178,6 @@ def test_the_ranks_of_several_gpus() -> None:
 def test_by_its_status(status: int, tail: str, kind: str, text: str) -> None:
     found = failure(status, tail)
     assert found.kind == kind and found.text.startswith(text), found
-    assert ended(status, tail) == found.text
 
 
 def test_what_would_hit_the_other_expert_too() -> None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection
 
 from wanwrap.errors import OptionError, closest
-from wanwrap.options import Options, number, whole
+from wanwrap.options import REFUSED, Options, number, whole
 from wanwrap.preset import Preset
 from wanwrap.schedule import free_of_schedule
 from wanwrap.timesteps import check_timesteps
@@ -18,13 +18,12 @@ LEAST = {
     "network_dim": 1,
     "save_every_n_epochs": 1,
     "max_data_loader_n_workers": 0,
-    "save_every_n_steps": 1,
     "save_last_n_epochs": 1,
-    "save_last_n_steps": 1,
     "sample_every_n_epochs": 1,
     "sample_every_n_steps": 1,
 }
 SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
+STATES = ("save_every_n_steps", "save_last_n_steps", "save_last_n_steps_state", "save_last_n_epochs_state")
 ABOVE_0 = ("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale")
 # All that upstream's LoRA for Wan reads (networks/lora.py); others it passes over without a word.
 NETWORK_ARGS = {
@@ -54,6 +53,9 @@ def check(options: Options, given: Options, preset: Preset, dtype: str) -> None:
     for name, least in LEAST.items():
         if whole(options, name, least) < least:
             raise OptionError(f"--{name} {options[name]}: it must be {least} at least.")
+    for name in STATES:
+        if options.get(name):
+            raise OptionError(f"--{name}: {REFUSED[name]}.")
     for name in ABOVE_0:
         if number(options, name, 1.0) <= 0:
             raise OptionError(f"--{name} {options[name]}: it must be above 0.")

@@ -111,19 +111,21 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
 @click.command(
     hidden=True,  # what `run` does by itself; of the script that it prints each training's last line
     short_help="Put what upstream has trained into its place.",
-    epilog="Example: wanwrap collect local_training/outputs/cats/training/low-1 --into local_training/outputs/cats",
+    epilog="Example: wanwrap collect local_training/outputs/cats/training/low-1 --into local_training/outputs/cats "
+    "--label cats-low",
 )
 @click.argument("source", type=PATH, metavar="FOLDER")
 @click.option("--into", type=PATH, required=True, help="The run's folder.")
+@click.option("--label", required=True, help="What the LoRAs are called, without number and ending.")
 @click.option("--save_every", type=int, help="Epochs between two LoRAs that are kept.")
 @click.option("--keep_last", type=int, help="How many of them.")
 @click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
-def collect(source: Path, into: Path, save_every: int | None, keep_last: int | None, as_json: bool) -> None:
-    """Move the LoRAs of a training that has ended, its samples and its curves into the run's folder."""
+def collect(source: Path, into: Path, label: str, save_every: int | None, keep_last: int | None, as_json: bool) -> None:
+    """Move the LoRAs of a training that has ended, its samples and its curves into the run's folder; the rest goes."""
     from wanwrap.collect import by_hand
     from wanwrap.data import absolute
 
-    made = [str(path) for path in by_hand(absolute(source), absolute(into), save_every, keep_last)]
+    made = [str(path) for path in by_hand(absolute(source), absolute(into), label, save_every, keep_last)]
     if as_json:
         show_json(made)
     else:

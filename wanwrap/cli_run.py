@@ -144,6 +144,8 @@ def carry_out(
     with held(plan.folder / "run", BUSY.format(plan.folder)):
         if restart and (aside := progress.put_aside(plan)):
             say(f"what was there is in {aside} now")
+        else:
+            progress.check(plan)  # again: another may have trained there since
         for line in progress.standing(plan):
             say(line)
         write_files(plan)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from wanwrap.errors import OutputError
 from wanwrap.weights import header
 from wanwrap.whole import whole
 
-NUMBER = re.compile(r"-(?P<epoch>\d{6})\.safetensors$|-step(?P<step>\d{8})\.safetensors$")
 SAMPLE = re.compile(r"_(e)?(\d{6})(?=_\d\d_\d{14})")  # e000005 is an epoch, 000123 a step
 
 
@@ -29,7 +29,6 @@ class Collector:
     label: str
     step: int = 0
     epoch: int = 0
-    per_epoch: int = 1
     save_every: int | None = None
     keep_last: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -39,28 +38,23 @@ class Collector:
 
         While upstream may be writing, `most` is the epoch of a state that is whole, before which LoRAs are, too.
         """
+        numbered = re.compile(re.escape(self.label) + r"-(\d{6})\.safetensors")
         for path in sorted(self.source.glob("*.safetensors")):
-            found = NUMBER.search(path.name)
-            if (path.name[: found.start()] if found else path.stem) != self.label or not self._due(found, most):
-                continue
-            epoch = int(found["epoch"]) + self.epoch if found and found["epoch"] else None
-            if epoch is None or (self.save_every and epoch % self.save_every == 0):
-                yield self._move(path, self._named(found, epoch))
-                self._forget(epoch)
+            if found := numbered.fullmatch(path.name):
+                epoch = int(found[1]) + self.epoch
+                if most is None or epoch <= most:
+                    yield from self._epoch(path, epoch)
+            elif path.name == f"{self.label}.safetensors" and most is None:
+                yield self._move(path, path.name)
+
+    def _epoch(self, path: Path, epoch: int) -> Iterator[Path]:
+        """One of those on the way; which goes where it is not wanted, as does the one that is now one too many."""
+        if not self.save_every or epoch % self.save_every:
             path.unlink()
-
-    def _due(self, found: re.Match[str] | None, most: int | None) -> bool:
-        if most is None or found is None:
-            return most is None
-        if found["epoch"]:
-            return int(found["epoch"]) + self.epoch <= most
-        return int(found["step"]) + self.step <= most * self.per_epoch
-
-    def _named(self, found: re.Match[str] | None, epoch: int | None) -> str:
-        if not found:
-            return f"{self.label}.safetensors"
-        number = f"{epoch:06d}" if epoch is not None else f"step{int(found['step']) + self.step:08d}"
-        return f"{self.label}-{number}.safetensors"
+            return
+        yield self._move(path, f"{self.label}-{epoch:06d}.safetensors")
+        if self.keep_last and (old := epoch - self.keep_last * self.save_every) > 0:
+            (self.into / f"{self.label}-{old:06d}.safetensors").unlink(missing_ok=True)
 
     def _move(self, path: Path, name: str) -> Path:
         """The same tensors with the run's own counting in the metadata. Raises WeightsError: not all of it is there."""
@@ -76,35 +70,30 @@ class Collector:
             text += b" " * (-len(text) % 8)
             new.write(len(text).to_bytes(8, "little") + text)
             shutil.copyfileobj(file, new, 1 << 20)
+        path.unlink()
         return out
 
-    def _forget(self, epoch: int | None) -> None:
-        """The LoRA that is one too many."""
-        if epoch and self.keep_last and self.save_every and (old := epoch - self.keep_last * self.save_every) > 0:
-            (self.into / f"{self.label}-{old:06d}.safetensors").unlink(missing_ok=True)
-
-    def samples(self) -> None:
-        """Pictures and clips that upstream has made on the way, numbered in the same way."""
+    def samples(self, before: float = float("inf")) -> None:
+        """Pictures and clips that upstream had made by then (mtime), numbered in the same way."""
         for path in sorted((self.source / "sample").glob("*")):
-            name = SAMPLE.sub(lambda found: f"_{found[1] or ''}{self._number(found):06d}", path.name, count=1)
-            (self.into / "sample").mkdir(exist_ok=True)
-            path.replace(self.into / "sample" / name)
+            with suppress(PermissionError):  # Windows: upstream, or who looks at it, has it open
+                if path.stat().st_mtime <= before:
+                    (self.into / "sample").mkdir(exist_ok=True)
+                    path.replace(self.into / "sample" / SAMPLE.sub(self._numbered, path.name, count=1))
 
-    def _number(self, found: re.Match[str]) -> int:
-        return int(found[2]) + (self.epoch if found[1] else self.step)
+    def _numbered(self, found: re.Match[str]) -> str:
+        return f"_{found[1] or ''}{int(found[2]) + (self.epoch if found[1] else self.step):06d}"
 
 
-def by_hand(source: Path, into: Path, save_every: int | None, keep_last: int | None) -> list[Path]:
-    """What the printed script ends a training with. Raises OutputError: there is nothing, or more than one's."""
+def by_hand(source: Path, into: Path, label: str, save_every: int | None, keep_last: int | None) -> list[Path]:
+    """What the printed script ends a training with: the LoRAs. Raises OutputError: the training has not ended there."""
     from wanwrap.curves import Curves
 
-    labels = {NUMBER.sub("", path.name).removesuffix(".safetensors") for path in source.glob("*.safetensors")}
-    if len(labels) != 1:
-        raise OutputError(
-            f"{source} holds {len(labels)} trainings' LoRAs; give the folder that upstream has trained to."
-        )
-    mine = Collector(source=source, into=into, label=labels.pop(), save_every=save_every, keep_last=keep_last)
+    if not (source / f"{label}.safetensors").is_file():
+        raise OutputError(f"{source} holds no {label}.safetensors; give the folder that upstream has trained to.")
+    mine = Collector(source=source, into=into, label=label, save_every=save_every, keep_last=keep_last)
     made = [*mine.take()]
     mine.samples()
     Curves(into / "logs" / source.name.rpartition("-")[0], 0, 0).follow(source / "logs")
+    shutil.rmtree(source)  # curves that have been taken over, and states
     return [path for path in made if path.is_file()]  # the last ones alone may be kept

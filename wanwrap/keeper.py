@@ -23,7 +23,9 @@ def main() -> None:
     if status < 0:
         signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
         os.kill(os.getpid(), -status)
-    os._exit(status)  # at once: the thread waits for input that never comes
+    os._exit(
+        status - (status >> 31 << 32)
+    )  # Windows' are unsigned; at once: the thread waits for input that never comes
 
 
 def _wait_for_the_end(pid: int) -> None:

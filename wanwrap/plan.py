@@ -83,6 +83,11 @@ class Training:
     save_every: int | None
     keep_last: int | None = None
 
+    def epoch_of(self, name: str) -> int | None:
+        """The number in a LoRA's name, as upstream gives it; 0 for the last one's, None for another file."""
+        found = re.fullmatch(re.escape(self.label) + r"(?:-(\d{6}))?\.safetensors", name)
+        return int(found[1] or 0) if found else None
+
     def argv(self, changes: Options) -> tuple[str, ...]:
         """One attempt's command."""
         return (*self.launch, *spell({**self.options, **changes}))

@@ -279,7 +279,7 @@ class _Planner:
             keep_last=keep_last,
         )
         made = self.folder / f"{label}.safetensors"
-        kept: Options = {"into": str(self.folder), "save_every": save_every, "keep_last": keep_last}
+        kept: Options = {"into": str(self.folder), "label": label, "save_every": save_every, "keep_last": keep_last}
         return Step(
             name=f"train {expert.noise_level}" if expert.noise_level else "train",
             argv=training.argv({}),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from wanwrap.errors import (
 )
 from wanwrap.ledger import at_work
 from wanwrap.options import Options
-from wanwrap.plan import Places, Plan, Step
+from wanwrap.plan import Places, Plan
 from wanwrap.process import capture
 from wanwrap.upstream import Upstream
 from wanwrap.weights.locate import checked
@@ -272,17 +271,10 @@ def check_output(plan: Plan) -> None:
         name
         for step in plan.trainings
         if step.training and not progress.read(plan.folder, step.training.key)
-        for name in made(plan.folder, step)
+        for name in progress.made(plan, step)
     ]
     if names:
         raise OutputError(
             f"{plan.folder} holds LoRAs of which no record is there ({listing(names)}), which would be overwritten; "
             "give another --output_name, move them away, or begin anew with --restart (they are put aside)."
         )
-
-
-def made(folder: Path, step: Step) -> list[str]:
-    """The files that a training would write over: its last one, and those of its epochs and steps."""
-    assert step.makes
-    made = re.compile(re.escape(step.makes.stem) + r"(-\d{6}|-step\d{8})?\.safetensors")
-    return sorted(path.name for path in folder.glob("*") if made.fullmatch(path.name))

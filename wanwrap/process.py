@@ -18,6 +18,7 @@ from typing import Any
 from wanwrap.errors import StepError
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
+ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 PATIENCE = 20  # seconds for upstream to end after Ctrl-C
 
 Listener = Callable[[bytes], object]
@@ -81,9 +82,16 @@ class Child:
             _each(_living(self._process), how)
             if self.gone(5):
                 break
-        self._reader.join()
+        self._reader.join(5)  # what has left the group may hold the pipe
         self._process.wait()
         self._ended = True  # its number may be another's from now on
+
+    def stop(self) -> None:
+        """End it, in good order where it can be told to (on Windows only a console can)."""
+        if os.name == "posix":
+            self.interrupt()
+            self.gone(PATIENCE)
+        self.end()
 
     def status(self) -> int:
         """How it ended. Raises what its listener has raised."""
@@ -107,7 +115,7 @@ def supervised(say: Callable[[str], object]) -> Iterator[list[Child]]:
             _stop(children, say)
             raise
         finally:
-            with _signals(signal.SIG_IGN, signal.SIGINT):  # a third Ctrl-C must not stop the stopping
+            with _signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
                 for child in children:
                     child.end()
 
@@ -157,10 +165,11 @@ def _stop(children: Sequence[Child], say: Callable[[str], object]) -> None:
     say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
     deadline = time.monotonic() + PATIENCE
     try:
-        for child in children:
-            child.interrupt()
-        for child in children:
-            child.gone(deadline - time.monotonic())
+        with _signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
+            for child in children:
+                child.interrupt()
+            for child in children:
+                child.gone(deadline - time.monotonic())
     except KeyboardInterrupt:
         pass
 
@@ -298,5 +307,5 @@ def _fill(process: subprocess.Popen[bytes], feed: Iterable[bytes]) -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal are a Ctrl-C meanwhile."""
-    with _signals(_interrupt, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+    with _signals(_interrupt, *ENDINGS):
         yield

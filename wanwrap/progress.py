@@ -102,21 +102,26 @@ def standing(plan: Plan) -> Iterator[str]:
             yield f"{key}: {before['epochs_done']} of {before['epochs_planned']} epochs done, going on from {begin}"
 
 
-def put_aside(plan: Plan) -> Path | None:
-    """Move what earlier runs of the trainings have made into a folder of its own; their states go."""
-    from wanwrap.preflight import made
+def made(plan: Plan, step: Step) -> list[str]:
+    """The LoRAs of a training that are in their place."""
+    assert step.training
+    return sorted(path.name for path in plan.folder.glob("*") if step.training.epoch_of(path.name) is not None)
 
+
+def put_aside(plan: Plan) -> Path | None:
+    """Move what earlier runs of the trainings have made into a folder of its own; their states go, last."""
     number = next(n for n in range(1, 10**6) if not (plan.folder / f"before-{n}").exists())
     aside, moved = plan.folder / f"before-{number}", False
     for step in plan.trainings:
         assert step.training
         key = step.training.key
-        for folder in (plan.folder / "training").glob(f"{key}-*"):
-            remove(folder)
-        places = [plan.folder / name for name in made(plan.folder, step)]
-        for path in (file_of(plan.folder, key), plan.folder / "logs" / key, *places):
+        samples = (plan.folder / "sample").glob(f"{step.training.label}_*")
+        places = [*(plan.folder / name for name in made(plan, step)), *samples, plan.folder / "logs" / key]
+        for path in (*places, file_of(plan.folder, key)):
             if path.exists():
                 (aside / path.relative_to(plan.folder)).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(aside / path.relative_to(plan.folder))
                 moved = True
+        for folder in (plan.folder / "training").glob(f"{key}-*"):
+            remove(folder)
     return aside if moved else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanwrap import states
 from wanwrap.caching import forget, missing, stamps, strangers
-from wanwrap.errors import StepError, WanwrapError, listing
+from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, listing
 from wanwrap.ledger import Ledger, now
 from wanwrap.logs import Log
 from wanwrap.plan import Plan, Step
@@ -61,7 +62,9 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None 
     try:
         _Run(plan, ledger, screen, say, how or How()).all()
     except BaseException as error:
-        ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt | Stopped) else "failed", str(error))
+        states = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
+        with suppress(OSError):  # the reason must come through, on a full disk too
+            ledger.ended(states.get(type(error), "failed"), str(error))
         raise
     finally:
         (plan.folder / STOP).unlink(missing_ok=True)
@@ -154,9 +157,11 @@ class _Run:
         groups = [self.trainings] if self.how.gpus else [[each] for each in self.trainings]
         errors = list[WanwrapError]()
         for group in groups:
+            if self._wish():
+                raise Stopped(f"{self.plan.name} was stopped before {group[0].step.name}, as you asked.")
             self._group(group)
             errors += [each.error for each in group if each.error]
-            if any(isinstance(each.error, Stopped) or also_others(each.kind) for each in group if each.error):
+            if any(hits_all(each) for each in group):
                 break
         if errors:
             others = "".join(f"\n\n{error}" for error in errors[1:])
@@ -202,9 +207,10 @@ class _Run:
         row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"]}
         if training.attempt:
             row["loss"] = training.attempt.watch.loss
-        if training.step.makes and training.step.makes.is_file():
-            row["bytes"] = training.step.makes.stat().st_size
-        self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
+        with suppress(OSError):
+            if training.step.makes and training.step.makes.is_file():
+                row["bytes"] = training.step.makes.stat().st_size
+            self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
 
     def _wish(self) -> Wish:
         path = self.plan.folder / STOP
@@ -215,6 +221,12 @@ class _Run:
     def _now(self) -> bool:
         """Whether a step that trains nothing is to end; without hurry it is the last one."""
         return self._wish() == "now"
+
+
+def hits_all(training: Training) -> bool:
+    """Whether what has ended one expert's training would end the other's too."""
+    ours = isinstance(training.error, Stopped | RoomError | OutputError)
+    return ours or (training.error is not None and also_others(training.kind))
 
 
 def logged(

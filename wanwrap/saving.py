@@ -27,7 +27,7 @@ def _left(plan: Plan, step: Step) -> int:
     every = training.save_every or step.recipe.epochs
     kept = (step.recipe.epochs - 1) // every - begun // every
     kept = min(kept, training.keep_last) if training.keep_last else kept
-    return int(lora * (kept + 2) + state * (STATES - (2 if resume else 0)))  # with the last LoRA, and one in the making
+    return int(lora * (kept + 2) + state * (STATES - (1 if resume else 0)))  # with the last LoRA, and one in the making
 
 
 def _sizes(plan: Plan, step: Step) -> tuple[int, int]:

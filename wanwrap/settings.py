@@ -13,7 +13,6 @@ from wanwrap.weights.locate import digest
 # How upstream works, saves and tells, not what it trains: these may change from one start to the next.
 HARMLESS = {
     "save_every_n_epochs",
-    "save_every_n_steps",
     "save_last_n_epochs",
     "save_precision",
     "blocks_to_swap",

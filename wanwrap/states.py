@@ -24,10 +24,10 @@ REMOVED = ".removed"
 
 
 def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
-    """The whole states of an attempt with the epoch, in its own counting, after which each was saved."""
+    """The states of an attempt, whole or not, with the epoch, in its own counting, after which each was saved."""
     for path in folder.glob("*-state"):
         found = EPOCH.search(path.name)
-        if found and path.name == f"{label}-{found[1]}-state" and is_whole(path):
+        if found and path.name == f"{label}-{found[1]}-state":
             yield int(found[1]), path
 
 
@@ -74,6 +74,8 @@ def size(folder: Path) -> int:
 def remove(folder: Path) -> None:
     """A state, or all of an attempt, that is needed no more; under another name first, that no half one is left."""
     gone = folder if folder.suffix == REMOVED else folder.with_name(f"{folder.name}{REMOVED}")
-    with suppress(OSError):
-        folder.replace(gone)
+    if gone != folder:
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(OSError):
+            folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)

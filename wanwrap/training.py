@@ -24,7 +24,6 @@ LOOK = 1.0  # seconds between two looks at what has been made
 NOTE = 5.0  # seconds between two notes of how far it has come
 BROKEN = 5  # steps whose loss is no number, after which nothing will come of it
 BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
-ENOUGH = 20  # seconds that upstream has to end in good order
 
 Say = Callable[[str], object]
 Wish = Literal["", "epoch", "now"]
@@ -66,56 +65,80 @@ class Training:
     def begin(self, children: list[Child]) -> None:
         """Start where the last whole state is, without one from the start; the child is put to the others."""
         self.children, self.error, self.kind = children, None, ""
+        try:
+            self._begin(children)
+        except OSError as error:
+            self._end(self._told(error))
+        except WanwrapError as error:
+            self._end(error)
+
+    def _begin(self, children: list[Child]) -> None:
+        """Raises OutputError: there is nothing to go on from, and there should be."""
         origin = self._origin()
         number = 1 + max((self._number(path) for path in self._left()), default=0)
-        self.attempt = Attempt(self.plan, self.step, self.training.folder(self.plan.folder, number), origin)
-        (self.attempt.folder / "logs").mkdir(parents=True)
-        (step, epoch), folder = self.attempt.begun, str(self.attempt.folder)
-        begun = {"folder": folder, "from_step": step, "from_epoch": epoch, "started": now()}
+        attempt = Attempt(self.plan, self.step, self.training.folder(self.plan.folder, number), origin)
+        (attempt.folder / "logs").mkdir(parents=True)
+        step, epoch = attempt.begun
+        begun = {"folder": attempt.folder.name, "from_step": step, "from_epoch": epoch, "started": now()}
         self.progress.note(
             state="running",
             reason="",
             resume=origin,
             steps_done=step,
             epochs_done=epoch,
+            state_every=attempt.state_every,
             blocks_to_swap=self.blocks,
             asked_blocks=self._asked(),
             attempts=[*self.record["attempts"], begun],
         )
-        children.append(self.attempt.begin(self.log, self.env, self.blocks))
+        children.append(attempt.begin(self.log, self.env, self.blocks))
+        self.attempt = attempt
+
+    @property
+    def _home(self) -> Path:
+        """Where attempts and their states are."""
+        return self.plan.folder / "training"
 
     def _left(self) -> list[Path]:
         """The folders of attempts, and those that a kill has kept from being removed."""
-        return [*(self.plan.folder / "training").glob(f"{self.key}-*")]
+        return [*self._home.glob(f"{self.key}-*")]
 
     def _number(self, path: Path) -> int:
         number = path.name.removeprefix(f"{self.key}-")
         return int(number) if number.isdecimal() else 0
 
     def _origin(self) -> Place | None:
-        """The last whole state; what else attempts have left up to there is taken over, and all else goes."""
+        """The last whole state; what else its attempt has left up to there is taken over, and all others go."""
         begun = {each["folder"]: (each["from_step"], each["from_epoch"]) for each in self.record["attempts"]}
         origin: Place | None = self.record["resume"]
-        if origin and not _sound(origin):
-            self.say(f"{self.key}: {origin['folder']} is gone or damaged, looking for another state")
-            origin = max(filter(_sound, self._others(begun)), key=lambda place: place["epoch"], default=None)
-        home = Path(origin["folder"]).parent if origin else None
-        if home and str(home) in begun:  # of the curves the last may be missing, after a kill
-            Curves(self.plan.folder / "logs" / self.key, *begun[str(home)]).follow(home / "logs")
+        if origin and not self._sound(origin):
+            self.say(f"{self.key}: {self._home / origin['folder']} is gone or damaged, looking for another state")
+            origin = max(filter(self._sound, self._others(begun)), key=lambda place: int(place["epoch"]), default=None)
+            if not origin:
+                raise OutputError(
+                    f"{self.step.name} can't go on: no whole state is left in {self._home}. Put it back, or begin anew "
+                    "with --restart."
+                )
+        attempt = Path(origin["folder"]).parts[0] if origin else ""
+        if origin and attempt in begun:
+            step, epoch = begun[attempt]
+            earlier = Attempt(self.plan, self.step, self._home / attempt, {"step": step, "epoch": epoch})
+            Curves(self.plan.folder / "logs" / self.key, step, epoch).follow(earlier.folder / "logs")
+            self._take(earlier.collector(), origin["epoch"])  # a kill may have come before
         for path in self._left():
-            if origin and str(path) in begun:
-                step, epoch = begun[str(path)]
-                earlier = Attempt(self.plan, self.step, path, {"step": step, "epoch": epoch})
-                self._take(earlier.collector(), origin["epoch"])
-            if path != home:
+            if path.name != attempt:
                 states.remove(path)
         return origin
+
+    def _sound(self, place: Place) -> bool:
+        """Whether a state is whole, read to its end."""
+        return states.is_whole(self._home / place["folder"], thorough=True)
 
     def _others(self, begun: Mapping[str, tuple[int, int]]) -> Iterator[Place]:
         """States that are on no record, since the disk was full for instance."""
         for path in self._left():
-            if str(path) in begun:
-                yield from places(self.step, path, begun[str(path)][1])
+            if path.name in begun:
+                yield from places(self.step, path, begun[path.name][1])
 
     # ---- while it runs
 
@@ -128,11 +151,15 @@ class Training:
             elif time.monotonic() - self.looked > LOOK:
                 self._look(self.attempt)
         except OSError as error:
-            kind = RoomError if error.errno in FULL else OutputError
-            what = f"{error.filename or self.plan.folder}: {error.strerror or error}"
-            self._fail(kind(f"{self.step.name} was stopped: {what}; mend that, and start again. {self._kept()}"))
+            self._fail(self._told(error))
         except WanwrapError as error:
             self._fail(error)
+
+    def _told(self, error: OSError) -> WanwrapError:
+        """What the system refuses, in words."""
+        kind = RoomError if error.errno in FULL else OutputError
+        what = f"{error.filename or self.plan.folder}: {error.strerror or error}"
+        return kind(f"{self.step.name} was stopped: {what}; mend that, and start again. {self._kept()}")
 
     def _look(self, attempt: Attempt) -> None:
         self.looked = time.monotonic()
@@ -143,12 +170,11 @@ class Training:
                 f"wanwrap planned {attempt.watch.planned}, so the learning rate would have been wrong. Please report "
                 f"this with {self.plan.folder}."
             )
-        kept = self._keep(attempt)
-        if self._broken(attempt):
-            since = attempt.begun[0] + (attempt.watch.broken or 0)
+        kept, (since, steps) = self._keep(attempt), attempt.broken
+        if steps >= BROKEN:
             raise StepError(
-                f"{self.step.name} was stopped: since step {since} the loss is no number. {self._kept()} Train with a "
-                "lower --lr, or look for a broken file with `wanwrap check`."
+                f"{self.step.name} was stopped: since step {attempt.begun[0] + since} the loss is no number. "
+                f"{self._kept()} Train with a lower --lr, or look for a broken file with `wanwrap check`."
             )
         if self.wish == "now" or (kept and self.wish == "epoch"):
             raise Stopped(f"{self.step.name} was stopped, as you asked. {self._kept()}")
@@ -167,12 +193,6 @@ class Training:
         with suppress(OSError):
             self.progress.note(**{**self.now(), "updated": now(), **changes})
 
-    @staticmethod
-    def _broken(attempt: Attempt) -> bool:
-        """Whether nothing will come of it: the mean stays NaN after a single one, the curves tell of each step."""
-        curves = attempt.curves
-        return attempt.watch.broken_for >= BROKEN and (not curves.seen or curves.broken >= BROKEN)
-
     def _kept(self) -> str:
         """What there is to go on from."""
         return f"The state after epoch {self._epoch()} is kept." if self.record["resume"] else "No state was saved yet."
@@ -187,26 +207,28 @@ class Training:
         """
         found = sorted(attempt.places(), key=lambda place: int(place["epoch"]))
         last = found[-1] if found else attempt.origin
-        known = last and (last["epoch"] < self._epoch() and not attempt.watch.broken)
-        if not last or known or last == self.record["resume"]:
+        if not last or last == self.record["resume"] or not (folder := self._home / last["folder"]).is_dir():
             return False
-        states.settle(Path(last["folder"]))
+        if last["epoch"] < self._epoch() and not attempt.broken[0]:
+            return False
+        states.settle(folder)
         attempt.follow()  # up to here, or the next attempt would have a gap
-        self._take(attempt.collector(), last["epoch"])
-        self.record["bytes"]["state"] = states.size(Path(last["folder"]))
+        self._take(attempt.collector(), last["epoch"], folder.stat().st_mtime)
+        self.record["bytes"]["state"] = states.size(folder)
         self.progress.note(resume=last)  # before any other state goes
         for path in self._left():
             if path != attempt.folder and len(found) > 1:  # an attempt's first state may turn out to be no good
                 states.remove(path)
         return True
 
-    def _take(self, collector: Collector, most: int | None) -> None:
-        """LoRAs and samples into their places."""
+    def _take(self, collector: Collector, most: int | None = None, before: float = float("inf")) -> None:
+        """LoRAs up to an epoch, and samples up to a time, into their places."""
         for made in collector.take(most):
             self.record["bytes"]["lora"] = made.stat().st_size
             self.record["files"] = sorted({*self.record["files"], made.name})
             self.say(f"{self.key}: saved {made.name}")
-        collector.samples()
+        self.record["files"] = [name for name in self.record["files"] if (self.plan.folder / name).exists()]
+        collector.samples(before)
 
     def _check_disk(self) -> None:
         """Before upstream writes again: no interval is trained for a save that will fail. Raises RoomError."""
@@ -221,10 +243,13 @@ class Training:
         """End the attempt for a reason."""
         assert self.attempt
         self.error = self.error or error
-        self.kind = "disk" if isinstance(error, RoomError | OutputError) else self.kind
-        self.attempt.child.interrupt()
-        self.attempt.child.gone(ENOUGH)
-        self.attempt.child.end()
+        self.attempt.child.stop()
+
+    def _end(self, error: WanwrapError) -> None:
+        """It can't even begin."""
+        self.error, self.over = error, True
+        with suppress(OSError):
+            self.progress.note(state="failed", reason=_first(error))
 
     def _ended(self, attempt: Attempt) -> None:
         """The attempt is over, well or not."""
@@ -237,7 +262,7 @@ class Training:
         if not self.error:
             self._keep(attempt)  # what it has just made
             self._explain(status, tail)
-        why = str(self.error).partition("\n")[0]
+        why = _first(self.error)
         if self.kind == "gpu memory" and self._more():
             again = f"{why} Trying again with {self.blocks} blocks swapped."
             self._close("retrying", again)
@@ -270,9 +295,13 @@ class Training:
         """All steps are done: the last LoRA takes its place, and what was needed to go on goes.
 
         Raises:
-            WeightsError: upstream ended well, and its LoRA is not whole.
+            WeightsError, StepError: upstream ended well, and its LoRA is not whole, or not there.
         """
-        self._take(attempt.collector(), None)
+        self._take(attempt.collector())
+        if self.step.makes and self.step.makes.name not in self.record["files"]:
+            raise StepError(
+                f"{self.step.name} ended well, and {attempt.folder} holds no LoRA of it: please report this."
+            )
         self._close("done", "")
         self.progress.note(resume=None)
         for path in self._left():
@@ -298,6 +327,6 @@ class Training:
         return True
 
 
-def _sound(place: Place) -> bool:
-    """Whether a state is whole, read to its end."""
-    return states.is_whole(Path(place["folder"]), thorough=True)
+def _first(error: WanwrapError | None) -> str:
+    """What happened, without what was printed."""
+    return str(error or "").partition("\n")[0]

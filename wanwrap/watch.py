@@ -29,7 +29,7 @@ class Watch:
         if found := ANNOUNCED.search(text):
             self.announced = int(found[1])
         for found in PROGRESS.finditer(text):
-            self._step(int(found[1]), (found[2] or b"").decode() or None)
+            self._step(int(found[1]), (found[2] or b"").decode("ascii", "replace") or None)
         self.rest = text[-1000:]
 
     def _step(self, done: int, loss: str | None) -> None:

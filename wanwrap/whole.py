@@ -102,12 +102,22 @@ def _own(file: IO[bytes], part: Path) -> bool:
     return not file.closed and part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
 
 
+def _replace(part: Path, out: Path) -> None:
+    """Windows refuses that as long as somebody reads the old file: `wanwrap status`, a scanner."""
+    for wait in (0.1, 0.4, 1.5) if sys.platform == "win32" else ():
+        with suppress(PermissionError):
+            part.replace(out)
+            return
+        time.sleep(wait)
+    part.replace(out)
+
+
 def put(file: IO[bytes], part: Path, out: Path) -> None:
     """Give the whole file its name, and see to it that the name is on the disk too."""
     if not _own(file, part):
         raise OutputError(f"{part} has been removed while it was written; try again.")
     _let_go(file)
-    part.replace(out)
+    _replace(part, out)
     if sys.platform != "win32":
         folder = os.open(out.parent, os.O_RDONLY)
         with suppress(OSError):  # not every network drive can

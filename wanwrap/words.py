@@ -131,11 +131,6 @@ def failure(status: int, tail: str, advice: Mapping[str, str] = TRAINING) -> Fai
     return _printed(tail, advice) or _silent(status, tail, name)
 
 
-def ended(status: int, tail: str) -> str:
-    """How a child ended, in words. accelerate turns its child's signal into an exit status of 1."""
-    return failure(status, tail).text
-
-
 def also_others(kind: str) -> bool:
     """Whether the other expert's training would fail alike; what is up to one expert's size, data or luck would not."""
     return kind in OTHERS

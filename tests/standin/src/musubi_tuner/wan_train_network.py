@@ -64,6 +64,25 @@ def lora(args, name, steps, epoch):
     save(Path(args.output_dir) / f"{name}.safetensors", args.network_dim, {k: str(v) for k, v in told.items()})
 
 
+class Curves:
+    """What upstream's tensorboard writes, where STANDIN_CURVES asks for it."""
+
+    def __init__(self, args):
+        self.file = None
+        if os.environ.get("STANDIN_CURVES"):
+            sys.path.append(str(Path(__file__).resolve().parents[3]))
+            folder = Path(args.logging_dir) / "20261120120000" / "network_train"
+            folder.mkdir(parents=True)
+            self.file = (folder / "events.out.tfevents.1").open("wb")
+
+    def add(self, step, loss):
+        if self.file:
+            from tfevents import record, scalar
+
+            self.file.write(record(scalar("loss/current", step, loss)))
+            self.file.flush()
+
+
 def draw(done, steps, loss):
     bar = f"{100 * done // steps:3d}%|#####| {done}/{steps} [00:01<00:01,  1.00s/it, avr_loss={loss}]"
     print(f"\rsteps: {bar}", end="", file=sys.stderr, flush=True)
@@ -80,10 +99,14 @@ def train(args):
             before = json.loads(archive.read("data.pkl"))["steps"]
     misbehave(args)
     epochs = math.ceil(steps / per_epoch)
+    curves = Curves(args)
     for epoch in range(1, epochs + 1):
         print(f"\nepoch {epoch}/{epochs}", flush=True)
         for done in range((epoch - 1) * per_epoch + 1, min(epoch * per_epoch, steps) + 1):
-            draw(done, steps, "nan" if MISCHIEF == "nan" and before + done > AT else "0.05")
+            broken = MISCHIEF == "nan" and before + done > AT
+            hiccup = MISCHIEF == "hiccup" and before + done >= AT  # one loss, and so the mean for good
+            curves.add(done, float("nan") if broken or (before + done == AT and hiccup) else 0.05)
+            draw(done, steps, "nan" if broken or hiccup else "0.05")
         if epoch < epochs and args.save_every_n_epochs and epoch % args.save_every_n_epochs == 0:
             number = f"{args.output_name}-{epoch:06d}"
             lora(args, number, epoch * per_epoch, epoch)
