@@ -343,7 +343,7 @@ def test_a_stop_between_the_experts(
     tmp_path: Path, wanwrap: Wanwrap, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """Asked for when no state is to come any more in the first one."""
-    with start("--noise_level", "both", "--epochs", 2, "--save_every", 2, STANDIN_PACE="0.3") as process:
+    with start("--noise_level", "both", "--epochs", 2, "--save_every", 2, STANDIN_PACE="1.5") as process:
         until(lambda: progress_or(tmp_path, "high").get("steps_done", 0) >= 1)
         assert wanwrap("stop").returncode == 0
         text = process.communicate(timeout=60)[0]

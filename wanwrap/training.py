@@ -187,11 +187,11 @@ class Training:
         """How far it has come, at this moment."""
         return {**self.record, **(self.attempt.now() if self.attempt and not self.over else {})}
 
-    def _note(self, **changes: object) -> None:
+    def _note(self) -> None:
         """Put that on record; a disk that is full for a while stops no training."""
         self.noted = time.monotonic()
         with suppress(OSError):
-            self.progress.note(**{**self.now(), "updated": now(), **changes})
+            self.progress.note(**{**self.now(), "updated": now()})
 
     def _kept(self) -> str:
         """What there is to go on from."""
@@ -280,16 +280,21 @@ class Training:
 
     def interrupted(self) -> None:
         """The user has ended all."""
-        if not self.over and self.attempt:
+        if self.attempt and self.record["state"] != "done":  # Ctrl-C may come at any moment
             self.attempt.log.end()
             self._close("interrupted", "")
 
     def _close(self, state: str, reason: str) -> None:
+        with suppress(OSError):
+            self.progress.note(**self._closed(state, reason))
+
+    def _closed(self, state: str, reason: str) -> dict[str, Any]:
+        """What there is to record of an attempt that has ended."""
         assert self.attempt
-        *before, last = self.record["attempts"]
-        last |= {"ended": now(), "exit": self.attempt.child.status(), "how": reason}
-        self._note(state=state, reason=reason, attempts=[*before, last])
         self.attempt.log.close()
+        *before, last = self.record["attempts"]
+        last = {**last, "ended": now(), "exit": self.attempt.child.status(), "how": reason}
+        return {**self.now(), "updated": now(), "state": state, "reason": reason, "attempts": [*before, last]}
 
     def _done(self, attempt: Attempt) -> None:
         """All steps are done: the last LoRA takes its place, and what was needed to go on goes.
@@ -302,11 +307,10 @@ class Training:
             raise StepError(
                 f"{self.step.name} ended well, and {attempt.folder} holds no LoRA of it: please report this."
             )
-        self._close("done", "")
-        self.progress.note(resume=None)
+        self.progress.note(**self._closed("done", ""), resume=None)  # or nothing goes
+        self.over = True
         for path in self._left():
             states.remove(path)
-        self.over = True
 
     # ---- blocks to swap
 
