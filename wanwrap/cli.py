@@ -108,7 +108,7 @@ def main() -> None:
     wanwrap rehearse t2v-vanilla --dataset cats       a minute with toy weights: does all of it work?
     wanwrap run t2v-vanilla --dataset cats            the real thing
     wanwrap status                                    what runs, how far it is, how long it will take
-    wanwrap stop cats-t2v-vanilla                     end a run after this epoch, with all of it saved
+    wanwrap stop cats-t2v-vanilla                     end a run at its next state, with all of it saved
     wanwrap merge --dit A --lora B --out C            a LoRA into a DiT, in 1 GB of memory
     """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli_options import run_options, to_comfyui
-from wanwrap.errors import OptionError
+from wanwrap.errors import OptionError, WanwrapError
 from wanwrap.terminal import bars, board, say, screen, show_json, steps
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def run(
         )
     asked = order(**arguments)
     if dry_run:
+        from wanwrap.progress import standing
+
         plan = asked.plan()
+        for line in standing(plan):
+            say(f"note: {line}; that is what `run` does, and this script begins anew.")
         shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
         _print(asked, plan, shell, as_json)
         if shelf:
@@ -148,19 +152,40 @@ def carry_out(
             progress.check(plan)  # again: another may have trained there since
         for line in progress.standing(plan):
             say(line)
+        if all(progress.is_done(plan, step) for step in plan.trainings):
+            return _nothing_to_do(plan, as_json)
         write_files(plan)
         record = ledger.opened(plan, upstream, answer)
         try:
             check_caches(plan)  # last: of two that start at once each sees the other
             run_plan(plan, record, screen, say, how)
-        except (KeyboardInterrupt, Stopped):
+        except KeyboardInterrupt:
             say("\n" + interrupted(plan, record.record))
+            raise
+        except Stopped:
+            say("\n" + interrupted(plan, record.record))
+            raise SystemExit(Stopped.exit_code) from None  # as was wished: no error
+        except WanwrapError as error:
+            record.close(str(error))
             raise
         finally:
             record.close()
             say("")  # upstream's progress bar ends without a new line
             if as_json:
                 show_json(record.record)
+    return record
+
+
+def _nothing_to_do(plan: Plan, as_json: bool) -> Ledger:
+    """All is trained: the record of the run that did it stays as it is."""
+    from wanwrap import ledger, states
+
+    for step in plan.trainings:
+        for path in states.attempts(plan.folder / "training", step.training.key if step.training else ""):
+            states.remove(path)  # a power cut may have left them
+    record = ledger.last(plan)
+    if as_json:
+        show_json(record.record)
     return record
 
 

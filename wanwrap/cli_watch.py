@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wanwrap.cli_options import BASE_DIR
-from wanwrap.terminal import hanging, indented, renewed, show_json
+from wanwrap.terminal import hanging, indented, renewed, say, show_json
 
 if TYPE_CHECKING:
     from wanwrap.status import Run
@@ -88,16 +88,20 @@ def _followed(run: Run) -> Run:
     from wanwrap.status import look
     from wanwrap.status_report import brief
 
-    with renewed() as show:
-        while run.running:
-            show(f"{run.name}: {brief(run)}")
-            time.sleep(OFTEN)
-            run = look(run.folder)
+    try:
+        with renewed() as show:
+            while run.running:
+                show(f"{run.name}: {brief(run)}")
+                time.sleep(OFTEN)
+                run = look(run.folder)
+    except KeyboardInterrupt:
+        say(f"{run.name} goes on; the watching alone has ended")
+        raise
     return run
 
 
 @click.command(
-    short_help="End a run after this epoch, with all of it saved.",
+    short_help="End a run at its next state, with all of it saved.",
     epilog="Example: wanwrap stop cats-t2v-vanilla --wait && shutdown now",
 )
 @RUN
@@ -106,9 +110,9 @@ def _followed(run: Run) -> Run:
 @click.option("--wait", is_flag=True, help="Come back when it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="The run as `status` has it, and what will happen, as JSON.")
 def stop(run: str | None, base_dir: Path, now: bool, wait: bool, as_json: bool) -> None:
-    """Ask a RUN to end (default: the one that goes on) when the epoch is trained and its state is saved.
+    """Ask a RUN to end (default: the one that goes on) when the state of an epoch is saved next.
 
-    The same `wanwrap run` command goes on from there. The exit code is 11 where nothing runs.
+    It tells which epoch that is. The same `wanwrap run` command goes on from there. The exit code is 11 where nothing runs.
     """
     from wanwrap import status as work
     from wanwrap import status_report as report

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,11 +47,11 @@ class Ledger:
                 row |= {"state": state, "ended": now()}
         self.note(state=state, ended=now(), **({"reason": reason} if reason else {}))
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         """Nobody is at work any more, however that came about."""
         if self.record["state"] == "running":
             with suppress(OSError):
-                self.ended("failed")
+                self.ended("failed", reason)
 
     def step(self, index: int, **changes: object) -> None:
         """Change the fields of one step."""
@@ -92,6 +94,8 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
         "state": "running",
         "started": now(),
         "process": os.getpid(),
+        "command": shlex.join(["wanwrap", *sys.argv[1:]]),
+        "cwd": str(Path.cwd()),
         "preset": plan.preset.name,
         "name": plan.name,
         "upstream": {
@@ -114,6 +118,14 @@ def opened(plan: Plan, upstream: Upstream, answer: Mapping[str, Any]) -> Ledger:
     ledger = Ledger(path=plan.folder / f"{plan.record}.json", record=record)
     ledger.write()
     return ledger
+
+
+def last(plan: Plan) -> Ledger:
+    """The ledger of the plan's last run; an empty one where that is gone."""
+    path, record = plan.folder / f"{plan.record}.json", dict[str, Any]()
+    with suppress(OSError, ValueError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+    return Ledger(path=path, record=record)
 
 
 def _size(path: Path) -> int | None:

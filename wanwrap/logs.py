@@ -64,6 +64,6 @@ def last_lines(log: Path, begin: int, most: int = 15) -> str:
     text = log.read_bytes()[begin:].decode("utf-8", "replace")
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     launcher = next((i for i, line in enumerate(lines) if re.search(r"File .*accelerate.commands.launch", line)), 0)
-    traceback = max((i for i in range(launcher) if lines[i].startswith("Traceback")), default=len(lines))
+    traceback = max((i for i in range(launcher) if "Traceback (most recent call last)" in lines[i]), default=len(lines))
     died = [f"... {found[0]}" for line in lines[traceback:] if (found := DIED.search(line))]
     return "\n".join([*lines[:traceback], *died][-most:])

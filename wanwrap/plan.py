@@ -69,7 +69,8 @@ class Step:
 class Training:
     """How one expert is trained, in as many attempts as it takes: each is `launch` and `options`, somewhat changed.
 
-    `key` is the noise level, or "dit" where there are none; `identity` is the base model's. Every `state_every` epochs
+    `key` is the noise level, or "dit" where there are none; `base` and `encoders` are marks of what is in the files
+    that it is made of. Every `state_every` epochs
     upstream saves a LoRA and its whole state; the LoRAs of every `save_every` epochs are kept (None: the last alone),
     of those the `keep_last` youngest.
     """
@@ -78,7 +79,8 @@ class Training:
     label: str
     launch: tuple[str, ...]
     options: Options
-    identity: str
+    base: str
+    encoders: str
     state_every: int
     save_every: int | None
     keep_last: int | None = None

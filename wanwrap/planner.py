@@ -174,7 +174,7 @@ class _Planner:
             "lora_sha256": lora.sha256,
         }
         argv = ("merge", *spell(options))
-        return self._made(expert, "merge Lightning", argv, out, mark, precision, dit, lora)
+        return self._made(expert, "merge Lightning", argv, out, mark, precision, strength, dit, lora)
 
     def _cast(self, expert: Expert, dit: Located, precision: Precision) -> tuple[Located, list[Step]]:
         mark = digest(dit.identity, precision)
@@ -186,7 +186,7 @@ class _Planner:
             "sha256": dit.sha256,
         }
         argv = ("convert", str(dit.path), *spell(options))
-        return self._made(expert, f"cast to {precision}", argv, out, mark, precision, dit)
+        return self._made(expert, f"cast to {precision}", argv, out, mark, precision, None, dit)
 
     def _made(
         self,
@@ -196,6 +196,7 @@ class _Planner:
         out: Path,
         mark: str,
         precision: Precision | None,
+        strength: float | None,
         dit: Located,
         *others: Located,
     ) -> tuple[Located, list[Step]]:
@@ -207,7 +208,8 @@ class _Planner:
             reads=(dit.path, *(other.path for other in others)),
             room=dit.size // 2 if dit.dtype == "fp32" and precision else dit.size,
         )
-        return Located(path=out, dtype=precision or dit.dtype, exists=False, identity=mark), [step]
+        made_of = digest(dit.content, *(other.content for other in others), strength, precision)
+        return Located(path=out, dtype=precision or dit.dtype, exists=False, identity=mark, made_of=made_of), [step]
 
     def _caching(self) -> tuple[Step, ...]:
         """Forget what is stale, then let upstream encode what is not there."""
@@ -273,7 +275,8 @@ class _Planner:
                 *self.places.module(TRAIN),
             ),
             options=options,
-            identity=dit.identity,
+            base=dit.content,
+            encoders=digest(*(self.weights[key].content for key in ("vae", "t5", *(["clip"] if self._clip else [])))),
             state_every=whole(saving, "save_every_n_epochs", 1),
             save_every=save_every,
             keep_last=keep_last,

@@ -26,6 +26,7 @@ from wanwrap.ledger import at_work
 from wanwrap.options import Options
 from wanwrap.plan import Places, Plan
 from wanwrap.process import capture
+from wanwrap.states import attempts
 from wanwrap.upstream import Upstream
 from wanwrap.weights.locate import checked
 from wanwrap.whole import running
@@ -260,8 +261,8 @@ def check_caches(plan: Plan) -> None:
     """Raises OutputError: another run is at work on the caches."""
     if found := at_work(plan.folder.parent, plan.caches, besides={os.getpid()}):
         raise OutputError(
-            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same caches, which this run would "
-            "write anew under it; wait until it has ended."
+            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same caches, which upstream would "
+            "remove files from under it; wait until it has ended."
         )
 
 
@@ -277,4 +278,15 @@ def check_output(plan: Plan) -> None:
         raise OutputError(
             f"{plan.folder} holds LoRAs of which no record is there ({listing(names)}), which would be overwritten; "
             "give another --output_name, move them away, or begin anew with --restart (they are put aside)."
+        )
+    begun = [
+        str(path)
+        for step in plan.trainings
+        if step.training and not progress.read(plan.folder, step.training.key)
+        for path in attempts(plan.folder / "training", step.training.key)
+    ]
+    if begun:
+        raise OutputError(
+            f"a training has begun in {listing(begun)}, of which no record is there: by hand, with the printed script? "
+            "Give another --output_name, move it away, or begin anew with --restart (it goes)."
         )

@@ -49,7 +49,7 @@ def stream(
     with supervised(say) as children:
         children.append(child := Child(argv, cwd, env, listen))
         while not child.over(0.2) and not unwanted():
-            continue
+            check_interrupted()
     return child.status()
 
 
@@ -220,9 +220,19 @@ def _each(tree: Sequence[Any], how: str) -> None:
             continue
 
 
+_asked = threading.Event()
+
+
 def _interrupt(*_: object) -> None:
     """SIGTERM and a closed terminal stop a run as Ctrl-C does."""
+    _asked.set()
     raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raises KeyboardInterrupt: it came where Python throws exceptions away, as in a __del__."""
+    if _asked.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -307,5 +317,6 @@ def _fill(process: subprocess.Popen[bytes], feed: Iterable[bytes]) -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal are a Ctrl-C meanwhile."""
-    with _signals(_interrupt, *ENDINGS):
+    _asked.clear()
+    with _signals(_interrupt, signal.SIGINT, *ENDINGS):
         yield

@@ -14,7 +14,7 @@ from wanwrap.errors import OutputError
 from wanwrap.ledger import Ledger, now
 from wanwrap.plan import Plan, Step
 from wanwrap.settings import changes, settings
-from wanwrap.states import remove
+from wanwrap.states import attempts, remove
 
 
 def file_of(folder: Path, key: str) -> Path:
@@ -83,7 +83,8 @@ def check(plan: Plan) -> None:
         raise OutputError(
             f"{plan.folder} holds a run with other settings, which can't go on as this one:\n"
             + "\n".join(told)
-            + "\nGive those again, or another --output_name; --restart begins anew (what is there is put aside)."
+            + "\nGive those again, or another --output_name; --restart begins anew (what is there is put aside; with "
+            "--noise_level high or low that expert's alone)."
         )
 
 
@@ -98,8 +99,9 @@ def standing(plan: Plan) -> Iterator[str]:
             gone = "" if step.makes and step.makes.is_file() else f" ({step.makes} is no longer there)"
             yield f"{key}: trained to its end{gone}; --restart trains it again"
         elif before["epochs_done"] or before["resume"]:
-            begin = before["resume"]["epoch"] if before["resume"] else 0
-            yield f"{key}: {before['epochs_done']} of {before['epochs_planned']} epochs done, going on from {begin}"
+            done = f"{key}: {before['epochs_done']} of {before['epochs_planned']} epochs done"
+            begin = before["resume"]["epoch"] if before["resume"] else None
+            yield f"{done}, going on from {begin}" if begin else f"{done}, and no state was saved: it begins anew"
 
 
 def made(plan: Plan, step: Step) -> list[str]:
@@ -122,6 +124,6 @@ def put_aside(plan: Plan) -> Path | None:
                 (aside / path.relative_to(plan.folder)).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(aside / path.relative_to(plan.folder))
                 moved = True
-        for folder in (plan.folder / "training").glob(f"{key}-*"):
+        for folder in attempts(plan.folder / "training", key):
             remove(folder)
     return aside if moved else None

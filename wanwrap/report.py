@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.errors import listing
 from wanwrap.plan import Plan, Step
 
 
@@ -35,9 +34,13 @@ def lacking(missing: Sequence[str]) -> list[str]:
 
 def interrupted(plan: Plan, record: Mapping[str, Any]) -> str:
     """Where a run was stopped, and what is left of it."""
-    step = next((row["name"] for row in record["steps"] if row["state"] == "interrupted"), "the start")
-    made = sorted(path.name for path in plan.folder.glob("*.safetensors"))
-    return f"stopped in {step}; saved so far: {listing(made) or 'nothing'}; log: {plan.folder / plan.record}.log"
+    from wanwrap.status import look
+    from wanwrap.status_report import again
+
+    steps = [row["name"] for row in record["steps"] if row["state"] in ("interrupted", "stopped")]
+    where = f" in {' and '.join(steps)}" if steps else ""
+    begun = [again(each) for each in look(plan.folder).planned if each.state not in ("done", "waiting")]
+    return " ".join([f"stopped{where}; the same command goes on.", *begun])
 
 
 def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:

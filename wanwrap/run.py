@@ -15,7 +15,7 @@ from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, list
 from wanwrap.ledger import Ledger, now
 from wanwrap.logs import Log
 from wanwrap.plan import Plan, Step
-from wanwrap.process import Listener, stream, supervised
+from wanwrap.process import Listener, check_interrupted, stream, supervised
 from wanwrap.progress import is_done
 from wanwrap.report import heading
 from wanwrap.script import native, script
@@ -86,9 +86,6 @@ class _Run:
         done = [index for index, step in numbered if step.training and is_done(plan, step)]
         for index in done:
             self._skip(index)
-        if plan.trainings and len(done) == len(plan.trainings):
-            self.say("all is trained already")
-            return
         read = {step.training.options["dit"] for index, step in numbered if step.training and index not in done}
         for index, step in numbered:
             if step.reads and str(step.makes) not in read:
@@ -139,7 +136,7 @@ class _Run:
         """An expert that is trained already; what a power cut has left of it goes."""
         training = self.plan.steps[index].training
         assert training
-        for path in (self.plan.folder / "training").glob(f"{training.key}-*"):
+        for path in states.attempts(self.plan.folder / "training", training.key):
             states.remove(path)
         self.ledger.step(index, state="not needed")
 
@@ -173,10 +170,14 @@ class _Run:
                 for each in group:
                     self._announce(self.plan.steps.index(each.step))
                     self._note(each, state="running", started=now())
+                    each.blocks = max([each.blocks, *(other.blocks for other in self.trainings if other.more)])
                     each.begin(children)
+                    if each.over:
+                        self._over(each)
                 while not all(each.over for each in group):
                     self._watch(group)
                     time.sleep(PAUSE)
+                    check_interrupted()
         except BaseException:
             for each in group:
                 each.interrupted()
@@ -198,8 +199,13 @@ class _Run:
         self.how.show([*going(records, shown, parallel=bool(self.how.gpus))])
 
     def _over(self, training: Training) -> None:
-        self._note(training, state="failed" if training.error else "done", ended=now())
-        if not training.error:
+        """Tell at once how an expert's training has ended: the other one may take until the morning."""
+        error = training.error
+        state = "stopped" if isinstance(error, Stopped) else "failed" if error else "done"
+        self._note(training, state=state, ended=now())
+        if error and len(self.trainings) > 1:
+            self.say(f"{training.key}: {str(error).partition(chr(10))[0]}")
+        elif not error:
             self.say(trained(*together({training.key: training.record})))
 
     def _note(self, training: Training, **changes: object) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from wanwrap.caching import WHAT, names
 from wanwrap.dataset import Dataset
+from wanwrap.options import Value
 from wanwrap.plan import Step
 from wanwrap.weights.locate import digest
 
@@ -41,6 +42,8 @@ HARMLESS = {
     "sample_at_first",
     "no_metadata",
     "training_comment",
+    "save_state",
+    "save_state_on_train_end",
     "ddp_timeout",
     "ddp_gradient_as_bucket_view",
     "ddp_static_graph",
@@ -49,6 +52,7 @@ HARMLESS = {
     "async_upload",
 }
 PREFIXES = ("compile", "dynamo_", "log_", "wandb_", "metadata_", "huggingface_")
+ENCODERS = "the VAE, the text encoder or CLIP"
 DATA = "the data set (its files, captions, buckets or repeats)"
 
 
@@ -56,11 +60,12 @@ def settings(step: Step, dataset: Dataset) -> dict[str, Any]:
     """All that matters of a training, by upstream's names, as JSON keeps it."""
     assert step.recipe and step.training
     options = {
-        name: [*map(str, value)] if isinstance(value, tuple | list) else str(value)
+        name: [*map(str, value)] if isinstance(value, tuple | list) else _text(value)
         for name, value in step.recipe.options.items()
         if value is not None and value is not False and name not in HARMLESS and not name.startswith(PREFIXES)
     }
-    rest = {"the base model": step.training.identity, "steps": step.recipe.steps, "epochs": step.recipe.epochs}
+    made_of = {"the base model": step.training.base, ENCODERS: step.training.encoders}
+    rest = {**made_of, "steps": step.recipe.steps, "epochs": step.recipe.epochs}
     return {**options, **rest, DATA: _mark(dataset)}
 
 
@@ -80,10 +85,15 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What is another one now, a line each."""
     for name in dict.fromkeys((*before, *now)):
         was, is_ = before.get(name), now.get(name)
-        if was != is_ and name in (DATA, "the base model"):
+        if was != is_ and name in (DATA, ENCODERS, "the base model"):
             yield f"{name}: another one"
         elif was != is_:
             yield f"{name}: {_said(was)} -> {_said(is_)}"
+
+
+def _text(value: Value) -> str:
+    """A number is the same however it is written."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _said(value: Any) -> str:

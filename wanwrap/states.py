@@ -23,6 +23,12 @@ LAST = "random_states_0.pkl"
 REMOVED = ".removed"
 
 
+def attempts(home: Path, key: str) -> list[Path]:
+    """The folders of an expert's attempts, and those that a kill has kept from being removed; no others."""
+    ours = re.compile(re.escape(key) + rf"-\d+({re.escape(REMOVED)})?")
+    return sorted(path for path in home.glob(f"{key}-*") if ours.fullmatch(path.name))
+
+
 def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
     """The states of an attempt, whole or not, with the epoch, in its own counting, after which each was saved."""
     for path in folder.glob("*-state"):
@@ -32,13 +38,17 @@ def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
 
 
 def is_whole(state: Path, *, thorough: bool = False) -> bool:
-    """Whether all of a state has been written; `thorough` reads it to the end (1 to 10 GB) for the check sums."""
+    """Whether all of a state has been written; `thorough` reads it to the end (1 to 10 GB) for the check sums.
+
+    Raises:
+        OSError: nobody knows, since it can't be read.
+    """
     try:
         if not _archive(state / LAST, thorough):
             return False
         header.read(state / "model.safetensors")
         return all(_archive(path, thorough) for path in (*state.glob("*.bin"), *state.glob("*.pt")))
-    except (OSError, WeightsError):
+    except (FileNotFoundError, WeightsError):
         return False
 
 

@@ -43,7 +43,7 @@ class Training:
     def seconds_left(self) -> float | None:
         """Until all its steps are done; None where nobody knows."""
         planned = self.number("steps_planned")
-        if self.state == "done":
+        if self.state in ("done", "failed"):  # nobody trains that one any more
             return 0.0
         if planned is None or self.pace is None:
             return None
@@ -127,7 +127,8 @@ class Run:
     def words(self) -> str:
         """What is going on, and how to go on."""
         if self.running:
-            step = self.step["name"] if self.step else "starting or ending"
+            going = [str(row.get("name")) for row in self.steps if row.get("state") == "running"]
+            step = " and ".join(going) or "starting or ending"
             asked = {None: "", NOW: "; asked to end at once"}.get(self.stopping, "; asked to stop")
             return f"running ({step}){asked}"
         reason = str(self.ledger.get("reason") or "").split("\n")[0]
@@ -196,7 +197,7 @@ def the_one(outputs: Path) -> Run:
     if len(found) > 1:
         raise OutputError(f"several runs go on in {outputs}: {listing(run.name for run in found)}; name one of them.")
     if not found:
-        raise OutputError(f"nothing is running in {outputs}; another workspace is named by --base_dir.")
+        raise OutputError(f"nothing is running in {outputs}; for another workspace give --base_dir.")
     return found[0]
 
 

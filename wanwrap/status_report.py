@@ -53,8 +53,10 @@ def detail(run: Run) -> Iterator[str]:
     if len(run.planned) > 1 and (left := _left(run)):
         yield f"  all     {left[0]}"
     yield f"  folder  {run.folder}"
-    if run.log.is_file():
-        yield f"  log     {run.log}"
+    if not run.running and run.state != "done" and (command := run.ledger.get("command")):
+        yield f"  again   {command}"
+    for log in sorted(run.folder.glob(f"{run.record}*.log")):
+        yield f"  log     {log}"
     if run.logs.is_dir():
         yield f"  curves  {curves(run)}"
 
@@ -62,8 +64,9 @@ def detail(run: Run) -> Iterator[str]:
 def _training(run: Run, each: Training) -> Iterator[str]:
     """How far an expert is, and what is safe of it."""
     left = [f"{duration(each.seconds_left)} left"] if run.running and each.seconds_left else []
-    yield f"  {each.expert:<6}  " + ", ".join([f"{_state(run, each)}: {_far(each)}", *_pace(each), *left])
-    if each.state == "failed" and each.record.get("reason"):
+    loading = ["loading the model"] if run.running and each.record.get("loading") else []
+    yield f"  {each.expert:<6}  " + ", ".join([f"{_state(run, each)}: {_far(each)}", *loading, *_pace(each), *left])
+    if each.state == "failed" and each.record.get("reason") and run.running:
         yield f"          why: {str(each.record['reason']).splitlines()[0]}"
     if each.record.get("updated"):
         safe = [] if each.state == "done" else [*_whole(each)]
@@ -146,7 +149,7 @@ def stopping(run: Run, *, now: bool) -> str:
     """What will happen to a run that has been asked to stop."""
     one = run.training
     if now or run.stopping == NOW:
-        return f"{run.name} ends at once. {_again(one) if one else 'No training is under way.'}"
+        return f"{run.name} ends at once. {again(one) if one else 'No training is under way.'}"
     if not one:
         step = f"{run.step['name']} is done" if run.step else "what it does is done"
         return f"{run.name} ends when {step}, before a training begins."
@@ -162,7 +165,7 @@ def asked(run: Run, *, now: bool) -> dict[str, Any]:
     return {"now": now or run.stopping == NOW, "expert": one and one.expert, "epoch": epoch, "seconds": seconds}
 
 
-def _again(one: Training) -> str:
+def again(one: Training) -> str:
     resume, done = one.record.get("resume"), one.number("steps_done") or 0
     if not isinstance(resume, dict) or not isinstance(step := resume.get("step"), int):
         return f"There is no whole state of {one.expert} yet: it begins anew the next time."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,7 @@ class Training:
     error: WanwrapError | None = None
     kind: str = ""  # of failure, as words.py has them
     over: bool = False
+    more: bool = False  # whether the GPU took more swapped blocks than was asked for
     wish: Wish = ""
     attempt: Attempt | None = None
     looked: float = 0.0
@@ -86,6 +87,7 @@ class Training:
             resume=origin,
             steps_done=step,
             epochs_done=epoch,
+            loading=True,
             state_every=attempt.state_every,
             blocks_to_swap=self.blocks,
             asked_blocks=self._asked(),
@@ -101,7 +103,7 @@ class Training:
 
     def _left(self) -> list[Path]:
         """The folders of attempts, and those that a kill has kept from being removed."""
-        return [*self._home.glob(f"{self.key}-*")]
+        return states.attempts(self._home, self.key)
 
     def _number(self, path: Path) -> int:
         number = path.name.removeprefix(f"{self.key}-")
@@ -111,10 +113,13 @@ class Training:
         """The last whole state; what else its attempt has left up to there is taken over, and all others go."""
         begun = {each["folder"]: (each["from_step"], each["from_epoch"]) for each in self.record["attempts"]}
         origin: Place | None = self.record["resume"]
-        if origin and not self._sound(origin):
-            self.say(f"{self.key}: {self._home / origin['folder']} is gone or damaged, looking for another state")
-            origin = max(filter(self._sound, self._others(begun)), key=lambda place: int(place["epoch"]), default=None)
-            if not origin:
+        there = [place for name in begun for place in places(self.step, self._home / name, begun[name][1])]
+        if origin not in there or not self._sound(origin):
+            if origin:
+                self.say(f"{self.key}: {self._home / origin['folder']} is gone or damaged, looking for another state")
+            others = filter(self._sound, there)  # on no record, since the disk was full for instance
+            before, origin = origin, max(others, key=lambda place: int(place["epoch"]), default=None)
+            if before and not origin:
                 raise OutputError(
                     f"{self.step.name} can't go on: no whole state is left in {self._home}. Put it back, or begin anew "
                     "with --restart."
@@ -133,12 +138,6 @@ class Training:
     def _sound(self, place: Place) -> bool:
         """Whether a state is whole, read to its end."""
         return states.is_whole(self._home / place["folder"], thorough=True)
-
-    def _others(self, begun: Mapping[str, tuple[int, int]]) -> Iterator[Place]:
-        """States that are on no record, since the disk was full for instance."""
-        for path in self._left():
-            if path.name in begun:
-                yield from places(self.step, path, begun[path.name][1])
 
     # ---- while it runs
 
@@ -172,9 +171,13 @@ class Training:
             )
         kept, (since, steps) = self._keep(attempt), attempt.broken
         if steps >= BROKEN:
+            for place in places(self.step, attempt.folder, attempt.begun[1]):
+                if place["epoch"] > self._epoch():  # saved since, and no good
+                    states.remove(self._home / place["folder"])
             raise StepError(
                 f"{self.step.name} was stopped: since step {attempt.begun[0] + since} the loss is no number. "
-                f"{self._kept()} Train with a lower --lr, or look for a broken file with `wanwrap check`."
+                f"{self._kept()} Train it anew with a lower --lr{self._alone()}, or look for a broken file with "
+                "`wanwrap check`."
             )
         if self.wish == "now" or (kept and self.wish == "epoch"):
             raise Stopped(f"{self.step.name} was stopped, as you asked. {self._kept()}")
@@ -197,6 +200,10 @@ class Training:
         """What there is to go on from."""
         return f"The state after epoch {self._epoch()} is kept." if self.record["resume"] else "No state was saved yet."
 
+    def _alone(self) -> str:
+        """The options that begin this expert anew, and leave the other one's training as it is."""
+        return f" (--noise_level {self.key} --restart)" if self.key != "dit" else " (--restart)"
+
     def _epoch(self) -> int:
         return int(self.record["resume"]["epoch"]) if self.record["resume"] else 0
 
@@ -215,7 +222,7 @@ class Training:
         attempt.follow()  # up to here, or the next attempt would have a gap
         self._take(attempt.collector(), last["epoch"], folder.stat().st_mtime)
         self.record["bytes"]["state"] = states.size(folder)
-        self.progress.note(resume=last)  # before any other state goes
+        self.progress.note(**{**self.now(), "updated": now(), "resume": last})  # before any other state goes
         for path in self._left():
             if path != attempt.folder and len(found) > 1:  # an attempt's first state may turn out to be no good
                 states.remove(path)
@@ -282,6 +289,8 @@ class Training:
         """The user has ended all."""
         if self.attempt and self.record["state"] != "done":  # Ctrl-C may come at any moment
             self.attempt.log.end()
+            with suppress(OSError, WanwrapError):
+                self._keep(self.attempt)  # what it has just made
             self._close("interrupted", "")
 
     def _close(self, state: str, reason: str) -> None:
@@ -327,7 +336,7 @@ class Training:
         most = self.plan.preset.blocks - 1
         if not self.retry or self.blocks >= most:
             return False
-        self.blocks = min(most, self.blocks + BLOCKS)
+        self.blocks, self.more = min(most, self.blocks + BLOCKS), True
         return True
 
 

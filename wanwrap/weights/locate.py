@@ -32,12 +32,19 @@ class Located:
     weight: Weight | None = None  # None: the user's own file
     name: str = ""  # the catalogue's, of what it stands for
     changed: bool = False  # since setup has found it
+    made_of: str = ""  # of a file that a step makes: a mark of the content of those that it is made of
     header_sha256: str | None = None  # of the user's own: all of it would have to be read for its sha256
 
     @property
     def sha256(self) -> str | None:
         """What its content's must be; None for the user's own."""
         return self.weight.sha256 if self.weight else None
+
+    @property
+    def content(self) -> str:
+        """What is in it, as far as that is known without reading it: moved or touched it is the same."""
+        header = f"{self.size}:{self.header_sha256 or self.path.name}"
+        return self.made_of or self.sha256 or header
 
     def complaint(self) -> str | None:
         """Why this file can't be used; None where it can."""
