@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,12 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None 
     try:
         _Run(plan, ledger, screen, say, how or How()).all()
     except BaseException as error:
-        ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt | Stopped) else "failed", str(error))
+        with suppress(OSError):  # a disk that has ended it takes no record of that, and the error tells more
+            ledger.ended("interrupted" if isinstance(error, KeyboardInterrupt | Stopped) else "failed", str(error))
         raise
     finally:
-        (plan.folder / STOP).unlink(missing_ok=True)
+        with suppress(OSError):
+            (plan.folder / STOP).unlink(missing_ok=True)
     ledger.ended("done")
 
 
@@ -198,13 +201,14 @@ class _Run:
             self.say(trained(*together({training.key: training.record})))
 
     def _note(self, training: Training, **changes: object) -> None:
-        """What the run's own record tells of an expert; more stands in its progress."""
+        """What the run's own record tells of an expert, if the disk takes it; more stands in its progress."""
         row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"]}
         if training.attempt:
             row["loss"] = training.attempt.watch.loss
         if training.step.makes and training.step.makes.is_file():
             row["bytes"] = training.step.makes.stat().st_size
-        self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
+        with suppress(OSError):
+            self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
 
     def _wish(self) -> Wish:
         path = self.plan.folder / STOP
@@ -228,7 +232,7 @@ def logged(
     say: Say,
 ) -> tuple[int, str]:
     """`process.stream`, with all that is printed in the log too: the exit status, and where it is not 0 the last lines."""
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         log = Log(file)
         log.begin(name, argv)
 
