@@ -65,16 +65,23 @@ class Night:
         with self.log.open("ab") as log:
             return self.run.begin(self.starts[-1], *before, **{"stdout": log, "stderr": log, **streams})
 
-    def saved(self, epoch: int = 2) -> bool:
-        """Whether it can go on from that epoch, or a later one."""
+    def begun(self, **streams: Any) -> subprocess.Popen[bytes]:
+        process = self.begin(**streams)
+        until(self.saved)
+        return process
+
+    def saved(self) -> bool:
+        """Whether there is a state that it can go on from."""
         path = self.run.plan.folder / "training" / "low.json"
-        return path.exists() and ((json.loads(path.read_text())["resume"] or {}).get("epoch") or 0) >= epoch
+        return path.exists() and bool(json.loads(path.read_text())["resume"])
 
     def ended(self, process: subprocess.Popen[bytes], status: int, words: str = "") -> str:
         """What it said; upstream may have ended with a traceback, and wanwrap must not."""
         assert process.wait(60) == status, self.log.read_text()[-3000:]
-        self.run.gone(self.starts[-1])
+        for start in self.starts:
+            self.run.gone(start)
         self.run.killed(words, kept_epochs(self.run.plan))
+        assert [*Path(self.run.case.folder, "states").iterdir()], "no optimizer to be asked for its steps"
         said = self.log.read_text()
         assert words in said and not re.search(rf'File "{ROOT}/wanwrap/(?!rehearsal)', said), said[-3000:]
         assert self.saved() and not self.run.problems, self.run.problems
@@ -97,8 +104,7 @@ def test_a_disk_that_is_full_to_the_last_byte(bench: Bench, log: str) -> None:
     with small_drive(place := bench.work / f"full-{log}"):
         night = Night.made(bench, place.name)
         with (place if log == "too" else bench.work).joinpath("nohup.out").open("wb") as out:
-            process = night.begin(stdout=out, stderr=out)
-        until(night.saved)
+            process = night.begun(stdout=out, stderr=out)
         somebodys = filled(place)
         assert process.wait(60) == 13, Path(out.name).read_text()[-3000:]
         somebodys.unlink()
@@ -110,21 +116,23 @@ def test_a_disk_that_is_full_to_the_last_byte(bench: Bench, log: str) -> None:
 def test_a_folder_that_may_not_be_written_any_more(bench: Bench) -> None:
     with small_drive(place := bench.work / "read-only"):
         night = Night.made(bench, place.name)
-        process = night.begin()
-        until(night.saved)
+        process = night.begun()
         with read_only(night.run.plan.folder):
-            assert "is kept" in night.ended(process, 11, "Read-only file system")
-            again = night.begin()
-            assert again.wait(60) == 11 and "can't be written" in night.log.read_text()
+            assert process.wait(60) == 11
+            assert night.begin().wait(60) == 11 and "can't be written" in night.log.read_text()
+        assert "is kept" in night.ended(process, 11, "Read-only file system")
         night.goes_on()
 
 
-def test_sigterm(bench: Bench) -> None:
-    night = Night.made(bench, "sigterm")
-    process = night.begin()
-    until(night.saved)
-    process.send_signal(signal.SIGTERM)
-    night.ended(process, 130, "stopped in train low")
+@pytest.mark.parametrize(("how", "words"), [("sigterm", "stopped in train low"), ("stop", "was stopped, as you asked")])
+def test_it_is_asked_to_end(bench: Bench, wanwrap: Wanwrap, how: str, words: str) -> None:
+    night = Night.made(bench, how)
+    process = night.begun()
+    if how == "sigterm":
+        process.send_signal(signal.SIGTERM)
+    else:
+        assert wanwrap("stop", "--base_dir", night.run.case.folder, standin=False).returncode == 0
+    night.ended(process, 130, words)
     night.goes_on()
 
 
@@ -134,7 +142,7 @@ def test_a_terminal_that_is_closed(bench: Bench) -> None:
     process = night.begin(sys.executable, "-c", ATTACH, start_new_session=True, **streams)
     os.close(slave)
     night.log.write_bytes(closed(master, process, night.saved))
-    assert "s/step" in night.ended(process, 130, "train low")
+    assert "s/step" in night.ended(process, 130)
     night.goes_on()
 
 
@@ -151,19 +159,8 @@ def test_two_starts_at_once(bench: Bench) -> None:
 
 def test_a_clock_that_is_set_back(bench: Bench) -> None:
     night = Night.made(bench, "clock")
-    process = night.begin()
-    until(lambda: night.saved(4))
+    process = night.begun()
     process.kill()
     night.ended(process, -signal.SIGKILL)
     from_the_future(night.run.plan.folder)
-    night.goes_on()
-
-
-def test_wanwrap_stop(bench: Bench, wanwrap: Wanwrap) -> None:
-    night = Night.made(bench, "stop")
-    process = night.begin()
-    until(night.saved)
-    asked = wanwrap("stop", "--base_dir", night.run.case.folder, standin=False)
-    assert asked.returncode == 0, asked.stderr
-    night.ended(process, 130, "was stopped, as you asked")
     night.goes_on()
