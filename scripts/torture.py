@@ -41,7 +41,7 @@ from wanwrap.rehearsal.stage import furnish
 PRESETS = ("t2v-vanilla", "t2v-lightning")
 
 
-def _warm(new: Run, old: Run) -> None:
+def lend_caches(new: Run, old: Run) -> None:
     """Give a run the caches and the merged DiTs of another: they take a third of its time."""
     pairs = [*zip(old.plan.caches, new.plan.caches, strict=True)]
     pairs += [(Path(old.case.folder) / "merged_dits", Path(new.case.folder) / "merged_dits")]
@@ -74,8 +74,8 @@ class Bench:
         preflight.check_answer(answer, asked.places, any_upstream=True, gpus=0)
         (work / "answer.json").write_text(json.dumps(answer))
 
-    def _new(self, name: str, **changes: Any) -> tuple[Case, Plan]:
-        """A folder with the data and, linked, the toy weights of the preset."""
+    def new(self, name: str, **changes: Any) -> tuple[Case, Plan]:
+        """A folder with the data and the toy weights of the preset; it may be a drive of its own."""
         case = replace(self.case, folder=str(self.work / name), **changes)
         asked, plan = case.staged()
         furnish(Path(case.folder), asked.data(whole=True), plan)
@@ -84,7 +84,7 @@ class Bench:
             if not toys.is_dir():
                 subprocess.run(plan.steps[0].argv, env={**os.environ, **plan.env}, check=True, capture_output=True)
                 (Path(case.folder) / "models").rename(toys)
-        shutil.copytree(toys, f"{case.folder}/models", copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(toys, f"{case.folder}/models", dirs_exist_ok=True)
         return case, plan
 
     def reference(self, preset: str, epochs: int) -> Run:
@@ -92,11 +92,11 @@ class Bench:
         with self._locks[preset, epochs]:
             if (preset, epochs) not in self._references:
                 name = f"{preset}-{epochs}"
-                case, plan = self._new(name, preset=preset, epochs=epochs, save_every=2)
+                case, plan = self.new(name, preset=preset, epochs=epochs, save_every=2)
                 old = next((run for run in self._references.values() if run.case.preset == preset), None)
                 run = Run(case, plan, name, [], signal.SIGKILL, self.stop, bool(old))
                 if old:
-                    _warm(run, old)
+                    lend_caches(run, old)
                 run.go(random.Random())
                 run.problems += run.problems or check(plan, [], None, self.args.python)
                 self._references[preset, epochs] = run
@@ -113,11 +113,11 @@ class Bench:
         preset, epochs = self.args.preset or rng.choice(PRESETS), rng.randint(3, 6)
         save_every, state_steps, warm = rng.randint(1, 3), rng.choice((2, 200)), rng.random() < 0.6
         reference = self.reference(preset, epochs)
-        case, plan = self._new(name, preset=preset, epochs=epochs, save_every=save_every, state_steps=state_steps)
+        case, plan = self.new(name, preset=preset, epochs=epochs, save_every=save_every, state_steps=state_steps)
         how, saves = getattr(signal, f"SIG{self.args.signal}"), (epochs - 1) // save_every
         run = Run(case, plan, name, draw(rng, plan, saves, warm), how, self.stop, warm)
         if warm:
-            _warm(run, reference)
+            lend_caches(run, reference)
         run.go(rng)
         if not (run.problems or run.stop.is_set()):
             run.problems += check(plan, run.floors, self._read(reference), self.args.python)

@@ -15,12 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
+
 from wanwrap import cli_run, preflight, recipe
-from wanwrap.errors import WanwrapError
+from wanwrap.cli import Group
 from wanwrap.order import Order, order
 from wanwrap.plan import Plan
 from wanwrap.rehearsal.stage import stage
 from wanwrap.run import How
+from wanwrap.terminal import board
 
 DIE = "TORTURE_DIE"  # in the environment: which change is the last, and the signal
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -38,6 +41,7 @@ class Case:
     epochs: int
     save_every: int
     state_steps: int = recipe.STATE_STEPS
+    noise_level: str | None = None
 
     def staged(self) -> tuple[Order, Plan]:
         """The plan in small, whose first step would make the toy weights."""
@@ -47,6 +51,7 @@ class Case:
             base_dir=Path(self.folder),
             musubi_dir=Path(self.musubi_dir),
             python=self.python,
+            noise_level=self.noise_level,
         )
         length = {"max_train_epochs": self.epochs, "save_every_n_epochs": self.save_every}
         gpu = bool(self.answer()["gpus"])
@@ -76,7 +81,9 @@ def die_at(folder: str, number: int, signal_number: int) -> None:
     sys.addaudithook(hook)
 
 
-def main(text: str) -> int:
+@click.command()
+@click.argument("text")
+def go(text: str) -> None:
     """What `wanwrap run` does, once it has checked all: the process that is killed."""
     case = Case(**json.loads(text))
     recipe.STATE_STEPS = case.state_steps  # an epoch has two
@@ -84,16 +91,11 @@ def main(text: str) -> int:
     plan = replace(plan, steps=plan.steps[1:])
     if os.environ.get(DIE):
         die_at(case.folder, *map(int, os.environ[DIE].split()))
-    try:
-        preflight.check_plan(plan)
-        cli_run.carry_out(plan, asked.places.upstream, case.answer(), False, How())
-    except WanwrapError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    preflight.check_plan(plan)
+    preflight.check_room(plan)
+    with board() as show:
+        cli_run.carry_out(plan, asked.places.upstream, case.answer(), False, How(show=show))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    Group(commands=[go]).main(["go", sys.argv[1]])  # its errors end as all of wanwrap's do

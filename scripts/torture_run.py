@@ -102,12 +102,12 @@ class Run:
         """Start it again after each kill, now and then at once, until it ends by itself."""
         began, waiting = time.monotonic(), list[threading.Thread]()
         for number in itertools.count():
-            marker = f"{self.name}.{number}"
+            marker, kills = f"{self.name}.{number}", len(self.kills)
             status = self._start(marker)
-            thread = threading.Thread(target=self._gone, args=(marker,))
+            thread = threading.Thread(target=self.gone, args=(marker,))
             thread.start()
             waiting.append(thread)
-            if len(self.kills) <= number or self.stop.is_set():  # it was not killed
+            if len(self.kills) == kills or self.stop.is_set():  # it was not killed
                 break
             if rng.random() < 0.7:
                 thread.join()
@@ -119,16 +119,22 @@ class Run:
             why = next((line for line in reversed(lines) if line.startswith("Error")), lines[-2] if lines[1:] else "")
             self.problems.append(f"start {number + 1} ended with {status}: {why}")
 
-    def _start(self, marker: str) -> int:
-        """One process, until it ends or one of the moments has come: its exit status."""
+    def begin(self, marker: str, *before: str, **streams: Any) -> subprocess.Popen[bytes]:
+        """One process, by way of the command `before` it where there is one."""
         env = {**os.environ, MARK: marker, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         env |= {"XDG_CACHE_HOME": f"{self.case.folder}/home"}
-        fatal = next((each for each in self.moments if each.change), None)
-        env |= {DIE: f"{fatal.change} {self.signal}"} if fatal else {}
-        argv = [sys.executable, str(ROOT / "scripts" / "torture_child.py"), json.dumps(vars(self.case))]
-        before, began, due = set(self._paths()), time.monotonic(), dict[Moment, float]()
+        env |= {DIE: f"{fatal.change} {self.signal}"} if (fatal := self._fatal()) else {}
+        argv = [*before, sys.executable, str(ROOT / "scripts" / "torture_child.py"), json.dumps(vars(self.case))]
+        return subprocess.Popen(argv, env=env, **streams)
+
+    def _fatal(self) -> Moment | None:
+        return next((each for each in self.moments if each.change), None)
+
+    def _start(self, marker: str) -> int:
+        """One process, until it ends or one of the moments has come: its exit status."""
+        before, began, due, fatal = set(self._paths()), time.monotonic(), dict[Moment, float](), self._fatal()
         with Path(self.case.folder, "out.log").open("ab") as log:
-            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            process = self.begin(marker, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while process.poll() is None and not self.stop.is_set():
             now, running, new = time.monotonic(), self._running(), set(self._paths()) - before
             due |= {each: now + each.delay for each in self.moments if each not in due and each.come(running, new)}
@@ -142,7 +148,7 @@ class Run:
         process.kill() if process.poll() is None else None
         if process.wait() in (130, -self.signal) and fatal and not self.stop.is_set():
             self.moments.remove(fatal)
-            self._killed(f"{self._running()} {fatal.what}", kept_epochs(self.plan))
+            self.killed(f"{self._running()} {fatal.what}", kept_epochs(self.plan))
         return process.returncode
 
     def _kill(self, process: subprocess.Popen[bytes], moment: Moment) -> int:
@@ -158,17 +164,18 @@ class Run:
             status = process.wait()
         if status == 0:  # it was done
             return 0
-        self._killed(where, floor)
+        self.killed(where, floor)
         if status not in (130, -self.signal):
             self.problems.append(f"{where}: ended with {status} after the signal")
         return status
 
-    def _killed(self, where: str, floor: Floor) -> None:
+    def killed(self, where: str, floor: Floor) -> None:
+        """Remember that it was, where, and what must not be trained again."""
         self.kills.append(where)
         self.floors.append(floor)
         keep_states(self.plan, len(self.kills))
 
-    def _gone(self, marker: str) -> None:
+    def gone(self, marker: str) -> None:
         """All that this start has started has to be gone soon."""
         deadline = time.monotonic() + PATIENCE["gone"]
         while alive := list(_marked(marker)):

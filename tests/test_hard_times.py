@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -10,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -23,16 +23,71 @@ from wanwrap import room
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
 
 
-@pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Path]:
-    """A small drive; making one takes root."""
-    place = tmp_path / "home" / "local_training"
+# a shell's part: to make a terminal the session's own
+ATTACH = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@contextmanager
+def small_drive(place: Path) -> Iterator[None]:
+    """A drive of its own at that place; making one takes root."""
     place.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip("no drive can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """As a drive is that the system has found errors on. What is open for writing stays so."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def filled(drive: Path) -> Path:
+    """A file that leaves not a byte."""
+    path = drive / "somebody's"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    return path
+
+
+def closed(terminal: int, process: subprocess.Popen[bytes], due: Callable[[], bool]) -> bytes:
+    """What was on a terminal until it was closed, as soon as that is due."""
+    seen = b""
+    os.set_blocking(terminal, False)
+    try:
+        while not due():
+            assert process.poll() is None, seen.decode()
+            with suppress(BlockingIOError):
+                seen += os.read(terminal, 65536)
+            time.sleep(0.05)
+    finally:
+        os.close(terminal)
+    return seen
+
+
+def from_the_future(folder: Path) -> None:
+    """As what a run has written is when the clock has been set back."""
+    for path in (*folder.glob("run.json"), *folder.glob("training/*.json")):
+        path.write_text(re.sub(r'"20(\d\d-\d\d-)', r'"21\1', path.read_text()))
+    for path in folder.rglob("*"):
+        os.utime(path, (3_000_000_000, 3_000_000_000))
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Path]:
+    """A small one, for the workspace."""
+    with small_drive(tmp_path / "home" / "local_training"):
+        yield tmp_path / "home" / "local_training"
 
 
 def begin(tmp_path: Path, *arguments: object, tty: int | None = None, **env: str) -> subprocess.Popen[bytes]:
@@ -40,11 +95,8 @@ def begin(tmp_path: Path, *arguments: object, tty: int | None = None, **env: str
     extra = {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_PACE": "0.1"}
     extra |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "GOING_ON": str(tmp_path)}
     argv = [sys.executable, "-m", "wanwrap", *map(str, (*LOW, *arguments))]
-    if tty is not None:  # a shell's part: to make it the session's own terminal
-        attach = (
-            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-        )
-        argv = [sys.executable, "-c", attach, *argv]
+    if tty is not None:
+        argv = [sys.executable, "-c", ATTACH, *argv]
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), tty) if tty is not None else {"stderr": subprocess.PIPE}
@@ -83,16 +135,11 @@ def test_a_disk_that_is_full_to_the_last_byte(
     run = ("--dataset", cats, *weights)
     with begin(tmp_path, *run) as process:
         until(lambda: saved(tmp_path, 2))
-        with (drive / "somebody's").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 12))
-            except OSError:
-                pass
+        somebodys = filled(drive)
         text = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 13, text
-    assert "Traceback" not in text.partition("Error: ")[0] and not alive(tmp_path)
-    (drive / "somebody's").unlink()
+    assert "Traceback" not in text.partition("Error: ")[0] and "is kept" in text and not alive(tmp_path)
+    somebodys.unlink()
     done = wanwrap(*LOW, *run)
     assert done.returncode == 0 and re.search("going on from [2468]", done.stderr), done.stderr
     assert loras(tmp_path) == WHOLE
@@ -102,19 +149,20 @@ def test_a_disk_that_is_full_to_the_last_byte(
 def test_a_folder_that_may_not_be_written_any_more(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:
-    """As a drive is that the system has found errors on. What is open for writing stays so."""
-    run, out = ("--dataset", cats, *weights), folder(tmp_path)
+    run = ("--dataset", cats, *weights)
     with begin(tmp_path, *run) as process:
         until(lambda: saved(tmp_path, 2))
-        subprocess.run(["mount", "--bind", out, out], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", out], check=True)
-        text = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 11, text
-    assert "Read-only file system" in text and "Traceback" not in text.partition("Error: ")[0]
-    assert not alive(tmp_path)
-    refused = wanwrap(*LOW, *run)
-    assert refused.returncode == 11 and "can't be written" in refused.stderr, refused.stderr
-    subprocess.run(["umount", out], check=True)
+        with read_only(folder(tmp_path)):
+            text = process.communicate(timeout=60)[1].decode()
+            assert process.returncode == 11, text
+            assert (
+                "Read-only file system" in text
+                and "is kept" in text
+                and "Traceback" not in text.partition("Error: ")[0]
+            )
+            assert not alive(tmp_path)
+            refused = wanwrap(*LOW, *run)
+            assert refused.returncode == 11 and "can't be written" in refused.stderr, refused.stderr
     assert wanwrap(*LOW, *run).returncode == 0
     assert loras(tmp_path) == WHOLE
 
@@ -123,17 +171,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, weights: li
     master, slave = pty.openpty()
     process = begin(tmp_path, "--dataset", cats, *weights, tty=slave)
     os.close(slave)
-    try:
-        seen = b""
-        os.set_blocking(master, False)
-        while not saved(tmp_path, 2):
-            assert process.poll() is None, seen.decode()
-            try:
-                seen += os.read(master, 65536)
-            except BlockingIOError:
-                time.sleep(0.05)
-    finally:
-        os.close(master)
+    seen = closed(master, process, lambda: saved(tmp_path, 2))
     assert process.wait(40) == 130
     until(lambda: not alive(tmp_path), 5)
     assert b"step " in seen and b" left" in seen and b"s/step" in seen
@@ -148,11 +186,7 @@ def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, weights: lis
     with begin(tmp_path, *run) as process:
         until(lambda: saved(tmp_path, 4))
         process.kill()
-    for path in (*folder(tmp_path).glob("run.json"), *folder(tmp_path).glob("training/*.json")):
-        text = json.dumps(json.loads(path.read_text())).replace("202", "209")
-        path.write_text(text)
-    for path in folder(tmp_path).rglob("*"):
-        os.utime(path, (3_000_000_000, 3_000_000_000))
+    from_the_future(folder(tmp_path))
     assert "killed" in wanwrap("status", NAME).stdout
     done = wanwrap(*LOW, *run)
     assert done.returncode == 0 and re.search("going on from [468]", done.stderr), done.stderr

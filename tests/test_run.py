@@ -14,7 +14,7 @@ import psutil
 import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, lora, picture, record
 
-from wanwrap.logs import last_lines
+from wanwrap.logs import Log, last_lines
 from wanwrap.process import stream
 from wanwrap.watch import Watch
 from wanwrap.whole import held
@@ -452,11 +452,20 @@ def test_how_a_child_ended() -> None:
     assert "raise --blocks_to_swap" in failure(1, "torch.OutOfMemoryError: CUDA out of memory. Tried to").text
 
 
-def test_accelerates_own_traceback_is_left_out(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text(
-        'before\nTraceback (most recent call last):\n  File "train.py"\nValueError: the cause\n'
-        'Traceback (most recent call last):\n  File "/x/accelerate/commands/launch.py", line 990\n'
-        "subprocess.CalledProcessError: Command '['a', 'b']' returned non-zero exit status 1.\n"
+def test_accelerates_own_traceback_is_left_out() -> None:
+    output = (
+        b'before\nTraceback (most recent call last):\n  File "train.py"\nValueError: the cause\n'
+        b'Traceback (most recent call last):\n  File "/x/accelerate/commands/launch.py", line 990\n'
+        b"subprocess.CalledProcessError: Command '['a', 'b']' returned non-zero exit status 1.\n"
     )
-    assert last_lines(log, 0).splitlines()[-1] == "ValueError: the cause"
+    assert last_lines(output).splitlines()[-1] == "ValueError: the cause"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_why_a_step_failed_is_known_where_the_log_takes_nothing() -> None:
+    with Path("/dev/full").open("ab", buffering=0) as file:
+        log = Log(file)
+        log.begin("train low", ["python"])
+        log.write(b"steps: 1%\rsteps: 2%\nOSError: [Errno 28] No space")
+        log.write(b" left on device")
+        assert log.end() == "steps: 2%\nOSError: [Errno 28] No space left on device"

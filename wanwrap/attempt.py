@@ -39,7 +39,7 @@ class Attempt:
     def begin(self, log: Path, env: Mapping[str, str], blocks: int) -> Child:
         """Start upstream with so many blocks swapped; what it prints is watched, and kept in the log."""
         self.curves = Curves(self.plan.folder / "logs" / self.training.key, *self.begun)
-        argv, self.log = self.training.argv(self._changes(blocks)), Log(log.open("ab"))
+        argv, self.log = self.training.argv(self._changes(blocks)), Log(log.open("ab", buffering=0))
         self.log.begin(self.step.name, argv)
         self.child = Child(argv, self.plan.folder, {**self.plan.env, **env}, self._listen)
         return self.child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,31 +23,52 @@ def file_of(folder: Path, key: str) -> Path:
     return folder / "training" / f"{key}.json"
 
 
+# What each field is where nothing has happened yet; one of another type, of a hand or another version, is no better.
+BLANK: dict[str, Any] = {
+    "state": "waiting",
+    "reason": "",
+    "steps_done": 0,
+    "steps_planned": 0,
+    "epochs_done": 0,
+    "epochs_planned": 0,
+    "seconds_per_step": None,
+    "loss": None,
+    "started": "",
+    "blocks_to_swap": 0,
+    "asked_blocks": 0,
+    "attempts": [],
+    "files": [],
+    "bytes": {},
+}
+
+
 def read(folder: Path, key: str) -> dict[str, Any]:
     """The progress that is on disk; empty where there is none, or what is no progress."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         record = json.loads(file_of(folder, key).read_text(encoding="utf-8"))
         if isinstance(record, dict) and isinstance(record.get("settings"), dict):
-            return record
+            sound = {name: _typed(record.get(name), blank) for name, blank in BLANK.items()}
+            sound["attempts"] = [each for each in sound["attempts"] if _is(each, from_step=int, from_epoch=int)]
+            place = record.get("resume")
+            return {**record, **sound, "resume": place if _is(place, step=int, epoch=int) else None}
     return {}
+
+
+def _typed(value: Any, blank: Any) -> Any:
+    kind = int | float if blank is None else type(blank)
+    return value if isinstance(value, kind) else copy.deepcopy(blank)
+
+
+def _is(row: object, **fields: type) -> bool:
+    """Whether it is a record with these fields, in a folder."""
+    wanted = {"folder": str, **fields}
+    return isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in wanted.items())
 
 
 def opened(plan: Plan, step: Step) -> Ledger:
     """The progress of a training that begins or goes on; nothing is written yet."""
     assert step.recipe and step.training
     training = step.training
-    blank = {
-        "expert": training.key,
-        "steps_done": 0,
-        "epochs_done": 0,
-        "loss": None,
-        "seconds_per_step": None,
-        "started": now(),
-        "resume": None,
-        "attempts": [],
-        "files": [],
-        "bytes": {},
-    }
     known = {
         "wanwrap": __version__,
         "state": "waiting",
@@ -57,6 +79,7 @@ def opened(plan: Plan, step: Step) -> Ledger:
         "state_every": training.state_every,
         "settings": settings(step, plan.dataset),
     }
+    blank = {"expert": training.key, **copy.deepcopy(BLANK), "started": now(), "resume": None}
     record = {**blank, **read(plan.folder, training.key), **known}
     return Ledger(path=file_of(plan.folder, training.key), record=record)
 

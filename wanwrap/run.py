@@ -67,7 +67,8 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None 
             ledger.ended(states.get(type(error), "failed"), str(error))
         raise
     finally:
-        (plan.folder / STOP).unlink(missing_ok=True)
+        with suppress(OSError):
+            (plan.folder / STOP).unlink(missing_ok=True)
     ledger.ended("done")
 
 
@@ -209,7 +210,7 @@ class _Run:
             self.say(trained(*together({training.key: training.record})))
 
     def _note(self, training: Training, **changes: object) -> None:
-        """What the run's own record tells of an expert; more stands in its progress."""
+        """What the run's own record tells of an expert, if the disk takes it; more stands in its progress."""
         row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"]}
         if training.attempt:
             row["loss"] = training.attempt.watch.loss
@@ -246,7 +247,7 @@ def logged(
     say: Say,
 ) -> tuple[int, str]:
     """`process.stream`, with all that is printed in the log too: the exit status, and where it is not 0 the last lines."""
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         log = Log(file)
         log.begin(name, argv)
 
