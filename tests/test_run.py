@@ -273,7 +273,7 @@ def test_stopping_leaves_nothing_behind(
         text = process.stderr.read()
         assert process.wait(40) == 130, text
     assert "stopping: waiting for the command" in text
-    assert "stopped in train high; saved so far: nothing; log: " in text
+    assert "stopped in train high; the same command goes on. There is no whole state of high yet" in text
     assert is_gone(int(asleep.read_text()))
     kept = json.loads((tmp_path / "b" / "outputs" / "cats-t2v-vanilla" / "run.json").read_text())
     assert (kept["state"], kept["steps"][3]["state"]) == ("interrupted", "interrupted")

@@ -162,8 +162,8 @@ def carry_out(
         except KeyboardInterrupt:
             say("\n" + interrupted(plan, record.record))
             raise
-        except Stopped:
-            say("\n" + interrupted(plan, record.record))
+        except Stopped as stopped:
+            say(f"\n{stopped}\n{interrupted(plan, record.record)}")
             raise SystemExit(Stopped.exit_code) from None  # as was wished: no error
         except WanwrapError as error:
             record.close(str(error))

@@ -46,7 +46,10 @@ def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = 
     """Why the disk is too small, and a way out; None where it is not. Raises OutputError: it can't be written to."""
     place = writable(folder)
     left = sum(part.stat().st_size for out in within if (part := out.with_name(out.name + PART)).is_file())
-    free = shutil.disk_usage(place).free + left
+    disk = shutil.disk_usage(place)
+    if not disk.total:
+        raise OutputError(f"{place} is no place for files; give another place.")
+    free = disk.free + left
     if free >= needed + SPARE:
         return None
     return (

@@ -316,7 +316,7 @@ class Training:
             raise StepError(
                 f"{self.step.name} ended well, and {attempt.folder} holds no LoRA of it: please report this."
             )
-        self.progress.note(**self._closed("done", ""), resume=None)  # or nothing goes
+        self.progress.note(**{**self._closed("done", ""), "resume": None})  # or nothing goes
         self.over = True
         for path in self._left():
             states.remove(path)

@@ -115,5 +115,6 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 & 'python' '-m' 'wanwrap' 'collect' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1' `
   '--into' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090' `
+  '--label' 'cats-wan21-t2v-1.3b-rtx3090' `
   '--save_every' '10'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }

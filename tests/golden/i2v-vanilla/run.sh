@@ -131,6 +131,7 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"high","boundary":900,"timesteps":[900,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100"}}'
 python -m wanwrap collect /training/outputs/cats-i2v-vanilla/training/high-1 \
   --into /training/outputs/cats-i2v-vanilla \
+  --label cats-i2v-vanilla-high \
   --save_every 5
 
 # train low
@@ -182,4 +183,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"low","boundary":900,"timesteps":[0,900],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9"}}'
 python -m wanwrap collect /training/outputs/cats-i2v-vanilla/training/low-1 \
   --into /training/outputs/cats-i2v-vanilla \
+  --label cats-i2v-vanilla-low \
   --save_every 5

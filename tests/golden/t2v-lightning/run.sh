@@ -150,6 +150,7 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41","strength":1.0}}'
 python -m wanwrap collect /training/outputs/cats-t2v-lightning/training/high-1 \
   --into /training/outputs/cats-t2v-lightning \
+  --label cats-t2v-lightning-high \
   --save_every 5
 
 # train low
@@ -201,4 +202,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a","strength":1.0}}'
 python -m wanwrap collect /training/outputs/cats-t2v-lightning/training/low-1 \
   --into /training/outputs/cats-t2v-lightning \
+  --label cats-t2v-lightning-low \
   --save_every 5

@@ -130,6 +130,7 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
 python -m wanwrap collect /training/outputs/cats-t2v-vanilla/training/high-1 \
   --into /training/outputs/cats-t2v-vanilla \
+  --label cats-t2v-vanilla-high \
   --save_every 5
 
 # train low
@@ -181,4 +182,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
 python -m wanwrap collect /training/outputs/cats-t2v-vanilla/training/low-1 \
   --into /training/outputs/cats-t2v-vanilla \
+  --label cats-t2v-vanilla-low \
   --save_every 5

@@ -128,4 +128,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-i2v-480p","task":"i2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_i2v_480p_14B_bf16.safetensors","dtype":"bf16","sha256":"c058a4ac5363c35d1ab4dd3bdec788c23b267fa42a0d7c68aba599f2f74600c9"}}'
 python -m wanwrap collect /training/outputs/cats-wan21-i2v-480p/training/dit-1 \
   --into /training/outputs/cats-wan21-i2v-480p \
+  --label cats-wan21-i2v-480p \
   --save_every 5

@@ -128,4 +128,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-i2v-720p","task":"i2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_i2v_720p_14B_bf16.safetensors","dtype":"bf16","sha256":"8ef7ea5bf9eea636b9b3ebd84c40671b4a18ae2704cb4c8595cb5b25c1d8e8b9"}}'
 python -m wanwrap collect /training/outputs/cats-wan21-i2v-720p/training/dit-1 \
   --into /training/outputs/cats-wan21-i2v-720p \
+  --label cats-wan21-i2v-720p \
   --save_every 5

@@ -124,4 +124,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
 python -m wanwrap collect /training/outputs/cats-wan21-t2v-1.3b/training/dit-1 \
   --into /training/outputs/cats-wan21-t2v-1.3b \
+  --label cats-wan21-t2v-1.3b \
   --save_every 5

@@ -126,4 +126,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-14b","task":"t2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_t2v_14B_bf16.safetensors","dtype":"bf16","sha256":"193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"}}'
 python -m wanwrap collect /training/outputs/cats-wan21-t2v-14b/training/dit-1 \
   --into /training/outputs/cats-wan21-t2v-14b \
+  --label cats-wan21-t2v-14b \
   --save_every 5

@@ -100,4 +100,5 @@ python -m accelerate.commands.launch \
   --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-style","task":"t2v-14B","timesteps":[0,1000],"fp8":"base","base":{"name":"wan2.1_t2v_14B_fp8_e4m3fn.safetensors","dtype":"fp8","sha256":"2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"}}'
 python -m wanwrap collect /training/outputs/cats-wan21-t2v-style/training/dit-1 \
   --into /training/outputs/cats-wan21-t2v-style \
+  --label cats-wan21-t2v-style \
   --save_every 25
