@@ -217,7 +217,8 @@ def test_a_run_stopped_while_it_casts(how: int, tmp_path: Path, weights: list[st
     while not list(tmp_path.rglob("converted/*-part")) and process.poll() is None:
         time.sleep(0.01)
     below = process.children(recursive=True)
-    assert len(below) == 2
+    beside = ("keeper.py", "resource_tracker")
+    assert len([each for each in below if not any(word in " ".join(each.cmdline()) for word in beside)]) == 2
     process.send_signal(how)
     text = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 130 and "stopped in cast to bf16, low" in text, text

@@ -8,4 +8,5 @@ if not __package__:
 
 from wanwrap.cli import main
 
-main(prog_name="wanwrap")
+if __name__ == "__main__":  # a process that reads files for it imports this, too
+    main(prog_name="wanwrap")

@@ -75,12 +75,14 @@ def run(
             say(f"note: `run` then copies the LoRAs to {shelf.folder}; the script leaves that to you.")
         return
     from wanwrap.preflight import check_plan, check_room, check_tokenizers, check_weights, each_its_gpu
+    from wanwrap.probed import read_apart
     from wanwrap.report import finished
     from wanwrap.resume_checkpoints import offers
     from wanwrap.run import How
     from wanwrap.to_comfyui import place
     from wanwrap.weights import marks
 
+    read_apart()
     with steps("reading files") as files:
         plan = asked.plan(whole=True, bar=files)
     check_plan(plan, restart=restart)

@@ -7,16 +7,21 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wanwrap.errors import OutputError
 from wanwrap.media import Item, Kind, Unfit, content_mark, read, why
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 VERSION = 4  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 Bar = Callable[[int], Callable[[], object]]  # how many files there are -> what is called after each
 NOT_KEPT = {"path", "caption"}
+Read = tuple[Path, "Item | str", "dict[str, Any] | None"]
 
 
 def no_bar(_: int) -> Callable[[], object]:
@@ -49,25 +54,58 @@ def _folder(
             found[path] = item
             done()
 
-    def one(path: Path) -> None:
-        found[path] = _read(path, kind, whole, rows)
-        done()
-
     rest = [path for path in paths if path not in found]
-    if rest:
-        _in_parallel(one, rest)
+    for path, read_as, row in _in_parallel(partial(_read, kind=kind, whole=whole), rest) if rest else ():
+        found[path] = read_as
+        if row:
+            rows[path.name] = row
+        done()
     return found
 
 
-def _in_parallel(one: Callable[[Path], None], paths: list[Path]) -> None:
-    from concurrent.futures import ThreadPoolExecutor  # a dry run whose files are all known waits for nothing
-
-    pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
+def _in_parallel(one: Callable[[Path], Read], paths: list[Path]) -> Iterator[Read]:
+    pool = _processes() if _apart else _threads()
     try:
-        for _ in pool.map(one, paths):
-            continue
+        yield from _as_read(pool, one, paths)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the files that are being read alone
+
+
+def _as_read(pool: Executor, one: Callable[[Path], Read], paths: list[Path]) -> Iterator[Read]:
+    """Each as soon as it is read."""
+    from concurrent.futures import as_completed
+
+    return (future.result() for future in as_completed([pool.submit(one, path) for path in paths]))
+
+
+def _threads() -> Executor:
+    from concurrent.futures import ThreadPoolExecutor  # a dry run whose files are all known waits for nothing
+
+    return ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
+
+
+def _processes() -> Executor:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(min(4, os.cpu_count() or 1), context, initializer=_deaf)
+
+
+def _deaf() -> None:
+    """Ctrl-C is the business of the process that waits."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def read_apart() -> None:
+    """From now on files are read in processes of their own: decoders take 30 MB, which would be held all night."""
+    global _apart
+    _apart = True
+
+
+_apart = False
 
 
 def _known(path: Path, whole: bool, rows: dict[str, Any]) -> Item | None:
@@ -88,20 +126,22 @@ def _touched(path: Path, row: dict[str, Any], stamp: list[int]) -> bool:
     return same and bool(row["item"]["mark"]) and content_mark(path) == row["item"]["mark"]
 
 
-def _read(path: Path, kind: Kind, whole: bool, rows: dict[str, Any]) -> Item | str:
+def _read(path: Path, kind: Kind, whole: bool) -> Read:
+    """The file, what it is or why it can't be trained, and what is kept of it."""
     now = time.time()
     try:
         stamp = stamp_of(path)
         item = read(path, kind, whole)
     except Unfit as error:
-        return str(error)
+        return path, str(error), None
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        return f"it can't be read: {why(path, error)}; replace or remove it"
+        return path, f"it can't be read: {why(path, error)}; replace or remove it", None
+    row = None
     if now - stamp[1] / 1e9 > FRESH:
         kept = {name: value for name, value in vars(item).items() if name not in NOT_KEPT}
         look = None if item.look is None else f"{item.look:x}"  # ten times as fast to read as a number
-        rows[path.name] = {"stamp": stamp, "whole": whole, "item": {**kept, "look": look}}
-    return item
+        row = {"stamp": stamp, "whole": whole, "item": {**kept, "look": look}}
+    return path, item, row
 
 
 def _item(path: Path, kept: dict[str, Any]) -> Item:

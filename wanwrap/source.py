@@ -132,8 +132,9 @@ def sha256(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
 
 def header_sha256(path: Path) -> str:
     """The sha256 of the header's bytes, without their length: of files that differ in their numbers alone it is one."""
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read(int.from_bytes(file.read(8), "little"))).hexdigest()
+    size = path.stat().st_size
+    with path.open("rb") as file:  # what is no safetensors file may claim any length
+        return hashlib.sha256(file.read(min(int.from_bytes(file.read(8), "little"), size))).hexdigest()
 
 
 def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[Row]:
