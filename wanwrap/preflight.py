@@ -284,6 +284,7 @@ def check_output(plan: Plan) -> None:
         for step in plan.trainings
         if step.training and not progress.read(plan.folder, step.training.key)
         for path in attempts(plan.folder / "training", step.training.key)
+        if any(path.glob(f"{step.training.label}*"))
     ]
     if begun:
         raise OutputError(

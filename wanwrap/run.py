@@ -62,9 +62,9 @@ def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None 
     try:
         _Run(plan, ledger, screen, say, how or How()).all()
     except BaseException as error:
-        states = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
+        ends = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
         with suppress(OSError):  # the reason must come through, on a full disk too
-            ledger.ended(states.get(type(error), "failed"), str(error))
+            ledger.ended(ends.get(type(error), "failed"), str(error))
         raise
     finally:
         with suppress(OSError):

@@ -78,7 +78,7 @@ class Training:
         origin = self._origin()
         number = 1 + max((self._number(path) for path in self._left()), default=0)
         attempt = Attempt(self.plan, self.step, self.training.folder(self.plan.folder, number), origin)
-        (attempt.folder / "logs").mkdir(parents=True)
+        self._home.mkdir(exist_ok=True)
         step, epoch = attempt.begun
         begun = {"folder": attempt.folder.name, "from_step": step, "from_epoch": epoch, "started": now()}
         self.progress.note(
@@ -93,6 +93,7 @@ class Training:
             asked_blocks=self._asked(),
             attempts=[*self.record["attempts"], begun],
         )
+        (attempt.folder / "logs").mkdir(parents=True)  # not before it is on record: what is on none is nobody's
         children.append(attempt.begin(self.log, self.env, self.blocks))
         self.attempt = attempt
 
@@ -232,9 +233,8 @@ class Training:
         """LoRAs up to an epoch, and samples up to a time, into their places."""
         for made in collector.take(most):
             self.record["bytes"]["lora"] = made.stat().st_size
-            self.record["files"] = sorted({*self.record["files"], made.name})
             self.say(f"{self.key}: saved {made.name}")
-        self.record["files"] = [name for name in self.record["files"] if (self.plan.folder / name).exists()]
+        self.record["files"] = progress.made(self.plan, self.step)  # also what came before a kill
         collector.samples(before)
 
     def _check_disk(self) -> None:
