@@ -196,8 +196,9 @@ def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, weights: lis
 def chain(pid: int) -> list[psutil.Process]:
     """A process and those below it, each of which has one: beside a keeper there may be multiprocessing's own."""
     found = [psutil.Process(pid)]
-    while below := [each for each in found[-1].children() if "resource_tracker" not in " ".join(each.cmdline())]:
-        found.append(below[0])
+    with suppress(psutil.Error):  # one that has just ended
+        while below := [each for each in found[-1].children() if "resource_tracker" not in " ".join(each.cmdline())]:
+            found.append(below[0])
     return found
 
 
