@@ -142,7 +142,7 @@ def test_a_terminal_that_is_closed(bench: Bench) -> None:
     process = night.begin(sys.executable, "-c", ATTACH, start_new_session=True, **streams)
     os.close(slave)
     night.log.write_bytes(closed(master, process, night.saved))
-    assert "s/step" in night.ended(process, 130)
+    assert "step " in night.ended(process, 130)
     night.goes_on()
 
 
@@ -154,7 +154,7 @@ def test_two_starts_at_once(bench: Bench) -> None:
     for mark in night.starts:
         night.run.gone(mark)
     night.goes_on()
-    assert "all is trained already" in night.said
+    assert "trained to its end" in night.said
 
 
 def test_a_clock_that_is_set_back(bench: Bench) -> None:
