@@ -183,8 +183,8 @@ def _nothing_to_do(plan: Plan, as_json: bool) -> Ledger:
     from wanwrap import ledger, states
 
     for step in plan.trainings:
-        for path in states.attempts(plan.folder / "training", step.training.key if step.training else ""):
-            states.remove(path)  # a power cut may have left them
+        assert step.training
+        states.clear(plan.folder / "training", step.training.key)  # a power cut may have left them
     record = ledger.last(plan)
     if as_json:
         show_json(record.record)

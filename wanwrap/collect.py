@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanwrap.errors import OutputError
+from wanwrap.plan import epoch_of
 from wanwrap.weights import header
 from wanwrap.whole import whole
 
@@ -38,13 +39,11 @@ class Collector:
 
         While upstream may be writing, `most` is the epoch of a state that is whole, before which LoRAs are, too.
         """
-        numbered = re.compile(re.escape(self.label) + r"-(\d{6})\.safetensors")
         for path in sorted(self.source.glob("*.safetensors")):
-            if found := numbered.fullmatch(path.name):
-                epoch = int(found[1]) + self.epoch
-                if most is None or epoch <= most:
-                    yield from self._epoch(path, epoch)
-            elif path.name == f"{self.label}.safetensors" and most is None:
+            number = epoch_of(path.name, self.label)
+            if number and (most is None or number + self.epoch <= most):
+                yield from self._epoch(path, number + self.epoch)
+            elif number == 0 and most is None:
                 yield self._move(path, path.name)
 
     def _epoch(self, path: Path, epoch: int) -> Iterator[Path]:

@@ -91,6 +91,11 @@ class RoomError(WanwrapError):
     exit_code = 13
 
 
+def first_line(error: WanwrapError | None) -> str:
+    """What happened, without what was printed; nothing where all is well."""
+    return str(error or "").partition("\n")[0]
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """` Did you mean X?`, or nothing where nothing known is like `word`."""
     names = {name.lower(): name for name in known}

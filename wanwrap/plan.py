@@ -70,9 +70,8 @@ class Training:
     """How one expert is trained, in as many attempts as it takes: each is `launch` and `options`, somewhat changed.
 
     `key` is the noise level, or "dit" where there are none; `base` and `encoders` are marks of what is in the files
-    that it is made of. Every `state_every` epochs
-    upstream saves a LoRA and its whole state; the LoRAs of every `save_every` epochs are kept (None: the last alone),
-    of those the `keep_last` youngest.
+    that it is made of. Every `state_every` epochs upstream saves a LoRA and its whole state; the LoRAs of every
+    `save_every` epochs are kept (None: the last alone), of those the `keep_last` youngest.
     """
 
     key: str
@@ -84,11 +83,6 @@ class Training:
     state_every: int
     save_every: int | None
     keep_last: int | None = None
-
-    def epoch_of(self, name: str) -> int | None:
-        """The number in a LoRA's name, as upstream gives it; 0 for the last one's, None for another file."""
-        found = re.fullmatch(re.escape(self.label) + r"(?:-(\d{6}))?\.safetensors", name)
-        return int(found[1] or 0) if found else None
 
     def argv(self, changes: Options) -> tuple[str, ...]:
         """One attempt's command."""
@@ -155,6 +149,12 @@ def called(preset: Preset, *, without_lightning: bool) -> str:
     if without_lightning:
         name = name.replace("lightning", "vanilla") if "lightning" in name else f"{name}-vanilla"
     return name
+
+
+def epoch_of(name: str, label: str) -> int | None:
+    """The number in the name of a LoRA with this label; 0 for the last one, which has none; None for another file."""
+    found = re.fullmatch(re.escape(label) + r"(?:-(\d{6}))?\.safetensors", name)
+    return int(found[1] or 0) if found else None
 
 
 def check_name(name: str) -> str:

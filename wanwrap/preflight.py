@@ -268,12 +268,12 @@ def check_caches(plan: Plan) -> None:
 
 def check_output(plan: Plan) -> None:
     """Raises OutputError: upstream would overwrite what nobody knows of."""
-    names = [
-        name
+    unknown = [
+        (step, step.training)
         for step in plan.trainings
         if step.training and not progress.read(plan.folder, step.training.key)
-        for name in progress.made(plan, step)
     ]
+    names = [name for step, _ in unknown for name in progress.made(plan, step)]
     if names:
         raise OutputError(
             f"{plan.folder} holds LoRAs of which no record is there ({listing(names)}), which would be overwritten; "
@@ -281,10 +281,9 @@ def check_output(plan: Plan) -> None:
         )
     begun = [
         str(path)
-        for step in plan.trainings
-        if step.training and not progress.read(plan.folder, step.training.key)
-        for path in attempts(plan.folder / "training", step.training.key)
-        if any(path.glob(f"{step.training.label}*"))
+        for _, training in unknown
+        for path in attempts(plan.folder / "training", training.key)
+        if any(path.glob(f"{training.label}*"))
     ]
     if begun:
         raise OutputError(

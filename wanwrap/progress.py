@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.dataset import Dataset
 from wanwrap.errors import OutputError
 from wanwrap.ledger import Ledger, now
-from wanwrap.plan import Plan, Step
+from wanwrap.plan import Plan, Step, epoch_of
 from wanwrap.settings import changes, settings
-from wanwrap.states import attempts, remove
+from wanwrap.states import clear
 
 
 def file_of(folder: Path, key: str) -> Path:
@@ -84,11 +83,6 @@ def opened(plan: Plan, step: Step) -> Ledger:
     return Ledger(path=file_of(plan.folder, training.key), record=record)
 
 
-def differences(before: Mapping[str, Any], step: Step, dataset: Dataset) -> list[str]:
-    """What of the settings that matter is not as it was when the training began."""
-    return [*changes(before["settings"], settings(step, dataset))] if before else []
-
-
 def is_done(plan: Plan, step: Step) -> bool:
     """Whether an expert has been trained to its end."""
     assert step.training
@@ -100,8 +94,9 @@ def check(plan: Plan) -> None:
     told = list[str]()
     for step in plan.trainings:
         assert step.training
-        before = read(plan.folder, step.training.key)
-        told += [f"  {step.training.key}: {line}" for line in differences(before, step, plan.dataset)]
+        if before := read(plan.folder, step.training.key):
+            changed = changes(before["settings"], settings(step, plan.dataset))
+            told += [f"  {step.training.key}: {line}" for line in changed]
     if told:
         raise OutputError(
             f"{plan.folder} holds a run with other settings, which can't go on as this one:\n"
@@ -130,7 +125,7 @@ def standing(plan: Plan) -> Iterator[str]:
 def made(plan: Plan, step: Step) -> list[str]:
     """The LoRAs of a training that are in their place."""
     assert step.training
-    return sorted(path.name for path in plan.folder.glob("*") if step.training.epoch_of(path.name) is not None)
+    return sorted(path.name for path in plan.folder.glob("*") if epoch_of(path.name, step.training.label) is not None)
 
 
 def put_aside(plan: Plan) -> Path | None:
@@ -147,6 +142,5 @@ def put_aside(plan: Plan) -> Path | None:
                 (aside / path.relative_to(plan.folder)).parent.mkdir(parents=True, exist_ok=True)
                 path.replace(aside / path.relative_to(plan.folder))
                 moved = True
-        for folder in attempts(plan.folder / "training", key):
-            remove(folder)
+        clear(plan.folder / "training", key)
     return aside if moved else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from wanwrap import states
 from wanwrap.caching import forget, missing, stamps, strangers
-from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, listing
+from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
 from wanwrap.ledger import Ledger, now
 from wanwrap.logs import Log
 from wanwrap.plan import Plan, Step
@@ -137,8 +137,7 @@ class _Run:
         """An expert that is trained already; what a power cut has left of it goes."""
         training = self.plan.steps[index].training
         assert training
-        for path in states.attempts(self.plan.folder / "training", training.key):
-            states.remove(path)
+        states.clear(self.plan.folder / "training", training.key)
         self.ledger.step(index, state="not needed")
 
     def _training(self, step: Step, number: int) -> Training:
@@ -205,7 +204,7 @@ class _Run:
         state = "stopped" if isinstance(error, Stopped) else "failed" if error else "done"
         self._note(training, state=state, ended=now())
         if error and len(self.trainings) > 1:
-            self.say(f"{training.key}: {str(error).partition(chr(10))[0]}")
+            self.say(f"{training.key}: {first_line(error)}")
         elif not error:
             self.say(trained(*together({training.key: training.record})))
 

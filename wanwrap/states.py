@@ -18,7 +18,6 @@ from wanwrap.errors import WeightsError
 from wanwrap.weights import header
 from wanwrap.whole import sync
 
-EPOCH = re.compile(r"-(\d{6})-state$")
 LAST = "random_states_0.pkl"
 REMOVED = ".removed"
 
@@ -31,10 +30,8 @@ def attempts(home: Path, key: str) -> list[Path]:
 
 def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
     """The states of an attempt, whole or not, with the epoch, in its own counting, after which each was saved."""
-    for path in folder.glob("*-state"):
-        found = EPOCH.search(path.name)
-        if found and path.name == f"{label}-{found[1]}-state":
-            yield int(found[1]), path
+    named = re.compile(re.escape(label) + r"-(\d{6})-state")
+    return ((int(found[1]), path) for path in folder.glob("*-state") if (found := named.fullmatch(path.name)))
 
 
 def is_whole(state: Path, *, thorough: bool = False) -> bool:
@@ -72,6 +69,12 @@ def settle(state: Path) -> None:
             with suppress(OSError):  # not every network drive can
                 os.fsync(place)
             os.close(place)
+
+
+def clear(home: Path, key: str) -> None:
+    """Remove all attempts of an expert, with what a kill has left of such a removal."""
+    for path in attempts(home, key):
+        remove(path)
 
 
 def size(folder: Path) -> int:

@@ -13,7 +13,7 @@ from wanwrap import progress, room, states
 from wanwrap.attempt import Attempt, Place, places
 from wanwrap.collect import Collector
 from wanwrap.curves import Curves
-from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError
+from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError, first_line
 from wanwrap.ledger import now
 from wanwrap.options import whole
 from wanwrap.plan import Plan, Step
@@ -256,7 +256,7 @@ class Training:
         """It can't even begin."""
         self.error, self.over = error, True
         with suppress(OSError):
-            self.progress.note(state="failed", reason=_first(error))
+            self.progress.note(state="failed", reason=first_line(error))
 
     def _ended(self, attempt: Attempt) -> None:
         """The attempt is over, well or not."""
@@ -269,7 +269,7 @@ class Training:
         if not self.error:
             self._keep(attempt)  # what it has just made
             self._explain(status, tail)
-        why = _first(self.error)
+        why = first_line(self.error)
         if self.kind == "gpu memory" and self._more():
             again = f"{why} Trying again with {self.blocks} blocks swapped."
             self._close("retrying", again)
@@ -318,8 +318,7 @@ class Training:
             )
         self.progress.note(**{**self._closed("done", ""), "resume": None})  # or nothing goes
         self.over = True
-        for path in self._left():
-            states.remove(path)
+        states.clear(self._home, self.key)
 
     # ---- blocks to swap
 
@@ -338,8 +337,3 @@ class Training:
             return False
         self.blocks, self.more = min(most, self.blocks + BLOCKS), True
         return True
-
-
-def _first(error: WanwrapError | None) -> str:
-    """What happened, without what was printed."""
-    return str(error or "").partition("\n")[0]
