@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from wanwrap.source import sha256
+from wanwrap.system.safetensors import sha256
 
 DIM, FFN, RANK = 5120, 13824, 64
 AIM_MEMORY, AIM_CP, AIM_PLAIN = 1.0, 2.0, 4.0  # GB, times cp's time, times faster than in memory

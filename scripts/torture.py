@@ -33,9 +33,9 @@ from torture_checks import check, read
 from torture_child import Case
 from torture_run import Run, draw
 
-from wanwrap import preflight
-from wanwrap.order import order
-from wanwrap.plan import Plan
+from wanwrap.plan import preflight
+from wanwrap.plan.plan import Plan
+from wanwrap.plan.request import order
 from wanwrap.rehearsal.stage import furnish
 
 PRESETS = ("t2v-vanilla", "t2v-lightning")

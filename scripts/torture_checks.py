@@ -12,11 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wanwrap.caching import WHAT, missing, names, strangers
+from wanwrap.data.caches import WHAT, missing, names, strangers
 from wanwrap.errors import WeightsError
-from wanwrap.plan import Plan, Step
-from wanwrap.weights import header
-from wanwrap.whole import PART
+from wanwrap.plan.plan import Plan, Step
+from wanwrap.system import header
+from wanwrap.system.files import PART
 
 Floor = dict[str, tuple[int, int]]  # of each expert: the attempts so far, and the last epoch that was safe
 SAFE = 2.0  # seconds after which a LoRA's epoch must never be trained again

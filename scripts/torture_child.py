@@ -17,13 +17,14 @@ from typing import Any
 
 import click
 
-from wanwrap import cli_run, preflight, recipe
-from wanwrap.cli import Group
-from wanwrap.order import Order, order
-from wanwrap.plan import Plan
+from wanwrap.cli import run
+from wanwrap.cli.main import Group
+from wanwrap.cli.terminal import board
+from wanwrap.plan import preflight, recipe
+from wanwrap.plan.plan import Plan
+from wanwrap.plan.request import Order, order
 from wanwrap.rehearsal.stage import stage
-from wanwrap.run import How
-from wanwrap.terminal import board
+from wanwrap.run.run import How
 
 DIE = "TORTURE_DIE"  # in the environment: which change is the last, and the signal
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -94,7 +95,7 @@ def go(text: str) -> None:
     preflight.check_plan(plan)
     preflight.check_room(plan)
     with board() as show:
-        cli_run.carry_out(plan, asked.places.upstream, case.answer(), False, How(show=show))
+        run.carry_out(plan, asked.places.upstream, case.answer(), False, How(show=show))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import psutil
 from torture_checks import Floor, keep_states, kept_epochs
 from torture_child import DIE, Case
 
-from wanwrap.plan import Plan, Step
+from wanwrap.plan.plan import Plan, Step
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "TORTURE_RUN"  # in the environment of all that a start has started

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wanwrap.upstream import COMMIT, VERSION, find
+from wanwrap.upstream.pin import COMMIT, VERSION, find
 
 TABLE = Path(__file__).resolve().parent.parent / "tests" / "upstream_flags.json"
 PARSERS: dict[str, list[tuple[str, str | None]]] = {  # script -> files and the functions in them that add its options

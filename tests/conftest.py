@@ -11,7 +11,7 @@ import pytest
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
 from hypothesis import settings
 
-from wanwrap.weights.captioner import CONFIGS
+from wanwrap.caption.model import CONFIGS
 from wanwrap.weights.catalogue import TOKENIZERS
 
 settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business

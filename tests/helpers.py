@@ -15,12 +15,12 @@ from typing import Any
 import av
 from PIL import Image
 
-from wanwrap.media import Item
-from wanwrap.plan import Choices, Places, Plan, needed
-from wanwrap.planner import make_plan
+from wanwrap.data.folder import arrange
+from wanwrap.data.media import Item
+from wanwrap.plan.plan import Choices, Places, Plan, needed
+from wanwrap.plan.planner import make_plan
 from wanwrap.registry import load
-from wanwrap.scan import arrange
-from wanwrap.upstream import COMMIT, VERSION, Upstream
+from wanwrap.upstream.pin import COMMIT, VERSION, Upstream
 from wanwrap.weights.locate import locate
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
-from wanwrap.alike import MOST, groups, look
+from wanwrap.data.alike import MOST, groups, look
 
 
 def scene(seed: int, size: tuple[int, int] = (640, 448)) -> Image.Image:

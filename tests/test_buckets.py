@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wanwrap import buckets
-from wanwrap.dataset import Entry
-from wanwrap.media import Item
+from wanwrap.data.dataset import Entry
+from wanwrap.data.media import Item
+from wanwrap.upstream import buckets
 
 
 @pytest.mark.parametrize(("fps", "needed"), [(24.0, 121), (25.0, 126), (30.0, 152), (60.0, 302), (16.0, 81)])

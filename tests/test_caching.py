@@ -12,12 +12,12 @@ import pytest
 from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
 
-from wanwrap.caching import MANIFEST, Pruned, What, missing, names, prune, strangers
-from wanwrap.dataset import Entry
+from wanwrap.data.caches import MANIFEST, Pruned, What, missing, names, prune, strangers
+from wanwrap.data.dataset import Entry
+from wanwrap.data.folder import scan
 from wanwrap.errors import DatasetError
 from wanwrap.registry import load
-from wanwrap.scan import scan
-from wanwrap.whole import held
+from wanwrap.system.files import held
 
 MARKS = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"

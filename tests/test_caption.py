@@ -17,8 +17,8 @@ from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, picture, record
 from PIL import Image
 from weightfiles import rows, scaled, sparse
 
-from wanwrap.captions import Outcome, Target, seen
-from wanwrap.prompts import caption as cleaned
+from wanwrap.caption.captions import Outcome, Target, seen
+from wanwrap.caption.prompts import caption as cleaned
 
 QWEN = rows("qwen2.5-vl-7b", "BF16")
 

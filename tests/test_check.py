@@ -19,12 +19,12 @@ from helpers import Wanwrap, captioned, clip, record
 from PIL import Image, ImageDraw
 from raw import footage, noise
 
-from wanwrap import probed
-from wanwrap.check import tokens
+from wanwrap.data import probed
+from wanwrap.data.check import tokens
+from wanwrap.data.folder import scan
+from wanwrap.data.media import Item, read
 from wanwrap.errors import DatasetError
-from wanwrap.media import Item, read
 from wanwrap.registry import load
-from wanwrap.scan import scan
 
 VANILLA = load("t2v-vanilla")
 

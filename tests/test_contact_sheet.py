@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from raw import noise
 
-from wanwrap.contact_sheet import LONGEST, THREADS, Shown, page
-from wanwrap.crop import covering, kept, thumbnail
+from wanwrap.look.contact_sheet import LONGEST, THREADS, Shown, page
+from wanwrap.look.crop import covering, kept, thumbnail
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 FLAGS = [

@@ -11,9 +11,9 @@ from helpers import comfy_names
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from wanwrap import convert  # noqa: E402
 from wanwrap.errors import WeightsError  # noqa: E402
-from wanwrap.rewrite_child import carry_out  # noqa: E402
+from wanwrap.rewrite import convert  # noqa: E402
+from wanwrap.rewrite.child import carry_out  # noqa: E402
 
 NAMES = comfy_names((0, 1, 11))
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tfevents import VERSION, epochs, newest, points, record, rows, scalar, tensor, text, write
 
-from wanwrap.curves import Curves
-from wanwrap.events import read
+from wanwrap.run.curves import Curves
+from wanwrap.run.events import read
 
 NAN, INF = math.nan, math.inf
 FILE = "20250101000000/network_train/events.out.tfevents.1.host.2.0"

@@ -12,13 +12,13 @@ import pytest
 from helpers import Wanwrap, captioned, clip, picture
 from PIL import Image
 
-from wanwrap import dataset_config
-from wanwrap.dataset import Dataset
+from wanwrap.data import config
+from wanwrap.data.dataset import Dataset
+from wanwrap.data.folder import find
+from wanwrap.data.folder import scan as look
 from wanwrap.errors import DatasetError
 from wanwrap.preset import Preset
 from wanwrap.registry import load
-from wanwrap.scan import find
-from wanwrap.scan import scan as look
 
 VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
 
@@ -227,7 +227,7 @@ def own(tmp_path: Path, general: str = 'caption_extension = ".txt"', **entry: An
     rows = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None)
     path = tmp_path / "own.toml"
     path.write_text(f"[general]\n{general}\n[[datasets]]\n{rows}\n", encoding="utf-8")
-    return dataset_config.load(path).sound()
+    return config.load(path).sound()
 
 
 def test_own_toml_is_counted_and_kept(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_own_toml_whose_clips_cant_share_a_batch(tmp_path: Path) -> None:
 def test_own_toml_of_another_shape(text: str, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(text)
     with pytest.raises(DatasetError, match="must hold"):
-        dataset_config.load(tmp_path / "own.toml")
+        config.load(tmp_path / "own.toml")
 
 
 def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
@@ -311,10 +311,10 @@ def test_own_toml_without_captions_extension_or_with_shared_caches(tmp_path: Pat
     entry = f'[[datasets]]\nimage_directory = "{tmp_path}/m"\nresolution = [64, 64]\n'
     (tmp_path / "two.toml").write_text('[general]\ncaption_extension = ".txt"\n' + entry + entry)
     with pytest.raises(DatasetError, match="share a cache_directory"):
-        dataset_config.load(tmp_path / "two.toml")
+        config.load(tmp_path / "two.toml")
     (tmp_path / "broken.toml").write_text("[general\n")
     with pytest.raises(DatasetError, match="is not valid TOML"):
-        dataset_config.load(tmp_path / "broken.toml")
+        config.load(tmp_path / "broken.toml")
 
 
 def test_one_cache_folder_under_two_names(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_one_cache_folder_under_two_names(tmp_path: Path) -> None:
         ]
         general = '[general]\nresolution = [64, 64]\ncaption_extension = ".txt"\n'
         (tmp_path / "two.toml").write_text(general + "".join(tables))
-        return dataset_config.load(tmp_path / "two.toml")
+        return config.load(tmp_path / "two.toml")
 
     assert two("c", "d").train_items == 2
     for other in ("c/", "./c", "d/../c", "link"):

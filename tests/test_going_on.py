@@ -16,8 +16,8 @@ import psutil
 import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, record
 
-from wanwrap.recipe import Recipe, cadence
-from wanwrap.weights import header
+from wanwrap.plan.recipe import Recipe, cadence
+from wanwrap.system import header
 
 LOW = ("run", "t2v-vanilla", "--noise_level", "low", "--epochs", 10, "--save_every", 2)  # 6 steps an epoch
 NAME = "cats-t2v-vanilla"

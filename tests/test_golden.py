@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from helpers import golden_plan
 
-from wanwrap.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
-from wanwrap.plan import Choices
+from wanwrap.cli.report import heading
+from wanwrap.plan.plan import Choices
+from wanwrap.plan.script import script
 from wanwrap.registry import load, shipped
-from wanwrap.report import heading
-from wanwrap.script import script
+from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
 
 GOLDEN = Path(__file__).parent / "golden"
 TABLE = json.loads((Path(__file__).parent / "upstream_flags.json").read_text(encoding="utf-8"))["scripts"]

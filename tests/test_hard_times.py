@@ -18,7 +18,7 @@ import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap
 from test_going_on import LOW, NAME, WHOLE, alive, folder, loras, progress, until
 
-from wanwrap import room
+from wanwrap.system import disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
 
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_ends_it_before_the_next_save(
     with begin(tmp_path, *run) as process:
         until(lambda: saved(tmp_path, 2))
         free = shutil.disk_usage(drive).free
-        (drive / "somebody's").write_bytes(bytes(free - room.SPARE // 2))
+        (drive / "somebody's").write_bytes(bytes(free - disk.SPARE // 2))
         text = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 13, text
     assert "was stopped" in text and "needed for the next state and LoRA" in text and "is kept" in text

@@ -9,11 +9,11 @@ from helpers import dit, safetensors
 from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
+from wanwrap.system.header import blocks_dtype, read
 from wanwrap.weights import names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
-from wanwrap.weights.header import blocks_dtype, read
 from wanwrap.weights.locate import locate
-from wanwrap.workspace import Record
+from wanwrap.weights.workspace import Record
 
 K = "blocks.0.cross_attn.k.weight"
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 from helpers import ROOT, STANDIN
 
-from wanwrap.driver import Driver, Gpu, build, driver
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
-from wanwrap.install import Command, commands, install, question
-from wanwrap.plan import Places
-from wanwrap.preflight import ask
-from wanwrap.upstream import COMMIT, URL, find
+from wanwrap.machine.driver import Driver, Gpu, build, driver
+from wanwrap.machine.install import Command, commands, install, question
+from wanwrap.plan.plan import Places
+from wanwrap.plan.preflight import ask
+from wanwrap.upstream.pin import COMMIT, URL, find
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are scripts with a #! line")
 

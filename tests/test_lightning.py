@@ -19,9 +19,9 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from wanwrap.errors import PresetError, WeightsError  # noqa: E402
-from wanwrap.plan import Choices  # noqa: E402
+from wanwrap.plan.plan import Choices  # noqa: E402
 from wanwrap.registry import load  # noqa: E402
-from wanwrap.source import sha256  # noqa: E402
+from wanwrap.system.safetensors import sha256  # noqa: E402
 from wanwrap.weights.catalogue import CATALOGUE  # noqa: E402
 
 KEY = "blocks.0.cross_attn.k.weight"

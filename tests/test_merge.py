@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from wanwrap import merge, rewrite  # noqa: E402
 from wanwrap.errors import OptionError, WeightsError  # noqa: E402
-from wanwrap.rewrite_child import carry_out  # noqa: E402
+from wanwrap.rewrite import engine, merge  # noqa: E402
+from wanwrap.rewrite.child import carry_out  # noqa: E402
 from wanwrap.weights import catalogue  # noqa: E402
 
 Tensors = dict[str, Any]
@@ -218,7 +218,7 @@ def test_any_shape(
 
 def test_in_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight of many chunks equals the product of the whole; pieces of very few rows would not."""
-    monkeypatch.setattr(rewrite, "CHUNK", 64 << 10)
+    monkeypatch.setattr(engine, "CHUNK", 64 << 10)
     torch.manual_seed(3)
     shape, name = (1027, 512), "diffusion_model.blocks.0.cross_attn.k"
     weights = {"blocks.0.cross_attn.k.weight": torch.randn(shape).half(), "x": torch.randn(200_003).half()}
@@ -275,7 +275,7 @@ def test_large_differences_take_no_more_memory(tmp_path: Path) -> None:
         "import re, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
         "print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])"
     )
-    argv = [sys.executable, "-c", code, str(ROOT / "wanwrap" / "rewrite_child.py"), json.dumps(order)]
+    argv = [sys.executable, "-c", code, str(ROOT / "wanwrap" / "rewrite" / "child.py"), json.dumps(order)]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) < 700_000, "KiB; of them torch takes 220,000"
@@ -402,7 +402,7 @@ def test_what_was_cast_is_still_of_its_expert(tmp_path: Path) -> None:
 
 def published(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
     """Let the catalogue say that this file is `name`."""
-    from wanwrap.source import sha256
+    from wanwrap.system.safetensors import sha256
 
     old = catalogue.CATALOGUE[name]
     row = catalogue.Weight(old.role, old.repo, None, old.path, "fp16", path.stat().st_size, sha256(path))

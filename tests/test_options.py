@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wanwrap.errors import OptionError
-from wanwrap.options import TRAIN, Value, overlay, parse, spell, table
-from wanwrap.order import order
-from wanwrap.plan import Choices, check_name
-from wanwrap.schedule import rewrite
-from wanwrap.timesteps import within
+from wanwrap.plan.plan import Choices, check_name
+from wanwrap.plan.request import order
+from wanwrap.upstream.options import TRAIN, Value, overlay, parse, spell, table
+from wanwrap.upstream.schedule import rewrite
+from wanwrap.upstream.timesteps import within
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_is_spelled_is_read_back(data: st.DataObject) -> None:
             if "nargs" in row
             else data.draw(one)
         )
-    from wanwrap import options as module
+    from wanwrap.upstream import options as module
 
     refused = module.REFUSED
     module.REFUSED = {}

@@ -22,11 +22,11 @@ from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
 from raw import SIZE, footage, noise, number, numbers, pattern
 
-from wanwrap import ffmpeg
-from wanwrap.caption_text import decoded, wording
-from wanwrap.clips import rotation
+from wanwrap.data.clips import rotation
 from wanwrap.errors import DatasetError, OptionError
-from wanwrap.naming import LONGEST, Names, safe
+from wanwrap.prepare import ffmpeg
+from wanwrap.prepare.caption_text import decoded, wording
+from wanwrap.prepare.naming import LONGEST, Names, safe
 
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
 

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_script import NATIVE, legacy, windows_argv
 
-from wanwrap import provenance
-from wanwrap.options import parse
-from wanwrap.plan import Choices, Plan, Step
+from wanwrap.plan.plan import Choices, Plan, Step
+from wanwrap.plan.script import command
 from wanwrap.registry import load
-from wanwrap.script import command
-from wanwrap.upstream import Upstream
+from wanwrap.upstream.options import parse
+from wanwrap.upstream.pin import Upstream
+from wanwrap.weights import provenance
 from wanwrap.weights.locate import locate
 
 COMMENT = "--training_comment"

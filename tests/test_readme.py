@@ -7,7 +7,7 @@ import re
 from helpers import ROOT
 
 from wanwrap import errors
-from wanwrap.order import ALIASES
+from wanwrap.plan.request import ALIASES
 from wanwrap.registry import shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ import pytest
 from helpers import Wanwrap, golden_plan, safetensors
 
 from wanwrap.errors import StepError
-from wanwrap.options import CACHE_LATENTS
-from wanwrap.plan import Choices, Places, Plan
+from wanwrap.plan.plan import Choices, Places, Plan
 from wanwrap.registry import load, shipped
 from wanwrap.rehearsal import stage as module
-from wanwrap.upstream import Upstream
+from wanwrap.upstream.options import CACHE_LATENTS
+from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 

@@ -22,11 +22,12 @@ from helpers import ROOT, Wanwrap
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from wanwrap import rewrite, room, whole  # noqa: E402
 from wanwrap.errors import OutputError, RoomError, WeightsError  # noqa: E402
-from wanwrap.rewrite_child import carry_out  # noqa: E402
-from wanwrap.source import open_source, sha256  # noqa: E402
-from wanwrap.tensors import Worker  # noqa: E402
+from wanwrap.rewrite import engine  # noqa: E402
+from wanwrap.rewrite.child import carry_out  # noqa: E402
+from wanwrap.rewrite.tensors import Worker  # noqa: E402
+from wanwrap.system import disk, files  # noqa: E402
+from wanwrap.system.safetensors import open_source, sha256  # noqa: E402
 
 KILLS = int(os.environ.get("WANWRAP_KILLS", "8"))
 KEY = "blocks.0.cross_attn.k"
@@ -243,12 +244,12 @@ def test_too_little_room(wanwrap: Wanwrap, tmp_path: Path, monkeypatch: pytest.M
     left = tmp_path / "o.safetensors.wanwrap-part"
     with left.open("wb") as file:
         file.truncate(5 * 10**12)  # what an earlier attempt has left is written over
-    room.check(tmp_path, 4 * 10**12, within=[tmp_path / "o.safetensors"])
+    disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "o.safetensors"])
     with pytest.raises(RoomError, match=r"what earlier attempts have left can go: o.safetensors.wanwrap-part"):
-        room.check(tmp_path, 4 * 10**12, within=[tmp_path / "another.safetensors"])
-    monkeypatch.setattr(room, "MEMORY", 10**15)
+        disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "another.safetensors"])
+    monkeypatch.setattr(disk, "MEMORY", 10**15)
     with pytest.raises(RoomError, match="GB of memory are free"):
-        room.check(tmp_path, 1)
+        disk.check(tmp_path, 1)
 
 
 def in_process(tmp_path: Path) -> None:
@@ -275,13 +276,13 @@ def test_a_source_that_changes_while_it_is_read(changed: str, tmp_path: Path, mo
 
 @pytest.mark.usefixtures("pair")
 def test_a_source_that_becomes_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks = rewrite._chunks
+    chunks = engine._chunks
 
     def cut(*arguments: Any) -> Any:
         os.truncate(tmp_path / "dit.safetensors", 3_000_000)
         return chunks(*arguments)
 
-    monkeypatch.setattr(rewrite, "_chunks", cut)
+    monkeypatch.setattr(engine, "_chunks", cut)
     with pytest.raises(WeightsError, match="has become shorter while it was read"):
         in_process(tmp_path)
     assert not list(tmp_path.glob("out*"))
@@ -290,14 +291,14 @@ def test_a_source_that_becomes_shorter(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), whole.whole(out) as file:
+    with pytest.raises(KeyboardInterrupt), files.whole(out) as file:
         file.write(b"ne")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and out.read_bytes() == b"old"
     (tmp_path / "out.wanwrap-part").write_bytes(b"what a power cut left behind")
-    with whole.whole(out) as file:
+    with files.whole(out) as file:
         file.write(b"new")
-        with pytest.raises(OutputError, match="another process is writing"), whole.whole(out):
+        with pytest.raises(OutputError, match="another process is writing"), files.whole(out):
             pass
         assert out.read_bytes() == b"old"
     assert out.read_bytes() == b"new" and [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -312,10 +313,10 @@ def test_a_drive_that_knows_no_locks(
 
     monkeypatch.setattr("fcntl.flock", flock)
     if refused:
-        with pytest.raises(OutputError), whole.whole(tmp_path / "out"):
+        with pytest.raises(OutputError), files.whole(tmp_path / "out"):
             pass
         return
-    with whole.whole(tmp_path / "out") as file:
+    with files.whole(tmp_path / "out") as file:
         file.write(b"new")
     assert (tmp_path / "out").read_bytes() == b"new"
 

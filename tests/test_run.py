@@ -14,11 +14,11 @@ import psutil
 import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, lora, picture, record
 
-from wanwrap.logs import Log, last_lines
-from wanwrap.process import stream
-from wanwrap.watch import Watch
-from wanwrap.whole import held
-from wanwrap.words import failure
+from wanwrap.system.failures import failure
+from wanwrap.system.files import held
+from wanwrap.system.log import Log, last_lines
+from wanwrap.system.process import stream
+from wanwrap.upstream.output import Watch
 
 RUN = ("run", "t2v-vanilla")
 

@@ -14,7 +14,7 @@ from helpers import STANDIN, Wanwrap, golden_plan, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanwrap.script import _broken, _native, _single, script
+from wanwrap.plan.script import _broken, _native, _single, script
 
 ODD = 'my "cats" & dogs $HOME ü'
 NATIVE = shutil.which("bash")

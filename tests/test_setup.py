@@ -24,11 +24,11 @@ from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safet
 from hub import Fault, Hub, hub
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.setup import Progress, survey
+from wanwrap.machine.setup import Progress, survey
+from wanwrap.machine.wish import Wish
+from wanwrap.machine.wish import wish as wished
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
-from wanwrap.wish import Wish
-from wanwrap.wish import wish as wished
-from wanwrap.workspace import load
+from wanwrap.weights.workspace import load
 
 TOKEN = "hf_SecretOfTheUser"
 NAMES = ("wan2.2-t2v-high", "wan2.2-t2v-low", "vae", "t5")

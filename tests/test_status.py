@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from helpers import PYTHONPATH, Wanwrap
 
-from wanwrap import status
+from wanwrap.cli.status_report import duration
 from wanwrap.errors import OutputError
-from wanwrap.status_report import duration
-from wanwrap.whole import held, running
+from wanwrap.run import status
+from wanwrap.system.files import held, running
 
 HOLD = """
 import sys, time
@@ -319,7 +319,7 @@ def test_a_name_that_is_no_text(base: Path, wanwrap: Wanwrap) -> None:
 @pytest.mark.parametrize("field", sorted({*training()} - {"wanwrap", "expert"}))
 def test_records_that_hold_nonsense(field: str, base: Path) -> None:
     """A record that somebody has edited, or of another version, is no reason to tell nothing."""
-    from wanwrap import status_report as report
+    from wanwrap.cli import status_report as report
 
     for value in (None, "x", -1, 10**400, [], ["x"], {}, {"step": "x"}, True, float("nan")):
         folder = run_folder(base, "cats", ledger(), low={**training(), field: value})

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from helpers import Wanwrap, golden_plan
 
-from wanwrap import to_comfyui
 from wanwrap.errors import OptionError, OutputError, RoomError, WeightsError
-from wanwrap.plan import Plan
+from wanwrap.plan.plan import Plan
+from wanwrap.run import comfyui
 
 NAMES = ("cats-t2v-vanilla-high.safetensors", "cats-t2v-vanilla-low.safetensors")
 
@@ -122,15 +122,15 @@ def trained(tmp_path: Path) -> Plan:
     return replace(plan, steps=tuple(steps))
 
 
-def shelf(plan: Plan, home: Path) -> to_comfyui.Shelf:
-    return to_comfyui.check(plan, home, [], lambda _: None)
+def shelf(plan: Plan, home: Path) -> comfyui.Shelf:
+    return comfyui.check(plan, home, [], lambda _: None)
 
 
 def test_what_came_meanwhile_stays_and_the_other_is_copied(trained: Plan, comfy: Path) -> None:
     place, loras = shelf(trained, comfy), comfy / "models" / "loras"
     (loras / NAMES[0]).write_text("somebody's")
     with pytest.raises(OutputError) as caught:
-        to_comfyui.place(trained, place)
+        comfyui.place(trained, place)
     message = str(caught.value)
     assert message.startswith("the training is done, and ") and f"copied to {loras / NAMES[1]}" in message
     assert str(trained.trainings[0].makes) in message and str(loras / NAMES[0]) in message
@@ -139,8 +139,8 @@ def test_what_came_meanwhile_stays_and_the_other_is_copied(trained: Plan, comfy:
 
 
 def test_the_same_file_there_is_fine(trained: Plan, comfy: Path) -> None:
-    first = to_comfyui.place(trained, shelf(trained, comfy))
-    again = to_comfyui.place(trained, shelf(trained, comfy))
+    first = comfyui.place(trained, shelf(trained, comfy))
+    again = comfyui.place(trained, shelf(trained, comfy))
     assert all("copied to" in line for line in first) and all("already, the same" in line for line in again)
 
 
@@ -148,7 +148,7 @@ def test_a_folder_that_goes_meanwhile(trained: Plan, comfy: Path) -> None:
     place = shelf(trained, comfy)
     place.folder.rmdir()
     with pytest.raises(OutputError, match=r"the training is done, and .*could not be copied .*No such file"):
-        to_comfyui.place(trained, place)
+        comfyui.place(trained, place)
 
 
 def test_a_disk_that_is_full(trained: Plan, comfy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_disk_that_is_full(trained: Plan, comfy: Path, monkeypatch: pytest.Mon
     place = shelf(trained, comfy)
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(RoomError, match=r"the training is done.*No space left"):
-        to_comfyui.place(trained, place)
+        comfyui.place(trained, place)
     assert files(comfy) == set()
 
 
@@ -180,7 +180,7 @@ def test_a_folder_that_the_yaml_alone_names(trained: Plan, comfy: Path, tmp_path
         f"x:\n  base_path: {tmp_path}/store\n  loras: |\n    gone\n    mine # here\n"
     )
     said = list[str]()
-    assert to_comfyui.check(trained, comfy, [], said.append).folder == tmp_path / "store" / "mine"
+    assert comfyui.check(trained, comfy, [], said.append).folder == tmp_path / "store" / "mine"
     assert said and "gone, which is not there" in said[0]
 
 
@@ -193,4 +193,4 @@ def test_no_comfyui(trained: Plan, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is no ComfyUI"):
         shelf(trained, tmp_path / "out")
     with pytest.raises(OptionError):
-        to_comfyui.check(trained, None, [], print)
+        comfyui.check(trained, None, [], print)

@@ -18,18 +18,20 @@ from helpers import ROOT, clip, comfy_names, golden_plan, lora, picture
 from hub import hub
 from weightfiles import rows
 
-from wanwrap import network, provenance, warm_start
-from wanwrap.dataset_config import load as load_config
-from wanwrap.dataset_toml import render
-from wanwrap.options import TRAIN, Options, spell
-from wanwrap.plan import Choices
+from wanwrap.data.config import load as load_config
+from wanwrap.data.folder import scan
+from wanwrap.data.toml import render
+from wanwrap.plan import warm_start
+from wanwrap.plan.plan import Choices
 from wanwrap.preset import Clips, Pictures
 from wanwrap.registry import load, shipped
-from wanwrap.scan import scan
-from wanwrap.schedule import rewrite
-from wanwrap.schedule_checks import NEEDS, TAKES, WARM_UP
-from wanwrap.source import open_source
-from wanwrap.weights import header
+from wanwrap.system import header
+from wanwrap.system.safetensors import open_source
+from wanwrap.upstream import network
+from wanwrap.upstream.options import TRAIN, Options, spell
+from wanwrap.upstream.schedule import rewrite
+from wanwrap.upstream.schedule_checks import NEEDS, TAKES, WARM_UP
+from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
 pytestmark = pytest.mark.upstream

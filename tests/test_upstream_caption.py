@@ -13,9 +13,9 @@ from test_caption import QWEN, colour, film, media_of, texts
 from test_upstream import FOLDER, PYTHON, ask
 from weightfiles import sparse
 
-from wanwrap.captions import seen
-from wanwrap.source import open_source
-from wanwrap.weights.captioner import BYTES, unfit
+from wanwrap.caption.captions import seen
+from wanwrap.caption.model import BYTES, unfit
+from wanwrap.system.safetensors import open_source
 
 pytestmark = pytest.mark.upstream
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from wanwrap.curves import Curves
+from wanwrap.run.curves import Curves
 
 pytestmark = pytest.mark.upstream
 PYTHON = os.environ.get("WANWRAP_PYTHON", sys.executable)

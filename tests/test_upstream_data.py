@@ -21,20 +21,20 @@ from PIL import Image
 from raw import footage
 from test_upstream import ask
 
-from wanwrap import caching
-from wanwrap.check import Checked, tokens
-from wanwrap.check import _rows as rows_of
-from wanwrap.dataset import Dataset
-from wanwrap.dataset_config import load as load_config
-from wanwrap.ledger import Ledger
-from wanwrap.plan import Choices, Places, Plan, needed
-from wanwrap.planner import make_plan
+from wanwrap.data import caches
+from wanwrap.data.check import Checked, tokens
+from wanwrap.data.check import _rows as rows_of
+from wanwrap.data.config import load as load_config
+from wanwrap.data.dataset import Dataset
+from wanwrap.data.folder import scan
+from wanwrap.plan.plan import Choices, Places, Plan, needed
+from wanwrap.plan.planner import make_plan
 from wanwrap.preset import Clips, Pictures, Preset
 from wanwrap.registry import load
-from wanwrap.run import run, write_files
-from wanwrap.scan import scan
-from wanwrap.upstream import Upstream
-from wanwrap.weights import header
+from wanwrap.run.ledger import Ledger
+from wanwrap.run.run import run, write_files
+from wanwrap.system import header
+from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -171,7 +171,7 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
         plan = plan_of(preset, data.sound(skip_bad=True), tmp_path / "base", str(number))
         write_files(plan)
         own = load_config(plan.folder / "dataset.toml", whole=True)  # as `prune` will read it
-        assert [list(caching.names(e, "latents")) for e in own.entries] == [list(caching.names(e, "latents")) for e in data.entries]  # fmt: skip
+        assert [list(caches.names(e, "latents")) for e in own.entries] == [list(caches.names(e, "latents")) for e in data.entries]  # fmt: skip
         cases.append((data, checked, plan))
         if len(cases) == 24:
             break
@@ -192,8 +192,8 @@ def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
     things = Counter[str]()
     for entry, cache in zip(data.entries, plan.caches, strict=True):
         there = {path.name for path in cache.iterdir() if path.suffix == ".safetensors"}
-        assert there == {name for what in ("latents", "text") for name, _ in caching.names(entry, what)}
-        things.update(re.match(r"[pc]\d+", name)[0] for name in there if name.endswith(caching.LATENTS))  # type: ignore[index]
+        assert there == {name for what in ("latents", "text") for name, _ in caches.names(entry, what)}
+        things.update(re.match(r"[pc]\d+", name)[0] for name in there if name.endswith(caches.LATENTS))  # type: ignore[index]
     assert dict(things) == {stem: len(row.keys) for stem, row in kept.items()}
     counted = Counter[tuple[int, ...]]()
     for text, number in re.findall(r"bucket: \(([\d, ]+)\), count: (\d+)", printed):

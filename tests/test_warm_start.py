@@ -13,13 +13,15 @@ import pytest
 from helpers import Wanwrap, golden_plan, lora, record
 from weightfiles import STRUCTURES, rows, sparse
 
-from wanwrap import network, provenance, warm_start
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.options import Options
-from wanwrap.plan import Choices, Plan
+from wanwrap.plan import warm_start
+from wanwrap.plan.plan import Choices, Plan
+from wanwrap.plan.resume_checkpoints import offers
 from wanwrap.registry import load, shipped
-from wanwrap.resume_checkpoints import offers
-from wanwrap.source import open_source
+from wanwrap.system.safetensors import open_source
+from wanwrap.upstream import network
+from wanwrap.upstream.options import Options
+from wanwrap.weights import provenance
 
 LORA: Options = {"network_module": "musubi_tuner.networks.lora_wan", "network_dim": 8}
 SMALL = {"t2v-A14B": "t2v-14B"}  # one structure

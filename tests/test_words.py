@@ -20,7 +20,7 @@ from wanwrap.errors import (
     WanwrapError,
     WeightsError,
 )
-from wanwrap.words import ERRORS, TABLE, also_others, failure
+from wanwrap.system.failures import ERRORS, TABLE, also_others, failure
 
 HEAD = 'Traceback (most recent call last):\n  File "/u/wan_train_network.py", line 700, in <module>\n    main()\n'
 ASYNC = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from wanwrap.events import read, records
+from wanwrap.run.events import read, records
 
 VERSION = b"\x09" + bytes(8) + b"\x1a\x0dbrain.Event:2"
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wanwrap.source import WIDTHS
+from wanwrap.system.safetensors import WIDTHS
 
 # Names and shapes of upstream's own models, `{n}` for 0 to n-1.
 STRUCTURES: dict[str, dict[str, list[int]]] = json.loads(Path(__file__).with_name("structures.json").read_text())

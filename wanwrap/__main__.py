@@ -6,7 +6,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from wanwrap.cli import main
+from wanwrap.cli.main import main
 
 if __name__ == "__main__":  # a process that reads files for it imports this, too
     main(prog_name="wanwrap")

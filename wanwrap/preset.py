@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wanwrap.errors import PresetError, closest
-from wanwrap.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
+from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.models import SHAPES
 

@@ -6,8 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from wanwrap.data import absolute, folder
 from wanwrap.errors import OptionError, PresetError, closest
+from wanwrap.paths import absolute, folder
 from wanwrap.preset import Clips, Expert, Lightning, Pictures, Preset
 
 

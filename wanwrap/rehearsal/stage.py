@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap import preflight
-from wanwrap.dataset import Dataset, Entry
+from wanwrap.data.dataset import Dataset, Entry
+from wanwrap.data.probed import Bar, no_bar
 from wanwrap.errors import StepError
-from wanwrap.options import ATTENTION, Options, Value
-from wanwrap.order import Order
-from wanwrap.plan import Choices, Places, Plan, Step, needed, slug
-from wanwrap.planner import make_plan
+from wanwrap.plan import preflight
+from wanwrap.plan.plan import Choices, Places, Plan, Step, needed, slug
+from wanwrap.plan.planner import make_plan
+from wanwrap.plan.request import Order
 from wanwrap.preset import Preset
-from wanwrap.probed import Bar, no_bar
-from wanwrap.upstream import Upstream
-from wanwrap.weights import header
+from wanwrap.system import header
+from wanwrap.upstream.options import ATTENTION, Options, Value
+from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from wanwrap import source
 from wanwrap.errors import FULL, DownloadError, OutputError, RoomError
-from wanwrap.room import nearest, writable
+from wanwrap.system import safetensors
+from wanwrap.system.disk import nearest, writable
+from wanwrap.system.files import held, put, sync
 from wanwrap.weights.catalogue import Tokenizer, Weight
 from wanwrap.weights.patience import AGAIN, Say, host, patiently, status_of
-from wanwrap.whole import held, put, sync
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -112,7 +112,7 @@ def _is_right(tokenizer: Tokenizer, name: str) -> bool:
         return False
     mark = tokenizer.files[name] or found.resolve().name
     if len(mark) == 64:
-        return source.sha256(found) == mark
+        return safetensors.sha256(found) == mark
     content = found.read_bytes()
     return len(mark) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == mark
 

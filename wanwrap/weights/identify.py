@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import WeightsError, listing
-from wanwrap.source import open_source, stat
+from wanwrap.system.header import PREFIX
+from wanwrap.system.safetensors import open_source, stat
 from wanwrap.weights import inside, names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
-from wanwrap.weights.header import PREFIX
 from wanwrap.weights.models import Role
 
 Sha256 = Callable[[Path], "str | None"]  # None: not known, and not worth computing now

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanwrap.errors import WeightsError
-from wanwrap.weights.header import BLOCK, DTYPES, PREFIX, blocks_dtype, scaled
+from wanwrap.system.header import BLOCK, DTYPES, PREFIX, blocks_dtype, scaled
 from wanwrap.weights.models import MODELS, Model, Role, structure
 
 if TYPE_CHECKING:
-    from wanwrap.source import Source
+    from wanwrap.system.safetensors import Source
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -86,7 +86,7 @@ def key_format(content: Rows, role: Role) -> str | None:
 
 def made_of(metadata: Mapping[str, str]) -> str | None:
     """What wanwrap made a file of, by its record in the metadata."""
-    from wanwrap.job import history
+    from wanwrap.rewrite.job import history
 
     record = next(history(metadata), None) if "wanwrap" in metadata else None
     if not record:
@@ -129,8 +129,8 @@ def _shape(rows: Rows) -> tuple[int, int, bool] | None:
 
 def lora(source: Source) -> dict[str, Any]:
     """What a LoRA is: fields of the verdict on it."""
-    from wanwrap import provenance
-    from wanwrap.lora import PARTS, grouped
+    from wanwrap.weights import provenance
+    from wanwrap.weights.lora import PARTS, grouped
 
     parts = {name: next((suffix for suffix in PARTS if name.endswith(f".{suffix}")), None) for name in source.rows}
     downs = [row for name, row in source.rows.items() if PARTS.get(parts[name] or "") == "down"]
@@ -186,7 +186,7 @@ def convertible(path: Path, rows: Rows) -> bool:
     """Whether it is the text encoder that `wanwrap convert` makes readable. Raises WeightsError: nearly one."""
     if "shared.weight" not in rows:
         return False
-    from wanwrap import convert
+    from wanwrap.rewrite import convert
 
     convert.job(file=path)
     native = {convert.t5_name(name): row for name, row in rows.items() if name not in convert.T5_EXTRA}

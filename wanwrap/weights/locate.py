@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wanwrap.data import absolute
 from wanwrap.errors import WeightsError
-from wanwrap.source import header_sha256, shards, stat
+from wanwrap.paths import absolute
+from wanwrap.system.safetensors import header_sha256, shards, stat
 from wanwrap.weights.catalogue import CATALOGUE, Weight
-from wanwrap.workspace import Record
+from wanwrap.weights.workspace import Record
 
 if TYPE_CHECKING:
     from wanwrap.weights.identify import Found, Sha256

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import OutputError
-from wanwrap.source import sha256, stat
-from wanwrap.whole import whole
+from wanwrap.system.files import whole
+from wanwrap.system.safetensors import sha256, stat
 
 SMALL = 1_300_000_000  # bytes up to which nobody waits for it, a second from an SSD: VAEs and Lightning's LoRAs
 Bar = Callable[[str, int], Callable[[int], object]]  # what, bytes in all -> what is told how many are done

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wanwrap.source import SHARD
+from wanwrap.system.safetensors import SHARD
 from wanwrap.weights import comfyui, marks
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.identify import Found, Sha256, look

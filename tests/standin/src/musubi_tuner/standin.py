@@ -76,8 +76,8 @@ def datasets(path: str) -> list[dict[str, Any]]:
 def encode(args: argparse.Namespace, what: Any, tensors: list[str]) -> None:
     """Empty files under the names that wanwrap expects; the tests with the real upstream tell whether it is right."""
     sys.path.append(str(FLAGS.parents[1]))  # a training Python may know nothing of wanwrap
-    from wanwrap.caching import names
-    from wanwrap.dataset_config import caches, load
+    from wanwrap.data.caches import names
+    from wanwrap.data.config import caches, load
 
     for entry, cache in caches(load(Path(args.dataset_config))):
         cache.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def header(path: str | Path) -> dict[str, Any]:
 def batches(path: str) -> int:
     """Batches of an epoch; the tests with the real upstream tell whether wanwrap counts them rightly."""
     sys.path.append(str(FLAGS.parents[1]))
-    from wanwrap.dataset_config import load
+    from wanwrap.data.config import load
 
     return load(Path(path)).batches
 

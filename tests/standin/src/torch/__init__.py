@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-if Path(sys.argv[0]).name == "rewrite_child.py":
+if Path(sys.argv[0]).name == "child.py":
     sys.path.remove(str(Path(__file__).resolve().parents[1]))
     del sys.modules["torch"]
     importlib.import_module("torch")

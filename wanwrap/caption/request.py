@@ -1,0 +1,150 @@
+"""Captions as they are asked for on one command line, and whether they can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanwrap.caption import captions, model, prompts
+from wanwrap.caption.captions import Target
+from wanwrap.data.folder import find
+from wanwrap.errors import GpuError, WeightsError
+from wanwrap.paths import absolute
+from wanwrap.plan import preflight
+from wanwrap.plan.plan import Places, slug
+from wanwrap.plan.request import training_python, workspace_folder
+from wanwrap.system import disk
+from wanwrap.upstream import pin as upstreams
+from wanwrap.upstream.options import CAPTION, Options, check, spell
+from wanwrap.upstream.pin import SETTINGS
+from wanwrap.weights.workspace import Workspace
+from wanwrap.weights.workspace import load as load_workspace
+
+# below the folder in which upstream runs: plain names, whatever the user's are
+STAGED, ANSWERS = "staged", "staged/captions.jsonl"
+MODULES = {"musubi_tuner", "torch", "transformers", "accelerate"}
+SPARE = 2_000_000_000  # bytes that a picture and its answer take on the GPU beside the model, about
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One captioning as it was asked for. `targets` are to be captioned, of which `replaced` have a caption."""
+
+    folder: Path
+    targets: tuple[Target, ...]
+    replaced: tuple[Target, ...]
+    kept: int
+    places: Places
+    workspace: Workspace
+    model: Path | None
+    options: Options
+    trigger: str | None = None
+    overwrite: bool = False
+    cpu: bool = False
+    any_upstream: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Where log, replaced captions and, while it goes on, the staged pictures are."""
+        return self.places.base / "captions" / slug(self.folder.name)
+
+    @property
+    def log(self) -> Path:
+        return self.work / "caption.log"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**self.places.upstream.env, **SETTINGS}
+
+    def found_model(self, say: Say) -> Path:
+        """The model, by its header one that upstream loads. Raises WeightsError."""
+        if self.model:
+            return model.check(self.model)
+        return model.find(self.places.base / "models", self.workspace.comfyui, say)
+
+    def argv(self, model: Path) -> tuple[str, ...]:
+        """Upstream's command, to be started in `work`."""
+        paths: Options = {
+            "image_dir": STAGED,
+            "model_path": str(model),
+            "output_file": ANSWERS,
+            "output_format": "jsonl",
+        }
+        options = {**paths, **self.options}
+        check(options, CAPTION)
+        return (self.places.python, *self.places.module(CAPTION), *spell(options))
+
+    def missing(self) -> tuple[Path, list[str]]:
+        """For a dry run: the model, or where it would be; and what is not there."""
+        notes = list[str]()
+        try:
+            return self.found_model(notes.append), notes
+        except WeightsError as error:
+            return self.model or self.places.base / "models" / model.FILE, [*notes, str(error)]
+
+    def ask(self) -> list[str]:
+        """What is to be said of upstream and machine before they write. Raises what they lack."""
+        for folder in {self.work, *(each.path.parent for each in self.targets)}:
+            disk.writable(folder)
+        notes = model.check_configs()
+        answer = preflight.ask(self.places.python, self.places.upstream, MODULES)
+        upstream = preflight.check_answer(answer, self.places, any_upstream=self.any_upstream, gpus=0)
+        if not answer["gpus"] and not self.cpu:
+            raise GpuError(
+                f"{self.places.python} sees no CUDA GPU; on the CPU upstream takes minutes a picture and about 20 GB of "
+                "memory: give another --python, or --cpu if you want that."
+            )
+        needed = model.BYTES // (2 if self.options.get("fp8_vl") else 1) + SPARE
+        if answer["gpus"] and answer["gpus"][0]["free"] < needed:
+            free, way = answer["gpus"][0]["free"], "" if self.options.get("fp8_vl") else "; --fp8 takes half of it"
+            notes.append(f"{free / 1e9:.0f} GB are free on the GPU, and about {needed / 1e9:.0f} are needed{way}.")
+        return [*upstream.remarks(), *(f"note: {note}" for note in notes)]
+
+
+def order(
+    *,
+    dataset: str | None,
+    kind: str | None = None,
+    base_dir: Path,
+    prompt: str | None = None,
+    prompt_file: Path | None = None,
+    trigger: str | None = None,
+    overwrite: bool = False,
+    model: Path | None = None,
+    fp8: bool = False,
+    python: str | None = None,
+    musubi_dir: Path | None = None,
+    max_size: int | None = None,
+    max_new_tokens: int | None = None,
+    **asked: Any,
+) -> Order:
+    """The order behind one command line.
+
+    Raises:
+        DatasetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
+    """
+    base = workspace_folder(base_dir)
+    found, folder = load_workspace(base), find(dataset, base / "datasets")
+    text = prompts.prompt(kind, prompt, prompt_file, trigger)
+    everything = captions.targets(folder)
+    captioned = {each: None for each in everything if each.captioned}
+    return Order(
+        folder=folder,
+        targets=tuple(each for each in everything if overwrite or each not in captioned),
+        replaced=tuple(captioned if overwrite else ()),
+        kept=0 if overwrite else len(captioned),
+        places=Places(
+            base=base,
+            upstream=upstreams.find(musubi_dir, base, found.musubi_dir),
+            python=training_python(python or found.python),
+        ),
+        workspace=found,
+        model=absolute(model) if model else None,
+        options={"max_size": max_size, "max_new_tokens": max_new_tokens, "fp8_vl": fp8, "prompt": text},
+        trigger=trigger,
+        overwrite=overwrite,
+        **asked,
+    )

@@ -1,0 +1,127 @@
+"""The verb that has captions written: caption."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, PATH, PYTHON
+from wanwrap.cli.terminal import counted, indented, say, screen, show_json
+
+if TYPE_CHECKING:
+    from wanwrap.caption.captions import Outcome
+    from wanwrap.caption.request import Order
+
+SHORT = 100  # characters of a caption in its line
+
+
+@click.command(
+    short_help="Write the captions that are missing.",
+    epilog="Example: wanwrap caption cats --kind character --trigger mycat",
+)
+@click.argument("dataset", required=False)
+@click.option(
+    "--kind",
+    type=click.Choice(["general", "character", "style", "motion", "object"]),
+    help="What is to be learned: the captions leave that out (default: general, which tells all).",
+)
+@click.option("--trigger", metavar="WORD", help="A name for it, put in front of each new caption that lacks it.")
+@click.option("--prompt", metavar="TEXT", help="Ask the model this instead; \\n is a line break.")
+@click.option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
+@click.option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")
+@click.option("--model", type=PATH, help="Qwen2.5-VL 7B (default: in BASE_DIR/models, or a ComfyUI that setup knows).")
+@click.option("--fp8", is_flag=True, help="Load the model in fp8: half the memory on the GPU.")
+@click.option(
+    "--max_size", type=click.IntRange(min=280), help="Show pictures smaller, N x N pixels in all (default: 1280)."
+)
+@click.option("--max_new_tokens", type=click.IntRange(min=1), help="Longest answer, in tokens (default: 1024).")
+@BASE_DIR
+@PYTHON
+@MUSUBI_DIR
+@click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")
+@click.option("--cpu", is_flag=True, help="Go on where there is no GPU: minutes a picture.")
+@click.option("--dry_run", is_flag=True, help="Only show what would be captioned, and the command.")
+@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
+def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
+    """Write captions for the pictures and clips of DATASET that have none, by musubi-tuner's own script.
+
+    DATASET is a folder, or the name of one in BASE_DIR/datasets (default: the only one there). Qwen2.5-VL looks at each picture, and of each clip at
+    the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
+    there stay. Read what it wrote: it errs.
+    """
+    from wanwrap.caption.captions import Outcome
+    from wanwrap.caption.request import order
+
+    asked = order(**arguments)
+    if dry_run:
+        _print(asked, as_json)
+        return
+    outcome = Outcome(kept=asked.kept)
+    if asked.targets:
+        _carry_out(asked, outcome, as_json)
+    else:
+        _report(asked, outcome, as_json)
+
+
+def _carry_out(asked: Order, outcome: Outcome, as_json: bool) -> None:
+    """Have them written; what was is told however it ends."""
+    from wanwrap.caption.captioning import carry_out
+
+    model = asked.found_model(say)
+    said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
+    for line in (said, *asked.ask()):
+        say(line)
+    try:
+        carry_out(asked, model, outcome, screen, say, partial(counted, "looking at file"))
+    finally:
+        say("")  # upstream's progress bar ends without a new line
+        _report(asked, outcome, as_json)
+    _check(asked, outcome)
+
+
+def _print(asked: Order, as_json: bool) -> None:
+    """What would be done on stdout; what is missing for it on stderr."""
+    from wanwrap.plan.script import command, native
+
+    model, notes = asked.missing() if asked.targets else (None, [])
+    argv = asked.argv(model) if model else ()
+    if as_json:
+        paths, replaced = ([str(each.path) for each in some] for some in (asked.targets, asked.replaced))
+        show_json({"pending": paths, "replaced": replaced, "kept": asked.kept, "command": argv, "missing": notes})
+        return
+    again = {*asked.replaced}
+    for each in asked.targets:
+        click.echo(f"{each.path.relative_to(asked.folder)}{' (has a caption)' if each in again else ''}")
+    click.echo(f"{asked.folder}: {len(asked.targets)} to caption; captions kept: {asked.kept}.")
+    if argv:
+        click.echo(f"\nIn {asked.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
+    for note in notes:
+        say(f"missing: {note}")
+
+
+def _report(asked: Order, outcome: Outcome, as_json: bool) -> None:
+    """A line for each and a sum."""
+    if as_json:
+        show_json(outcome.json())
+        return
+    for path, text in sorted(outcome.written.items()):
+        short = textwrap.shorten(text, SHORT, placeholder=" ...")
+        click.echo(indented(f"{path.relative_to(asked.folder)}: {short}"))
+    anew = sum(each.path in outcome.written for each in asked.replaced)
+    written = f"{len(outcome.written)} written{f', {anew} of them anew' if anew else ''}"
+    click.echo(f"{asked.folder}: {written if asked.targets else 'nothing to do'}; captions kept: {outcome.kept}.")
+
+
+def _check(asked: Order, outcome: Outcome) -> None:
+    """Raises DatasetError: some have no caption still."""
+    from wanwrap.errors import DatasetError, listing
+
+    if failed := outcome.failed:
+        why = listing((f"{path.relative_to(asked.folder)} ({why})" for path, why in failed.items()), 20)
+        raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")
+
+
+VERBS = (caption,)

@@ -1,0 +1,153 @@
+"""The verbs for data sets, before they are trained on."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wanwrap.cli.options import PATH
+from wanwrap.cli.terminal import indented, say, show_json, steps
+
+if TYPE_CHECKING:
+    from wanwrap.prepare.prepare import Report, Wish
+
+
+def _area(_: click.Context, param: click.Parameter, value: str) -> int:
+    """`WxH` in pixels."""
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is no WIDTHxHEIGHT, like 1280x720.", param=param)
+    return int(match[1]) * int(match[2])
+
+
+def _seconds(_: click.Context, param: click.Parameter, value: float) -> Fraction:
+    """A length of time, exactly as it was written."""
+    if not 0 <= value < 1e6:
+        raise click.BadParameter("it must be a number of seconds.", param=param)
+    return Fraction(str(value))
+
+
+def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
+    """`#rrggbb`, which Pillow and ffmpeg both understand."""
+    from PIL import ImageColor
+
+    try:
+        return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(value)[:3])
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no colour, like white or #808080.", param=param) from None
+
+
+@click.command(
+    short_help="Make a data set of raw pictures and clips.",
+    epilog='Example: wanwrap prepare ~/raw --out local_training/datasets/cats --trigger "ohwx cat"',
+)
+@click.argument("place", metavar="FOLDER", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The data set: images/ and videos/ are made in it.")
+@click.option("--keep_fps", is_flag=True, help="Leave clips at their own frame rate, if it is 16 or more.")
+@click.option(
+    "--max_size", default="1920x1080", show_default=True, callback=_area, help="Shrink clips to that many pixels."
+)
+@click.option(
+    "--max_seconds", type=float, default=5.0, show_default=True, callback=_seconds, help="Split longer clips evenly."
+)
+@click.option("--scenes", is_flag=True, help="Split at scene cuts first.")
+@click.option(
+    "--min_seconds",
+    type=float,
+    default=1.4,
+    show_default=True,
+    callback=_seconds,
+    help="Leave shorter clips and pieces out.",
+)
+@click.option("--background", default="white", show_default=True, callback=_colour, help="Colour behind transparency.")
+@click.option("--trigger", help="A word to put in front of captions that lack it.")
+@click.option("--template", help="Caption for those without: {trigger} {name} {folder} {kind} are filled in.")
+@click.option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
+@click.option("--dry_run", is_flag=True, help="Only list what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
+@click.pass_context
+def prepare(
+    ctx: click.Context,
+    /,
+    place: Path,
+    out: Path,
+    keep_fps: bool,
+    max_size: int,
+    max_seconds: Fraction,
+    scenes: bool,
+    min_seconds: Fraction,
+    background: str,
+    trigger: str | None,
+    template: str | None,
+    again: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make a data set that musubi-tuner reads rightly of a FOLDER of pictures and clips, or of one file.
+
+    \b
+    Clips      16 fps, H.264, upright, cut into pieces of 5 s at most; a frame shows what stood there at its time
+    Pictures   as they are where musubi-tuner reads them rightly, else PNG: HEIC, TIFF, 16 bits, CMYK, colour
+               profiles, turned by EXIF, transparent
+    Captions   FILE.txt beside FILE comes along, to each piece
+
+    The originals are never changed. The same command does only what is new, and goes on where it was stopped.
+    """
+    from wanwrap.errors import OptionError
+    from wanwrap.paths import absolute
+    from wanwrap.prepare.caption_text import wording
+    from wanwrap.prepare.clip import Limits
+    from wanwrap.prepare.prepare import Wish
+
+    if min_seconds > max_seconds or not max_seconds:
+        raise OptionError(
+            f"--max_seconds {float(max_seconds):g} is less than --min_seconds {float(min_seconds):g}, "
+            "so that every piece would be left out; change one of them."
+        )
+    limits = Limits(
+        keep_fps=keep_fps,
+        area=max_size,
+        max_seconds=max_seconds,
+        min_seconds=min_seconds,
+        scenes=scenes,
+        background=background,
+    )
+    words = wording(trigger, template)
+    wish = Wish(place=absolute(place), out=absolute(out), limits=limits, wording=words, again=again)
+    ctx.exit(_carry_out(wish, dry_run, as_json))
+
+
+def _carry_out(wish: Wish, dry_run: bool, as_json: bool) -> int:
+    """Do it and tell what came of it, however it ends; the exit code."""
+    from wanwrap.cli import prepare_report as told
+    from wanwrap.prepare.prepare import Report
+    from wanwrap.prepare.prepare import prepare as work
+
+    report = Report(out=wish.out)
+    try:
+        with steps("looking at" if dry_run else "preparing") as bar:
+            work(wish, bar, report, dry_run=dry_run)
+    except KeyboardInterrupt:
+        say("\nwhat is done is kept; the same command goes on from here")
+        raise
+    finally:
+        if as_json and report.begun:
+            show_json(told.as_json(report))
+    if not as_json:
+        _print(report)
+    told.check(report)
+    return 0
+
+
+def _print(report: Report) -> None:
+    from wanwrap.cli import prepare_report as told
+
+    for line in told.lines(report):
+        click.echo(indented(line))
+
+
+VERBS = (prepare,)

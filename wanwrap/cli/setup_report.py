@@ -1,0 +1,157 @@
+"""What setup says, to people and to other programs."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from wanwrap.errors import listing
+from wanwrap.machine.setup import Progress, Survey
+from wanwrap.machine.trainer import Trainer
+from wanwrap.machine.wish import Wish
+from wanwrap.system.disk import large, nearest
+from wanwrap.upstream.pin import VERSION
+from wanwrap.weights import provenance, workspace
+from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
+from wanwrap.weights.identify import Found
+from wanwrap.weights.search import unchecked
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows in columns; the last is as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def surveyed(found: Survey) -> Iterator[str]:
+    """What is needed, where it is, what will be fetched, and the room for it."""
+    needs = found.wish.needs
+    yield "Weights:"
+    yield from table([_row(found, name) for name in needs])
+    if found.search.files:
+        yield "Files found:"
+        for folder, files in groupby(found.search.files, lambda each: each.path.parent):
+            yield f"  {folder}"
+            yield from (f"    {each.path.name}: {found.search.why(each)}" for each in files)
+    if found.search.others:
+        yield f"  and {found.search.others} of other models, or LoRAs of yours (`wanwrap inspect FILE` tells of each)"
+    for name in found.wish.tokenizers:
+        state = "to download (21 MB)" if name in found.tokenizers else "in the Hugging Face cache"
+        yield f"Tokenizer of {name}: {state}"
+    place = nearest(found.wish.models)
+    more = f" (and {large(found.to_check)} if the sha256 of what is to be checked is another)" if found.to_check else ""
+    free = large(shutil.disk_usage(place).free)
+    yield f"To download: {large(found.to_download)}{more}; to write: {large(found.to_write)}; free in {place}: {free}"
+    for name, size in found.wish.merged.items():
+        yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
+
+
+def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
+    weight, each = CATALOGUE[name], found.chosen.get(name)
+    if each is None:
+        have = found.have(name)
+        return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
+    state = "convert" if each.convert else "to check" if unchecked(each) else "found"
+    return name, state, large(each.size), str(each.path)
+
+
+def training(found: Trainer) -> Iterator[str]:
+    """What will be installed, as commands."""
+    if found.problem:
+        yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
+    elif not found.commands:
+        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
+    else:
+        yield "To install:"
+        yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in found.commands)
+
+
+def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = None) -> dict[str, Any]:
+    """All of it for other programs."""
+    place = nearest(found.wish.models)
+    upstream = progress.upstream if progress else None
+    return {
+        "presets": [preset.name for preset in found.wish.presets],
+        "base_dir": str(found.wish.places.base),
+        "weights": {name: _json(found, name, progress) for name in found.wish.needs},
+        "files": [
+            {
+                **each.json(),
+                "used": any(each.path == one.path for one in found.chosen.values()),
+                "why": found.search.why(each),
+            }
+            for each in found.search.files
+        ],
+        "tokenizers": {name: name not in found.tokenizers for name in found.wish.tokenizers},
+        "download_bytes": found.to_download,
+        "write_bytes": found.to_write,
+        "free_bytes": shutil.disk_usage(place).free,
+        "install": [list(command.argv) for command in trainer.commands] if trainer else None,
+        "problem": str(trainer.problem) if trainer and trainer.problem else None,
+        "failed": {name: str(error) for name, error in progress.failed.items()} if progress else {},
+        "upstream": {**vars(upstream), "folder": upstream.folder and str(upstream.folder)} if upstream else None,
+    }
+
+
+def _json(found: Survey, name: str, progress: Progress | None) -> dict[str, Any]:
+    weight, each = CATALOGUE[name], found.chosen.get(name)
+    record = progress.records.get(name) if progress else None
+    path = record.path if record else each.path if each else found.wish.models / weight.path
+    return {
+        "state": "ready" if record else _row(found, name)[1],
+        "path": str(path),
+        "bytes": each.size if each else weight.bytes,
+        "repo": weight.repo,
+        "revision": weight.revision,
+        "sha256": each.sha256 if each else weight.sha256,
+        "needed_by": found.wish.needs[name],
+    }
+
+
+def listed(wish: Wish) -> Iterator[str]:
+    """The catalogue: each file with its repository, revision, size, sha256 and what it is for."""
+    for name, presets in wish.needs.items():
+        weight = CATALOGUE[name]
+        size = large(weight.size) if weight.size else f"about {large(weight.bytes)}"
+        yield f"{name}  ({weight.role}, {weight.dtype}, {size})"
+        yield f"    {weight.repo} @ {weight.revision or 'main'}: {weight.path}"
+        yield f"    sha256 {weight.sha256}"
+        yield f"    for {', '.join(presets)}"
+    for name in wish.tokenizers:
+        yield f"tokenizer of {name}  (21 MB)"
+        yield f"    {TOKENIZERS[name].repo} @ main: {TOKENIZERS[name].folder}/"
+    yield f"in all {large(sum(CATALOGUE[name].bytes for name in wish.needs))}"
+
+
+def listed_json(wish: Wish) -> list[dict[str, Any]]:
+    """The same for other programs."""
+    rows = [{"name": name, **vars(CATALOGUE[name]), "needed_by": presets} for name, presets in wish.needs.items()]
+    return rows + [
+        {"name": f"{name}-tokenizer", "role": "tokenizer", **vars(TOKENIZERS[name])} for name in wish.tokenizers
+    ]
+
+
+def inspected(found: Found) -> Iterator[str]:
+    """One file in a few lines."""
+    yield f"{found.path}"
+    facts = [found.what, found.dtype, found.keys and f"keys: {found.keys}", large(found.size) if found.size else ""]
+    if any(facts):
+        yield f"    {found.role}: {', '.join(fact for fact in facts if fact)}"
+    if found.lora:
+        yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
+    if found.trained and (told := provenance.told(found.trained)):
+        yield f"    trained: {told}"
+    more = " (--hash computes its sha256, which tells for sure)" if found.hashable and not found.sha256 else ""
+    yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
+
+
+def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:
+    """The last words."""
+    words = found.wish.words
+    what = "ready" if trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
+    yield f"{what}: {listing(words)}. What was found stands in {found.wish.places.base / workspace.NAME}."
+    yield f"Now: wanwrap rehearse {words[0]} --dataset FOLDER, then wanwrap run {words[0]} --dataset FOLDER"

@@ -1,0 +1,162 @@
+"""Clips as upstream will read them: by PyAV, every frame of the first video, unturned."""
+
+from __future__ import annotations
+
+import gc
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wanwrap.data.media import COUNTED, SAME_FPS, SEEN, Item, Unfit, content_mark
+from wanwrap.upstream.buckets import FPS
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from PIL.Image import Image
+
+HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
+_READ = count()
+UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
+
+
+def read(path: Path, whole: bool) -> Item:
+    """One clip: from its packets, or with `whole` by all of its frames.
+
+    Packets are counted rather than trusting the header, which many files leave at 0.
+
+    Raises:
+        Unfit: upstream would train it wrongly. Else whatever PyAV raises: the file is what is wrong.
+    """
+    import av
+
+    film = _Film()
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("it holds no video")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # several clips are read at once; each thread would hold frames
+        for packet in container.demux(stream):
+            film.take(packet, whole)
+        told = float((stream.duration or 0) * (stream.time_base or 0))  # what is shown: trimming hides frames
+        if path.suffix.lower() in COUNTED and film.packets < stream.frames - 1 and film.seconds < 0.9 * told:
+            raise ValueError(f"it is cut off: {film.packets} of its {stream.frames} frames are there")
+        codec = stream.codec_context
+        squeezed, hdr = (stream.sample_aspect_ratio or 1) != 1, int(codec.color_trc or 0) in HDR
+        header, size = float(stream.average_rate or 0), (codec.width, codec.height)
+    if next(_READ) % 32 == 0:  # a container and its streams hold each other, and Python counts objects, not their bytes
+        gc.collect()
+    item = film.item(path, film.size or size, header, content_mark(path) if whole else "")
+    return replace(item, squeezed=squeezed, hdr=hdr)
+
+
+class _Film:
+    """What a clip's packets and frames tell, one after the other."""
+
+    def __init__(self) -> None:
+        self.packets = self.frames = 0
+        self.times = list[float]()
+        self.size: tuple[int, int] | None = None
+        self.look: int | None = None
+        self.turned = self.alpha = False
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last."""
+        return max(self.times) - min(self.times) if self.times else 0.0
+
+    def take(self, packet: Any, whole: bool) -> None:
+        """Count a packet; with `whole` decode it."""
+        self.packets += bool(packet.size)
+        if whole:
+            for frame in packet.decode():
+                self._frame(frame)
+        elif packet.size and not packet.is_discard:
+            self._count(packet)
+
+    def _count(self, timed: Any) -> None:
+        self.frames += 1
+        if timed.pts is not None and timed.time_base:
+            self.times.append(float(timed.pts * timed.time_base))
+
+    def _frame(self, frame: Any) -> None:
+        if frame.is_corrupt:
+            raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
+        if self.size is None:
+            self.size = frame.width, frame.height
+            self.alpha = any(component.is_alpha for component in frame.format.components)
+            self.turned = rotation(frame) is not None
+        if not self.frames & (self.frames - 1):  # the 0th, 1st, 2nd, 4th ...: the last one lies beyond the middle
+            self._look_at(frame)
+        self._count(frame)
+
+    def _look_at(self, frame: VideoFrame) -> None:
+        from wanwrap.data.alike import look
+
+        image: Image = frame.to_image()  # type: ignore[no-untyped-call, unused-ignore]
+        image.thumbnail((SEEN, SEEN))
+        self.look = look(image)
+
+    def item(self, path: Path, size: tuple[int, int], header: float, mark: str) -> Item:
+        """The clip; `header` is the rate that its header tells. Raises ValueError, Unfit."""
+        times = sorted(self.times)
+        if not self.frames or not all(size):
+            raise ValueError("it holds no frames")
+        fps = _rate(times, header) or (FPS if self.frames == 1 else 0.0)
+        if not fps:
+            raise Unfit("nothing in it tells its frame rate; write it anew with another program, or remove it")
+        if (off := _uneven(times, fps)) > UNEVEN:
+            raise Unfit(
+                f"its frames come at uneven times, up to {off:.2f} s off, and upstream takes them as even; "
+                "`wanwrap prepare` mends it"
+            )
+        seen: dict[str, Any] = {"look": self.look, "turned": self.turned, "alpha": self.alpha, "mark": mark}
+        return Item(path=path, size=size, frames=self.frames, fps=fps, **seen)
+
+
+def _rate(times: Sequence[float], header: float) -> float:
+    """Frames per second: the header's where the frames' own times agree, else theirs."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return header
+    measured = (len(times) - 1) / (times[-1] - times[0])
+    return header if abs(header - measured) <= SAME_FPS * measured else measured
+
+
+def _uneven(times: Sequence[float], fps: float) -> float:
+    """Seconds between a frame and its place at an even rate, at most."""
+    return max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)
+
+
+def rotation(frame: VideoFrame) -> int | None:
+    """Degrees by which players turn a clip (a mere flip has 0), None where they don't.
+
+    PyAV tells it itself only after 14.0.1, upstream's pin; its side data are libavutil's display matrix.
+    """
+    for data in frame.side_data:
+        if "DISPLAYMATRIX" in str(data.type):  # type: ignore[attr-defined, unused-ignore]
+            across, down = struct.unpack_from("<2i", bytes(data))  # type: ignore[arg-type, unused-ignore]
+            return round(math.degrees(math.atan2(down, across)))
+    return None
+
+
+def middle(path: Path, frames: int) -> Image:
+    """The frame in the middle of a clip of so many, unturned. Raises whatever its decoder raises."""
+    import av
+
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        last = _last(islice(container.decode(video=0), frames // 2 + 1))
+    if last is None:
+        raise ValueError("none of its frames can be decoded")
+    image: Image = last.to_image()  # type: ignore[no-untyped-call, unused-ignore]
+    return image
+
+
+def _last(frames: Iterator[VideoFrame]) -> VideoFrame | None:
+    frame = None
+    for frame in frames:  # noqa: B007  the last of them is meant
+        continue
+    return frame

@@ -1,0 +1,219 @@
+"""Pictures and clips as upstream will read them: by Pillow and PyAV, ignoring EXIF, rotation and alpha."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from wanwrap.errors import listing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Kind = Literal["image", "video"]
+
+# What upstream looks for, all in lower or all in upper case (dataset/media_utils.py).
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
+VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
+# What it passes over, and `wanwrap prepare` converts.
+OTHER_IMAGES = {".heic", ".heif", ".hif", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".jp2", ".tga", ".ppm"}
+OTHER_VIDEOS = {".mts", ".m2ts", ".ts", ".mpe", ".m2v", ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".asf", ".f4v", ".qt"}
+JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems leave in folders, beside hidden files
+
+CAPTION = ".txt"
+SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
+COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
+ORIENTATION = 0x0112  # EXIF
+SMALL = 4_000_000  # bytes
+LONGEST_CAPTION = 1_000_000  # bytes
+SEEN = 200  # pixels of what is looked at for likeness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture, or a clip with its frames: `size` is (width, height) in pixels, as upstream sees it.
+
+    `mark` is a hash of the content and `look` one of what is to be seen (`alike`); both only where all of the
+    file was read.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    frames: int | None = None
+    fps: float | None = None
+    turned: bool = False  # by EXIF or a rotation, which upstream ignores
+    alpha: bool = False  # something is transparent, and upstream trains what lies under it
+    cmyk: bool = False
+    moving: bool = False  # a picture with several frames, of which upstream takes the first
+    squeezed: bool = False  # its pixels are no squares, and upstream takes them for such
+    hdr: bool = False
+    mark: str = ""
+    look: int | None = None
+    caption: str = ""
+
+    @property
+    def odd(self) -> list[str]:
+        """What of it is trained otherwise than a viewer shows it."""
+        told = {
+            "turned by its metadata, which upstream ignores": self.turned,
+            "transparent in part, and upstream trains what lies under it": self.alpha,
+            "CMYK, whose colours upstream shifts": self.cmyk,
+            "squeezed: its pixels are no squares, and upstream takes them for such": self.squeezed,
+            "HDR, which upstream takes for SDR: its colours come out pale": self.hdr,
+            "animated, of which upstream takes the first frame": self.moving,
+            "a byte order mark begins its caption, and is trained": self.caption[:1] == "\ufeff",
+        }
+        return [what for what, so in told.items() if so]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What upstream takes a file for, by its name alone; None where it passes it over."""
+    suffix = path.suffix
+    if path.name[0] == "." or suffix not in (suffix.lower(), suffix.upper()):
+        return None
+    return meant(path, IMAGES, VIDEOS)
+
+
+MEANT = IMAGES | OTHER_IMAGES, VIDEOS | OTHER_VIDEOS
+
+
+def meant(path: Path, images: set[str] = MEANT[0], videos: set[str] = MEANT[1]) -> Kind | None:
+    """What a person takes a file for, by its name alone."""
+    suffix = path.suffix.lower()
+    return "image" if suffix in images else "video" if suffix in videos else None
+
+
+def read(path: Path, kind: Kind, whole: bool) -> Item:
+    """One file: from its header and packets, or with `whole` decoded to its end, as upstream does while caching.
+
+    Raises:
+        Unfit: upstream would end on it, or train it wrongly. Else whatever a decoder raises: the file is what is wrong.
+    """
+    from wanwrap.data import clips
+
+    return _picture(path, whole) if kind == "image" else clips.read(path, whole)
+
+
+class Unfit(ValueError):
+    """A file that would not train as it is; the message says why, and what to do."""
+
+
+def why(path: Path, error: Exception) -> str:
+    """Why a file can't be read, in a decoder's words."""
+    text = str(getattr(error, "strerror", None) or error)  # PyAV's errors name its functions beside
+    return text.replace(str(path), path.name).strip() or type(error).__name__
+
+
+def _picture(path: Path, whole: bool) -> Item:
+    import warnings
+
+    from PIL import Image
+
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # upstream only warns, too; twice as large fails
+    with Image.open(path) as picture:
+        if picture.mode[0] in "IF":
+            raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
+        found: dict[str, Any] = {
+            "size": picture.size,
+            "turned": _turned(picture),
+            "cmyk": picture.mode == "CMYK",
+            "moving": picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1,
+            "alpha": picture.has_transparency_data,
+        }
+        return Item(path=path, **{**found, **(_seen(path, picture, found["alpha"]) if whole else {})})
+
+
+def _turned(picture: Image) -> bool:
+    with suppress(Exception):  # EXIF that is broken turns nothing
+        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+    return False
+
+
+def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
+    """What only decoding tells."""
+    from wanwrap.data.alike import look
+
+    plain = picture.convert("RGB")
+    plain.thumbnail((SEEN, SEEN))
+    clear = alpha and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
+    return {"mark": content_mark(path), "look": look(plain), "alpha": clear}
+
+
+def content_mark(path: Path) -> str:
+    """The sha256 of a file."""
+    import hashlib
+
+    from wanwrap.system.safetensors import sha256
+
+    small = path.stat().st_size < SMALL  # for which the other one's buffer would be the work
+    return hashlib.sha256(path.read_bytes()).hexdigest() if small else sha256(path)
+
+
+def caption_of(path: Path, suffix: str = CAPTION) -> str:
+    """The caption beside a picture or clip, as upstream reads it.
+
+    Raises:
+        Unfit: there is none that can be trained.
+    """
+    file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
+    try:
+        about = os.stat(file)  # noqa: PTH116
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LONGEST_CAPTION:
+            raise Unfit(f"its caption ({suffix}) is no text file; write what is to be seen into one")
+        with open(file, "rb") as content:  # noqa: PTH123
+            text = content.read().decode().replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does") from None
+    except UnicodeDecodeError:
+        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
+    if "\0" in text:
+        raise Unfit(f"its caption ({suffix}) is not UTF-8 but UTF-16; save it as UTF-8")
+    if not text.strip().strip("\ufeff").strip():
+        raise Unfit(f"its caption ({suffix}) is empty; write what is to be seen, or `wanwrap caption` does")
+    return text.strip()
+
+
+def filled(caption: Path) -> bool:
+    """Whether a caption's file holds anything, in whatever encoding; one that can't be read is somebody's, too."""
+    if not caption.is_file():
+        return False
+    try:
+        return bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+    except OSError:
+        return True
+
+
+def warnings(items: Iterable[Item]) -> list[str]:
+    """What upstream will train otherwise than a viewer shows it, each with the files' names."""
+    told = dict[str, list[str]]()
+    for item in items:
+        for what in item.odd:
+            told.setdefault(what, []).append(item.path.name)
+    return [f"{what}: {listing(names)}." for what, names in told.items()]
+
+
+def awkward(path: Path) -> tuple[str, bool] | None:
+    """Why upstream would pass a file over or end on it, for its name alone; and whether its owner would be surprised."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8, in which lists and data sets are written; rename it", True
+    if kind_of(path) is None:
+        if meant(path, IMAGES, VIDEOS):
+            return "upstream passes over an ending in mixed case; write it in small letters", True
+        return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it", False
+    if not path.is_file():
+        return "it can't be read as a file, on which upstream ends; remove it", True
+    if len(os.fsencode(path.stem)) > LONGEST:
+        return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it", True
+    return None
+
+
+LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")

@@ -1,0 +1,106 @@
+"""NVIDIA's driver and GPUs, as nvidia-smi tells of them, and the torch build that runs there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from subprocess import TimeoutExpired
+
+from wanwrap.errors import GpuError
+from wanwrap.system.process import capture
+
+# upstream's extras, newest first: the CUDA version that a driver must support, and the first driver that does
+# (NVIDIA's table "CUDA Toolkit and Corresponding Driver Versions", in the release notes of the toolkit)
+BUILDS = {"cu130": ((13, 0), 580), "cu128": ((12, 8), 570), "cu124": ((12, 4), 550)}
+CHOICES = (*BUILDS, "cpu")
+BLACKWELL = (10, 0)  # RTX 50xx is 12.0, B200 10.0: builds for CUDA 12.4 hold no kernels for them
+TURING = (7, 5)  # the oldest that CUDA 13 compiles for; torch's builds for CUDA 12.8 leave out what is older, too
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as the driver describes it; drivers before 510 do not tell the compute capability."""
+
+    name: str
+    capability: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The highest CUDA version that NVIDIA's driver supports, and its GPUs."""
+
+    cuda: tuple[int, int]
+    gpus: tuple[Gpu, ...] = ()
+
+
+def driver() -> Driver | None:
+    """What nvidia-smi tells; None where it is not there, fails, or tells no CUDA version."""
+    banner = _smi()
+    found = re.search(r"CUDA\s+(?:\w+\s+)?Version\s*:\s*(\d+)\.(\d+)", banner)  # since 610 "CUDA UMD Version"
+    if not found:
+        return None
+    rows = _smi("name,compute_cap") or _smi("name")
+    return Driver((int(found[1]), int(found[2])), tuple(map(_gpu, filter(str.strip, rows.splitlines()))))
+
+
+def _smi(query: str = "") -> str:
+    """What it prints; nothing where it fails, as on a field that it does not know."""
+    try:
+        return capture(["nvidia-smi", *([f"--query-gpu={query}", "--format=csv,noheader"] if query else [])], {})
+    except (OSError, TimeoutExpired):
+        return ""
+
+
+def _gpu(row: str) -> Gpu:
+    found = re.fullmatch(r"(.+), *(?:(\d+)\.(\d+)|\[.*\])", row.strip())
+    if not found:
+        return Gpu(row.strip())
+    return Gpu(found[1], (int(found[2]), int(found[3])) if found[2] else None)
+
+
+def build(driver: Driver | None) -> str:
+    """The newest torch build that driver and GPUs can run, by the name of upstream's extra.
+
+    Raises:
+        GpuError: there is none, and what to do.
+    """
+    if driver is None:
+        raise GpuError(
+            "nvidia-smi tells of no NVIDIA driver; install NVIDIA's driver, "
+            f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))})."
+        )
+    old = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability < TURING]
+    new = _new(driver)
+    if old and new:
+        raise GpuError(
+            f"no build of PyTorch runs on both {new[0]} and {old[0]}; "
+            f"name the one for the GPU that is to train: --torch cu128 ({new[0]}) or --torch cu124 ({old[0]})."
+        )
+    able = [name for name, (cuda, _) in BUILDS.items() if cuda <= driver.cuda and not (new and name == "cu124")]
+    if not able:
+        raise GpuError(_too_old(driver.cuda, new))
+    return "cu124" if old else able[0]
+
+
+def _new(driver: Driver) -> list[str]:
+    return [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL]
+
+
+def check(driver: Driver | None, named: str | None) -> None:
+    """Raises GpuError: the build that the user names has no kernels for a GPU that is there."""
+    if named == "cu124" and driver and (new := _new(driver)):
+        raise GpuError(
+            f"{new[0]} needs a build of PyTorch for CUDA 12.8 or later; give --torch cu128, or leave it out."
+        )
+
+
+def _too_old(cuda: tuple[int, int], new: Sequence[str]) -> str:
+    least = BUILDS["cu128" if new else "cu124"][1]
+    # within CUDA 12, NVIDIA promises that what is compiled for a later one mostly runs ("minor version compatibility")
+    other = ", or try the build for CUDA 12.4 with --torch cu124" if cuda[0] == 12 and not new else ""
+    what = f"{new[0]} needs a build of PyTorch" if new else "upstream needs PyTorch builds"
+    return (
+        f"the NVIDIA driver supports CUDA {cuda[0]}.{cuda[1]}, and {what} for CUDA {'12.8' if new else '12.4'} or later; "
+        f"install driver {least} or newer{other}."
+    )

@@ -1,0 +1,128 @@
+"""What `setup` and `doctor` are asked for: presets, and all that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanwrap.errors import OptionError, PresetError
+from wanwrap.paths import absolute
+from wanwrap.plan import preflight, recipe, request
+from wanwrap.plan.plan import Choices, Places, experts, needed
+from wanwrap.preset import Preset
+from wanwrap.registry import load, shipped
+from wanwrap.upstream import pin as upstreams
+from wanwrap.weights import workspace
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be made ready, and where; `level` is one expert alone, `given` the weights that the user names."""
+
+    presets: tuple[Preset, ...]
+    words: tuple[str, ...] = ()  # the presets as the user names them
+    places: Places
+    comfyui: tuple[Path, ...] = ()
+    level: Any = None
+    given: Mapping[str, Path] = field(default_factory=dict)
+    before: Workspace = field(default_factory=Workspace)
+
+    @property
+    def models(self) -> Path:
+        """Where downloads go."""
+        return self.places.base / "models"
+
+    @property
+    def needs(self) -> dict[str, list[str]]:
+        """The presets that need it, by the catalogue's names."""
+        found = dict[str, list[str]]()
+        for preset in self.presets:
+            for name in needed(preset, choices(preset, self.level)):
+                found.setdefault(name, []).append(preset.name)
+        return found
+
+    @property
+    def tokenizers(self) -> list[str]:
+        """Of T5, and of CLIP for Wan 2.1 I2V."""
+        return list(dict.fromkeys(name for preset in self.presets for name in preset.tokenizers))
+
+    @property
+    def merged(self) -> dict[str, int]:
+        """Bytes that the presets write when they run: the DiTs into which they merge Lightning."""
+        found = {}
+        for preset in self.presets:
+            if preset.lightning:
+                trained = experts(preset, choices(preset, self.level))
+                found[preset.name] = sum(CATALOGUE[expert.dit].bytes for expert in trained)
+        return found
+
+    @property
+    def modules(self) -> set[str]:
+        """What the training Python must be able to import."""
+        wanted = {"musubi_tuner", "torch", "accelerate"}
+        for preset in self.presets:
+            for expert in preset.experts:
+                wanted |= {*preflight.modules({**recipe.BASE, **preset.train, **expert.train})}
+        return wanted
+
+
+def choices(preset: Preset, level: Any) -> Choices:
+    """Of a preset that has experts the one that is asked for."""
+    return Choices(noise_level=level if preset.experts[0].noise_level else None)
+
+
+def wish(
+    names: Sequence[str],
+    *,
+    base_dir: Path,
+    comfyui_dir: Sequence[Path] = (),
+    noise_level: str | None = None,
+    python: str | None = None,
+    musubi_dir: Path | None = None,
+    default: Sequence[str] = (),
+    **given: Any,
+) -> Wish:
+    """What the command line asks for; without `names` what was set up before, else `default`. ComfyUIs of earlier
+    setups are searched too, where they are still there.
+
+    Raises:
+        PresetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
+    """
+    base = request.workspace_folder(base_dir)
+    before = workspace.load(base)
+    words = tuple(names or before.presets or default)
+    try:
+        presets = tuple(map(load, words))
+    except PresetError as error:
+        where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
+        raise PresetError(f"{error}{where}") from error
+    level = None if noise_level == "both" else noise_level
+    found = upstreams.find(musubi_dir, base, before.musubi_dir)
+    return Wish(
+        presets=presets,
+        words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
+        places=Places(base=base, upstream=found, python=request.training_python(python or before.python)),
+        comfyui=tuple(dict.fromkeys(map(absolute, comfyui_dir))),
+        level=level,
+        given=_given(presets, level, given),
+        before=before,
+    )
+
+
+def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights that the user names, by the catalogue's names.
+
+    Raises:
+        OptionError: one is for no preset, or nobody knows for which.
+    """
+    named = {name: path for name, path in given.items() if path}
+    dits = sorted(named.keys() - {"vae", "t5", "clip"})
+    if dits and len(presets) > 1:
+        raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
+    first = next((preset for preset in presets if preset.needs_clip), presets[0])
+    files = request.files_given(first, choices(first, level), named)
+    return {name: absolute(path) for name, path in files.items()}

@@ -1,0 +1,108 @@
+"""A plan as one self-contained script, to copy and run by hand: it does exactly what `run` does."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from wanwrap.plan.plan import Plan
+
+Shell = Literal["bash", "powershell"]
+
+
+def native() -> Shell:
+    """The language of this system's own shell."""
+    return "powershell" if os.name == "nt" else "bash"
+
+
+def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
+    """Folders, files, environment, then each command in order; the first that fails ends it."""
+    lines = _bash(plan, heading) if shell == "bash" else _powershell(plan, heading)
+    return "\n".join(lines) + "\n"
+
+
+def command(argv: Sequence[str], shell: Shell) -> str:
+    """One command, one option a line, to be copied as it stands."""
+    return _broken(argv, shlex.quote, " \\\n  ") if shell == "bash" else "& " + _broken(argv, _native, " `\n  ")
+
+
+def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
+    yield "#!/usr/bin/env bash"
+    yield from map(_comment, heading)
+    yield "set -euo pipefail"
+    yield ""
+    yield f"mkdir -p {shlex.quote(str(plan.folder))}"
+    for path, text in plan.files.items():
+        mark = _mark(text)
+        yield f"cat > {shlex.quote(str(path))} <<'{mark}'\n{text.rstrip()}\n{mark}\n"
+    yield f"cd {shlex.quote(str(plan.folder))}"
+    yield from (f"export {name}={shlex.quote(value)}" for name, value in plan.env.items())
+    for step in plan.steps:
+        yield "\n" + _comment(step.name)
+        yield command(step.argv, "bash")
+        if step.after:
+            yield command(step.after, "bash")
+
+
+def _comment(text: str) -> str:
+    """One line, whatever stands in the text."""
+    return f"# {' '.join(text.split())}"
+
+
+def _mark(text: str) -> str:
+    """A delimiter that is no line of the text."""
+    mark = "END"
+    while mark in text.splitlines():
+        mark += "_"
+    return mark
+
+
+def _broken(argv: Sequence[str], quote: Callable[[str], str], newline: str) -> str:
+    """One option a line."""
+    words = [quote(argv[0])]
+    for before, word in pairwise(argv):
+        starts_line = word.startswith("--") or (word == "-m" and before != argv[0])
+        words.append((newline if starts_line else " ") + quote(word))
+    return "".join(words)
+
+
+def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
+    yield from map(_comment, heading)
+    yield "$ErrorActionPreference = 'Stop'"
+    yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
+    yield ""
+    yield f"[void][IO.Directory]::CreateDirectory({_single(str(plan.folder))})"
+    for path, text in plan.files.items():
+        # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
+        yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
+    yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
+    yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
+    for step in plan.steps:
+        yield "\n" + _comment(step.name)
+        for argv in filter(None, (step.argv, step.after)):
+            yield command(argv, "powershell")
+            yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
+
+
+def _single(word: str) -> str:
+    """A literal: PowerShell also takes typographic quotes for quotes."""
+    for quote in "'\u2018\u2019\u201a\u201b":
+        word = word.replace(quote, quote * 2)
+    return f"'{word}'"
+
+
+def _native(word: str) -> str:
+    """A literal that reaches a program as it is, when PowerShell joins the arguments to one line."""
+    escaped = []
+    backslashes = 0
+    for letter in word:
+        if letter == '"':
+            escaped.append("\\" * (backslashes + 1))
+        backslashes = backslashes + 1 if letter == "\\" else 0
+        escaped.append(letter)
+    if " " in word and backslashes:
+        escaped.append("\\" * backslashes)
+    return _single("".join(escaped)) if word else "'\"\"'"

@@ -1,0 +1,185 @@
+"""Raw pictures: which upstream reads rightly as they are, and how the others become plain 8-bit sRGB."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wanwrap.data.media import ORIENTATION
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What upstream's Pillow opens: the ending each is kept under. MPO is the JPEG of cameras with a second view.
+KEPT = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "AVIF": ".avif"}
+MOVING = {"GIF", "PNG", "WEBP", "AVIF"}
+SAME = 3  # of 255: a profile that changes no colour by more is sRGB under another name
+QUICKEST = 20  # milliseconds; browsers show shorter and missing durations as 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Still:
+    """A picture: `reasons` why it must be converted (none: it can stay), `frames` of an animation."""
+
+    suffix: str
+    reasons: tuple[str, ...]
+    size: tuple[int, int]
+    frames: int = 1
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image]:
+    """Open a picture of any of the formats. Raises OSError, ValueError and others of Pillow's."""
+    import warnings
+
+    import pillow_heif
+    from PIL import Image
+
+    pillow_heif.register_heif_opener()
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error, and stays one
+    with Image.open(path) as picture:
+        yield picture
+
+
+def look(path: Path) -> Still:
+    """Read all of it, and tell what it is."""
+    with opened(path) as picture:
+        form, count = picture.format or "?", getattr(picture, "n_frames", 1)
+        if form in MOVING and count > 1:
+            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, frames=count)
+        picture.load()
+        reasons = (
+            (form, form not in KEPT),
+            ("16 bits a channel", picture.mode[0] in "IF" or _deep(path, form)),
+            (picture.mode, picture.mode in ("CMYK", "YCbCr", "LAB", "HSV")),
+            ("turned by EXIF", picture.getexif().get(ORIENTATION, 1) != 1),
+            ("transparent", transparent(picture)),
+            ("colour profile", wide(picture)),
+        )
+        notes = (f"only the first of its {count} pages",) if form == "TIFF" and count > 1 else ()
+        why = tuple(reason for reason, true in reasons if true)
+        return Still(suffix=".png" if why else KEPT[form], reasons=why, size=picture.size, notes=notes)
+
+
+def _deep(path: Path, form: str) -> bool:
+    """A PNG of 16 bits, by its header: Pillow shows some of them as 8."""
+    with path.open("rb") as file:
+        return form == "PNG" and file.read(25)[24:] == b"\x10"
+
+
+def transparent(picture: Image) -> bool:
+    """Whether any pixel lets the background through."""
+    if not (picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info):
+        return False
+    lowest: Any = picture.convert("RGBA").getchannel("A").getextrema()
+    return bool(lowest[0] < 255)
+
+
+def wide(picture: Image) -> bool:
+    """Whether its profile says other colours than sRGB's: by what becomes of a few strong ones."""
+    from PIL import Image
+
+    if "icc_profile" not in picture.info or picture.mode not in ("RGB", "RGBA", "L", "P"):
+        return False
+    levels = (0, 64, 128, 192, 255)
+    colours = [(r, g, b) for r in levels for g in levels for b in levels]
+    gray = picture.mode == "L"
+    test = Image.new("L" if gray else "RGB", (len(colours), 1))
+    test.putdata([colour[0] for colour in colours] if gray else colours)
+    after = _srgb(test, picture.info["icc_profile"])
+    pairs = zip(test.convert("RGB").tobytes(), after.tobytes(), strict=True)
+    return any(abs(before - now) > SAME for before, now in pairs)
+
+
+def _srgb(picture: Image, profile: bytes) -> Image:
+    """RGB through a profile; a profile that is broken, or for another mode, is none."""
+    from PIL import ImageCms
+
+    try:
+        made = ImageCms.profileToProfile(
+            picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        made = None
+    return made or picture.convert("RGB")
+
+
+def png(path: Path, background: str) -> bytes:
+    """The picture as a PNG that looks in upstream as the original does in a viewer."""
+    with opened(path) as picture:
+        out, made = io.BytesIO(), plain(picture, background)
+        made.info.clear()  # or its profile is written too
+        made.save(out, "PNG")
+        return out.getvalue()
+
+
+def plain(picture: Image, background: str) -> Image:
+    """8-bit sRGB, upright, on the background."""
+    from PIL import Image, ImageCms, ImageOps
+
+    profile = picture.info.get("icc_profile")
+    upright = ImageOps.exif_transpose(picture)
+    shallow = _eight(upright)
+    alpha = shallow.convert("RGBA").getchannel("A") if transparent(shallow) else None
+    if shallow.mode == "LAB":
+        cie, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        colours = ImageCms.profileToProfile(shallow, cie, srgb, outputMode="RGB") or shallow
+    elif profile and shallow.mode in ("L", "CMYK"):
+        colours = _srgb(shallow, profile)
+    else:
+        colours = shallow.convert("RGBA").convert("RGB") if alpha else shallow.convert("RGB")
+        colours = _srgb(colours, profile) if profile else colours
+    if alpha is None:
+        return colours
+    return Image.composite(colours, Image.new("RGB", colours.size, background), alpha)
+
+
+def _eight(picture: Image) -> Image:
+    """16 bits scaled to 8. Raises ValueError: 32 bits whose white nobody can know."""
+    if picture.mode[0] not in "IF":
+        return picture
+    lowest, highest = _extrema(picture)
+    whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(picture.mode, (65535,))
+    white = next((white for white in whites if highest <= white), None)
+    if white is None or lowest < 0:
+        raise ValueError(f"its values go from {lowest:g} to {highest:g}; save it with 8 or 16 bits a channel")
+    return picture.convert("F").point(lambda value: value * (255 / white) + 0.5).convert("L")
+
+
+def _extrema(picture: Image) -> tuple[float, float]:
+    low, high = picture.convert("F").getextrema()
+    return float(low), float(high)  # type: ignore[arg-type]
+
+
+def moving(path: Path, background: str, rate: Fraction, size: tuple[int, int]) -> Iterator[bytes]:
+    """An animation as bare RGB frames of that rate and size: frame k is what stands there at k / rate seconds."""
+    end, shown = Fraction(0), 0
+    for picture, milliseconds in _frames(path):
+        end += Fraction(milliseconds, 1000)
+        frame = plain(picture, background)
+        pixels = (frame if frame.size == size else frame.resize(size, resample=1)).tobytes()
+        while Fraction(shown) / rate < end:
+            yield pixels
+            shown += 1
+
+
+def _frames(path: Path) -> Iterator[tuple[Image, int]]:
+    """Each with the milliseconds that it stands."""
+    from PIL import ImageSequence
+
+    with opened(path) as picture:
+        for frame in ImageSequence.Iterator(picture):
+            frame.load()
+            told = frame.info.get("duration", 0) or 0
+            yield frame, round(told) if told >= QUICKEST else 100
+
+
+def seconds(path: Path) -> Fraction:
+    """How long an animation is; all of it is decoded."""
+    return Fraction(sum(milliseconds for _, milliseconds in _frames(path)), 1000)

@@ -1,0 +1,195 @@
+"""Merges and conversions as wanwrap starts them: is it made already, is there room, and the child that makes it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wanwrap import errors
+from wanwrap.errors import OutputError, WanwrapError, WeightsError
+from wanwrap.paths import PACKAGE
+from wanwrap.rewrite import convert, merge
+from wanwrap.rewrite.job import Job, made_from
+from wanwrap.system import disk
+from wanwrap.system.failures import failure
+from wanwrap.system.files import PART
+from wanwrap.system.process import stream
+from wanwrap.system.safetensors import SHARD, header_sha256, open_source, sha256, shards, stat
+
+ADVICE = {
+    "gpu memory": "end what else is on the GPU, or set CUDA_VISIBLE_DEVICES=-1 to do without it",
+    "memory": "close other programs",
+}
+
+Bar = Callable[[int], Callable[[int], object]]  # bytes in all -> what is told how many are done
+Say = Callable[[str], object]
+Sources = Mapping[str, tuple[Path, str | None]]  # by their names in the record; the sha256 that they must have
+
+
+@dataclass
+class Made:
+    """A new file, or with `reused` one that was there already; `made` is the record in its metadata."""
+
+    out: Path
+    made: Mapping[str, Any] = field(default_factory=dict)
+    reused: bool = False
+    seconds: float = 0.0
+    device: str | None = None
+
+    def json(self) -> dict[str, Any]:
+        """For other programs."""
+        size = self.out.stat().st_size
+        return {**vars(self), "out": str(self.out), "bytes": size, "seconds": round(self.seconds, 1)}
+
+
+def run_merge(*, dit: Path, lora: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
+    """`wish` holds merge.job's other arguments.
+
+    Raises:
+        the errors of merge.job; OutputError, RoomError, PackageError, StepError.
+    """
+    wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
+    wanted |= {} if wish["allow_partial"] else {"left": ""}
+    arguments: dict[str, Any] = {"dit": dit, "lora": lora, **wish}
+    sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
+    return _made("merge", merge.job, arguments, wanted, sources, out, python, bar, say)
+
+
+def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
+    """`wish` holds convert.job's other arguments.
+
+    Raises:
+        the errors of convert.job; OutputError, RoomError, PackageError, StepError.
+    """
+    wanted = {"made": "convert", "precision": wish["precision"]}
+    arguments: dict[str, Any] = {"file": file, **wish}
+    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python, bar, say)
+
+
+def _made(
+    verb: str,
+    job: Callable[..., Job],
+    arguments: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    sources: Sources,
+    out: Path,
+    python: str,
+    bar: Bar,
+    say: Say,
+) -> Made:
+    """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
+    _check_out(out, [path for path, _ in sources.values()])
+    if not out.exists():
+        return _make(verb, job(**arguments), arguments, out, python, bar, say)
+    if all(path.is_file() for path, _ in sources.values()):
+        job(**arguments)
+    return _there(out, wanted, sources)
+
+
+def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
+    """The file that is there, if it is whole and made as is wanted now. Raises OutputError: it is something else."""
+    for path, mark in sources.values():
+        if not (mark or path.is_file()):
+            raise WeightsError(f"there is no file {path}; look at its path.")
+    try:
+        record = made_from(open_source(out).metadata)
+    except WeightsError as error:
+        raise OutputError(f"--out is there already, but damaged: {error} Delete it, or give another name.") from error
+    other = [
+        f"with {name} {record.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if record.get(name) != value
+    ]
+    other += [
+        f"not of {path} as it is now" for key, (path, mark) in sources.items() if not _same(path, record.get(key), mark)
+    ]
+    if other:
+        raise OutputError(f"{out} is there already, made {', '.join(other)}; give another --out, or delete it.")
+    return Made(out, record, reused=True)
+
+
+def _check_out(out: Path, sources: Sequence[Path]) -> None:
+    """Raises OutputError: no name for a new file."""
+    for place in (out, out.with_name(out.name + PART)):
+        if any(path.exists() and place.exists() and path.samefile(place) for path in sources):
+            raise OutputError(f"{place} is a file that is read; give another --out.")
+    if out.suffix != ".safetensors" or SHARD.search(out.name):
+        raise OutputError(f"--out {out}: give a name that ends in .safetensors, and is none of a set of shards.")
+    if out.exists() and not out.is_file():
+        raise OutputError(f"--out {out} is no file; give another name.")
+
+
+def _same(path: Path, recorded: Any, mark: str | None) -> bool:
+    """Whether `path` is what was recorded; `mark` is the sha256 that it must have. Where it is gone, that must do."""
+    files = recorded if isinstance(recorded, list) else [recorded]
+    try:
+        if mark or not path.is_file():
+            return bool(mark) and [file["sha256"] for file in files] == [mark]
+        paths = list(shards(path))
+        return len(paths) == len(files) and all(map(_unchanged, paths, files))
+    except (KeyError, TypeError):  # another program's record
+        return False
+
+
+def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
+    """By name, size, time and header; where the sha256 is known and the time another, by that."""
+    size, mtime = stat(path)
+    if size != file["bytes"]:
+        return False
+    same = (path.name, mtime) == (file["name"], file["mtime_ns"])
+    if "sha256" in file:
+        return same or sha256(path) == file["sha256"]
+    return same and header_sha256(path) == file["header_sha256"]
+
+
+def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str, bar: Bar, say: Say) -> Made:
+    """Start the child and follow it."""
+    disk.check(out.parent, job.bytes, within=[out])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    words = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+    order = json.dumps({"verb": verb, "out": str(out), **words})
+    child, began = _Child(lambda: bar(job.source.bytes)), time.monotonic()
+    argv = [python, str(PACKAGE / "rewrite" / "child.py"), order]
+    status = stream(argv, out.parent, {"PYTHONUTF8": "1"}, child.listen, lambda: False, say)
+    if child.error:
+        raise child.error
+    if status:
+        text = "\n".join(child.printed[-15:])
+        why = failure(status, text, ADVICE)
+        raise why.error(f"{verb} {why.text}\n{text}")
+    return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, child.device)
+
+
+@dataclass
+class _Child:
+    """What the child says: progress for the bar, the device, an error; what else it prints is kept."""
+
+    begin: Callable[[], Callable[[int], object]]
+    tell: Callable[[int], object] | None = None
+    device: str | None = None
+    error: WanwrapError | None = None
+    printed: list[str] = field(default_factory=list)
+    rest: bytes = b""
+
+    def listen(self, chunk: bytes) -> None:
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        for line in lines:
+            self._line(line.decode("utf-8", "replace"))
+
+    def _line(self, line: str) -> None:
+        try:
+            words = json.loads(line) if line.startswith("{") else {}
+        except ValueError:
+            words = {}
+        if not words:
+            self.printed.append(line)
+        elif "done" in words:
+            self.tell = self.tell or self.begin()
+            self.tell(words["done"])
+        elif "error" in words:
+            self.error = getattr(errors, words["kind"])(words["error"])
+        self.device = words.get("device", self.device)

@@ -1,0 +1,71 @@
+"""What steps print, kept as lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO
+
+from wanwrap.system.failures import DIED
+
+KEEP = 60  # seconds
+RECENT = 200  # lines: a traceback, and accelerate's own below it
+
+
+class Log:
+    """A log: of a progress bar, drawn many times a minute, one state a minute is kept. A full disk stops nothing.
+
+    The file has no buffer: what could not be written is given up, and not tried again when it is closed.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._rest, self._kept = file, b"", 0.0
+        self._recent = deque[bytes](maxlen=RECENT)  # the disk may not take them, and they tell why a step failed
+
+    def begin(self, name: str, argv: Sequence[str]) -> None:
+        """A step starts."""
+        self._put(f"\n{name}\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
+        self._recent.clear()
+
+    def write(self, chunk: bytes) -> None:
+        """Keep the lines that are whole, and now and then one that is still being drawn."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._put(_last_state(line) + b"\n")
+        if b"\r" in self._rest and time.monotonic() - self._kept > KEEP:
+            self._put(_last_state(self._rest) + b"\n")
+            self._kept = time.monotonic()
+        self._rest = self._rest[-2000:]  # a bar that is drawn all night without a new line
+
+    def _put(self, line: bytes) -> None:
+        self._recent.append(line)
+        with suppress(OSError):
+            self._file.write(line)
+
+    def end(self) -> str:
+        """Keep what came last: the last lines of the step."""
+        self.write(b"\n" if self._rest else b"")
+        return last_lines(b"".join(self._recent))
+
+    def close(self) -> None:
+        """No more comes."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def _last_state(line: bytes) -> bytes:
+    """A line as it stood on the screen at the end."""
+    return next((state for state in reversed(line.split(b"\r")) if state.strip()), b"")
+
+
+def last_lines(output: bytes, most: int = 15) -> str:
+    """The end of a step's output, without the traceback that accelerate adds to its child's."""
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", output.decode("utf-8", "replace")) if line.strip()]
+    launcher = next((i for i, line in enumerate(lines) if re.search(r"File .*accelerate.commands.launch", line)), 0)
+    traceback = max((i for i in range(launcher) if "Traceback (most recent call last)" in lines[i]), default=len(lines))
+    died = [f"... {found[0]}" for line in lines[traceback:] if (found := DIED.search(line))]
+    return "\n".join([*lines[:traceback], *died][-most:])

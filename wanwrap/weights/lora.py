@@ -1,0 +1,172 @@
+"""LoRA files in all formats that are about: which tensors of a DiT they change, and how. Headers only, no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from wanwrap.errors import WeightsError, listing
+from wanwrap.system.header import BLOCK
+from wanwrap.system.safetensors import FLOATS, Row, Source
+
+# upstream's, ComfyUI's, diffusers' and peft's names of the same things
+PARTS = {
+    "lora_down.weight": "down",
+    "lora_A.weight": "down",
+    "lora_A.default.weight": "down",
+    "lora_up.weight": "up",
+    "lora_B.weight": "up",
+    "lora_B.default.weight": "up",
+    "alpha": "alpha",
+    "diff": "diff",
+    "diff_b": "diff_b",
+    "diff_m": "diff_m",
+}
+PREFIXES = ("model.diffusion_model.", "base_model.model.", "diffusion_model.", "transformer.", "lora_unet_")
+# What a difference is added to: the weight, the bias, the modulation of a block (as LightX2V writes them).
+TARGETS = {"diff": ("weight", ""), "diff_b": ("bias",), "diff_m": ("modulation", "")}
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """`scale * up @ down` is added; `scale` is strength * alpha / rank."""
+
+    up: str
+    down: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`scale * tensor` is added; `scale` is the strength."""
+
+    name: str
+    scale: float
+
+
+Patch = LowRank | Difference
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a LoRA does to a DiT: patches by the DiT's tensor names, and the keys whose tensors the DiT lacks."""
+
+    patches: dict[str, tuple[Patch, ...]] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
+
+
+def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
+    """Every key of the LoRA is in `patches` or `left`; `dit` has its rows by their native names.
+
+    Raises:
+        WeightsError: of another model (which tensor), or with parts that can't be merged (which keys).
+    """
+    if any(key.endswith(BLOCK) for key in lora.rows):
+        raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
+    modules, found, left = _modules(lora, dit), dict[str, list[Patch]](), list[str]()
+    for module, parts in modules.items():
+        for target, keys, patch in _patches(lora, module, parts, dit, strength):
+            if target is None:
+                left += keys
+                continue
+            assert patch
+            _check(lora, dit[target], patch)
+            found.setdefault(target, []).append(patch)
+    if not found:
+        raise WeightsError(
+            f"{lora.paths[0]} changes no tensor of this DiT: its keys ({listing(lora.rows, 2)}) name none; give another."
+        )
+    return Match({name: tuple(patches) for name, patches in found.items()}, tuple(left))
+
+
+def is_lora(source: Source) -> bool:
+    """Whether a file holds low-rank pairs."""
+    downs = tuple(f".{name}" for name, part in PARTS.items() if part == "down")
+    return any(name.endswith(downs) for name in source.rows)
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Names as a person reads them: `blocks.*.cross_attn.k_img.lora_down.weight (40)`."""
+    groups = Counter(re.sub(r"(?<=[._])\d+(?=[._])", "*", name, count=1) for name in names)
+    return listing((f"{name} ({count})" if count > 1 else name for name, count in groups.items()), 20)
+
+
+def _modules(lora: Source, dit: Mapping[str, Row]) -> dict[str, dict[str, str]]:
+    """`{module: {part: key}}`, with the DiT's own names where it has them."""
+    underscored = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in dit}
+    modules, foreign = dict[str, dict[str, str]](), list[str]()
+    for key in lora.rows:
+        name = key
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        suffix = next((suffix for suffix in PARTS if name.endswith(f".{suffix}")), None)
+        if suffix is None:
+            foreign.append(key)
+            continue
+        module = name.removesuffix(f".{suffix}")
+        parts = modules.setdefault(underscored.get(module, module), {})
+        if parts.setdefault(PARTS[suffix], key) != key:
+            raise WeightsError(
+                f"{lora.paths[0]} has {parts[PARTS[suffix]]} and {key} for one tensor; give another LoRA."
+            )
+    foreign += [key for parts in modules.values() for key in _unpaired(parts)]
+    if foreign:
+        raise WeightsError(
+            f"{lora.paths[0]} holds what wanwrap can't merge: {grouped(foreign)}; give a LoRA of up and down matrices."
+        )
+    return modules
+
+
+def _unpaired(parts: Mapping[str, str]) -> list[str]:
+    """Keys that mean nothing alone."""
+    pair = {"up", "down"} & parts.keys()
+    return [parts[part] for part in ("up", "down", "alpha") if part in parts and len(pair) < 2]
+
+
+def _patches(
+    lora: Source, module: str, parts: Mapping[str, str], dit: Mapping[str, Row], strength: float
+) -> Iterable[tuple[str | None, list[str], Patch | None]]:
+    """(target, keys, patch) of each change in a module; without a target the DiT lacks the tensor."""
+    if "down" in parts:
+        keys = [parts[part] for part in ("down", "up", "alpha") if part in parts]
+        target = f"{module}.weight" if f"{module}.weight" in dit else None
+        yield target, keys, _low_rank(lora, parts, strength) if target else None
+    for part, endings in TARGETS.items():
+        if part in parts:
+            names = (f"{module}.{ending}" if ending else module for ending in endings)
+            target = next((name for name in names if name in dit), None)
+            yield target, [parts[part]], Difference(parts[part], strength)
+
+
+def _low_rank(lora: Source, parts: Mapping[str, str], strength: float) -> LowRank:
+    up, down = lora.rows[parts["up"]], lora.rows[parts["down"]]
+    rank = down.shape[0] if down.shape else 0
+    if not rank or len(up.shape) < 2 or math.prod(up.shape[1:]) != rank:
+        raise WeightsError(f"{lora.paths[0]}: {up.name} {list(up.shape)} and {down.name} {list(down.shape)} don't fit.")
+    alpha = lora.scalar(parts["alpha"]) if "alpha" in parts else float(rank)
+    if not math.isfinite(alpha) or alpha == 0:
+        raise WeightsError(f"{lora.paths[0]}: {parts['alpha']} is {alpha}, so nothing would be added; get it again.")
+    return LowRank(up.name, down.name, strength * alpha / rank)
+
+
+def _check(lora: Source, row: Row, patch: Patch) -> None:
+    """Raises WeightsError: made for a model of another size, or stored in a type that is no float."""
+    for name in (patch.name,) if isinstance(patch, Difference) else (patch.up, patch.down):
+        if (dtype := lora.rows[name].dtype) not in FLOATS:
+            raise WeightsError(f"{lora.paths[0]} stores {name} as {dtype}; give the LoRA in fp16, bf16 or fp32.")
+    if row.dtype not in FLOATS:
+        raise WeightsError(
+            f"{lora.paths[0]} changes {row.name}, which this DiT stores as {row.dtype}; give an fp16 or bf16 DiT."
+        )
+    if isinstance(patch, Difference):
+        shape, wanted = lora.rows[patch.name].shape, row.shape
+    else:
+        up, down = lora.rows[patch.up].shape, lora.rows[patch.down].shape
+        shape, wanted = (up[0], math.prod(down[1:])), (math.prod(row.shape[:1]), math.prod(row.shape[1:]))
+    if shape != wanted:
+        raise WeightsError(
+            f"{lora.paths[0]} is for another model: it changes {row.name} by {list(shape)}, and this DiT's is {list(wanted)}."
+        )
