@@ -17,9 +17,10 @@ from PIL import Image
 
 from wanwrap.data.folder import arrange
 from wanwrap.data.media import Item
-from wanwrap.plan.plan import Choices, Places, Plan, needed
+from wanwrap.plan.plan import Plan
 from wanwrap.plan.planner import make_plan
-from wanwrap.registry import load
+from wanwrap.plan.request import Request
+from wanwrap.preset import load
 from wanwrap.upstream.pin import COMMIT, VERSION, Upstream
 from wanwrap.weights.locate import locate
 
@@ -161,9 +162,9 @@ def comfy_names(blocks: Iterable[int]) -> dict[str, str]:
     }
 
 
-def golden_plan(name: str, choices: Choices | None = None, **train: Any) -> Plan:
-    """The plan on a machine where every path is short; `train` changes the preset."""
-    preset, choices = load(name), choices or Choices()
+def golden_plan(name: str, train: Mapping[str, Any] = {}, **asked: Any) -> Plan:
+    """The plan on a machine where every path is short; `train` changes the preset, `asked` are a Request's fields."""
+    preset, base = load(name), Path("/training")
     preset = replace(preset, train={**preset.train, **train})
     cats = Path("/datasets/cats")
     pictures = tuple(
@@ -171,7 +172,6 @@ def golden_plan(name: str, choices: Choices | None = None, **train: Any) -> Plan
     )
     clips = (Item(path=cats / "videos" / "run.mp4", size=(1280, 720), frames=150, fps=24.0),)
     data = arrange(cats, {(cats / "images", "image"): pictures, (cats / "videos", "video"): clips}, preset)
-    base, musubi = Path("/training"), Upstream(folder=Path("/musubi-tuner"), version=VERSION, commit=COMMIT)
-    places = Places(base=base, upstream=musubi, python="python")
-    found = {key: locate(key, base / "models", None) for key in needed(preset, choices)}
-    return make_plan(preset, data, found, places, choices)
+    upstream = Upstream(folder=Path("/musubi-tuner"), version=VERSION, commit=COMMIT)
+    request = Request(preset=preset, base_dir=base, upstream=upstream, python="python", **asked)
+    return make_plan(request, data, {key: locate(key, base / "models", None) for key in request.needed})

@@ -16,8 +16,8 @@ from wanwrap.data.caches import MANIFEST, Pruned, What, missing, names, prune, s
 from wanwrap.data.dataset import Entry
 from wanwrap.data.folder import scan
 from wanwrap.errors import DatasetError
-from wanwrap.registry import load
-from wanwrap.system.files import held
+from wanwrap.preset import load
+from wanwrap.system.files import lock
 
 MARKS = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"
@@ -172,7 +172,7 @@ def test_no_cache_goes_while_another_run_reads_it(cats: Path, tmp_path: Path, wa
     other.mkdir()
     (other / "run.json").write_text(json.dumps({"state": "running", "process": 7, "caches": [f"{tmp_path}/c"]}))
     (other / "run-broken.json").write_text("[")
-    with held(other / "run", "mine"):
+    with lock(other / "run", "mine"):
         done = wanwrap("prune", run / "dataset.toml", "--latents", "x", "--text", "y", standin=False)
     assert done.returncode == 11 and "another wanwrap (process 7) trains from these caches" in done.stderr
 

@@ -24,7 +24,7 @@ from wanwrap.data.check import tokens
 from wanwrap.data.folder import scan
 from wanwrap.data.media import Item, read
 from wanwrap.errors import DatasetError
-from wanwrap.registry import load
+from wanwrap.preset import load
 
 VANILLA = load("t2v-vanilla")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, Wanwrap
 
-from wanwrap.registry import shipped
+from wanwrap.preset import shipped
 
 HEAVY = ["torch", "tqdm", "accelerate", "transformers", "huggingface_hub", "av", "PIL", "tomlkit", "psutil", "numpy"]
 
@@ -87,14 +87,14 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, wanwrap.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, wanwrap.cli.main; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_a_dry_run_never_imports_what_trains(tmp_path: Path) -> None:
     code = (
-        "import sys; from wanwrap.cli import main\n"
+        "import sys; from wanwrap.cli.main import main\n"
         "try: main(['run', 't2v-vanilla', '--dataset', 'sample', '--dry_run'])\n"
         "except SystemExit: pass\n"
         "print([n for n in ('torch', 'accelerate', 'transformers', 'huggingface_hub', 'numpy') if n in sys.modules])"

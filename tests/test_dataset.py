@@ -18,7 +18,7 @@ from wanwrap.data.folder import find
 from wanwrap.data.folder import scan as look
 from wanwrap.errors import DatasetError
 from wanwrap.preset import Preset
-from wanwrap.registry import load
+from wanwrap.preset import load
 
 VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
 

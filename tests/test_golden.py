@@ -10,9 +10,8 @@ import pytest
 from helpers import golden_plan
 
 from wanwrap.cli.report import heading
-from wanwrap.plan.plan import Choices
 from wanwrap.plan.script import script
-from wanwrap.registry import load, shipped
+from wanwrap.preset import load, shipped
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -177,7 +176,7 @@ def test_merge_comes_first_and_its_file_is_trained() -> None:
     ]
     for merge, training in zip(plan.rewrites, plan.trainings, strict=True):
         assert str(merge.makes) in training.argv
-    skipped = golden_plan("t2v-lightning", Choices(skip_lightning=True))
+    skipped = golden_plan("t2v-lightning", skip_lightning=True)
     assert not skipped.rewrites
     assert "lightning" not in script(skipped, "bash")
 

@@ -9,7 +9,8 @@ from helpers import dit, safetensors
 from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
-from wanwrap.system.header import blocks_dtype, read
+from wanwrap.system.header import read
+from wanwrap.upstream.dit_file import blocks_dtype
 from wanwrap.weights import names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
 from wanwrap.weights.locate import locate

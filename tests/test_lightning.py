@@ -19,8 +19,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from wanwrap.errors import PresetError, WeightsError  # noqa: E402
-from wanwrap.plan.plan import Choices  # noqa: E402
-from wanwrap.registry import load  # noqa: E402
+from wanwrap.preset import load  # noqa: E402
 from wanwrap.system.safetensors import sha256  # noqa: E402
 from wanwrap.weights.catalogue import CATALOGUE  # noqa: E402
 
@@ -246,7 +245,7 @@ def test_a_release_for_another_model(release: str, tmp_path: Path) -> None:
 def test_the_release_is_one_line(name: str, release: str, tmp_path: Path) -> None:
     preset = load(name)
     assert preset.lightning and preset.lightning.release == release
-    plan: Any = golden_plan(name, Choices())
+    plan: Any = golden_plan(name)
     assert [step.name for step in plan.rewrites] == ["merge Lightning, high", "merge Lightning, low"]
     source = (ROOT / "presets" / f"{name.replace('-', '_')}.py").read_text()
     assert source.count("release=") == 1 and "is debated" in source

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wanwrap.errors import OptionError
-from wanwrap.plan.plan import Choices, check_name
+from wanwrap.plan.request import check_name
 from wanwrap.plan.request import order
 from wanwrap.upstream.options import TRAIN, Value, overlay, parse, spell, table
 from wanwrap.upstream.schedule import rewrite
@@ -88,7 +88,7 @@ def test_an_attention_that_is_given_replaces_the_presets() -> None:
 
 
 def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None:
-    (training,) = golden_plan("wan21-t2v-14b", Choices(given={"max_train_steps": 123})).trainings
+    (training,) = golden_plan("wan21-t2v-14b", given={"max_train_steps": 123}).trainings
     assert "--max_train_epochs" not in training.argv
     assert training.argv[training.argv.index("--max_train_steps") + 1] == "123"
     assert "total_iters=123" in training.argv
@@ -163,7 +163,7 @@ def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None
 )
 def test_settings_that_fail_late_in_upstream(given: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        golden_plan("t2v-vanilla", Choices(given=given))  # type: ignore[arg-type]
+        golden_plan("t2v-vanilla", given=given)  # type: ignore[arg-type]
 
 
 def test_share_of_timesteps_within_a_window() -> None:
@@ -181,28 +181,28 @@ def test_epochs_that_are_given_replace_a_presets_steps() -> None:
         "max_train_steps": None,
         "max_train_epochs": 3,
     }
-    plan = golden_plan("wan21-t2v-14b", Choices(given={"max_train_steps": 5000}))
+    plan = golden_plan("wan21-t2v-14b", given={"max_train_steps": 5000})
     assert plan.notes == ()
 
 
 def test_several_gpus() -> None:
     """Fewer steps, of which a schedule has one for each GPU; and what goes wrong on several only."""
-    one, two = (golden_plan("wan21-t2v-14b", Choices(gpus=gpus)).trainings[0] for gpus in (1, 2))
+    one, two = (golden_plan("wan21-t2v-14b", gpus=gpus).trainings[0] for gpus in (1, 2))
     assert "--multi_gpu" in two.argv and "--multi_gpu" not in one.argv
     assert two.argv[two.argv.index("--num_processes") + 1] == "2"
     assert one.recipe and two.recipe and one.recipe.steps == 2 * two.recipe.steps
     assert f"total_iters={one.recipe.steps}" in two.argv
     own = {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ("step_size=4",)}
-    assert golden_plan("wan21-t2v-14b", Choices(given=own))
+    assert golden_plan("wan21-t2v-14b", given=own)
     with pytest.raises(OptionError, match="2 times as fast with --gpus 2"):
-        golden_plan("wan21-t2v-14b", Choices(given=own, gpus=2))
+        golden_plan("wan21-t2v-14b", given=own, gpus=2)
     with pytest.raises(OptionError, match="would draw a seed, and batches, of its own; give --seed"):
-        golden_plan("wan21-t2v-14b", Choices(gpus=2), seed=None)
+        golden_plan("wan21-t2v-14b", gpus=2, seed=None)
 
 
 def test_1_3b_has_30_blocks() -> None:
     with pytest.raises(OptionError, match="30 blocks, of which 29 at most"):
-        golden_plan("wan21-t2v-1.3b", Choices(given={"blocks_to_swap": 30}))
+        golden_plan("wan21-t2v-1.3b", given={"blocks_to_swap": 30})
 
 
 HUB = "transformers.optimization.get_"
@@ -252,7 +252,7 @@ def test_schedules_that_are_given_go_through() -> None:
 
 def test_settings_that_hang_on_others() -> None:
     def options(preset: str, **given: Any) -> dict[str, Any]:
-        (training, *_) = golden_plan(preset, Choices(given=given)).trainings
+        (training, *_) = golden_plan(preset, given=given).trainings
         assert training.recipe
         return dict(training.recipe.options)
 
@@ -265,7 +265,7 @@ def test_settings_that_hang_on_others() -> None:
 
 
 def test_what_may_not_be_meant_is_said() -> None:
-    plan = golden_plan("wan21-t2v-14b", Choices(given={"learning_rate": 3.0, "save_every_n_epochs": 99}))
+    plan = golden_plan("wan21-t2v-14b", given={"learning_rate": 3.0, "save_every_n_epochs": 99})
     assert plan.notes == (
         "--save_every is longer than the run: only its end is saved.",
         "--lr 3.0 is far above what any recipe uses (1e-5 to 1e-3).",
@@ -276,7 +276,7 @@ def test_samples_bring_what_they_need(tmp_path: Path) -> None:
     prompts = str(tmp_path / "p.txt")
     given: dict[str, Value] = {"sample_prompts": prompts, "sample_every_n_epochs": 1}
     for name in ("t2v-vanilla", "wan21-t2v-1.3b-video", "wan21-i2v-480p"):
-        argv = golden_plan(name, Choices(given=given)).trainings[0].argv
+        argv = golden_plan(name, given=given).trainings[0].argv
         assert argv[argv.index("--sample_prompts") + 1] == prompts
         assert {"--vae", "--t5"} <= set(argv)
         assert ("--clip" in argv) == (name == "wan21-i2v-480p")
@@ -297,7 +297,7 @@ def test_numbers_that_are_none(word: str) -> None:
 
 
 def test_alpha_follows_dim_and_both_are_said() -> None:
-    plan = golden_plan("t2v-vanilla", Choices(given={"network_dim": 32}))
+    plan = golden_plan("t2v-vanilla", given={"network_dim": 32})
     for training in plan.trainings:
         assert training.argv[training.argv.index("--network_alpha") + 1] == "32"
     assert plan.notes[-1] == "--alpha follows --dim: 32."

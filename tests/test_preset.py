@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wanwrap.errors import PresetError
-from wanwrap.registry import load, name_of, path_of, shipped
+from wanwrap.preset import load, name_of, path_of, shipped
 
 TWELVE = {
     "t2v-lightning",

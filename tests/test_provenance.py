@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_script import NATIVE, legacy, windows_argv
 
-from wanwrap.plan.plan import Choices, Plan, Step
+from wanwrap.plan.plan import Plan, Step
 from wanwrap.plan.script import command
-from wanwrap.registry import load
+from wanwrap.preset import load
 from wanwrap.upstream.options import parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import provenance
@@ -64,12 +64,12 @@ def test_the_boundary_is_the_presets(preset: str, boundary: int | None) -> None:
 
 
 def test_ones_own_window_moves_no_boundary() -> None:
-    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given=parse(["--max_timestep", "700"])))
+    plan = golden_plan("t2v-vanilla", noise_level="low", given=parse(["--max_timestep", "700"]))
     assert [(row["timesteps"], row["boundary"]) for row in written(plan)] == [([0, 700], 875)]
 
 
 def test_without_the_merge_nothing_is_called_lightning() -> None:
-    for row in written(golden_plan("t2v-lightning", Choices(skip_lightning=True))):
+    for row in written(golden_plan("t2v-lightning", skip_lightning=True)):
         assert row["preset"] == "t2v-vanilla" and "lightning" not in row
 
 
@@ -85,7 +85,7 @@ def test_a_file_of_ones_own_by_its_header(tmp_path: Path) -> None:
 
 
 def test_a_comment_of_ones_own_is_kept_within() -> None:
-    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given=parse([f"{COMMENT}={ODD}"])))
+    plan = golden_plan("t2v-vanilla", noise_level="low", given=parse([f"{COMMENT}={ODD}"]))
     (step,) = plan.trainings
     assert step.argv.count(COMMENT) == 1 and comment(step).isascii() and "\n" not in comment(step)
     found = provenance.read({provenance.KEY: comment(step)})
@@ -93,7 +93,7 @@ def test_a_comment_of_ones_own_is_kept_within() -> None:
 
 
 def test_no_metadata_is_no_record_and_a_note() -> None:
-    plan = golden_plan("t2v-vanilla", Choices(given=parse(["--no_metadata"])))
+    plan = golden_plan("t2v-vanilla", given=parse(["--no_metadata"]))
     assert not any(COMMENT in step.argv for step in plan.trainings)
     assert any("--no_metadata" in note for note in plan.notes)
     assert not any("--no_metadata" in note for note in golden_plan("t2v-vanilla").notes)
@@ -101,7 +101,7 @@ def test_no_metadata_is_no_record_and_a_note() -> None:
 
 @pytest.mark.skipif(NATIVE is None, reason="needs bash")
 def test_it_survives_both_shells() -> None:
-    plan = golden_plan("t2v-lightning", Choices(given=parse([f"{COMMENT}={ODD}"])))
+    plan = golden_plan("t2v-lightning", given=parse([f"{COMMENT}={ODD}"]))
     for step in plan.trainings:
         argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *step.argv[1:]]
         done = subprocess.run([str(NATIVE), "-c", command(argv, "bash")], capture_output=True, text=True, check=True)

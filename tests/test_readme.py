@@ -8,7 +8,7 @@ from helpers import ROOT
 
 from wanwrap import errors
 from wanwrap.plan.request import ALIASES
-from wanwrap.registry import shipped
+from wanwrap.preset import shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

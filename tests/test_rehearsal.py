@@ -12,7 +12,7 @@ from helpers import Wanwrap, golden_plan, safetensors
 
 from wanwrap.errors import StepError
 from wanwrap.plan.plan import Choices, Places, Plan
-from wanwrap.registry import load, shipped
+from wanwrap.preset import load, shipped
 from wanwrap.rehearsal import stage as module
 from wanwrap.upstream.options import CACHE_LATENTS
 from wanwrap.upstream.pin import Upstream

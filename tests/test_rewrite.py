@@ -291,14 +291,14 @@ def test_a_source_that_becomes_shorter(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), files.whole(out) as file:
+    with pytest.raises(KeyboardInterrupt), files.atomic_file(out) as file:
         file.write(b"ne")
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and out.read_bytes() == b"old"
     (tmp_path / "out.wanwrap-part").write_bytes(b"what a power cut left behind")
-    with files.whole(out) as file:
+    with files.atomic_file(out) as file:
         file.write(b"new")
-        with pytest.raises(OutputError, match="another process is writing"), files.whole(out):
+        with pytest.raises(OutputError, match="another process is writing"), files.atomic_file(out):
             pass
         assert out.read_bytes() == b"old"
     assert out.read_bytes() == b"new" and [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -313,10 +313,10 @@ def test_a_drive_that_knows_no_locks(
 
     monkeypatch.setattr("fcntl.flock", flock)
     if refused:
-        with pytest.raises(OutputError), files.whole(tmp_path / "out"):
+        with pytest.raises(OutputError), files.atomic_file(tmp_path / "out"):
             pass
         return
-    with files.whole(tmp_path / "out") as file:
+    with files.atomic_file(tmp_path / "out") as file:
         file.write(b"new")
     assert (tmp_path / "out").read_bytes() == b"new"
 

@@ -15,7 +15,7 @@ import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, clip, dit, lora, picture, record
 
 from wanwrap.system.failures import failure
-from wanwrap.system.files import held
+from wanwrap.system.files import lock
 from wanwrap.system.log import Log, last_lines
 from wanwrap.system.process import stream
 from wanwrap.upstream.output import Watch
@@ -325,7 +325,7 @@ def test_a_second_wanwrap_in_the_same_folder_is_refused(
     busy = folder(tmp_path)
     busy.mkdir(parents=True)
     (busy / "run.json").write_text(json.dumps({"state": "running", "process": os.getpid()}))  # killed, and long gone
-    with held(busy / "run", "mine"):
+    with lock(busy / "run", "mine"):
         done = wanwrap(*RUN, "--dataset", cats, *weights)
         assert done.returncode == 11
         assert f"another wanwrap is at work in {busy}; `wanwrap status`" in done.stderr
@@ -359,7 +359,7 @@ def test_another_run_on_the_same_caches_is_refused(
     busy = {"state": "running", "process": os.getpid(), "caches": caches[-1:]}
     (folder(tmp_path, "elsewhere")).mkdir(parents=True)
     (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
-    with held(folder(tmp_path, "elsewhere") / "run", "mine"):
+    with lock(folder(tmp_path, "elsewhere") / "run", "mine"):
         done = wanwrap(*RUN, "--dataset", cats, *weights, "--output_name", "other")
     assert done.returncode == 11 and "the same caches" in done.stderr
 
@@ -377,7 +377,7 @@ def test_another_run_on_the_same_caches_by_another_name_is_refused(
     busy = {"state": "running", "process": os.getpid(), "caches": [f"{tmp_path}/c"]}
     (folder(tmp_path, "elsewhere")).mkdir(parents=True)
     (folder(tmp_path, "elsewhere") / "run.json").write_text(json.dumps(busy))
-    with held(folder(tmp_path, "elsewhere") / "run", "mine"):
+    with lock(folder(tmp_path, "elsewhere") / "run", "mine"):
         done = wanwrap(*RUN, "--dataset_config", own, *weights)
     assert done.returncode == 11 and "the same caches" in done.stderr
 

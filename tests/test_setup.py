@@ -517,7 +517,7 @@ def test_mistakes(words: list[str], code: int, says: str, wanwrap: Wanwrap) -> N
 
 def test_needs() -> None:
     places: Any = None
-    from wanwrap.registry import load as preset
+    from wanwrap.preset import load as preset
 
     both = Wish(presets=(preset("wan21-i2v-480p"), preset("t2v-vanilla")), places=places, level="low")
     assert both.needs == {

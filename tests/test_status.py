@@ -19,14 +19,14 @@ from helpers import PYTHONPATH, Wanwrap
 from wanwrap.cli.status_report import duration
 from wanwrap.errors import OutputError
 from wanwrap.run import status
-from wanwrap.system.files import held, running
+from wanwrap.system.files import is_locked, lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from wanwrap.whole import held
 folder = Path(sys.argv[1])
-with held(folder / "run", "another wanwrap is at work there"):
+with lock(folder / "run", "another wanwrap is at work there"):
     print("held", flush=True)
     if len(sys.argv) > 2:  # as a run does: look for the wish to stop
         while not (folder / "stop").is_file():
@@ -178,11 +178,11 @@ def test_a_lock_that_a_power_cut_left(base: Path, wanwrap: Wanwrap) -> None:
     with alive(cats) as process:
         process.kill()
         process.wait()
-        assert (cats / "run.wanwrap-part").is_file() and not running(cats)
+        assert (cats / "run.wanwrap-part").is_file() and not is_locked(cats)
     assert "was killed" in wanwrap("status", "cats").stdout
-    with held(cats / "run", "why"):  # and the next run begins
-        assert running(cats)
-    assert not running(cats)
+    with lock(cats / "run", "why"):  # and the next run begins
+        assert is_locked(cats)
+    assert not is_locked(cats)
 
 
 def test_a_step_that_is_no_training(base: Path, wanwrap: Wanwrap) -> None:
@@ -201,14 +201,14 @@ def test_probing_makes_no_start_fail(tmp_path: Path) -> None:
 
     def probe() -> None:
         while not over.is_set():
-            seen.add(running(tmp_path))
+            seen.add(is_locked(tmp_path))
 
     threads = [threading.Thread(target=probe) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(200):
-            with held(tmp_path / "run", "another one"):
+            with lock(tmp_path / "run", "another one"):
                 pass
     finally:
         over.set()
@@ -220,10 +220,10 @@ def test_probing_makes_no_start_fail(tmp_path: Path) -> None:
 def test_two_runs_in_one_folder_stay_impossible(tmp_path: Path) -> None:
     with alive(tmp_path):
         began = time.monotonic()
-        with pytest.raises(OutputError, match="another one"), held(tmp_path / "run", "another one"):
+        with pytest.raises(OutputError, match="another one"), lock(tmp_path / "run", "another one"):
             pass
         assert time.monotonic() - began < 2
-        assert running(tmp_path)  # nothing was taken away
+        assert is_locked(tmp_path)  # nothing was taken away
 
 
 def test_follow_ends_with_the_run(base: Path, wanwrap: Wanwrap) -> None:
@@ -323,7 +323,7 @@ def test_records_that_hold_nonsense(field: str, base: Path) -> None:
 
     for value in (None, "x", -1, 10**400, [], ["x"], {}, {"step": "x"}, True, float("nan")):
         folder = run_folder(base, "cats", ledger(), low={**training(), field: value})
-        with held(folder / "run", ""):
+        with lock(folder / "run", ""):
             run = status.look(folder)
         assert run.running
         assert list(report.detail(run)) and report.line(run) and report.brief(run)

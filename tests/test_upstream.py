@@ -22,9 +22,8 @@ from wanwrap.data.config import load as load_config
 from wanwrap.data.folder import scan
 from wanwrap.data.toml import render
 from wanwrap.plan import warm_start
-from wanwrap.plan.plan import Choices
 from wanwrap.preset import Clips, Pictures
-from wanwrap.registry import load, shipped
+from wanwrap.preset import load, shipped
 from wanwrap.system import header
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import network
@@ -447,7 +446,7 @@ def test_the_networks_are_upstreams(module: str, arguments: list[str], tmp_path:
 
 
 def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: Path) -> None:
-    plan = golden_plan("t2v-vanilla", Choices(noise_level="low", given={"network_dim": 8, "network_alpha": 8}))
+    plan = golden_plan("t2v-vanilla", noise_level="low", given={"network_dim": 8, "network_alpha": 8})
     (step,) = plan.trainings
     musubi, step = Path(os.environ["WANWRAP_MUSUBI_DIR"]), replace(step, argv=(PYTHON, *step.argv[1:]))
     plan = replace(plan, env={"PYTHONPATH": str(musubi / "src")})

@@ -30,7 +30,7 @@ from wanwrap.data.folder import scan
 from wanwrap.plan.plan import Choices, Places, Plan, needed
 from wanwrap.plan.planner import make_plan
 from wanwrap.preset import Clips, Pictures, Preset
-from wanwrap.registry import load
+from wanwrap.preset import load
 from wanwrap.run.ledger import Ledger
 from wanwrap.run.run import run, write_files
 from wanwrap.system import header

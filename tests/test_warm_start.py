@@ -15,9 +15,9 @@ from weightfiles import STRUCTURES, rows, sparse
 
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.plan import warm_start
-from wanwrap.plan.plan import Choices, Plan
+from wanwrap.plan.plan import Plan
 from wanwrap.plan.resume_checkpoints import offers
-from wanwrap.registry import load, shipped
+from wanwrap.preset import load, shipped
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import network
 from wanwrap.upstream.options import Options
@@ -30,7 +30,7 @@ SMALL = {"t2v-A14B": "t2v-14B"}  # one structure
 def plan_for(preset: str = "t2v-vanilla", **given: Any) -> Plan:
     """A plan that trains on a model that is not there: the published one is taken."""
     level = None if load(preset).experts[0].noise_level is None else "low"
-    return golden_plan(preset, Choices(noise_level=level, given={"network_dim": 8, "network_alpha": 8, **given}))  # type: ignore[arg-type]
+    return golden_plan(preset, noise_level=level, given={"network_dim": 8, "network_alpha": 8, **given})  # type: ignore[arg-type]
 
 
 def checked(path: Path, preset: str = "t2v-vanilla", **given: Any) -> list[str]:

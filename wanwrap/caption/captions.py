@@ -18,7 +18,7 @@ from wanwrap.data import clips, media
 from wanwrap.data.folder import media_in
 from wanwrap.data.media import Kind
 from wanwrap.errors import FULL, OutputError
-from wanwrap.system.files import write_whole
+from wanwrap.system.files import write_atomic
 
 FACTOR, LEAST = 28, 256 * 256  # pixels: upstream brings sides to multiples of it, and areas to no less
 MOST = 3000  # characters: more than the 512 tokens that training reads of a caption
@@ -66,7 +66,7 @@ class Outcome:
             self.kept += 1
         else:
             try:
-                write_whole(target.caption, f"{text}\n")
+                write_atomic(target.caption, f"{text}\n")
                 self.written[target.path] = text
             except (OSError, OutputError) as error:
                 if getattr(error, "errno", None) in FULL:
@@ -96,7 +96,7 @@ def keep(replaced: Iterable[Target], folder: Path) -> Path:
     names = (f"{stem}{f'-{n}' if n else ''}.jsonl" for n in count())
     path = next(path for name in names if not (path := folder / name).exists())
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+    write_atomic(path, "".join(f"{json.dumps(row)}\n" for row in rows))
     return path
 
 

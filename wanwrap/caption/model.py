@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import DownloadError, WeightsError, listing
-from wanwrap.system.header import scaled
 from wanwrap.system.safetensors import SHARD, WIDTHS, Source, open_source
+from wanwrap.upstream.dit_file import scaled
 from wanwrap.weights import comfyui
 from wanwrap.weights.models import structure
 
@@ -22,17 +22,16 @@ CONFIGS = {
     "Qwen/Qwen2.5-VL-7B-Instruct": ("preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"),
     "Qwen/Qwen-Image": ("tokenizer/tokenizer_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"),
 }
-Say = Callable[[str], object]
 
 
-def find(models: Path, comfyuis: Iterable[Path], say: Say) -> Path:
+def find(models: Path, comfyuis: Iterable[Path]) -> Path:
     """The first file that upstream can caption with: in the workspace, the ComfyUIs, the Hugging Face cache.
 
     Raises:
         WeightsError: there is none; with those that looked like it, and where to get it.
     """
     wrong = list[str]()
-    for path in _named(models, comfyuis, say):
+    for path in _named(models, comfyuis):
         if (why := unfit(path)) is None:
             return path
         wrong.append(f"{path} ({why})")
@@ -43,13 +42,13 @@ def find(models: Path, comfyuis: Iterable[Path], say: Say) -> Path:
     )
 
 
-def _named(models: Path, comfyuis: Iterable[Path], say: Say) -> Iterator[Path]:
+def _named(models: Path, comfyuis: Iterable[Path]) -> Iterator[Path]:
     """Files with Qwen in their path, the workspace's first; of shards the first speaks for its set."""
     folders = [models]
     for given in comfyuis:
         with suppress(WeightsError):  # gone since setup has seen it
-            folders += comfyui.folders(given, say)
-    for path in (path for folder in [*folders, *comfyui.hub_cache()] for path in comfyui.files(folder, say)):
+            folders += comfyui.folders(given)
+    for path in (path for folder in [*folders, *comfyui.hub_cache()] for path in comfyui.files(folder)):
         shard = SHARD.search(path.name)
         if "qwen" in str(path).lower() and path.suffix == ".safetensors" and (not shard or int(shard[1]) == 1):
             yield path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from wanwrap.data.folder import find
 from wanwrap.errors import GpuError, WeightsError
 from wanwrap.paths import absolute
 from wanwrap.plan import preflight
-from wanwrap.plan.plan import Places, slug
-from wanwrap.plan.request import training_python, workspace_folder
+from wanwrap.plan.request import slug, training_python, workspace_folder
 from wanwrap.system import disk
-from wanwrap.upstream import pin as upstreams
+from wanwrap.upstream import pin
 from wanwrap.upstream.options import CAPTION, Options, check, spell
-from wanwrap.upstream.pin import SETTINGS
+from wanwrap.upstream.pin import SETTINGS, Upstream
 from wanwrap.weights.workspace import Workspace
 from wanwrap.weights.workspace import load as load_workspace
 
@@ -26,18 +24,19 @@ from wanwrap.weights.workspace import load as load_workspace
 STAGED, ANSWERS = "staged", "staged/captions.jsonl"
 MODULES = {"musubi_tuner", "torch", "transformers", "accelerate"}
 SPARE = 2_000_000_000  # bytes that a picture and its answer take on the GPU beside the model, about
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class CaptionRequest:
     """One captioning as it was asked for. `targets` are to be captioned, of which `replaced` have a caption."""
 
     folder: Path
     targets: tuple[Target, ...]
     replaced: tuple[Target, ...]
     kept: int
-    places: Places
+    base_dir: Path
+    python: str
+    upstream: Upstream
     workspace: Workspace
     model: Path | None
     options: Options
@@ -49,7 +48,7 @@ class Order:
     @property
     def work(self) -> Path:
         """Where log, replaced captions and, while it goes on, the staged pictures are."""
-        return self.places.base / "captions" / slug(self.folder.name)
+        return self.base_dir / "captions" / slug(self.folder.name)
 
     @property
     def log(self) -> Path:
@@ -57,13 +56,13 @@ class Order:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**self.places.upstream.env, **SETTINGS}
+        return {**self.upstream.env, **SETTINGS}
 
-    def found_model(self, say: Say) -> Path:
+    def found_model(self) -> Path:
         """The model, by its header one that upstream loads. Raises WeightsError."""
         if self.model:
             return model.check(self.model)
-        return model.find(self.places.base / "models", self.workspace.comfyui, say)
+        return model.find(self.base_dir / "models", self.workspace.comfyui)
 
     def argv(self, model: Path) -> tuple[str, ...]:
         """Upstream's command, to be started in `work`."""
@@ -75,26 +74,27 @@ class Order:
         }
         options = {**paths, **self.options}
         check(options, CAPTION)
-        return (self.places.python, *self.places.module(CAPTION), *spell(options))
+        return (self.python, *self.upstream.start(CAPTION), *spell(options))
 
     def missing(self) -> tuple[Path, list[str]]:
         """For a dry run: the model, or where it would be; and what is not there."""
         notes = list[str]()
         try:
-            return self.found_model(notes.append), notes
+            return self.found_model(), notes
         except WeightsError as error:
-            return self.model or self.places.base / "models" / model.FILE, [*notes, str(error)]
+            return self.model or self.base_dir / "models" / model.FILE, [*notes, str(error)]
 
     def ask(self) -> list[str]:
         """What is to be said of upstream and machine before they write. Raises what they lack."""
         for folder in {self.work, *(each.path.parent for each in self.targets)}:
             disk.writable(folder)
         notes = model.check_configs()
-        answer = preflight.ask(self.places.python, self.places.upstream, MODULES)
-        upstream = preflight.check_answer(answer, self.places, any_upstream=self.any_upstream, gpus=0)
+        answer = preflight.ask(self.python, self.upstream, MODULES)
+        upstream = preflight.check_upstream(answer, self.python, self.upstream, any_upstream=self.any_upstream)
+        preflight.check_packages(answer, self.python)
         if not answer["gpus"] and not self.cpu:
             raise GpuError(
-                f"{self.places.python} sees no CUDA GPU; on the CPU upstream takes minutes a picture and about 20 GB of "
+                f"{self.python} sees no CUDA GPU; on the CPU upstream takes minutes a picture and about 20 GB of "
                 "memory: give another --python, or --cpu if you want that."
             )
         needed = model.BYTES // (2 if self.options.get("fp8_vl") else 1) + SPARE
@@ -104,7 +104,7 @@ class Order:
         return [*upstream.remarks(), *(f"note: {note}" for note in notes)]
 
 
-def order(
+def read(
     *,
     dataset: str | None,
     kind: str | None = None,
@@ -120,8 +120,8 @@ def order(
     max_size: int | None = None,
     max_new_tokens: int | None = None,
     **asked: Any,
-) -> Order:
-    """The order behind one command line.
+) -> CaptionRequest:
+    """The request behind one command line.
 
     Raises:
         DatasetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
@@ -131,16 +131,14 @@ def order(
     text = prompts.prompt(kind, prompt, prompt_file, trigger)
     everything = captions.targets(folder)
     captioned = {each: None for each in everything if each.captioned}
-    return Order(
+    return CaptionRequest(
         folder=folder,
         targets=tuple(each for each in everything if overwrite or each not in captioned),
         replaced=tuple(captioned if overwrite else ()),
         kept=0 if overwrite else len(captioned),
-        places=Places(
-            base=base,
-            upstream=upstreams.find(musubi_dir, base, found.musubi_dir),
-            python=training_python(python or found.python),
-        ),
+        base_dir=base,
+        upstream=pin.find(musubi_dir, base, found.musubi_dir),
+        python=training_python(python or found.python),
         workspace=found,
         model=absolute(model) if model else None,
         options={"max_size": max_size, "max_new_tokens": max_new_tokens, "fp8_vl": fp8, "prompt": text},

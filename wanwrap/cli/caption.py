@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import textwrap
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, PATH, PYTHON
-from wanwrap.cli.terminal import counted, indented, say, screen, show_json
+from wanwrap.cli.options import (
+    ANY_UPSTREAM,
+    BASE_DIR,
+    DATASET,
+    MUSUBI_DIR,
+    PATH,
+    PYTHON,
+    Verb,
+    json_option,
+    option,
+    with_options,
+)
+from wanwrap.cli.terminal import indented, show_json
+from wanwrap.system import console
 
 if TYPE_CHECKING:
     from wanwrap.caption.captions import Outcome
-    from wanwrap.caption.request import Order
+    from wanwrap.caption.request import CaptionRequest
 
 SHORT = 100  # characters of a caption in its line
 
 
 @click.command(
+    cls=Verb,
     short_help="Write the captions that are missing.",
     epilog="Example: wanwrap caption cats --kind character --trigger mycat",
 )
-@click.argument("dataset", required=False)
-@click.option(
+@with_options(DATASET)
+@option(
     "--kind",
     type=click.Choice(["general", "character", "style", "motion", "object"]),
     help="What is to be learned: the captions leave that out (default: general, which tells all).",
 )
-@click.option("--trigger", metavar="WORD", help="A name for it, put in front of each new caption that lacks it.")
-@click.option("--prompt", metavar="TEXT", help="Ask the model this instead; \\n is a line break.")
-@click.option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
-@click.option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")
-@click.option("--model", type=PATH, help="Qwen2.5-VL 7B (default: in BASE_DIR/models, or a ComfyUI that setup knows).")
-@click.option("--fp8", is_flag=True, help="Load the model in fp8: half the memory on the GPU.")
-@click.option(
-    "--max_size", type=click.IntRange(min=280), help="Show pictures smaller, N x N pixels in all (default: 1280)."
-)
-@click.option("--max_new_tokens", type=click.IntRange(min=1), help="Longest answer, in tokens (default: 1024).")
+@option("--trigger", metavar="WORD", help="A name for it, put in front of each new caption that lacks it.")
+@option("--prompt", metavar="TEXT", help="Ask the model this instead; \\n is a line break.")
+@option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
+@option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")
+@option("--model", type=PATH, help="Qwen2.5-VL 7B (default: in BASE_DIR/models, or a ComfyUI that setup knows).")
+@option("--fp8", is_flag=True, help="Load the model in fp8: half the memory on the GPU.")
+@option("--max_size", type=click.IntRange(min=280), help="Show pictures smaller, N x N pixels in all (default: 1280).")
+@option("--max_new_tokens", type=click.IntRange(min=1), help="Longest answer, in tokens (default: 1024).")
 @BASE_DIR
 @PYTHON
 @MUSUBI_DIR
-@click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")
-@click.option("--cpu", is_flag=True, help="Go on where there is no GPU: minutes a picture.")
-@click.option("--dry_run", is_flag=True, help="Only show what would be captioned, and the command.")
-@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
+@ANY_UPSTREAM
+@option("--cpu", is_flag=True, help="Go on where there is no GPU: minutes a picture.")
+@option("--dry_run", is_flag=True, help="Only show what would be captioned, and the command.")
+@json_option("What was written, as JSON.")
 def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     """Write captions for the pictures and clips of DATASET that have none, by musubi-tuner's own script.
 
@@ -53,9 +63,9 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     there stay. Read what it wrote: it errs.
     """
     from wanwrap.caption.captions import Outcome
-    from wanwrap.caption.request import order
+    from wanwrap.caption.request import read
 
-    asked = order(**arguments)
+    asked = read(**arguments)
     if dry_run:
         _print(asked, as_json)
         return
@@ -66,23 +76,23 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
         _report(asked, outcome, as_json)
 
 
-def _carry_out(asked: Order, outcome: Outcome, as_json: bool) -> None:
+def _carry_out(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
     """Have them written; what was is told however it ends."""
     from wanwrap.caption.captioning import carry_out
 
-    model = asked.found_model(say)
+    model = asked.found_model()
     said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
     for line in (said, *asked.ask()):
-        say(line)
+        console.say(line)
     try:
-        carry_out(asked, model, outcome, screen, say, partial(counted, "looking at file"))
+        carry_out(asked, model, outcome)
     finally:
-        say("")  # upstream's progress bar ends without a new line
+        console.say("")  # upstream's progress bar ends without a new line
         _report(asked, outcome, as_json)
     _check(asked, outcome)
 
 
-def _print(asked: Order, as_json: bool) -> None:
+def _print(asked: CaptionRequest, as_json: bool) -> None:
     """What would be done on stdout; what is missing for it on stderr."""
     from wanwrap.plan.script import command, native
 
@@ -99,10 +109,10 @@ def _print(asked: Order, as_json: bool) -> None:
     if argv:
         click.echo(f"\nIn {asked.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
     for note in notes:
-        say(f"missing: {note}")
+        console.say(f"missing: {note}")
 
 
-def _report(asked: Order, outcome: Outcome, as_json: bool) -> None:
+def _report(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
     """A line for each and a sum."""
     if as_json:
         show_json(outcome.json())
@@ -115,13 +125,10 @@ def _report(asked: Order, outcome: Outcome, as_json: bool) -> None:
     click.echo(f"{asked.folder}: {written if asked.targets else 'nothing to do'}; captions kept: {outcome.kept}.")
 
 
-def _check(asked: Order, outcome: Outcome) -> None:
+def _check(asked: CaptionRequest, outcome: Outcome) -> None:
     """Raises DatasetError: some have no caption still."""
     from wanwrap.errors import DatasetError, listing
 
     if failed := outcome.failed:
         why = listing((f"{path.relative_to(asked.folder)} ({why})" for path, why in failed.items()), 20)
         raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")
-
-
-VERBS = (caption,)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.check import Checked, Row, tokens
+from wanwrap.data.check import Checked, Row
 from wanwrap.errors import listing
+from wanwrap.system import console
+from wanwrap.upstream.buckets import tokens
 
 if TYPE_CHECKING:
     from wanwrap.look.contact_sheet import Shown
@@ -14,15 +17,25 @@ if TYPE_CHECKING:
 FEW = 16  # files that are all listed; of more only those that need a look, unless all are asked for
 
 
-def lines(found: Checked, *, everything: bool) -> Iterator[str]:
+@dataclass(frozen=True)
+class Outlook:
+    """A checked data set, and what a preset makes of it: noise level, epochs and steps of each training."""
+
+    checked: Checked
+    preset: str
+    lengths: Sequence[tuple[str | None, int | None, int]]
+
+
+def lines(outlook: Outlook, *, everything: bool) -> Iterator[str]:
     """What to look at, the buckets, the sum, then what to do something about."""
-    yield _heading(found)
+    found = outlook.checked
+    yield _heading(outlook)
     if everything or len(found.rows) <= FEW:
         yield from _table(found, found.rows)
     else:
         yield f"  ({len(found.rows)} files; --all lists each)"
     yield from _buckets(found, everything)
-    yield from _sum(found)
+    yield from _sum(outlook)
     left = [row for row in found.rows if not row.kept and not row.stops]
     yield from _left("not trained:", found, left, everything)
     warnings = list(found.warnings())
@@ -33,11 +46,12 @@ def lines(found: Checked, *, everything: bool) -> Iterator[str]:
     yield from _left(f"these stop a run{skip}:", found, found.stopping, everything)
 
 
-def _heading(found: Checked) -> str:
+def _heading(outlook: Outlook) -> str:
+    found = outlook.checked
     count = {kind: sum(row.kind == kind for row in found.kept) for kind in ("image", "video")}
     out = f", {len(found.rows) - len(found.kept)} not trained" if len(found.kept) < len(found.rows) else ""
     return (
-        f"{found.dataset.name}, as {found.preset.name} trains it: "
+        f"{found.dataset.name}, as {outlook.preset} trains it: "
         f"{_count(count['image'], 'picture')}, {_count(count['video'], 'clip')}{out}"
     )
 
@@ -93,10 +107,11 @@ def _buckets(found: Checked, everything: bool) -> Iterator[str]:
         yield f"  and {len(rows) - FEW} more (--all)"
 
 
-def _sum(found: Checked) -> Iterator[str]:
+def _sum(outlook: Outlook) -> Iterator[str]:
+    found = outlook.checked
     data = found.dataset
     yield f"\n{_count(data.train_items, 'item')} in {_count(data.batches, 'batch')} per epoch"
-    for level, epochs, steps in found.lengths:
+    for level, epochs, steps in outlook.lengths:
         yield f"train{' ' + level if level else ''}: {_count(steps, 'step')}{f' in {epochs} epochs' if epochs else ''}"
     if found.largest:
         yield f"largest: {bucket(found.largest)}, {tokens(found.largest)} tokens (decides on the memory)"
@@ -131,12 +146,13 @@ def _by_reason(found: Checked, rows: Sequence[Row]) -> dict[str, list[str]]:
     return by_reason
 
 
-def as_json(found: Checked) -> dict[str, Any]:
+def as_json(outlook: Outlook) -> dict[str, Any]:
     """All of it for other programs."""
+    found = outlook.checked
     data, kept = found.dataset, found.kept
     return {
         "dataset": data.name,
-        "preset": found.preset.name,
+        "preset": outlook.preset,
         "items": [_item(found, row) for row in found.rows],
         "entries": [
             {"kind": e.kind, "directory": str(e.directory), "files": len(e.items), **e.options} for e in data.entries
@@ -146,11 +162,11 @@ def as_json(found: Checked) -> dict[str, Any]:
         ],
         "train_items": data.train_items,
         "batches_per_epoch": data.batches,
-        "steps_per_epoch": next((steps // epochs for _, epochs, steps in found.lengths if epochs), None),
-        "epochs": found.lengths[0][1],
-        "total_steps": max(steps for _, _, steps in found.lengths),
+        "steps_per_epoch": next((steps // epochs for _, epochs, steps in outlook.lengths if epochs), None),
+        "epochs": outlook.lengths[0][1],
+        "total_steps": max(steps for _, _, steps in outlook.lengths),
         "trainings": [
-            {"noise_level": level, "epochs": epochs, "steps": steps} for level, epochs, steps in found.lengths
+            {"noise_level": level, "epochs": epochs, "steps": steps} for level, epochs, steps in outlook.lengths
         ],
         "largest_bucket": {"bucket": list(found.largest), "tokens": tokens(found.largest)} if found.largest else None,
         "upscaled_share": len(found.enlarged) / len(kept) if kept else 0.0,
@@ -187,13 +203,15 @@ def _item(found: Checked, row: Row) -> dict[str, Any]:
     }
 
 
-def sheet(found: Checked, begin: Callable[[int], Callable[[], object]]) -> Iterator[str]:
-    """The contact sheet, piece by piece; `begin` is told how many thumbnails there will be, what it gives of each."""
+def sheet(outlook: Outlook) -> Iterator[str]:
+    """The contact sheet, piece by piece."""
     from wanwrap.look.contact_sheet import page
 
+    found = outlook.checked
     shown = [each for row in found.rows for each in _shown(found, row)]
-    summary = [_heading(found), *(line.strip() for line in _sum(found)), *found.warnings()]
-    yield from page(found.dataset.name, summary, shown, begin(len(shown)))
+    summary = [_heading(outlook), *(line.strip() for line in _sum(outlook)), *found.warnings()]
+    with console.bar("thumbnails", len(shown)) as done:
+        yield from page(found.dataset.name, summary, shown, done)
 
 
 def _shown(found: Checked, row: Row) -> Iterator[Shown]:

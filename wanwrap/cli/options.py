@@ -1,13 +1,90 @@
-"""Options that several verbs share, as the guides spell them."""
+"""Options that several verbs share, as the guides spell them, in the groups in which help shows them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+GROUPS = ("Options", "Training", "Data", "Weights", "Environment", "Control")
+
+
+class Option(click.Option):
+    """An option that help shows in its group."""
+
+    def __init__(self, *words: Any, group: str = GROUPS[0], **attributes: Any) -> None:
+        super().__init__(*words, **attributes)
+        self.group = group
+
+
+class Verb(click.Command):
+    """A verb: its options in groups, its example in one piece, its data set by one name."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        if "dataset_argument" in ctx.params:
+            _name_dataset(ctx)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A list for each group."""
+        rows = dict[str, list[tuple[str, str]]]()
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                rows.setdefault(getattr(param, "group", GROUPS[-1] if len(self.params) > 20 else GROUPS[0]), []).append(
+                    record
+                )
+        for group in GROUPS:
+            if group in rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows[group])
+
+    def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """A command is to be copied as it stands."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
+
+class RunVerb(Verb):
+    """A verb after whose `--` options of upstream's stand: none of wanwrap's, whatever they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep them apart."""
+        at = args.index("--") if "--" in args else len(args)
+        upstream = tuple(args[at + 1 :])
+        rest = super().parse_args(ctx, _unfolded(args[:at]))
+        ctx.params |= {"upstream_options": upstream, "own": {param.name for param in self.params}}
+        return rest
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Say that they may follow."""
+        return [*super().collect_usage_pieces(ctx), "[-- UPSTREAM OPTIONS]"]
+
+
+def _unfolded(args: Sequence[str]) -> list[str]:
+    """The guides write several pairs after one --network_args."""
+    found, inside = list[str](), False
+    for word in args:
+        if inside and "=" in word and not word.startswith("-") and found[-2].replace("-", "_") == "__network_args":
+            found.append("--network_args")
+        found.append(word)
+        inside = len(found) > 1 and found[-2].replace("-", "_") == "__network_args"
+    return found
+
+
+def _name_dataset(ctx: click.Context) -> None:
+    """DATASET, or --dataset as the guides have it; a TOML is a data set of one's own."""
+    argument, option = ctx.params.pop("dataset_argument"), ctx.params.get("dataset")
+    if argument is not None and option not in (None, argument):
+        raise click.UsageError(f"DATASET {argument} and --dataset {option} name two data sets; give one.", ctx)
+    name = argument if argument is not None else option
+    if name is not None and name.lower().endswith(".toml") and ctx.params.get("dataset_config") is None:
+        ctx.params["dataset_config"], name = Path(name), None
+    ctx.params["dataset"] = name
 
 
 class _Place(click.Path):
@@ -18,7 +95,13 @@ class _Place(click.Path):
         return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
 
 
-PATH = _Place(path_type=Path)
+PATH, TEXT_PATH = _Place(path_type=Path), _Place()
+PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
+
+
+def option(*words: Any, group: str = GROUPS[0], **attributes: Any) -> Callable[[F], F]:
+    """click's option, in a group of help's."""
+    return click.option(*words, cls=Option, group=group, **attributes)
 
 
 def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -28,93 +111,101 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
     return value and value.lower()
 
 
-PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
-PYTHON = click.option("--python", help="The Python that trains, with torch (default: the one that runs wanwrap).")
-BASE_DIR = click.option(
-    "--base_dir", type=PATH, default=Path("local_training"), show_default=True, help="The workspace."
+def json_option(what: str = "As JSON.") -> Callable[[F], F]:
+    """--json."""
+    return option("--json", "as_json", is_flag=True, help=what)
+
+
+PYTHON = option(
+    "--python",
+    envvar="WANWRAP_PYTHON",
+    help="The Python that trains, with torch (default: the one that runs wanwrap).",
+    group="Environment",
 )
-NOISE_LEVEL = click.option(
+BASE_DIR = option(
+    "--base_dir",
+    type=PATH,
+    default=Path("local_training"),
+    show_default=True,
+    help="The workspace.",
+    group="Environment",
+)
+NOISE_LEVEL = option(
     "--noise_level", type=click.Choice(["high", "low", "both"]), help="Which expert of Wan 2.2 (default: both)."
 )
-MUSUBI_DIR = click.option(
+MUSUBI_DIR = option(
     "--musubi_dir",
     type=PATH,
     envvar="WANWRAP_MUSUBI_DIR",
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
+    group="Environment",
 )
-FILES = [
-    click.option("--dit", type=PATH, help="DiT of a one-expert run."),
-    click.option("--dit_high", type=PATH, help="DiT of the high-noise expert."),
-    click.option("--dit_low", type=PATH, help="DiT of the low-noise expert."),
-    click.option("--lightning_high", type=PATH, help="Lightning's high-noise LoRA, if you have it elsewhere."),
-    click.option("--lightning_low", type=PATH, help="Lightning's low-noise LoRA."),
-    click.option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions)."),
-    click.option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names."),
-    click.option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),
+ANY_UPSTREAM = option(
+    "--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.", group="Environment"
+)
+DATASET = [
+    click.argument("dataset_argument", required=False, metavar="[DATASET]", type=TEXT_PATH),
+    option("--dataset", type=TEXT_PATH, help="The same as DATASET.", group="Data"),
 ]
-RUN_OPTIONS = [
+WEIGHTS = [
+    option("--dit", type=PATH, help="DiT of a one-expert run.", group="Weights"),
+    option("--dit_high", type=PATH, help="DiT of the high-noise expert.", group="Weights"),
+    option("--dit_low", type=PATH, help="DiT of the low-noise expert.", group="Weights"),
+    option("--lightning_high", type=PATH, help="Lightning's high-noise LoRA, if it lies elsewhere.", group="Weights"),
+    option("--lightning_low", type=PATH, help="Lightning's low-noise LoRA.", group="Weights"),
+    option("--vae", type=PATH, help="VAE (Wan 2.1's, for both versions).", group="Weights"),
+    option("--t5", type=PATH, help="UMT5-XXL text encoder, in Wan's key names.", group="Weights"),
+    option("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V.", group="Weights"),
+]
+_T = "Training"
+RUN = [
     click.argument("preset"),
-    click.argument("upstream_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- UPSTREAM OPTIONS]"),
-    click.option(
-        "--dataset", type=_Place(), help="A folder, or the name of one in BASE_DIR/datasets; `sample` is wanwrap's own."
-    ),
-    click.option("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
-    click.option("--skip_bad", is_flag=True, help="Leave out files that can't be trained, instead of stopping."),
+    *DATASET,
     NOISE_LEVEL,
+    option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
+    option("--epochs", type=int, help="How often the data set is seen."),
+    option("--lr", type=float, help="Learning rate."),
+    option("--dim", type=int, help="Rank of the LoRA; --alpha follows it."),
+    option("--blocks_to_swap", type=int, help="Blocks kept in RAM: 39 at most for 14B, 29 for 1.3B."),
+    option("--alpha", type=float, help="Alpha of the LoRA.", group=_T),
+    option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ...", group=_T),
+    option("--power", type=float, help="Power of the polynomial scheduler.", group=_T),
+    option("--min_lr", type=float, help="Lowest rate, as a part of --lr (0.01 is 1 %).", group=_T),
+    option("--optimizer", help="adamw8bit, adamw, adafactor, or the whole path of a class.", group=_T),
+    option("--save_every", type=int, help="Epochs between two saved LoRAs.", group=_T),
+    option("--seed", type=int, help="Seed.", group=_T),
+    option("--flow_shift", type=float, help="Shift of the timestep sampling.", group=_T),
+    option("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention.", group=_T),
+    option("--network_args", multiple=True, help="name=value for the LoRA network; several may follow.", group=_T),
+    option("--resume_from", type=PATH, help="Start from a LoRA's weights (the schedule starts anew).", group=_T),
+    option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it.", group=_T),
+    option("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first.", group=_T),
+    option("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is.", group="Data"),
+    option(
+        "--skip_bad", is_flag=True, help="Leave out files that can't be trained, instead of stopping.", group="Data"
+    ),
+    *WEIGHTS,
     BASE_DIR,
-    click.option("--output_name", help="What the LoRAs are called (default: data set and preset)."),
-    click.option("--lr", type=float, help="Learning rate."),
-    click.option("--scheduler", help="polynomial, cosine, constant, linear, cosine_with_min_lr, rex ..."),
-    click.option("--power", type=float, help="Power of the polynomial scheduler."),
-    click.option("--min_lr", type=float, help="Lowest rate, as a part of --lr (0.01 is 1 %)."),
-    click.option("--optimizer", help="adamw8bit, adamw, adafactor, or the whole path of a class."),
-    click.option("--dim", type=int, help="Rank of the LoRA; --alpha follows it."),
-    click.option("--alpha", type=float, help="Alpha of the LoRA."),
-    click.option("--epochs", type=int, help="How often the data set is seen."),
-    click.option("--save_every", type=int, help="Epochs between two saved LoRAs."),
-    click.option("--seed", type=int, help="Seed."),
-    click.option("--flow_shift", type=float, help="Shift of the timestep sampling."),
-    click.option("--blocks_to_swap", type=int, help="Blocks kept in RAM: 39 at most for 14B, 29 for 1.3B."),
-    click.option("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
-    click.option("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
-    click.option("--resume_from", type=PATH, help="Start from this LoRA's weights (the schedule starts anew)."),
-    click.option("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
-    click.option("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
-    click.option(
+    PYTHON,
+    MUSUBI_DIR,
+    ANY_UPSTREAM,
+    option(
         "--gpus",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
         help="GPUs that train together; each holds a whole DiT.",
+        group="Environment",
     ),
-    *FILES,
-    PYTHON,
-    MUSUBI_DIR,
-    click.option("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner."),
-]
-
-TO_COMFYUI = [
-    click.option("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras."),
-    click.option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given)."),
 ]
 
 
-def to_comfyui(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `run` alone."""
-    return _with(TO_COMFYUI, command)
+def with_options(options: Sequence[Callable[..., Any]]) -> Callable[[F], F]:
+    """Options, in the order of their help."""
 
+    def decorate(command: F) -> F:
+        for each in reversed(options):
+            command = each(command)
+        return command
 
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that `run` and `rehearse` share, in the order of their help."""
-    return _with(RUN_OPTIONS, command)
-
-
-def files(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that name weights."""
-    return _with(FILES, command)
-
-
-def _with(options: Sequence[Callable[..., Any]], command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return decorate

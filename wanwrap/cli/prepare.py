@@ -1,4 +1,4 @@
-"""The verbs for data sets, before they are trained on."""
+"""The verb that makes a data set of raw media."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wanwrap.cli.options import PATH
-from wanwrap.cli.terminal import indented, say, show_json, steps
+from wanwrap.cli.options import PATH, Verb, json_option, option
+from wanwrap.cli.terminal import indented, show_json
+from wanwrap.system import console
 
 if TYPE_CHECKING:
     from wanwrap.prepare.prepare import Report, Wish
@@ -42,20 +43,19 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
 
 
 @click.command(
+    cls=Verb,
     short_help="Make a data set of raw pictures and clips.",
     epilog='Example: wanwrap prepare ~/raw --out local_training/datasets/cats --trigger "ohwx cat"',
 )
 @click.argument("place", metavar="FOLDER", type=PATH)
-@click.option("--out", type=PATH, required=True, help="The data set: images/ and videos/ are made in it.")
-@click.option("--keep_fps", is_flag=True, help="Leave clips at their own frame rate, if it is 16 or more.")
-@click.option(
-    "--max_size", default="1920x1080", show_default=True, callback=_area, help="Shrink clips to that many pixels."
-)
-@click.option(
+@option("--out", type=PATH, required=True, help="The data set: images/ and videos/ are made in it.")
+@option("--keep_fps", is_flag=True, help="Leave clips at their own frame rate, if it is 16 or more.")
+@option("--max_size", default="1920x1080", show_default=True, callback=_area, help="Shrink clips to that many pixels.")
+@option(
     "--max_seconds", type=float, default=5.0, show_default=True, callback=_seconds, help="Split longer clips evenly."
 )
-@click.option("--scenes", is_flag=True, help="Split at scene cuts first.")
-@click.option(
+@option("--scenes", is_flag=True, help="Split at scene cuts first.")
+@option(
     "--min_seconds",
     type=float,
     default=1.4,
@@ -63,12 +63,12 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
     callback=_seconds,
     help="Leave shorter clips and pieces out.",
 )
-@click.option("--background", default="white", show_default=True, callback=_colour, help="Colour behind transparency.")
-@click.option("--trigger", help="A word to put in front of captions that lack it.")
-@click.option("--template", help="Caption for those without: {trigger} {name} {folder} {kind} are filled in.")
-@click.option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
-@click.option("--dry_run", is_flag=True, help="Only list what would be done.")
-@click.option("--json", "as_json", is_flag=True, help="What was done, as JSON.")
+@option("--background", default="white", show_default=True, callback=_colour, help="Colour behind transparency.")
+@option("--trigger", help="A word to put in front of captions that lack it.")
+@option("--template", help="Caption for those without: {trigger} {name} {folder} {kind} are filled in.")
+@option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
+@option("--dry_run", is_flag=True, help="Only list what would be done.")
+@json_option("What was done, as JSON.")
 @click.pass_context
 def prepare(
     ctx: click.Context,
@@ -129,10 +129,9 @@ def _carry_out(wish: Wish, dry_run: bool, as_json: bool) -> int:
 
     report = Report(out=wish.out)
     try:
-        with steps("looking at" if dry_run else "preparing") as bar:
-            work(wish, bar, report, dry_run=dry_run)
+        work(wish, report, dry_run=dry_run)
     except KeyboardInterrupt:
-        say("\nwhat is done is kept; the same command goes on from here")
+        console.say("\nwhat is done is kept; the same command goes on from here")
         raise
     finally:
         if as_json and report.begun:
@@ -148,6 +147,3 @@ def _print(report: Report) -> None:
 
     for line in told.lines(report):
         click.echo(indented(line))
-
-
-VERBS = (prepare,)

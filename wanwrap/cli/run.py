@@ -1,223 +1,204 @@
-"""The verbs that carry a plan out: run, rehearse."""
+"""The verb that trains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wanwrap.cli.options import run_options, to_comfyui
-from wanwrap.cli.terminal import bars, board, say, screen, show_json, steps
+from wanwrap.cli.options import PATH, RUN, RunVerb, option, with_options
+from wanwrap.cli.terminal import show_json
 from wanwrap.errors import OptionError, WanwrapError
+from wanwrap.system import console
 
 if TYPE_CHECKING:
     from wanwrap.plan.plan import Plan
-    from wanwrap.plan.request import Order
+    from wanwrap.plan.preflight import Machine
+    from wanwrap.plan.request import Request
     from wanwrap.plan.script import Shell
-    from wanwrap.run.comfyui import Shelf
-    from wanwrap.run.ledger import Ledger
-    from wanwrap.run.run import How
-    from wanwrap.upstream.pin import Upstream
+    from wanwrap.run.comfyui import LoraFolder
 
 
 @click.command(
+    cls=RunVerb,
     short_help="Train on a data set, or print how.",
-    epilog="Example: wanwrap run t2v-vanilla --noise_level low --dataset cats --epochs 30 -- --max_grad_norm 0",
+    epilog="Example: wanwrap run t2v-vanilla cats --noise_level low --epochs 30 -- --max_grad_norm 0",
 )
-@run_options
-@click.option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
-@click.option(
-    "--shell",
-    type=click.Choice(["bash", "powershell"]),
-    help="The script's language (default: this system's).",
+@with_options(RUN)
+@option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
+@option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.", group="Environment")
+@option("--shell", type=click.Choice(["bash", "powershell"]), help="The script's language.", group="Control")
+@option("--restart", is_flag=True, help="Begin anew; what an earlier run has made is put aside.", group="Control")
+@option("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.", group="Control")
+@option("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.", group="Control")
+@option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).", group="Control")
+@option(
+    "--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's records, as JSON.", group="Control"
 )
-@click.option("--restart", is_flag=True, help="Begin anew; what an earlier run of the name has made is put aside.")
-@click.option("--no_retry", is_flag=True, help="Out of memory ends the run, instead of swapping more blocks.")
-@click.option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's record, as JSON.")
-@to_comfyui
 def run(
-    dry_run: bool,
-    shell: Shell | None,
-    restart: bool,
-    no_retry: bool,
-    parallel: bool,
-    as_json: bool,
-    to_comfyui: bool,
-    comfyui_dir: Path | None,
-    **arguments: Any,
+    dry_run: bool, parallel: bool, shell: Shell | None, restart: bool, no_retry: bool, as_json: bool, **options: Any
 ) -> None:
-    """Train a PRESET (a name, or your own ./file.py) on a data set: cache it, then train each expert.
+    """Train a PRESET (a name, or your own ./file.py) on a DATASET.
 
-    The same command again goes on where a run has stopped, whatever has stopped it: from the last whole state, with
-    the same learning rates as without the stop.
+    DATASET is a folder, the name of one in BASE_DIR/datasets, or a TOML of your own; `sample` is wanwrap's own. It is
+    cached, then each expert is trained. The same command again goes on where a run has stopped, whatever has stopped
+    it: from the last whole state, with the same learning rates as without the stop.
 
     What stands after `--` goes to upstream's training command, checked against its options.
     """
-    from wanwrap.plan.request import order
+    from wanwrap.plan.build import build
+    from wanwrap.plan.request import read
 
-    if parallel and arguments.get("gpus", 1) > 1:
+    to_comfyui, comfyui_dir = options.pop("to_comfyui"), options.pop("comfyui_dir")
+    if parallel and options["gpus"] > 1:
         raise OptionError(
             "--parallel gives each expert a GPU, --gpus several to one after the other; give one of them."
         )
-    asked = order(**arguments)
+    if comfyui_dir and not to_comfyui:
+        raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
+    request = read(**options)
+    plan = build(request, whole=not dry_run)
+    target = _target(request, plan, comfyui_dir) if to_comfyui else None
     if dry_run:
-        from wanwrap.run.progress import standing
-
-        plan = asked.plan()
-        for line in standing(plan):
-            say(f"note: {line}; that is what `run` does, and this script begins anew.")
-        shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
-        _print(asked, plan, shell, as_json)
-        if shelf:
-            say(f"note: `run` then copies the LoRAs to {shelf.folder}; the script leaves that to you.")
+        _print(plan, shell, as_json, target)
         return
-    from wanwrap.cli.report import finished
-    from wanwrap.data.probed import read_apart
-    from wanwrap.plan.preflight import check_plan, check_room, check_tokenizers, check_weights, each_its_gpu
-    from wanwrap.plan.resume_checkpoints import offers
     from wanwrap.run.comfyui import place
-    from wanwrap.run.run import How
-    from wanwrap.weights import marks
 
-    read_apart()
-    with steps("reading files") as files:
-        plan = asked.plan(whole=True, bar=files)
-    check_plan(plan, restart=restart)
-    shelf = _shelf(asked, plan, to_comfyui, comfyui_dir)
-    for note in offers(plan, asked.places.base):
-        say(f"note: {note}")
-    upstream, answer = asked.ask(plan, gpu=True)
-    gpus = each_its_gpu(plan, answer) if parallel else ()
-    with bars() as begin:
-        check_weights(plan, marks.thorough(begin))
-    for note in check_tokenizers(plan):
-        say(f"note: {note}")
-    check_room(plan)
-    with board() as show:
-        how = How(show=show, retry=not no_retry, gpus=gpus)
-        carry_out(plan, upstream, answer, as_json, how, restart=restart)
-    placed = place(plan, shelf) if shelf else []
+    train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
+    placed = place(plan, target) if target else []
     if as_json:
         for line in placed:
-            say(line)
+            console.say(line)
     else:
+        from wanwrap.cli.words import finished
+
         click.echo("\n".join(finished(plan, placed)))
 
 
-def _shelf(asked: Order, plan: Plan, wanted: bool, given: Path | None) -> Shelf | None:
-    """Where the LoRAs go in ComfyUI; None where nobody asked for it."""
-    if not wanted:
-        if given:
-            raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
-        return None
+def _target(request: Request, plan: Plan, given: Path | None) -> LoraFolder:
     from wanwrap.run.comfyui import check
 
-    return check(plan, given, asked.workspace.comfyui, lambda text: say(f"note: {text}"))
+    return check(plan, given, request.workspace.comfyui)
 
 
-def _print(asked: Order, plan: Plan, shell: Shell | None, as_json: bool) -> None:
-    """The plan on stdout; what is missing for it on stderr."""
-    from wanwrap.cli.report import heading, lacking, plan_json
+def _print(plan: Plan, shell: Shell | None, as_json: bool, target: LoraFolder | None) -> None:
+    """The plan on stdout; what is missing for it, and how `run` differs where it has begun, on stderr."""
+    from wanwrap.cli.words import heading, lacking, plan_json
+    from wanwrap.plan.preflight import missing
     from wanwrap.plan.script import native, script
 
-    missing = asked.missing(plan)
+    needed = missing(plan)
     if as_json:
-        show_json({**plan_json(plan), "missing": missing})
+        show_json({**plan_json(plan), "missing": needed})
     else:
         click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    for line in (*(f"note: {note}" for note in plan.notes), *lacking(missing)):
-        say(line)
+    for note in plan.notes:
+        console.say(f"note: {note}")
+    if plan.folder.is_dir():
+        from wanwrap.run.record import standing
+
+        for words in filter(None, map(standing, plan.trainings)):
+            console.say(f"note: {words}; that is what `run` does, and this script begins anew.")
+    if target:
+        console.say(f"note: `run` then copies the LoRAs to {target.folder}; the script leaves that to you.")
+    for line in lacking(needed):
+        console.say(line)
 
 
-def carry_out(
-    plan: Plan, upstream: Upstream, answer: Mapping[str, Any], as_json: bool, how: How, *, restart: bool = False
-) -> Ledger:
-    """Write the plan's files and run it; with `as_json` the record comes out however it ends."""
-    from wanwrap.cli.report import heading, interrupted
-    from wanwrap.plan.preflight import BUSY, check_caches
-    from wanwrap.run import ledger, progress
-    from wanwrap.run.run import run as run_plan
-    from wanwrap.run.run import write_files
-    from wanwrap.run.training import Stopped
-    from wanwrap.system.files import held
+def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bool) -> None:
+    """Check all, then carry the plan out; with `as_json` the records come out however it ends."""
+    from wanwrap.run import run as work
+    from wanwrap.run.record import standing
 
-    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes), *upstream.remarks()):
-        say(line)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with held(plan.folder / "run", BUSY.format(plan.folder)):
-        if restart and (aside := progress.put_aside(plan)):
-            say(f"what was there is in {aside} now")
-        else:
-            progress.check(plan)  # again: another may have trained there since
-        for line in progress.standing(plan):
-            say(line)
-        if all(progress.is_done(plan, step) for step in plan.trainings):
-            return _nothing_to_do(plan, as_json)
-        write_files(plan)
-        record = ledger.opened(plan, upstream, answer)
-        try:
-            check_caches(plan)  # last: of two that start at once each sees the other
-            run_plan(plan, record, screen, say, how)
-        except KeyboardInterrupt:
-            say("\n" + interrupted(plan, record.record))
-            raise
-        except Stopped as stopped:
-            say(f"\n{stopped}\n{interrupted(plan, record.record)}")
-            raise SystemExit(Stopped.exit_code) from None  # as was wished: no error
-        except WanwrapError as error:
-            record.close(str(error))
-            raise
-        finally:
-            record.close()
-            say("")  # upstream's progress bar ends without a new line
-            if as_json:
-                show_json(record.record)
-    return record
+    work.check_folders(plan, restart=restart)
+    _begin(plan)
+    for words in filter(None, map(standing, plan.trainings if not restart else ())):
+        console.say(words)
+    todo = plan if restart else work.remaining(plan)
+    machine = _preflight(todo, together=parallel, restart=restart) if todo else None
+    if restart:
+        work.put_aside(plan)
+    try:
+        if todo and machine and parallel and len(todo.trainings) > 1:
+            _side_by_side(todo, machine)
+        elif todo and machine:
+            carry_out(todo, machine, retry=retry)
+    finally:
+        if as_json:
+            from wanwrap.cli.words import run_json
+            from wanwrap.run.status import look
+
+            show_json(run_json(look(plan.folder)))
 
 
-def _nothing_to_do(plan: Plan, as_json: bool) -> Ledger:
-    """All is trained: the record of the run that did it stays as it is."""
-    from wanwrap.run import ledger
-    from wanwrap.upstream import states
+def _begin(plan: Plan) -> None:
+    from wanwrap.cli.words import heading
 
-    for step in plan.trainings:
-        assert step.training
-        states.clear(plan.folder / "training", step.training.key)  # a power cut may have left them
-    record = ledger.last(plan)
-    if as_json:
-        show_json(record.record)
-    return record
+    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes)):
+        console.say(line)
+    folder = plan.request.base_dir / "resume_checkpoints"
+    if folder.is_dir() and "network_weights" not in plan.request.given and any(folder.glob("*.safetensors")):
+        console.say(f"note: LoRAs in {folder} are not used unasked; --resume_from FILE begins with the weights of one.")
 
 
-@click.command(
-    short_help="Try a run in small, with toy weights.", epilog="Example: wanwrap rehearse t2v-vanilla --dataset cats"
-)
-@run_options
-@click.option("--json", "as_json", is_flag=True, help="The rehearsal's record as JSON.")
-def rehearse(as_json: bool, **arguments: Any) -> None:
-    """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.
+def _preflight(plan: Plan, *, together: bool, restart: bool) -> Machine:
+    """Everything that can be known to be wrong beforehand; what is cheap first."""
+    from wanwrap.plan import preflight
+    from wanwrap.run.run import bytes_to_save
+    from wanwrap.weights import marks
 
-    Takes the options of `run` and about a minute, on a GPU or a CPU, and needs no weights. It shows that
-    the installation, the data set, the options and the attention and optimizer packages work together.
+    experts = len(plan.trainings) if together else 1
+    machine = preflight.check_machine(plan, gpus=max(plan.request.gpus, experts))
+    for line in machine.upstream.remarks():
+        console.say(line)
+    preflight.check_weights(plan, marks.thorough)
+    preflight.check_tokenizers(plan)
+    preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
+    preflight.check_ram(plan, together=together)
+    return machine
+
+
+def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
+    """Run it, with lines that tell how far it is, and in the end where it goes on.
+
+    Raises:
+        the errors of run.carry_out; SystemExit: it was stopped, as was asked.
     """
-    from wanwrap.cli.report import rehearsed
-    from wanwrap.plan.request import order
-    from wanwrap.rehearsal.stage import rehearsal, verify
-    from wanwrap.run.run import How
+    from wanwrap.cli.words import going, heading
+    from wanwrap.run.run import How, carry_out
+    from wanwrap.run.training import Stopped
 
-    asked = order(**arguments)
-    with steps("reading files") as files:
-        found = rehearsal(asked, files)
-    for note in found.notes:
-        say(f"rehearsal: {note}.")
-    with board() as show:
-        record = carry_out(found.plan, found.upstream, found.answer, as_json, How(show=show, retry=False))
-    verify(found.plan, record.record)
-    if not as_json:
-        click.echo("\n".join(rehearsed(found.plan, asked.missing(found.real))))
+    try:
+        carry_out(plan, machine, How(heading=heading, show=lambda records: console.show(going(records)), retry=retry))
+    except KeyboardInterrupt:
+        console.say("\n" + _interrupted(plan))
+        raise
+    except Stopped as stopped:
+        console.say(f"\n{stopped}\n{_interrupted(plan)}")
+        raise SystemExit(Stopped.exit_code) from None  # as was asked: no error
+    except WanwrapError:
+        console.say("")  # upstream's progress bar ends without a new line
+        raise
 
 
-VERBS = (run, rehearse)
+def _interrupted(plan: Plan) -> str:
+    """Where a run was stopped, and what is left of it."""
+    from wanwrap.cli.words import again
+    from wanwrap.run.record import read
+
+    if plan.request.upstream.child:
+        return "stopped; a rehearsal begins anew the next time."
+    found = {train.expert: read(train.folder) for train in plan.trainings}
+    begun = [again(each, name) for name, each in found.items() if each and each.attempts and each.state != "done"]
+    return " ".join(["stopped; the same command goes on.", *begun])
+
+
+def _side_by_side(plan: Plan, machine: Machine) -> None:
+    """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
+    from wanwrap.run.parallel import run_each
+
+    words = [word for word in sys.argv[1:] if word not in ("--parallel", "--json", "--restart")]
+    if code := run_each(plan, machine, words):
+        raise SystemExit(code)

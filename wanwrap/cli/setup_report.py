@@ -76,7 +76,7 @@ def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = 
     upstream = progress.upstream if progress else None
     return {
         "presets": [preset.name for preset in found.wish.presets],
-        "base_dir": str(found.wish.places.base),
+        "base_dir": str(found.wish.base_dir),
         "weights": {name: _json(found, name, progress) for name in found.wish.needs},
         "files": [
             {
@@ -153,5 +153,5 @@ def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:
     """The last words."""
     words = found.wish.words
     what = "ready" if trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
-    yield f"{what}: {listing(words)}. What was found stands in {found.wish.places.base / workspace.NAME}."
+    yield f"{what}: {listing(words)}. What was found stands in {found.wish.base_dir / workspace.NAME}."
     yield f"Now: wanwrap rehearse {words[0]} --dataset FOLDER, then wanwrap run {words[0]} --dataset FOLDER"

@@ -10,60 +10,37 @@ files' times (`stamps`), and goes (`forget`). A kill leaves half a file, which i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from wanwrap.data.dataset import Entry
 from wanwrap.data.media import CAPTION, Item, Unfit, caption_of, content_mark
 from wanwrap.data.probed import stamp_of
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system import header
-from wanwrap.system.files import write_whole
+from wanwrap.system.files import write_atomic
+from wanwrap.upstream.caches import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 from wanwrap.weights.locate import digest
 
 MANIFEST = ".wanwrap-cache.json"
-TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"  # upstream's endings for Wan
-
-What = Literal["latents", "text"]
 WHAT: tuple[What, ...] = ("latents", "text")
-# what upstream calls its latents: anything else under their ending makes it fail, or goes
-OURS = re.compile(r"_\d{4,}x\d{4,}_wan\.safetensors$|_wan_te\.safetensors$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruned:
-    """A cache folder as it is before upstream encodes what is missing there."""
-
-    folder: Path
-    latents: int
-    new_latents: int
-    captions: int
-    new_captions: int
-    removed: int
 
 
 def names(entry: Entry, what: What) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Each file that upstream caches for an entry, and what decides on its content."""
     for item in entry.items:
+        stem = item.path.stem
         if what == "text":
-            yield f"{item.path.stem}{TEXT}", (item.caption,)
+            yield text_name(stem), (item.caption,)
             continue
         made_of = item.mark, *entry.cached_size(item), entry.options.get("source_fps")
         if entry.kind == "image":
-            yield f"{item.path.stem}_{_size(item.size)}{LATENTS}", made_of
+            yield picture_name(stem, item.size), made_of
         else:
-            # upstream has resized a clip before it takes its size for the name
-            size = _size(entry.cached_size(item))
             for first, count in entry.windows(item):
-                yield f"{item.path.stem}_{first:05d}-{count:03d}_{size}{LATENTS}", made_of
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]:04d}x{size[1]:04d}"
+                yield window_name(stem, first, count, entry.cached_size(item)), made_of
 
 
 def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> list[Path]:
@@ -125,7 +102,7 @@ def _caption(entry: Entry, item: Item) -> str | None:
     return None
 
 
-def strangers(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
+def unexpected(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
     """What lies in the caches of no file of the data set: upstream trains it all the same."""
     found = list[str]()
     for entry, cache in zip(entries, caches, strict=True):
@@ -135,39 +112,54 @@ def strangers(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
     return found
 
 
-def prune(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Pruned:
-    """Remove from an entry's cache what is stale, half, or of no file of its; `marks` tell encoders and mode.
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """An entry's cache as it is: what of it stays, what goes, and a mark of what each file should be made of."""
+
+    folder: Path
+    expected: Mapping[What, Mapping[str, str]]
+    stays: frozenset[str]
+    goes: tuple[Path, ...]
+
+    def to_encode(self, what: What) -> list[str]:
+        """The names of files that upstream has yet to make."""
+        return [name for name in self.expected[what] if name not in self.stays]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is to be done."""
+        return not (self.goes or any(map(self.to_encode, WHAT)))
+
+    def prune(self) -> None:
+        """Remove what goes, and write down what the rest is, and will be, made of."""
+        marks = {name: mark for each in self.expected.values() for name, mark in each.items()}
+        for path in self.goes:
+            path.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if _manifest(self.folder) != marks:
+            write_atomic(self.folder / MANIFEST, json.dumps(marks, indent=0, sort_keys=True))
+
+
+def survey(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Survey:
+    """What of an entry's cache is stale, half, or of no file of its; `marks` tell encoders and mode.
 
     The entry's items must have been read whole.
 
     Raises:
         DatasetError: something else lies there that upstream would delete.
-        OSError: the folder can't be written.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    wanted = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
-    expected = {name: mark for each in wanted.values() for name, mark in each.items()}
-    before, there = _manifest(cache), [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))]
-    if foreign := [path.name for path in there if not OURS.search(path.name) or not path.is_file()]:
+    expected = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
+    wanted = {name: mark for each in expected.values() for name, mark in each.items()}
+    there = [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))] if cache.is_dir() else []
+    if foreign := [path.name for path in there if not NAMED.search(path.name) or not path.is_file()]:
         raise DatasetError(
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
-    if "control_directory" in entry.options:
-        before = {}  # what lies there is no file of the entry's, and may have changed
-    kept = {path.name for path in there if before.get(path.name, "") == expected.get(path.name) and _whole(path)}
-    for path in there:
-        if path.name not in kept:
-            path.unlink()
-    if before != expected:
-        write_whole(cache / MANIFEST, json.dumps(expected, indent=0, sort_keys=True))
-    return Pruned(
-        folder=cache,
-        latents=len(wanted["latents"]),
-        new_latents=len(wanted["latents"].keys() - kept),
-        captions=len(wanted["text"]),
-        new_captions=len(wanted["text"].keys() - kept),
-        removed=len(there) - len(kept),
-    )
+    # what a control_directory holds is no file of the entry's, and may have changed
+    before = {} if "control_directory" in entry.options else _manifest(cache)
+    stays = {path.name for path in there if before.get(path.name, "") == wanted.get(path.name) and _whole(path)}
+    goes = tuple(path for path in there if path.name not in stays)
+    return Survey(folder=cache, expected=expected, stays=frozenset(stays), goes=goes)
 
 
 def _manifest(cache: Path) -> dict[str, str]:

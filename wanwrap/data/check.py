@@ -1,4 +1,4 @@
-"""A data set looked at as a preset would train it: file by file and in sum. Writes nothing, starts nothing."""
+"""A data set looked at as it would be trained: file by file and in sum. Writes nothing, starts nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from wanwrap.data import alike
 from wanwrap.data.dataset import Dataset, Entry
 from wanwrap.data.media import Item, Kind
-from wanwrap.data.probed import Bar, no_bar
 from wanwrap.errors import DatasetError, listing
-from wanwrap.plan import recipe
-from wanwrap.plan.request import order, workspace_folder
-from wanwrap.preset import Preset
 from wanwrap.upstream import buckets
-from wanwrap.weights.workspace import load as load_workspace
 
 MOST_ALIKE = 3  # others that a file's remark names
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
@@ -55,13 +49,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A data set as a preset would train it; `lengths` are (noise level, epochs, steps) of each training."""
+    """A data set as it would be trained; `trigger` is a word that every caption should hold."""
 
     dataset: Dataset
-    preset: Preset
     rows: tuple[Row, ...]
     trigger: str | None
-    lengths: tuple[tuple[str | None, int | None, int], ...]
 
     @property
     def exit_code(self) -> int:
@@ -96,7 +88,7 @@ class Checked:
     @property
     def largest(self) -> tuple[int, ...] | None:
         """The bucket of most tokens, which decides on the memory."""
-        return max(self.buckets, key=tokens, default=None)
+        return max(self.buckets, key=buckets.tokens, default=None)
 
     @cached_property
     def alike(self) -> list[list[Path]]:
@@ -175,39 +167,9 @@ class Checked:
         return listing(map(self.short, paths))
 
 
-def check(
-    dataset: str | None,
-    *,
-    preset: str | None = None,
-    trigger: str | None = None,
-    base_dir: Path,
-    default: str,
-    bar: Bar = no_bar,
-) -> Checked:
-    """A folder, a name in the workspace, or a TOML, as `preset` would train it (else the one set up, else `default`).
-
-    Raises:
-        PresetError, DatasetError: there is no such thing, or nothing in it.
-    """
-    set_up = load_workspace(workspace_folder(base_dir)).presets
-    own = dataset is not None and dataset.lower().endswith(".toml")
-    which: dict[str, Any] = {"dataset_config": Path(str(dataset))} if own else {"dataset": dataset}
-    asked = order(preset=preset or (set_up[0] if set_up else default), base_dir=base_dir, **which)
-    data = asked.look(whole=True, bar=bar)
-    lengths = ((e.noise_level, *recipe.length(asked.preset, e, data)) for e in asked.preset.experts)
-    return Checked(
-        dataset=data,
-        preset=asked.preset,
-        rows=tuple(_rows(data)),
-        trigger=trigger or None,
-        lengths=tuple(lengths),
-    )
-
-
-def tokens(key: tuple[int, ...]) -> int:
-    """What attention sees of a bucket: ((frames - 1) / 4 + 1) * height / 16 * width / 16."""
-    width, height, frames = (*key, 1)[:3]
-    return ((frames - 1) // 4 + 1) * (height // buckets.STEP) * (width // buckets.STEP)
+def check(dataset: Dataset, trigger: str | None = None) -> Checked:
+    """A data set whose files have been read whole, file by file."""
+    return Checked(dataset=dataset, rows=tuple(_rows(dataset)), trigger=trigger or None)
 
 
 def _rows(data: Dataset) -> list[Row]:

@@ -14,9 +14,9 @@ from typing import Any
 from wanwrap.data.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
 from wanwrap.data.gather import gather
 from wanwrap.data.media import IMAGES, SAME_FPS, VIDEOS, Kind, meant, warnings
-from wanwrap.data.probed import Bar, no_bar
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.preset import check_frames, check_size
+from wanwrap.system import console
 from wanwrap.upstream import buckets
 
 # Upstream's schema (dataset/config_utils.py); any other key makes it fail.
@@ -62,7 +62,7 @@ FOLDERS = (
 Table = Mapping[str, Any]
 
 
-def load(path: Path, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
+def load(path: Path, *, whole: bool = False) -> Dataset:
     """The data set that a TOML describes; files that upstream would end on or drop are in its `left`.
 
     Raises:
@@ -74,7 +74,7 @@ def load(path: Path, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
     if set(config) - {"general", "datasets"} or not tables or not shaped:
         raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
     _check_keys("[general]", general, _COMMON)
-    pairs = [_entry(f"[[datasets]] number {i}", general, t, whole, bar) for i, t in enumerate(tables, 1)]
+    pairs = [_entry(f"[[datasets]] number {i}", general, t, whole) for i, t in enumerate(tables, 1)]
     entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
     left = {each.path: each for each in chain(*(bad for _, bad in pairs), _without_window(entries))}
@@ -118,7 +118,7 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
 
 
-def _entry(where: str, general: Table, table: Table, whole: bool, bar: Bar) -> tuple[Entry, list[Left]]:
+def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Left]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
     for name in FOLDERS:
@@ -132,7 +132,8 @@ def _entry(where: str, general: Table, table: Table, whole: bool, bar: Bar) -> t
     _check_sizes(where, kind, options)
     directory, paths, captions = _files(where, kind, options)
     suffix = options.get("caption_extension", "")
-    items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, bar=bar)
+    with console.bar("reading files", len(paths)) as done:
+        items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
     entry = Entry(kind=kind, directory=directory, items=items, options=options)
     _check_items(where, entry)
     return entry, left

@@ -53,6 +53,12 @@ class Entry:
         frames = ((),) if self.kind == "image" else ((count,) for _, count in self.windows(item))
         return ((*self.cached_size(item), *count) for count in frames)
 
+    @property
+    def tokens(self) -> int:
+        """What attention sees of its largest batch."""
+        largest = max((buckets.tokens(shape) for item in self.items for shape in self.shapes_of(item)), default=0)
+        return int(largest * self.options.get("batch_size", 1))
+
     def windows(self, item: Item) -> list[tuple[int, int]]:
         """The (first frame, number of frames) that are taken of a clip; empty where it is too short for all."""
         return sorted(buckets.windows(item.frames or 0, self.options))
@@ -102,6 +108,11 @@ class Dataset:
     def batches(self) -> int:
         """What upstream prints as `num batches per epoch` on one GPU."""
         return sum(buckets.batches(entry.keys, entry.options) for entry in self.entries)
+
+    @property
+    def tokens(self) -> int:
+        """What attention sees of the largest batch, which decides on the memory."""
+        return max((entry.tokens for entry in self.entries), default=0)
 
     def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
         """What upstream prints as `total optimization steps`."""

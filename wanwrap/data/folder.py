@@ -14,10 +14,10 @@ from typing import Any
 from wanwrap.data.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
 from wanwrap.data.gather import gather
 from wanwrap.data.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, kind_of, meant, warnings
-from wanwrap.data.probed import Bar, no_bar
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
 from wanwrap.preset import Clips, Preset
+from wanwrap.system import console
 from wanwrap.upstream import buckets
 
 USUAL = (16.0, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0, 120.0)  # frames a second
@@ -60,7 +60,7 @@ def _only(datasets: Path) -> Path:
     )
 
 
-def scan(folder: Path, preset: Preset, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
+def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
     """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
@@ -73,15 +73,16 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False, bar: Bar = no_bar
     items, left = dict[tuple[Path, Kind], tuple[Item, ...]](), list[Left]()
     found = media_in(folder, visible)
     trained = {kind for kind, choice in {"image": preset.pictures, "video": preset.clips}.items() if choice}
-    done = bar(sum(len(paths) for (_, kind), paths in found.items() if kind in trained))
-    for (directory, kind), paths in found.items():
-        if kind not in trained:
-            why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
-            notes.append(f"{why}: {len(paths)} in {directory} are not used.")
-            left += (Left(path=path, kind=kind, reason=why, stops=False) for path in paths)
-        else:
-            items[directory, kind], bad = gather(paths, kind, whole=whole, bar=lambda _: done)
-            left += bad
+    total = sum(len(paths) for (_, kind), paths in found.items() if kind in trained)
+    with console.bar("reading files", total) as done:
+        for (directory, kind), paths in found.items():
+            if kind not in trained:
+                why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
+                notes.append(f"{why}: {len(paths)} in {directory} are not used.")
+                left += (Left(path=path, kind=kind, reason=why, stops=False) for path in paths)
+            else:
+                items[directory, kind], bad = gather(paths, kind, whole=whole, done=done)
+                left += bad
     return arrange(folder, items, preset, left, notes)
 
 

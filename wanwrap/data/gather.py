@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wanwrap.data.dataset import Left
 from wanwrap.data.media import CAPTION, Item, Kind, Unfit, awkward, caption_of, kind_of
-from wanwrap.data.probed import Bar, no_bar, probe
+from wanwrap.data.probed import probe
 from wanwrap.upstream import buckets
 
 
@@ -19,14 +19,13 @@ def gather(
     suffix: str = CAPTION,
     captions: Mapping[Path, str] | None = None,
     whole: bool = False,
-    bar: Bar = no_bar,
+    done: Callable[[], object] = bool,
 ) -> tuple[tuple[Item, ...], list[Left]]:
-    """Items with their captions (from files of that `suffix`, else those given), and the files that are left out."""
+    """Items with their captions (from files of that `suffix`, else those given), and the files that are left out; `done` hears of each."""
     odd = {path: why for path in paths if (why := awkward(path))}
-    done = bar(len(odd))
     for _ in odd:
         done()
-    found = probe([path for path in paths if path not in odd], kind, whole=whole, bar=bar)
+    found = probe([path for path in paths if path not in odd], kind, whole=whole, done=done)
     left = [Left(path=path, kind=kind, reason=why, stops=stops) for path, (why, stops) in odd.items()]
     items, twins = list[Item](), dict(_twins(paths))
     for path, item in found.items():

@@ -19,18 +19,14 @@ if TYPE_CHECKING:
 
 VERSION = 4  # of what `media.read` finds
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
-Bar = Callable[[int], Callable[[], object]]  # how many files there are -> what is called after each
 NOT_KEPT = {"path", "caption"}
 Read = tuple[Path, "Item | str", "dict[str, Any] | None"]
 
 
-def no_bar(_: int) -> Callable[[], object]:
-    """Where nobody watches."""
-    return bool
-
-
-def probe(paths: Iterable[Path], kind: Kind, *, whole: bool = False, bar: Bar = no_bar) -> dict[Path, Item | str]:
-    """Each file's Item, or why it can't be trained; with `whole` every file is decoded to its end.
+def probe(
+    paths: Iterable[Path], kind: Kind, *, whole: bool = False, done: Callable[[], object] = bool
+) -> dict[Path, Item | str]:
+    """Each file's Item, or why it can't be trained; with `whole` every file is decoded to its end. `done` hears of each.
 
     Upstream decodes each file while caching, and ends the run at the first damaged one.
     """
@@ -40,7 +36,7 @@ def probe(paths: Iterable[Path], kind: Kind, *, whole: bool = False, bar: Bar = 
         folders.setdefault(path.parent, []).append(path)
     for folder, inside in folders.items():
         with _kept(folder) as rows:
-            found |= _folder(inside, kind, whole, rows, bar(len(inside)))
+            found |= _folder(inside, kind, whole, rows, done)
     return {path: found[path] for inside in folders.values() for path in inside}
 
 
@@ -179,8 +175,8 @@ def _place(folder: Path) -> Path:
 
 
 def _write(place: Path, rows: dict[str, Any]) -> None:
-    from wanwrap.system.files import write_whole
+    from wanwrap.system.files import write_atomic
 
     with suppress(OSError, OutputError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, json.dumps({"files": rows}))
+        write_atomic(place, json.dumps({"files": rows}))

@@ -12,9 +12,8 @@ from wanwrap import __version__
 from wanwrap.errors import GpuError, OutputError, PackageError, RoomError, UpstreamError, WeightsError, listing
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
-from wanwrap.machine.wish import Wish, choices
+from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
-from wanwrap.plan.plan import needed
 from wanwrap.system import disk
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -58,11 +57,11 @@ def _trainer(wish: Wish) -> Iterator[Line]:
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
     wanted = {*question(wish.modules), *OPTIONAL}
     try:
-        answer = preflight.ask(wish.places.python, wish.places.upstream, wanted)
+        answer = preflight.ask(wish.python, wish.upstream, wanted)
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
-    yield Line("Python", f"{answer['python']}, {wish.places.python}")
+    yield Line("Python", f"{answer['python']}, {wish.python}")
     yield _upstream(wish, answer)
     yield from _torch(answer)
     yield _packages(wish, answer["missing"])
@@ -81,7 +80,7 @@ def _packages(wish: Wish, missing: Mapping[str, str]) -> Line:
 def _upstream(wish: Wish, answer: Mapping[str, Any]) -> Line:
     missing = {name: why for name, why in answer["missing"].items() if name == "musubi_tuner"}
     try:
-        found = preflight.check_answer({**answer, "missing": missing}, wish.places, any_upstream=False, gpus=0)
+        found = preflight.check_upstream({**answer, "missing": missing}, wish.python, wish.upstream, any_upstream=False)
     except UpstreamError as error:
         return Line("musubi-tuner", str(error), error.exit_code)
     commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
@@ -118,7 +117,7 @@ def _machine(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> Itera
     short = memory.total + psutil.swap_memory().total < largest
     more = f"; a DiT of {disk.large(largest)} passes through it: add memory or swap" if short else ""
     yield Line("RAM", text + more, RoomError.exit_code if short else 0)
-    place, get = disk.nearest(wish.places.base), sum(each.size for each in _missing(weights.values()))
+    place, get = disk.nearest(wish.base_dir), sum(each.size for each in _missing(weights.values()))
     try:
         why = disk.lacking(place, get, what="to download still")
         free = f"{disk.large(shutil.disk_usage(place).free)} free in {place}"
@@ -134,7 +133,7 @@ def _missing(weights: Iterable[Located | WeightsError]) -> list[Located]:
 def _weights(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> Iterator[Line]:
     """Each preset's, with a verdict."""
     for preset in wish.presets:
-        names = needed(preset, choices(preset, wish.level))
+        names = wish.request(preset).needed
         mine = [weights[name] for name in names]
         missing = _missing(mine)
         problems = [str(each) for each in mine if isinstance(each, WeightsError)]
@@ -160,7 +159,7 @@ def _comfyui(wish: Wish) -> Iterator[Line]:
         yield Line("ComfyUI", "none given; `wanwrap setup --comfyui_dir FOLDER` uses the weights of one")
     for folder in wish.before.comfyui:
         try:
-            count = len(comfyui.folders(folder, lambda _: None))
+            count = len(comfyui.folders(folder, quiet=True))
             yield Line("ComfyUI", f"{folder}, {count} folders of models")
         except WeightsError as error:
             yield Line("ComfyUI", str(error), error.exit_code)

@@ -24,11 +24,11 @@ if not __package__:
 
 from wanwrap.errors import PackageError, StepError, UpstreamError, WanwrapError
 from wanwrap.machine.driver import BUILDS, Driver, build
+from wanwrap.machine.wish import Wish
 from wanwrap.paths import PACKAGE
-from wanwrap.plan.plan import Places
 from wanwrap.plan.preflight import PIP
+from wanwrap.system import console, process
 from wanwrap.system.files import PART
-from wanwrap.system.process import Listener, stream
 from wanwrap.upstream.pin import COMMIT, URL, VERSION
 
 # what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
@@ -75,7 +75,7 @@ def question(wanted: Iterable[str]) -> set[str]:
     return {*wanted, "musubi_tuner", "torch", "torchvision", CUDA_BUILD, *NEEDS}
 
 
-def commands(places: Places, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None) -> list[Command]:
+def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None) -> list[Command]:
     """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
 
     A module that neither upstream brings nor `preflight.PIP` names gets nothing installed: a package of its name may be
@@ -87,8 +87,8 @@ def commands(places: Places, answer: Mapping[str, Any], seen: Driver | None, tor
     """
     names = {module.partition(":")[0] for module in answer["missing"]}
     brought = any(name.partition(".")[0] in BROUGHT for name in names)
-    fresh, folder, python = _wants_torch(answer["missing"], seen, torch), places.upstream.folder, places.python
-    checkout = folder or places.base / "musubi-tuner"
+    fresh, folder, python = _wants_torch(answer["missing"], seen, torch), wish.upstream.folder, wish.python
+    checkout = folder or wish.base_dir / "musubi-tuner"
     clone = _clone(checkout) if folder is None and (fresh or brought or "musubi_tuner" in names) else []
     extras = sorted(name for name in names if name in PIP and name not in ("torch", "accelerate"))
     kept, first = _kept(answer), list[Command]()
@@ -207,16 +207,16 @@ def from_index(python: str, checkout: Path, build: str, *words: str) -> tuple[st
     return (python, "-m", "pip", "install", *(bounds.get(word, word) for word in words), *index)
 
 
-def install(commands: Sequence[Command], screen: Listener, say: Callable[[str], object]) -> None:
-    """All of them in order; what they print goes to `screen` as it comes.
+def install(commands: Sequence[Command]) -> None:
+    """All of them in order; what they print is shown as it comes.
 
     Raises:
         UpstreamError, PackageError: one failed; what it printed at the end, and a way out.
         KeyboardInterrupt: Ctrl-C; nothing is left running.
     """
     for number, command in enumerate(commands, 1):
-        say(f"\n{command.why} ({number} of {len(commands)})\n+ {shlex.join(command.argv)}")
-        failed = _own_work(command) if command.does else _run(command, screen, say)
+        console.say(f"\n{command.why} ({number} of {len(commands)})\n+ {shlex.join(command.argv)}")
+        failed = _own_work(command) if command.does else _run(command)
         if failed:
             raise command.fails(failed)
 
@@ -231,17 +231,17 @@ def _own_work(command: Command) -> str | None:
     return None
 
 
-def _run(command: Command, screen: Listener, say: Callable[[str], object]) -> str | None:
+def _run(command: Command) -> str | None:
     """How it failed, or None. Messages of git in English: the hints are looked for in them."""
     tail = b""
 
     def listen(chunk: bytes) -> None:
         nonlocal tail
         tail = (tail + chunk)[-KEEP:]
-        screen(chunk)
+        console.write(chunk)
 
     try:
-        status = stream(command.argv, Path.cwd(), {"LANGUAGE": "en"}, listen, lambda: False, say)
+        status = process.run(process.Command(command.argv, Path.cwd(), {"LANGUAGE": "en"}), listen)
     except StepError as error:
         return NO_GIT if command.argv[0] == "git" else str(error)
     return _failed(command, status, tail.decode("utf-8", "replace")) if status else None
@@ -264,7 +264,7 @@ def main(python: str, checkout: str, build: str, *words: str) -> None:
     print("+", shlex.join(argv), flush=True)
     if os.name == "posix":
         os.execvp(argv[0], argv)
-    sys.exit(stream(argv, Path.cwd(), {}, sys.stdout.buffer.write, lambda: False, print))
+    sys.exit(process.run(process.Command(argv, Path.cwd()), sys.stdout.buffer.write))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 from wanwrap.errors import DownloadError, PackageError, RoomError, StepError, WanwrapError, WeightsError, listing
 from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
-from wanwrap.system import disk
-from wanwrap.system.files import held
+from wanwrap.system import console, disk
+from wanwrap.system.files import lock
 from wanwrap.system.safetensors import stat
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import comfyui, download, marks, workspace
@@ -22,8 +22,6 @@ from wanwrap.weights.locate import checked, digest, locate, published
 from wanwrap.weights.names import option
 from wanwrap.weights.search import Search, could_be, search, unchecked
 from wanwrap.weights.workspace import Record, Workspace
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,39 +80,37 @@ class Survey:
 def survey(
     wish: Wish,
     sha256: Sha256,
-    say: Say,
     ask: Callable[[str], bool] | None = None,
-    done: Callable[[], object] = bool,
 ) -> Survey:
     """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
 
-    `ask` is asked of files of which only the user can say what they are; `done` is told of each that was looked at.
+    `ask` is asked of files of which only the user can say what they are.
 
     Raises:
         WeightsError: a file that the user names can't be used; no such ComfyUI.
     """
-    folders = [wish.models, *_comfyui(wish, say), *comfyui.hub_cache()]
-    found = search([*wish.needs], folders, sha256, say, done)
+    folders = [wish.models, *_comfyui(wish), *comfyui.hub_cache()]
+    found = search([*wish.needs], folders, sha256)
     for name in wish.needs:
-        if known := _known(wish, name, sha256, say) or _said(name, found, ask):
+        if known := _known(wish, name, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
     return Survey(wish=wish, search=found, tokenizers=missing)
 
 
-def _comfyui(wish: Wish, say: Say) -> Iterator[Path]:
+def _comfyui(wish: Wish) -> Iterator[Path]:
     """Their folders of models; those that an earlier setup was given may be gone."""
     for given in wish.comfyui:
-        yield from comfyui.folders(given, say)
+        yield from comfyui.folders(given)
     for given in wish.before.comfyui:
         try:
-            yield from comfyui.folders(given, say) if given not in wish.comfyui else ()
+            yield from comfyui.folders(given) if given not in wish.comfyui else ()
         except WeightsError as error:
-            say(f"an earlier setup's ComfyUI is left out: {error}")
+            console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
-def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
+def _known(wish: Wish, name: str, sha256: Sha256) -> Found | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
 
     Raises:
@@ -123,7 +119,7 @@ def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
     given, record = wish.given.get(name), wish.before.weights.get(name)
     if given and CATALOGUE[name].role == "t5" and (found := look(given, sha256)).convert:
         return replace(found, reason="you named it")
-    if not given and (record is None or _gone(record, look(record.path, sha256), name, say)):
+    if not given and (record is None or _gone(record, look(record.path, sha256), name)):
         return None
     found = look(locate(name, wish.models, given, record).path, sha256)
     checked(found, name)
@@ -131,7 +127,7 @@ def _known(wish: Wish, name: str, sha256: Sha256, say: Say) -> Found | None:
     return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
 
 
-def _gone(record: Record, found: Found, name: str, say: Say) -> bool:
+def _gone(record: Record, found: Found, name: str) -> bool:
     """Whether a file is no longer what was recorded, its content though its size and time are the same.
 
     Raises:
@@ -145,7 +141,7 @@ def _gone(record: Record, found: Found, name: str, say: Say) -> bool:
             f"{record.path}, which {workspace.NAME} has as {name}, is gone or has been changed; name it again "
             f"({option(name)} FILE), or delete that line to have the published one."
         )
-    say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
+    console.say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
     return True
 
 
@@ -159,7 +155,7 @@ def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found 
 
 def check(found: Survey) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
-    disk.writable(found.wish.places.base)
+    disk.writable(found.wish.base_dir)
     if why := found.lacking_disk():
         raise RoomError(why)
 
@@ -185,27 +181,27 @@ class Progress:
 
     def write(self) -> None:
         """Put the workspace's file on disk, with all that stands in it by now."""
-        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.places.base)
+        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.base_dir)
         found = Workspace(
             presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
             comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
-            python=wish.places.python if wish.places.python != sys.executable else None,
+            python=wish.python if wish.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
             weights={**before.weights, **self.records},
         )
-        workspace.save(wish.places.base, found)
+        workspace.save(wish.base_dir, found)
 
 
 @contextmanager
 def alone(wish: Wish) -> Iterator[None]:
     """Raises OutputError: another setup is at work in this workspace."""
-    (wish.places.base / "datasets").mkdir(parents=True, exist_ok=True)
-    with held(wish.places.base / "setup", f"another wanwrap setup is at work in {wish.places.base}"):
+    (wish.base_dir / "datasets").mkdir(parents=True, exist_ok=True)
+    with lock(wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}"):
         yield
 
 
-def fetch_all(found: Survey, progress: Progress, bar: marks.Bar, say: Say) -> None:
+def fetch_all(found: Survey, progress: Progress) -> None:
     """Record what is there, and get the rest. One file that fails doesn't keep the others from coming.
 
     Raises:
@@ -219,13 +215,13 @@ def fetch_all(found: Survey, progress: Progress, bar: marks.Bar, say: Say) -> No
     wish = found.wish
     for name in found.tokenizers:
         with _tried(progress, f"tokenizer of {name}"):
-            download.fetch_tokenizer(TOKENIZERS[name], say)
+            download.fetch_tokenizer(TOKENIZERS[name])
     for name in found.fetch:
         with _tried(progress, name):
-            progress.done(name, *download.fetch(CATALOGUE[name], wish.models, say, marks.thorough(bar)))
+            progress.done(name, *download.fetch(CATALOGUE[name], wish.models, marks.thorough))
     for name, out in found.convert.items():
         with _tried(progress, name):
-            _convert(found.chosen[name], out, wish.places.python, bar, say)
+            _convert(found.chosen[name], out, wish.python)
             progress.done(name, out, None)
     if progress.failed:
         raise _failure(progress)
@@ -252,7 +248,7 @@ def _failure(progress: Progress) -> WanwrapError:
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")
 
 
-def _convert(found: Found, out: Path, python: str, bar: marks.Bar, say: Say) -> None:
+def _convert(found: Found, out: Path, python: str) -> None:
     """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
     if out.is_file() and look(out).broken:
         out.unlink()
@@ -262,6 +258,4 @@ def _convert(found: Found, out: Path, python: str, bar: marks.Bar, say: Say) -> 
         python=python,
         precision=None,
         sha256=found.sha256,
-        bar=lambda size: bar(f"converting {found.path.name}", size),
-        say=say,
     )

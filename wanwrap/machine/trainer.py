@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
 from wanwrap.machine import install
 from wanwrap.machine.driver import check, driver
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
-from wanwrap.system.process import Listener
-from wanwrap.upstream import pin as upstreams
+from wanwrap.upstream import pin
 from wanwrap.upstream.pin import Upstream
-
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +26,13 @@ def trainer(wish: Wish, torch: str | None) -> Trainer:
     try:
         seen = driver()
         check(seen, torch)
-        answer = preflight.ask(wish.places.python, wish.places.upstream, install.question(wish.modules))
-        return Trainer(commands=tuple(install.commands(wish.places, answer, seen, torch)))
+        answer = preflight.ask(wish.python, wish.upstream, install.question(wish.modules))
+        return Trainer(commands=tuple(install.commands(wish, answer, seen, torch)))
     except (PackageError, GpuError, UpstreamError) as error:
         return Trainer(problem=error)
 
 
-def install_all(wish: Wish, found: Trainer, screen: Listener, say: Say) -> Upstream:
+def install_all(wish: Wish, found: Trainer) -> Upstream:
     """Install what is missing, and have it imported: the upstream that will train.
 
     Raises:
@@ -44,10 +40,10 @@ def install_all(wish: Wish, found: Trainer, screen: Listener, say: Say) -> Upstr
     """
     if found.problem:
         raise found.problem
-    wish.places.base.mkdir(parents=True, exist_ok=True)
-    install.install(found.commands, screen, say)
-    places = wish.places
-    if places.upstream.folder is None:
-        places = replace(places, upstream=upstreams.find(None, places.base))
-    answer = preflight.ask(places.python, places.upstream, install.question(wish.modules) - {install.CUDA_BUILD})
-    return preflight.check_answer(answer, places, any_upstream=True, gpus=0)
+    wish.base_dir.mkdir(parents=True, exist_ok=True)
+    install.install(found.commands)
+    upstream = pin.find(None, wish.base_dir) if wish.upstream.folder is None else wish.upstream
+    answer = preflight.ask(wish.python, upstream, install.question(wish.modules) - {install.CUDA_BUILD})
+    found_upstream = preflight.check_upstream(answer, wish.python, upstream, any_upstream=True)
+    preflight.check_packages(answer, wish.python)
+    return found_upstream

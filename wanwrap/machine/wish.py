@@ -9,11 +9,13 @@ from typing import Any
 
 from wanwrap.errors import OptionError, PresetError
 from wanwrap.paths import absolute
-from wanwrap.plan import preflight, recipe, request
-from wanwrap.plan.plan import Choices, Places, experts, needed
-from wanwrap.preset import Preset
-from wanwrap.registry import load, shipped
-from wanwrap.upstream import pin as upstreams
+from wanwrap.plan import request
+from wanwrap.plan.expert_options import BASE
+from wanwrap.plan.request import Request
+from wanwrap.preset import Preset, load, shipped
+from wanwrap.upstream import pin
+from wanwrap.upstream.pin import Upstream
+from wanwrap.upstream.rules import late_imports
 from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.workspace import Workspace
@@ -25,7 +27,9 @@ class Wish:
 
     presets: tuple[Preset, ...]
     words: tuple[str, ...] = ()  # the presets as the user names them
-    places: Places
+    base_dir: Path
+    python: str
+    upstream: Upstream
     comfyui: tuple[Path, ...] = ()
     level: Any = None
     given: Mapping[str, Path] = field(default_factory=dict)
@@ -34,14 +38,14 @@ class Wish:
     @property
     def models(self) -> Path:
         """Where downloads go."""
-        return self.places.base / "models"
+        return self.base_dir / "models"
 
     @property
     def needs(self) -> dict[str, list[str]]:
         """The presets that need it, by the catalogue's names."""
         found = dict[str, list[str]]()
         for preset in self.presets:
-            for name in needed(preset, choices(preset, self.level)):
+            for name in self.request(preset).needed:
                 found.setdefault(name, []).append(preset.name)
         return found
 
@@ -56,8 +60,7 @@ class Wish:
         found = {}
         for preset in self.presets:
             if preset.lightning:
-                trained = experts(preset, choices(preset, self.level))
-                found[preset.name] = sum(CATALOGUE[expert.dit].bytes for expert in trained)
+                found[preset.name] = sum(CATALOGUE[expert.dit].bytes for expert in self.request(preset).experts)
         return found
 
     @property
@@ -66,13 +69,16 @@ class Wish:
         wanted = {"musubi_tuner", "torch", "accelerate"}
         for preset in self.presets:
             for expert in preset.experts:
-                wanted |= {*preflight.modules({**recipe.BASE, **preset.train, **expert.train})}
+                wanted |= {*late_imports({**BASE, **preset.train, **expert.train})}
         return wanted
 
+    def request(self, preset: Preset) -> Request:
+        """One preset's run, of the expert that is asked for where it has several."""
+        return Request(preset=preset, base_dir=self.base_dir, noise_level=_level(preset, self.level))
 
-def choices(preset: Preset, level: Any) -> Choices:
-    """Of a preset that has experts the one that is asked for."""
-    return Choices(noise_level=level if preset.experts[0].noise_level else None)
+
+def _level(preset: Preset, level: Any) -> Any:
+    return level if preset.experts[0].noise_level else None
 
 
 def wish(
@@ -101,11 +107,13 @@ def wish(
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error
     level = None if noise_level == "both" else noise_level
-    found = upstreams.find(musubi_dir, base, before.musubi_dir)
+    found = pin.find(musubi_dir, base, before.musubi_dir)
     return Wish(
         presets=presets,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
-        places=Places(base=base, upstream=found, python=request.training_python(python or before.python)),
+        base_dir=base,
+        python=request.training_python(python or before.python),
+        upstream=found,
         comfyui=tuple(dict.fromkeys(map(absolute, comfyui_dir))),
         level=level,
         given=_given(presets, level, given),
@@ -124,5 +132,6 @@ def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> d
     if dits and len(presets) > 1:
         raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
     first = next((preset for preset in presets if preset.needs_clip), presets[0])
-    files = request.files_given(first, choices(first, level), named)
+    experts = [e for e in first.experts if _level(first, level) in (None, e.noise_level)]
+    files = request.files_given(first, experts, named, merges=first.lightning is not None)
     return {name: absolute(path) for name, path in files.items()}

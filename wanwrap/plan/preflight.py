@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from wanwrap.errors import (
     DownloadError,
     GpuError,
-    OutputError,
+    OptionError,
     PackageError,
     RoomError,
     UpstreamError,
@@ -21,63 +21,52 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.paths import PACKAGE
-from wanwrap.plan.plan import Places, Plan
-from wanwrap.run import progress
-from wanwrap.run.ledger import at_work
-from wanwrap.system import disk
-from wanwrap.system.files import running
+from wanwrap.plan.plan import Plan, Train
+from wanwrap.system import console, disk
 from wanwrap.system.process import capture
-from wanwrap.upstream.options import Options
+from wanwrap.upstream import dit
+from wanwrap.upstream.options import spell
 from wanwrap.upstream.pin import Upstream
-from wanwrap.upstream.states import attempts
-from wanwrap.weights.locate import checked
+from wanwrap.upstream.rules import late_imports
 
-# module -> how to get it
+# What `wanwrap setup` installs of what a training imports, by module: how pip is told.
 PIP = {
     "torch": "torch torchvision",
     "accelerate": "accelerate==1.6.0",
+    "bitsandbytes": "bitsandbytes",
+    "transformers": "transformers==4.57.6",
     "tensorboard": "tensorboard",
-    "xformers.ops": "xformers",
+    "xformers": "xformers",
     "flash_attn": "flash-attn --no-build-isolation",
 }
-BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
+ATTENTION = ("xformers.ops", "flash_attn", "flash_attn_interface")
 VERSIONS = [["3", "10"], ["3", "11"], ["3", "12"]]  # upstream's requires-python
-ATTENTION = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
+STATES = 3  # that lie there while the third is being written
 
 
-def modules(options: Options) -> list[str]:
-    """What one training imports late, as `module` or `module:attribute`."""
-    wanted = [module for name, module in ATTENTION.items() if options.get(name)]
-    wanted += [name for name in ("tensorboard", "wandb") if options.get("log_with") in (name, "all")]
-    wanted.append(_optimizer(str(options["optimizer_type"])))
-    if options.get("lr_scheduler_type"):
-        wanted.append(_dotted(str(options["lr_scheduler_type"]), "torch.optim.lr_scheduler"))
-    network = str(options["network_module"])
-    return [*wanted, *([] if network.startswith(("musubi_tuner.", "networks.")) else [network])]
+@dataclass(frozen=True)
+class Machine:
+    """What will train: the upstream that was found, the versions beside it, and the GPUs with their bytes."""
+
+    upstream: Upstream
+    python: str
+    packages: Mapping[str, str]
+    gpus: Sequence[Mapping[str, Any]]
 
 
-def _optimizer(name: str) -> str:
-    """Where upstream looks for an optimizer: three names in any case, else torch.optim or the whole path."""
-    known = {
-        "adamw": "torch.optim:AdamW",
-        "adamw8bit": "bitsandbytes.optim:AdamW8bit",
-        "adafactor": "transformers.optimization:Adafactor",
-    }
-    return known.get(name.lower()) or _dotted(name, "torch.optim")
+# ---- the Python that trains
 
 
-def _dotted(name: str, default: str) -> str:
-    module, _, attribute = name.rpartition(".")
-    return f"{module or default}:{attribute}"
-
-
-def ask(python: str, upstream: Upstream, wanted: Iterable[str]) -> dict[str, Any]:
-    """What the training Python answers to `probe.py`.
+def ask(
+    python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What the training Python answers to `probe.py`; `trainings` are built there once (trial.py).
 
     Raises:
-        PackageError: it can't be started.
+        PackageError: it can't be started, or is another than upstream takes.
     """
-    argv = [python, str(PACKAGE / "machine" / "probe.py"), json.dumps(sorted(set(wanted)))]
+    asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings or {}})
+    argv = [python, str(PACKAGE / "upstream" / "probe.py"), asked]
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
     except (OSError, ValueError, IndexError, TimeoutExpired) as error:
@@ -93,120 +82,97 @@ def ask(python: str, upstream: Upstream, wanted: Iterable[str]) -> dict[str, Any
     return answer
 
 
-def question(plan: Plan) -> set[str]:
-    """All modules that a plan needs of the training Python."""
-    chosen = {module for step in plan.trainings if step.recipe for module in modules(step.recipe.options)}
-    return {"musubi_tuner", "torch", "accelerate", *chosen}
-
-
-def check_answer(answer: dict[str, Any], places: Places, *, any_upstream: bool, gpus: int) -> Upstream:
-    """The upstream that will run, once the training Python has said what it has; `gpus` is how many it must see.
-
-    Raises:
-        UpstreamError, PackageError, GpuError: it can't carry out the plan.
-    """
-    missing, upstream = answer["missing"], places.upstream
-    if "musubi_tuner" in missing:
+def check_upstream(answer: Mapping[str, Any], python: str, upstream: Upstream, *, any_upstream: bool) -> Upstream:
+    """The upstream that will run. Raises UpstreamError: there is none, or another than the pinned one."""
+    if "musubi_tuner" in answer["missing"]:
         raise UpstreamError(
-            f"{places.python} has no musubi-tuner; `wanwrap setup` gets it, or give a checkout with --musubi_dir."
+            f"{python} has no musubi-tuner; `wanwrap setup` gets it, or give a checkout with --musubi_dir."
         )
-    if missing:
-        raise PackageError(lacking_module(places.python, missing))
     found = upstream if upstream.folder else replace(upstream, **answer["upstream"])
-    complaint = found.complaint()
-    if complaint and not any_upstream:
+    if (complaint := found.complaint()) and not any_upstream:
         raise UpstreamError(complaint)
-    if gpus and not answer["gpus"]:
-        raise GpuError(
-            f"{places.python} sees no CUDA GPU, without which upstream can't train; "
-            "`wanwrap rehearse` works without, or give another --python."
-        )
-    if gpus > len(answer["gpus"]):
-        raise GpuError(
-            f"{places.python} sees {len(answer['gpus'])} CUDA GPU(s), fewer than --gpus {gpus}; "
-            f"give --gpus {len(answer['gpus'])}, or show it more (CUDA_VISIBLE_DEVICES)."
-        )
     return found
 
 
-def each_its_gpu(plan: Plan, answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """A GPU for each expert, as CUDA_VISIBLE_DEVICES names it. Raises GpuError: there are too few."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    count, wanted = len(answer["gpus"]), len(plan.trainings)
-    if count < wanted:
-        raise GpuError(f"--parallel needs a GPU for each expert, {wanted}, and {count} is there; leave it out.")
-    gpus = names if names != [""] else [str(number) for number in range(count)]
-    return tuple(gpus[:wanted]) if wanted > 1 else ()
+def check_packages(answer: Mapping[str, Any], python: str) -> None:
+    """Raises PackageError: modules can't be imported; all of them, and how to get each."""
+    if wrong := [name for name, why in answer["missing"].items() if why.startswith("AttributeError")]:
+        module, _, name = wrong[0].partition(":")
+        raise PackageError(f"there is no {name} in {module}; look at its name, or give another --optimizer.")
+    missing = {name.partition(":")[0]: why for name, why in answer["missing"].items() if name != "musubi_tuner"}
+    if not missing:
+        return
+    ours = [name for name in missing if name.partition(".")[0] in PIP]
+    others = [name.partition(".")[0] for name in missing if name not in ours]
+    ways = ["`wanwrap setup` installs what is missing"] if ours else []
+    ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
+    if any(name in ATTENTION for name in missing):
+        ways.append("or choose another attention (--attention sdpa)")
+    whys = "; ".join(f"{name} ({why})" for name, why in missing.items())
+    raise PackageError(f"{python} can't import {whys}. {'; '.join(ways)[0].upper()}{'; '.join(ways)[1:]}.")
 
 
-def lacking_module(python: str, missing: Mapping[str, str]) -> str:
-    """What can't be imported, and how to get it."""
-    module, why = min(missing.items())
-    name, _, attribute = module.partition(":")
-    if name.startswith("torch."):
-        kind = "scheduler" if "lr_scheduler" in name else "optimizer"
-        return (
-            f"the {kind} {attribute} is not in {name}; give the whole path of the class (bitsandbytes.optim.Lion8bit)."
+def check_gpus(answer: Mapping[str, Any], python: str, gpus: int) -> None:
+    """Raises GpuError: fewer CUDA GPUs are seen than are to train."""
+    seen = len(answer["gpus"])
+    if gpus and not seen:
+        raise GpuError(
+            f"{python} sees no CUDA GPU, without which upstream can't train; `wanwrap rehearse` works without, or give "
+            "another --python."
         )
-    package = PIP.get(name, name.partition(".")[0])
-    other = ", or choose another attention (--attention sdpa)" if name in ATTENTION.values() else ""
-    others = f" ({len(missing)} modules in all: {', '.join(sorted(missing))})" if len(missing) > 1 else ""
-    return f"{python} can't import {module} ({why}){others}; install it: {python} -m pip install {package}{other}."
+    if gpus > seen:
+        raise GpuError(
+            f"{python} sees {seen} CUDA GPU(s), fewer than the {gpus} that are to train; ask for {seen} (--gpus, or "
+            "leave out --parallel), or show it more (CUDA_VISIBLE_DEVICES)."
+        )
 
 
-def check_plan(plan: Plan, *, restart: bool = False) -> None:
-    """What the plan itself and its folder tell; a `restart` puts aside what is there.
+def check_trial(answer: Mapping[str, Any]) -> None:
+    """Raises OptionError, PackageError, WeightsError: what upstream can't build of a training."""
+    for expert, problem in answer.get("problems", {}).items():
+        whose = "" if expert == "dit" else f" of the {expert}-noise expert"
+        text = f"upstream can't build the {problem['stage']}{whose}: {problem['error']}; change that option."
+        kind = PackageError if problem["package"] else OptionError
+        raise WeightsError(text) if ".safetensors is" in problem["error"] else kind(text)
+
+
+def modules(plan: Plan) -> set[str]:
+    """All that a plan needs of the training Python, as `module` or `module:attribute`."""
+    late = {module for train in plan.trainings for module in late_imports(train.options)}
+    return {"musubi_tuner", "torch", "accelerate", *late}
+
+
+def check_machine(plan: Plan, *, gpus: int) -> Machine:
+    """The Python, upstream and GPUs that will train, and the trainings built there once without numbers.
 
     Raises:
-        OutputError: the plan can't be carried out.
+        PackageError, UpstreamError, GpuError, OptionError, WeightsError: they can't carry out the plan.
     """
-    check_place(plan)
-    if not restart:
-        progress.check(plan)
-        check_output(plan)
+    request = plan.request
+    trainings: dict[str, dict[str, Any]] = {
+        train.expert: {"argv": [*spell(train.options)], "steps": train.steps * request.gpus} for train in plan.trainings
+    }
+    answer = ask(request.python, request.upstream, modules(plan), trainings)
+    upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
+    check_packages(answer, request.python)
+    check_gpus(answer, request.python, gpus)
+    check_trial(answer)
+    return Machine(upstream, answer["python"], answer["packages"], answer["gpus"])
 
 
-def _to_make(plan: Plan) -> dict[Path, int]:
-    """The DiTs that are to be merged or cast, and their bytes."""
-    return {step.makes: step.room for step in plan.rewrites if step.makes and not step.makes.is_file()}
-
-
-def check_room(plan: Plan) -> None:
-    """Raises RoomError: too little disk or memory for the DiTs that are to be made, or disk for LoRAs and states."""
-    from wanwrap.plan.saving import bytes_left
-
-    made = _to_make(plan)
-    if made:
-        disk.check(next(iter(made)).parent, sum(made.values()), within=made)
-    what = "needed for the LoRAs and states that the trainings save" + (
-        ", and for DiTs to merge or cast" if made else ""
-    )
-    if why := disk.lacking(plan.folder, sum(made.values()) + bytes_left(plan), made, what):
-        raise RoomError(why)
-
-
-def lacking_disk(plan: Plan) -> list[str]:
-    """What a dry run says of the disk: downloads that are missing count too."""
-    from wanwrap.plan.saving import bytes_left
-
-    made, get, save = _to_make(plan), sum(w.size for w in plan.weights if not w.exists), bytes_left(plan)
-    merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
-    what = f"needed: {get / 1e9:.1f} GB to download{merged}, {save / 1e9:.1f} GB for LoRAs and states"
-    why = disk.lacking(plan.folder, get + sum(made.values()) + save, made, what)
-    return [why] if why else []
+# ---- weights and tokenizers
 
 
 def complaints(plan: Plan) -> list[str]:
-    """Files that are missing or cut off. Those of which a DiT has been made already are needed no more."""
-    spent = {path for step in plan.rewrites if step.makes and step.makes.is_file() for path in step.reads}
-    return [why for weight in plan.weights if weight.path not in spent and (why := weight.complaint())]
+    """Files that are missing or cut off."""
+    return [why for weight in plan.needed() if (why := weight.complaint())]
 
 
 def how_to_get(plan: Plan) -> str:
     """The command that gets what is missing."""
-    levels = [step.name.removeprefix("train").strip() for step in plan.trainings]
-    one = f" --noise_level {levels[0]}" if len(levels) == 1 and levels[0] else ""
-    return f"`wanwrap setup {plan.preset.name}{one}` gets what is missing, or finds it in a ComfyUI (--comfyui_dir)."
+    request = plan.request
+    one = f" --noise_level {request.noise_level}" if request.noise_level else ""
+    return f"`wanwrap setup {request.preset.name}{one}` gets what is missing, or finds it in a ComfyUI (--comfyui_dir)."
 
 
 def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
@@ -218,9 +184,10 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
         lines = "\n".join(f"  {why}" for why in found)
         raise WeightsError(f"weights are missing or can't be used:\n{lines}\n{how_to_get(plan)}")
     from wanwrap.weights.identify import look
+    from wanwrap.weights.locate import checked
 
     rewritten = {path for step in plan.rewrites for path in step.reads}
-    for weight in plan.weights:
+    for weight in plan.needed():
         if weight.weight is None:  # the user's own: it may be a published one, and another than it stands for
             checked(look(weight.path, sha256), weight.name)
         if weight.sha256 and weight.path not in rewritten and (mark := sha256(weight.path)) != weight.sha256:
@@ -229,8 +196,8 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
             )
 
 
-def check_tokenizers(plan: Plan) -> list[str]:
-    """What is to be said of tokenizers that upstream will download itself, when the latents have been cached.
+def check_tokenizers(plan: Plan) -> None:
+    """Say which tokenizers upstream will download itself, when the latents have been cached.
 
     Raises:
         DownloadError: it can't, offline.
@@ -240,54 +207,83 @@ def check_tokenizers(plan: Plan) -> list[str]:
     from wanwrap.weights import download
     from wanwrap.weights.catalogue import TOKENIZERS
 
-    missing = [name for name in plan.preset.tokenizers if not download.cached(TOKENIZERS[name])]
+    preset = plan.request.preset
+    missing = [name for name in preset.tokenizers if not download.cached(TOKENIZERS[name])]
     if missing and constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"HF_HUB_OFFLINE is set, and the tokenizer of {listing(missing)} is not in the Hugging Face cache; "
-            f"`wanwrap setup {plan.preset.name}` puts it there once you are online."
+            f"`wanwrap setup {preset.name}` puts it there once you are online."
         )
-    return [f"the tokenizer of {name} is not in the Hugging Face cache: upstream downloads it." for name in missing]
+    for name in missing:
+        console.say(f"note: the tokenizer of {name} is not in the Hugging Face cache: upstream downloads it.")
 
 
-def check_place(plan: Plan) -> None:
-    """Raises OutputError: the run's folder can't be used, or is being used."""
-    for place in (plan.folder, *plan.caches):
-        disk.writable(place)
-    if running(plan.folder):
-        raise OutputError(BUSY.format(plan.folder))
-    check_caches(plan)
+# ---- disk and memory
 
 
-def check_caches(plan: Plan) -> None:
-    """Raises OutputError: another run is at work on the caches."""
-    if found := at_work(plan.folder.parent, plan.caches, besides={os.getpid()}):
-        raise OutputError(
-            f"another wanwrap (process {found[0]}) is at work in {found[1]}, on the same caches, which upstream would "
-            "remove files from under it; wait until it has ended."
-        )
+def saving_bytes(train: Train, epoch: int = 0, known: Mapping[str, int] | None = None) -> int:
+    """Bytes of the LoRAs and states that a training will have written at most, after an `epoch` that is saved.
+
+    `known` are the sizes that a LoRA and a state have had so far.
+    """
+    sizes = dict(zip(("lora", "state"), dit.lora_bytes(train.options), strict=True)) | dict(known or {})
+    every = train.save_every or train.epochs
+    kept = (train.epochs - 1) // every - epoch // every
+    kept = min(kept, train.keep_last) if train.keep_last else kept
+    return sizes["lora"] * (kept + 2) + sizes["state"] * (STATES - (epoch > 0))  # the last LoRA, and one in the making
 
 
-def check_output(plan: Plan) -> None:
-    """Raises OutputError: upstream would overwrite what nobody knows of."""
-    unknown = [
-        (step, step.training)
-        for step in plan.trainings
-        if step.training and not progress.read(plan.folder, step.training.key)
-    ]
-    names = [name for step, _ in unknown for name in progress.made(plan, step)]
-    if names:
-        raise OutputError(
-            f"{plan.folder} holds LoRAs of which no record is there ({listing(names)}), which would be overwritten; "
-            "give another --output_name, move them away, or begin anew with --restart (they are put aside)."
-        )
-    begun = [
-        str(path)
-        for _, training in unknown
-        for path in attempts(plan.folder / "training", training.key)
-        if any(path.glob(f"{training.label}*"))
-    ]
-    if begun:
-        raise OutputError(
-            f"a training has begun in {listing(begun)}, of which no record is there: by hand, with the printed script? "
-            "Give another --output_name, move it away, or begin anew with --restart (it goes)."
-        )
+def _to_make(plan: Plan) -> dict[Path, int]:
+    """The DiTs that are to be merged or cast, and their bytes."""
+    return {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
+
+
+def check_disk(plan: Plan, saving: int) -> None:
+    """Raises RoomError: too little disk for the DiTs that are to be made and `saving`; too little memory to make them."""
+    made = _to_make(plan)
+    if made:
+        disk.check(next(iter(made)).parent, sum(made.values()), within=made)
+    what = "needed for the LoRAs and states that the trainings save" + (
+        ", and for DiTs to merge or cast" if made else ""
+    )
+    if why := disk.lacking(plan.folder, sum(made.values()) + saving, made, what):
+        raise RoomError(why)
+
+
+def lacking_disk(plan: Plan) -> str | None:
+    """What a dry run says of the disk: downloads that are missing count too."""
+    made, save = _to_make(plan), sum(map(saving_bytes, plan.trainings))
+    get = sum(weight.size for weight in plan.weights.values() if not weight.exists)
+    merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
+    what = f"needed: {get / 1e9:.1f} GB to download{merged}, {save / 1e9:.1f} GB for LoRAs and states"
+    return disk.lacking(plan.folder, get + sum(made.values()) + save, made, what)
+
+
+def check_ram(plan: Plan, *, together: bool) -> None:
+    """Raises RoomError: RAM and page file that are free are too little for a training, or for both `together`."""
+    import psutil
+
+    tokens = plan.dataset.tokens
+    each = [dit.ram_bytes(train.options, train.dit.size, train.dit.dtype, tokens) for train in plan.trainings]
+    needed = sum(each) if together else max(each)
+    ram, page = psutil.virtual_memory().available, psutil.swap_memory().free
+    if needed <= ram + page:
+        return
+    file = "page file" if sys.platform == "win32" else "swap"
+    both = " for both experts at once" if together else ""
+    raise RoomError(
+        f"about {disk.large(needed)} of RAM are needed{both}, and {disk.large(ram)} are free, with {disk.large(page)} of "
+        f"{file}; close other programs, swap fewer blocks (--blocks_to_swap), or enlarge the {file}."
+    )
+
+
+def missing(plan: Plan) -> list[str]:
+    """What a dry run says: what would have to be there before this plan can run."""
+    import importlib.util
+
+    request = plan.request
+    elsewhere = request.upstream.folder or request.python != sys.executable
+    upstream = [] if elsewhere or importlib.util.find_spec("musubi_tuner") else ["musubi-tuner is not there."]
+    lacking = [*upstream, *complaints(plan)]
+    full = lacking_disk(plan)
+    return [*lacking, *([how_to_get(plan)] if lacking else []), *([full] if full else [])]

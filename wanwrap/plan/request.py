@@ -1,34 +1,31 @@
-"""What the user asked for, looked up on this machine: preset, data set, weights, upstream -> a plan."""
+"""What the user asked for, looked up on this machine: preset, data set, weights, upstream."""
 
 from __future__ import annotations
 
 import glob
-import importlib.util
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from wanwrap.data import config
-from wanwrap.data.dataset import Dataset
-from wanwrap.data.folder import find, scan
-from wanwrap.data.probed import Bar, no_bar
 from wanwrap.errors import OptionError, PackageError
 from wanwrap.paths import PACKAGE, absolute, folder
-from wanwrap.plan import preflight
-from wanwrap.plan.plan import Choices, Places, Plan, experts, needed
-from wanwrap.plan.planner import make_plan
-from wanwrap.preset import Preset
-from wanwrap.registry import load
-from wanwrap.upstream import pin as upstreams
-from wanwrap.upstream.options import TRAIN, Value, check, parse
+from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
+from wanwrap.upstream import pin
+from wanwrap.upstream.options import ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
+from wanwrap.weights import workspace
 from wanwrap.weights.locate import Located, locate
 from wanwrap.weights.workspace import Workspace
-from wanwrap.weights.workspace import load as load_workspace
+
+if TYPE_CHECKING:
+    from wanwrap.data.dataset import Dataset
+
+Precision = Literal["fp16", "bf16"]
 
 # wanwrap's options, as the guides spell them, and upstream's names for them.
 ALIASES = {
@@ -46,105 +43,117 @@ ALIASES = {
     "blocks_to_swap": "blocks_to_swap",
 }
 SAMPLE = "sample"
-FILES = {"network_weights", "sample_prompts", "log_tracker_config"}
-OWN = {"dry_run", "shell", "json", "dataset", "base_dir", "noise_level", "skip_lightning", "python", "musubi_dir"}
-OWN |= {"to_comfyui", "comfyui_dir"}
+FILES = {
+    "network_weights": "resume_from",
+    "sample_prompts": "sample_prompts",
+    "log_tracker_config": "log_tracker_config",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """One run as it was asked for; `files` are the weights that the user gave, by the catalogue's names."""
+class Request:
+    """One run as it was asked for, by the options' names; `given` is what overrides the preset, by upstream's names."""
 
     preset: Preset
-    places: Places
-    choices: Choices
+    base_dir: Path
     dataset: str | None = None
     dataset_config: Path | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
-    any_upstream: bool = False
     skip_bad: bool = False
+    noise_level: NoiseLevel | None = None  # None: every expert of the preset
+    output_name: str | None = None
+    given: Options = field(default_factory=dict)
+    skip_lightning: bool = False
+    precision: Precision | None = None  # None: the DiT's own
+    gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
+    files: Mapping[str, Path] = field(default_factory=dict)  # weights that the user names, by the catalogue's names
+    python: str = sys.executable
+    upstream: Upstream = field(default_factory=Upstream)
+    any_upstream: bool = False
     workspace: Workspace = field(default_factory=Workspace)
+    wanwrap: tuple[str, ...] = ("python", "-m", "wanwrap")  # the words that start this wanwrap
 
-    def data(self, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
-        """The data set, sound. Raises DatasetError."""
-        return self.look(whole=whole, bar=bar).sound(skip_bad=self.skip_bad)
+    @property
+    def experts(self) -> tuple[Expert, ...]:
+        """Those to train."""
+        return tuple(e for e in self.preset.experts if self.noise_level in (None, e.noise_level))
 
-    def look(self, *, whole: bool = False, bar: Bar = no_bar) -> Dataset:
-        """The data set as it is; `whole` decodes every file. Raises DatasetError."""
-        if self.dataset_config is not None:
-            return config.load(absolute(self.dataset_config), whole=whole, bar=bar)
-        datasets = self.places.base / "datasets"
-        shipped = self.dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
-        where = folder("templates") / SAMPLE if shipped else find(self.dataset, datasets)
-        return scan(where, self.preset, whole=whole, bar=bar)
+    @property
+    def lightning(self) -> Lightning | None:
+        """What is merged into each DiT."""
+        return None if self.skip_lightning else self.preset.lightning
+
+    @property
+    def called(self) -> str:
+        """The preset's name; without the merge nothing is called lightning."""
+        name = self.preset.name
+        if self.preset.lightning is None or self.lightning:
+            return name
+        return name.replace("lightning", "vanilla") if "lightning" in name else f"{name}-without-lightning"
+
+    @property
+    def needed(self) -> list[str]:
+        """The catalogue's names of all weights that are read."""
+        loras = [self.lightning.lora(expert) for expert in self.experts] if self.lightning else []
+        return [*(e.dit for e in self.experts), *loras, "vae", "t5", *(["clip"] if self.preset.needs_clip else [])]
+
+    def data(self, *, whole: bool = False) -> Dataset:
+        """The data set, sound; `whole` decodes every file. Raises DatasetError."""
+        return look(self.preset, self.base_dir, self.dataset, self.dataset_config, whole=whole).sound(
+            skip_bad=self.skip_bad
+        )
 
     def weights(self) -> dict[str, Located]:
-        """The files that the run reads, there or not. Raises WeightsError."""
-        models, found = self.places.base / "models", self.workspace.weights
-        names = needed(self.preset, self.choices)
-        return {name: locate(name, models, self.files.get(name), found.get(name)) for name in names}
-
-    def plan(self, *, whole: bool = False, bar: Bar = no_bar) -> Plan:
-        """The plan. Raises the errors of all that it is made of."""
-        data = self.data(whole=whole, bar=bar)
-        plan = make_plan(self.preset, data, self.weights(), self.places, self.choices)
-        if not any(step.recipe and step.recipe.options.get("network_weights") for step in plan.trainings):
-            return plan
-        from wanwrap.plan import warm_start  # a dry run waits for no more than it needs
-
-        return replace(plan, notes=(*plan.notes, *warm_start.remarks(plan)))
-
-    def missing(self, plan: Plan) -> list[str]:
-        """What a dry run says: what would have to be there before this plan can run."""
-        elsewhere = self.places.upstream.folder or self.places.python != sys.executable
-        found = elsewhere or importlib.util.find_spec("musubi_tuner")
-        upstream = [] if found else ["musubi-tuner is not there."]
-        lacking = [*upstream, *preflight.complaints(plan)]
-        get = [preflight.how_to_get(plan)] if lacking else []
-        return [*lacking, *get, *preflight.lacking_disk(plan)]
-
-    def ask(self, plan: Plan, *, gpu: bool) -> tuple[Upstream, dict[str, Any]]:
-        """The upstream and the machine that will train. Raises what they lack."""
-        places = self.places
-        answer = preflight.ask(places.python, places.upstream, preflight.question(plan))
-        gpus = self.choices.gpus if gpu else 0
-        upstream = preflight.check_answer(answer, places, any_upstream=self.any_upstream, gpus=gpus)
-        return upstream, answer
+        """The files that are read, there or not. Raises WeightsError."""
+        models, known = self.base_dir / "models", self.workspace.weights
+        return {name: locate(name, models, self.files.get(name), known.get(name)) for name in self.needed}
 
 
-def order(
-    *,
-    preset: str,
-    upstream_options: tuple[str, ...] = (),
-    base_dir: Path = Path("local_training"),
-    musubi_dir: Path | None = None,
-    python: str | None = None,
-    **asked: Any,
-) -> Order:
-    """The order behind one command line; `asked` are its other options, by the command line's names.
+def look(
+    preset: Preset, base_dir: Path, dataset: str | None, dataset_config: Path | None, *, whole: bool = False
+) -> Dataset:
+    """A data set as it is. Raises DatasetError."""
+    if dataset_config is not None:
+        from wanwrap.data import config
+
+        return config.load(absolute(dataset_config), whole=whole)
+    from wanwrap.data.folder import find, scan
+
+    datasets = base_dir / "datasets"
+    shipped = dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
+    return scan(folder("templates") / SAMPLE if shipped else find(dataset, datasets), preset, whole=whole)
+
+
+def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any) -> Request:
+    """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
 
     Raises:
-        PresetError, OptionError, UpstreamError: what is asked for does not exist or can't be.
+        PresetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
     """
     chosen, base = load(preset), workspace_folder(base_dir)
-    choices, found = _choices(chosen, asked, upstream_options), load_workspace(base)
-    places = Places(
-        base=base,
-        upstream=upstreams.find(musubi_dir, base, found.musubi_dir),
-        python=training_python(python or found.python),
-        wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
-    )
-    return Order(
+    known, level = workspace.load(base), options.get("noise_level")
+    if options.get("dataset") is not None and options.get("dataset_config") is not None:
+        raise OptionError("--dataset and --dataset_config name two data sets; give one.")
+    if level and chosen.experts[0].noise_level is None:
+        raise OptionError(f"{chosen.name} trains one model without noise levels; leave out --noise_level.")
+    if options.get("skip_lightning") and chosen.lightning is None:
+        raise OptionError(f"{chosen.name} merges no Lightning; leave out --skip_lightning.")
+    passed = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus")
+    request = Request(
         preset=chosen,
-        places=places,
-        choices=choices,
-        dataset=asked.get("dataset"),
-        dataset_config=asked.get("dataset_config"),
-        files=files_given(chosen, choices, asked),
-        any_upstream=bool(asked.get("any_upstream")),
-        skip_bad=bool(asked.get("skip_bad")),
-        workspace=found,
+        base_dir=base,
+        noise_level=None if level == "both" else level,
+        output_name=_output_name(options.get("output_name")),
+        given=_given(options, own),
+        python=training_python(options.get("python") or known.python),
+        upstream=pin.find(options.get("musubi_dir"), base, known.musubi_dir),
+        workspace=known,
+        wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
+        **{name: options[name] for name in passed if options.get(name) is not None},
     )
+    if "network_weights" in request.given and len(request.experts) > 1:
+        raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
+    files = files_given(chosen, request.experts, options, merges=request.lightning is not None)
+    return Request(**{**vars(request), "files": files})
 
 
 def workspace_folder(given: Path) -> Path:
@@ -157,27 +166,6 @@ def workspace_folder(given: Path) -> Path:
     return base
 
 
-def _choices(preset: Preset, asked: Mapping[str, Any], words: tuple[str, ...]) -> Choices:
-    if asked.get("dataset") is not None and asked.get("dataset_config") is not None:
-        raise OptionError("--dataset and --dataset_config name two data sets; give one.")
-    level = asked.get("noise_level")
-    if level and preset.experts[0].noise_level is None:
-        raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")
-    choices = Choices(
-        noise_level=None if level == "both" else level,
-        output_name=asked.get("output_name"),
-        given=_given(asked, words),
-        skip_lightning=bool(asked.get("skip_lightning")),
-        precision=asked.get("precision"),
-        gpus=asked.get("gpus") or 1,
-    )
-    if choices.skip_lightning and preset.lightning is None:
-        raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
-    if "network_weights" in choices.given and len(experts(preset, choices)) > 1:
-        raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
-    return choices
-
-
 def training_python(given: str | None) -> str:
     """The training Python by its whole path: the child runs in another folder. Raises PackageError: there is none."""
     if given is None:
@@ -188,61 +176,76 @@ def training_python(given: str | None) -> str:
     return str(absolute(found or given))
 
 
-def _given(arguments: Mapping[str, Any], words: tuple[str, ...]) -> dict[str, Value]:
+def _output_name(name: str | None) -> str | None:
+    return None if name is None else check_name(name)
+
+
+def check_name(name: str) -> str:
+    """Raises OptionError: a name that can't be a file's on every system, or would read as an option."""
+    odd = re.search(r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]', name)
+    if not name.strip() or name[0] in "-. " or odd or len(name.encode("utf-8", "replace")) > 200:
+        raise OptionError(
+            f"--output_name {name!r} can't name files; begin with a letter or digit and leave out / and the like."
+        )
+    return name
+
+
+def slug(name: str) -> str:
+    """A name without what shells, file systems and upstream's own globs take for something else."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("-_.") or "data"
+
+
+def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]:
     """All that overrides the preset, by upstream's names; what stands after `--` wins."""
-    given: dict[str, Value] = {
-        theirs: arguments[ours] for ours, theirs in ALIASES.items() if arguments.get(ours) is not None
-    }
-    extra = list(words)
-    pairs = list(arguments.get("network_args") or ())
-    while pairs and extra and "=" in extra[0] and not extra[0].startswith("--"):
-        pairs.append(extra.pop(0))  # the guides write several after one --network_args
-    if pairs:
-        given["network_args"] = tuple(pairs)
-    if arguments.get("attention"):
-        given[arguments["attention"]] = True
-    if arguments.get("resume_from"):
-        given["network_weights"] = str(arguments["resume_from"])
+    given: dict[str, Value] = {theirs: options[o] for o, theirs in ALIASES.items() if options.get(o) is not None}
+    if options.get("network_args"):
+        given["network_args"] = tuple(options["network_args"])
+    if options.get("attention"):
+        given[options["attention"]] = True
+    if options.get("resume_from"):
+        given["network_weights"] = str(options["resume_from"])
     check(given, TRAIN)
-    given |= parse(extra, own=OWN | arguments.keys())
-    for name in FILES & given.keys():
-        given[name] = str(_file(name, Path(str(given[name]))))
+    given |= parse(options.get("upstream_options") or (), own=own)
+    if len(attentions := sorted(ATTENTION & given.keys())) > 1:
+        raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
+    for name in FILES.keys() & given.keys():
+        given[name] = str(_file(FILES[name], Path(str(given[name]))))
     return given
 
 
-def _file(name: str, path: Path) -> Path:
+def _file(option: str, path: Path) -> Path:
     """A file that an option names, by its whole path: upstream runs in another folder."""
-    path = absolute(path)
-    if not path.is_file():
-        raise OptionError(f"--{'resume_from' if name == 'network_weights' else name}: there is no file {path}.")
+    if not (path := absolute(path)).is_file():
+        raise OptionError(f"--{option}: there is no file {path}.")
     return path
 
 
-def files_given(preset: Preset, choices: Choices, arguments: Mapping[str, Any]) -> dict[str, Path]:
-    """The weights that were given, by the catalogue's names."""
-    dits = [expert.dit for expert in experts(preset, choices)]
-    files = {name: arguments[name] for name in ("vae", "t5", "clip") if arguments.get(name)}
+def files_given(
+    preset: Preset, experts: Iterable[Expert], options: Mapping[str, Any], *, merges: bool
+) -> dict[str, Path]:
+    """The weights that the options name, by the catalogue's names; `merges`: Lightning into the DiTs.
+
+    Raises:
+        OptionError: one that these experts don't read, or one file for two.
+    """
+    dits = [expert.dit for expert in experts]
+    files = {name: options[name] for name in ("vae", "t5", "clip") if options.get(name)}
     if files.get("clip") and not preset.needs_clip:
         raise OptionError(f"{preset.name} uses no CLIP; leave out --clip.")
-    if arguments.get("dit"):
+    if options.get("dit"):
         if len(dits) > 1:
             raise OptionError("--dit names the DiT of a one-expert run; this one trains two: --dit_high and --dit_low.")
-        files[dits[0]] = arguments["dit"]
+        files[dits[0]] = options["dit"]
     for expert in preset.experts:
-        if path := arguments.get(f"dit_{expert.noise_level}"):
+        if path := options.get(f"dit_{expert.noise_level}"):
             files[expert.dit] = path
-        if path := arguments.get(f"lightning_{expert.noise_level}"):
-            if choices.skip_lightning or preset.lightning is None:
+        if path := options.get(f"lightning_{expert.noise_level}"):
+            if not merges or preset.lightning is None:
                 raise OptionError(f"this run merges no Lightning; leave out --lightning_{expert.noise_level}.")
             files[preset.lightning.lora(expert)] = path
     given = [absolute(files[dit]) for dit in dits if dit in files]
-    if len(set(given)) < len(given):
+    if len({*given}) < len(given):
         raise OptionError("--dit_high and --dit_low are one file; each expert has its own.")
-    if len(preset.experts) == 1 and (arguments.get("dit_high") or arguments.get("dit_low")):
+    if len(preset.experts) == 1 and (options.get("dit_high") or options.get("dit_low")):
         raise OptionError(f"{preset.name} trains one model; give its DiT with --dit.")
     return files
-
-
-def sample_plan(preset: str) -> Plan:
-    """What a preset does with wanwrap's own sample data set."""
-    return order(preset=preset, dataset=SAMPLE).plan()

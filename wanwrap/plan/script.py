@@ -6,9 +6,10 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
-from wanwrap.plan.plan import Plan
+from wanwrap.plan.plan import Plan, Train
 
 Shell = Literal["bash", "powershell"]
 
@@ -29,22 +30,36 @@ def command(argv: Sequence[str], shell: Shell) -> str:
     return _broken(argv, shlex.quote, " \\\n  ") if shell == "bash" else "& " + _broken(argv, _native, " `\n  ")
 
 
+def _folders(plan: Plan) -> list[Path]:
+    return [train.folder for train in plan.trainings]
+
+
 def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield from map(_comment, heading)
     yield "set -euo pipefail"
     yield ""
-    yield f"mkdir -p {shlex.quote(str(plan.folder))}"
+    yield f"mkdir -p {' '.join(shlex.quote(str(folder)) for folder in _folders(plan))}"
+    written = dict[str, Path]()
     for path, text in plan.files.items():
+        if (same := written.setdefault(text, path)) != path:
+            yield f"cp {shlex.quote(str(same))} {shlex.quote(str(path))}"
+            continue
         mark = _mark(text)
         yield f"cat > {shlex.quote(str(path))} <<'{mark}'\n{text.rstrip()}\n{mark}\n"
     yield f"cd {shlex.quote(str(plan.folder))}"
     yield from (f"export {name}={shlex.quote(value)}" for name, value in plan.env.items())
     for step in plan.steps:
-        yield "\n" + _comment(step.name)
+        yield ""
+        yield from map(_comment, (step.name, *step.comments))
         yield command(step.argv, "bash")
-        if step.after:
-            yield command(step.after, "bash")
+        if isinstance(step, Train):
+            yield "mv " + " \\\n  ".join(map(shlex.quote, (*_made(step), ".")))
+
+
+def _made(train: Train) -> list[str]:
+    """The LoRAs as upstream leaves them, below the run's folder; beside them lie others, of the states in between."""
+    return [(train.attempt_folder(1) / name).relative_to(train.folder.parent).as_posix() for name in train.loras]
 
 
 def _comment(text: str) -> str:
@@ -74,17 +89,19 @@ def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
     yield "$ErrorActionPreference = 'Stop'"
     yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
     yield ""
-    yield f"[void][IO.Directory]::CreateDirectory({_single(str(plan.folder))})"
+    yield from (f"[void][IO.Directory]::CreateDirectory({_single(str(folder))})" for folder in _folders(plan))
     for path, text in plan.files.items():
         # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
         yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
     yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
     yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
     for step in plan.steps:
-        yield "\n" + _comment(step.name)
-        for argv in filter(None, (step.argv, step.after)):
-            yield command(argv, "powershell")
-            yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
+        yield ""
+        yield from map(_comment, (step.name, *step.comments))
+        yield command(step.argv, "powershell")
+        yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
+        if isinstance(step, Train):
+            yield "Move-Item -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, _made(step)))
 
 
 def _single(word: str) -> str:

@@ -21,8 +21,8 @@ from wanwrap.prepare.decide import Action, Decision, Unusable, decide, reading
 from wanwrap.prepare.ffmpeg import Recipe
 from wanwrap.prepare.manifest import Entry
 from wanwrap.prepare.sources import Source
-from wanwrap.system.files import put, sync, whole
-from wanwrap.system.process import Crew
+from wanwrap.system.crew import Crew
+from wanwrap.system.files import atomic_file, put, sync
 
 DAMAGE = re.compile(r"invalid|corrupt|truncat|prematurely|exceeds|damaged|error while decod", re.IGNORECASE)
 
@@ -172,7 +172,7 @@ class Maker:
             self._remove(self.out / old, entry)
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
-        with whole(self.out / name) as file:
+        with atomic_file(self.out / name) as file:
             file.writelines(chunks)
 
     def _remove(self, old: Path, entry: Entry) -> None:
@@ -259,7 +259,7 @@ class Maker:
         if there is not None and _digest(there) != written:
             result.notes.append(f"{path.name} has been edited, and stays")
             return
-        with whole(path) as file:
+        with atomic_file(path) as file:
             file.write(data)
         if result.action == "unchanged":
             result.reason = "caption written anew"

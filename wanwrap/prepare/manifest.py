@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError
-from wanwrap.system.files import write_whole
+from wanwrap.system.files import write_atomic
 
 NAME = ".wanwrap-prepare.json"
 FOLDERS = ("images", "videos")
@@ -56,7 +56,7 @@ class Prepared:
         """Put it on the disk, now and then or at once."""
         if now or time.monotonic() - self._written > OFTEN:
             rows = {key: asdict(entry) for key, entry in self.entries.items()}
-            write_whole(self.path, json.dumps({"version": 1, "sources": rows}, indent=1) + "\n")
+            write_atomic(self.path, json.dumps({"version": 1, "sources": rows}, indent=1) + "\n")
             self._written = time.monotonic()
 
     def adopt(self, folder: Path, new: Mapping[str, tuple[str, int, int]]) -> None:

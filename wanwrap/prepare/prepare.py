@@ -18,12 +18,12 @@ from wanwrap.prepare.making import Maker, Result
 from wanwrap.prepare.manifest import FOLDERS, Entry, Prepared
 from wanwrap.prepare.naming import NUMBER, Names
 from wanwrap.prepare.sources import Found, Source, search
-from wanwrap.system.files import held
-from wanwrap.system.process import Crew, interruptible
+from wanwrap.system import console
+from wanwrap.system.crew import Crew
+from wanwrap.system.files import lock
+from wanwrap.system.process import interruptible
 
 WORK = ".wanwrap-prepare.tmp"  # in the data set, so that a finished file is moved and not copied
-
-Bar = Callable[[int], Callable[..., object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Report:
     begun: bool = False
 
 
-def prepare(wish: Wish, bar: Bar, report: Report, *, dry_run: bool = False) -> None:
+def prepare(wish: Wish, report: Report, *, dry_run: bool = False) -> None:
     """Do all that is new, several at once, and put what came of each source into `report` as it comes.
 
     Raises:
@@ -59,30 +59,30 @@ def prepare(wish: Wish, bar: Bar, report: Report, *, dry_run: bool = False) -> N
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept and remembered.
     """
     with interruptible():
-        _prepare(wish, bar, report, dry_run)
+        _prepare(wish, report, dry_run)
 
 
-def _prepare(wish: Wish, bar: Bar, report: Report, dry_run: bool) -> None:
+def _prepare(wish: Wish, report: Report, dry_run: bool) -> None:
     found = search(wish.place, wish.out)
     report.items += [Result(source=name, action="left out", reason=why) for name, why in found.other.items()]
     report.items += [Result(source=name, action="failed", reason=why) for name, why in found.failed.items()]
     if dry_run or not found.sources:
-        _all(wish, found, Prepared(wish.out), bar, report, dry_run=True)
+        _all(wish, found, Prepared(wish.out), report, dry_run=True)
         report.planned = dry_run
         return
     for name in FOLDERS:
         (wish.out / name).mkdir(parents=True, exist_ok=True)
-    with held(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}"):
+    with lock(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}"):
         work = wish.out / WORK
         shutil.rmtree(work, ignore_errors=True)  # what a power cut left
         work.mkdir()
         try:
-            _all(wish, found, Prepared(wish.out), bar, report, dry_run=False)
+            _all(wish, found, Prepared(wish.out), report, dry_run=False)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report, *, dry_run: bool) -> None:
+def _all(wish: Wish, found: Found, prepared: Prepared, report: Report, *, dry_run: bool) -> None:
     report.planned, report.begun = dry_run, True
     keys = {str(source.path): source for source in found.sources}
     crew = Crew()
@@ -91,25 +91,25 @@ def _all(wish: Wish, found: Found, prepared: Prepared, bar: Bar, report: Report,
     report.gone = [name for entry in prepared.gone(found.folder, set(keys)) for name in entry.outputs or ()]
     if not dry_run:
         prepared.write(now=True)
-    step = bar(len(keys))
+    with console.bar("looking at" if dry_run else "preparing", len(keys)) as step:
 
-    def finished(key: str, result: Result | None) -> None:
-        if result is None:
-            step(0)  # time goes on
-            return
-        report.items.append(result)
-        if result.entry and not dry_run:
-            prepared.entries[key] = result.entry
-            prepared.write()
-        step()
+        def finished(key: str, result: Result | None) -> None:
+            if result is None:
+                step(0)  # time goes on
+                return
+            report.items.append(result)
+            if result.entry and not dry_run:
+                prepared.entries[key] = result.entry
+                prepared.write()
+            step()
 
-    try:
-        order = sorted(keys, key=lambda key: -keys[key].size)  # the longest first, so that none is left over
-        do = maker.plan if dry_run else maker.make
-        _side_by_side({key: (keys[key], prepared.entries[key]) for key in order}, do, finished, crew)
-    finally:
-        if not dry_run:
-            prepared.write(now=True)
+        try:
+            order = sorted(keys, key=lambda key: -keys[key].size)  # the longest first, so that none is left over
+            do = maker.plan if dry_run else maker.make
+            _side_by_side({key: (keys[key], prepared.entries[key]) for key in order}, do, finished, crew)
+        finally:
+            if not dry_run:
+                prepared.write(now=True)
 
 
 def _name(out: Path, found: Found, keys: dict[str, Source], prepared: Prepared, maker: Maker) -> None:

@@ -12,16 +12,17 @@ import json
 import sys
 from pathlib import Path
 
-# Only the siblings are looked for in this folder. Spawned data loader workers
-# import this file anew with a sys.path that lacks it already.
+# Only these siblings are looked for in these folders. Spawned data loader workers
+# import this file anew with a sys.path that lacks them already.
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+PLACES = (HERE, HERE.parent / "upstream")
+sys.path[:0] = map(str, PLACES)
 import bare_cpu  # noqa: E402
 
 bare_cpu.help_if_needed()  # before upstream is first imported, which toys does
 import toys  # noqa: E402
 
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != HERE]
+sys.path[:] = [path for path in sys.path if Path(path).resolve() not in PLACES]
 toys.shrink()
 
 SCRIPTS = ("wan_cache_latents", "wan_cache_text_encoder_outputs", "wan_train_network")

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.data.dataset import Dataset, Entry
-from wanwrap.data.probed import Bar, no_bar
-from wanwrap.errors import StepError
+from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
-from wanwrap.plan.plan import Choices, Places, Plan, Step, needed, slug
+from wanwrap.plan.build import build
+from wanwrap.plan.plan import Plan, Step
 from wanwrap.plan.planner import make_plan
-from wanwrap.plan.request import Order
+from wanwrap.plan.preflight import Machine
+from wanwrap.plan.request import Request, slug
 from wanwrap.preset import Preset
-from wanwrap.system import header
+from wanwrap.run import record as records
+from wanwrap.run.run import check_folders
+from wanwrap.run.training import LOG
+from wanwrap.system import disk, header
 from wanwrap.upstream.options import ATTENTION, Options, Value
-from wanwrap.upstream.pin import Upstream
+from wanwrap.upstream.rules import OWN_OPTIMIZERS, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -31,6 +35,7 @@ FRAMES = 5  # at most; 4N+1
 EPOCHS = 2
 LENGTH: Options = {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
 SWAP = 2  # of the toy's 4 blocks
+BYTES = 300_000_000  # of a rehearsal's folder at most, about
 LEFT_OUT = {
     "max_train_steps",
     "network_weights",
@@ -40,7 +45,6 @@ LEFT_OUT = {
     "sample_at_first",
 }
 PROMPT = "--w 64 --h 64 --f 1 --s 2"
-ON_ANY_CPU = {"adamw", "adafactor"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +53,31 @@ class Rehearsal:
 
     plan: Plan
     real: Plan
-    upstream: Upstream
-    answer: Mapping[str, Any]
+    machine: Machine
     notes: tuple[str, ...]
 
 
-def rehearsal(asked: Order, bar: Bar = no_bar) -> Rehearsal:
+def rehearsal(request: Request) -> Rehearsal:
     """The rehearsal of what is asked; its folder is made anew, with the data in it.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
-    places, real = asked.places, asked.plan(whole=True, bar=bar)  # what the real run would refuse is refused here
-    gpus = preflight.ask(places.python, places.upstream, ["torch"])["gpus"]
-    base = places.base / "rehearsal" / slug(f"{real.dataset.name}-{asked.preset.name}")
-    plan, notes = stage(
-        asked.preset, real.dataset, asked.weights(), replace(places, base=base), asked.choices, gpu=bool(gpus)
-    )
-    upstream, answer = asked.ask(plan, gpu=bool(gpus))  # on a CPU as many processes do as GPUs are asked for
-    preflight.check_place(plan)
+    real = build(request, whole=True)  # what the real run would refuse is refused here
+    asked = {"torch", *(optimizer_class(str(train.options["optimizer_type"])) for train in real.trainings)}
+    answer = preflight.ask(request.python, request.upstream, asked)
+    missing = {name: why for name, why in answer["missing"].items() if why.startswith("AttributeError")}
+    preflight.check_packages({"missing": missing}, request.python)  # no stand-in for what there isn't
+    gpu = bool(answer["gpus"])
+    base = request.base_dir / "rehearsal" / slug(f"{real.dataset.name}-{request.preset.name}")
+    plan, notes = stage(real, base, gpu=gpu)
+    if why := disk.lacking(base, BYTES, what="needed for a rehearsal"):
+        raise RoomError(why)
+    machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
+    check_folders(plan, restart=True)
     shutil.rmtree(base, ignore_errors=True)
     furnish(base, real.dataset, plan)
-    return Rehearsal(plan=plan, real=real, upstream=upstream, answer=answer, notes=notes)
+    return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
 
 
 def furnish(base: Path, dataset: Dataset, plan: Plan) -> None:
@@ -80,19 +87,14 @@ def furnish(base: Path, dataset: Dataset, plan: Plan) -> None:
         _copy(entry, small)
 
 
-def verify(plan: Plan, record: Mapping[str, Any]) -> None:
+def verify(plan: Plan) -> None:
     """Raises StepError: all steps ended well, and yet nothing was learned."""
-    losses = {row["name"]: row["loss"] for row in record["steps"] if "loss" in row}
-    if broken := [name for name, loss in losses.items() if loss in (None, "nan", "inf")]:
-        raise StepError(
-            f"the rehearsal ended with a loss of {losses[broken[0]]} in {broken[0]}; see {plan.folder}/{plan.record}.log."
-        )
-    for step in plan.trainings:
-        assert step.makes
-        if not _learned(step.makes):
-            raise StepError(
-                f"{step.makes} is a LoRA of zeros: nothing was learned; see {plan.folder}/{plan.record}.log."
-            )
+    for train in plan.trainings:
+        record, log = records.read(train.folder), train.folder / LOG
+        if record is None or record.loss is None:
+            raise StepError(f"the rehearsal of {train.title} ended with a loss that is no number; see {log}.")
+        if not _learned(train.lora):
+            raise StepError(f"{train.lora} is a LoRA of zeros: nothing was learned; see {log}.")
 
 
 def _learned(lora: Path) -> bool:
@@ -103,35 +105,30 @@ def _learned(lora: Path) -> bool:
     return not ups or any(any(content[start + begin : start + end]) for begin, end in ups)
 
 
-def stage(
-    preset: Preset,
-    dataset: Dataset,
-    weights: Mapping[str, Located],
-    places: Places,
-    choices: Choices,
-    *,
-    gpu: bool,
-    length: Options = LENGTH,
-) -> tuple[Plan, tuple[str, ...]]:
-    """The small plan, with all its files in `places.base`, and its differences from the one of these `weights`.
+def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tuple[Plan, tuple[str, ...]]:
+    """The small plan, with all its files in `base`, and its differences from the real one.
 
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
-    notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
-    small, given = _preset(preset, gpu, notes), _soften(choices.given, gpu, notes)
-    if dataset.config:
+    notes, request = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"], real.request
+    preset, given = _preset(request.preset, gpu, notes), _soften(request.given, gpu, notes)
+    if real.dataset.config:
         notes.append("the data set TOML is written anew for copies of a few items")
     notes += [f"{name} is left out" for name in sorted(LEFT_OUT & given.keys())]
-    given = {name: value for name, value in given.items() if name not in LEFT_OUT}
-    given |= length
-    choices = replace(choices, given=given)
-    data = _dataset(dataset, places.base)
-    places = replace(places, child=(CHILD,))
-    toys = {name: _toy(name, weights[name], places.base) for name in needed(small, choices)}
+    given = {**{name: value for name, value in given.items() if name not in LEFT_OUT}, **length}
+    small = replace(
+        request,
+        preset=preset,
+        base_dir=base,
+        given=given,
+        output_name=f"{real.name}-toy",
+        upstream=replace(request.upstream, child=CHILD),
+    )
+    toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    plan = make_plan(small, data, toys, places, choices)
-    make = Step(name="make toy weights", argv=(places.python, CHILD, "make", _spec(small, toys)))
+    plan = make_plan(small, _dataset(real.dataset, base), toys)
+    make = Step(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
     return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
 
 
@@ -163,8 +160,8 @@ def _soften(options: Options, gpu: bool, notes: list[str]) -> dict[str, Value]:
         if soft.pop(name, None):
             soft["sdpa"] = True
             notes.append(f"without a GPU sdpa stands in for {name}")
-    optimizer = soft.get("optimizer_type")
-    if optimizer is not None and str(optimizer).lower() not in ON_ANY_CPU:
+    optimizer = str(soft.get("optimizer_type") or "adamw")
+    if optimizer.lower() == "adamw8bit" or ("." in optimizer and optimizer.lower() not in OWN_OPTIMIZERS):
         soft |= {"optimizer_type": "adamw"}
         soft.pop("optimizer_args", None)
         notes.append(f"without a GPU adamw stands in for {optimizer}")

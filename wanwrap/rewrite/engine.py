@@ -19,7 +19,7 @@ from threading import local
 from typing import Any, Literal
 
 from wanwrap.errors import OutputError, WeightsError
-from wanwrap.system.files import whole
+from wanwrap.system.files import atomic_file
 from wanwrap.system.safetensors import WIDTHS, Row, Source
 
 CHUNK = 1 << 20  # bytes worked on at a time: in fp32 and twice they still fit a processor's cache
@@ -92,7 +92,7 @@ def rewrite(
         OutputError: another process is writing the same file.
         OSError: the disk is full, the folder can't be written.
     """
-    with whole(out) as file:
+    with atomic_file(out) as file:
         _check_free(out)
         head = _head(tensors, metadata())
         file.write(head)

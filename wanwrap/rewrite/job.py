@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from wanwrap import __version__
 from wanwrap.errors import WeightsError
 from wanwrap.rewrite.engine import Tensor
-from wanwrap.system import header
 from wanwrap.system.safetensors import Source, header_sha256
+from wanwrap.upstream.dit_file import DTYPES
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.lora import Match
+from wanwrap.weights.record import made_from
 
-DTYPES = {name: dtype for dtype, name in header.DTYPES.items()}
+STORED = {name: dtype for dtype, name in DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +67,6 @@ def _described(source: Source, marks: Mapping[Path, str]) -> list[dict[str, Any]
     ]
 
 
-def made_from(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What wanwrap wrote into a file that it made; empty for others."""
-    try:
-        found = json.loads(metadata.get("wanwrap", "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def history(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """How a file was made, and what it was made from was made; `from` and `lora` are what they should be."""
-    record: Any = made_from(metadata)
-    while isinstance(record, dict):
-        files, lora = record.get("from"), record.get("lora")
-        named = [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
-        yield {"from": named, "lora": lora if isinstance(lora, dict) else {}}
-        record = record.get("before")
-
-
 def worth_hashing(source: Source, wanted: str | None) -> tuple[Path, ...]:
     """The file, where there is a sha256 to compare its own with: it must have one, or has a published file's size."""
     sizes = {weight.size for weight in CATALOGUE.values()}
@@ -106,4 +88,4 @@ def check_published(source: Source, marks: Mapping[Path, str], wanted: str | Non
 
 def cast(dtype: str, main: str, precision: str | None) -> str:
     """A tensor's new type: those of the model's main type are cast; the few that are kept wider stay as they are."""
-    return DTYPES[precision] if precision and dtype == main else dtype
+    return STORED[precision] if precision and dtype == main else dtype

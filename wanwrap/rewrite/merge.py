@@ -8,13 +8,14 @@ from pathlib import Path
 
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.rewrite.engine import Tensor, layout
-from wanwrap.rewrite.job import DTYPES, OWN, Job, cast, check_published, history, worth_hashing
-from wanwrap.system.header import PREFIX, blocks_dtype
+from wanwrap.rewrite.job import OWN, STORED, Job, cast, check_published, worth_hashing
 from wanwrap.system.safetensors import FLOATS, Row, Source, open_source
+from wanwrap.upstream.dit_file import PREFIX, blocks_dtype
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.lora import LowRank, Match, grouped, is_lora, match
 from wanwrap.weights.models import SHAPES
 from wanwrap.weights.names import said_by
+from wanwrap.weights.record import history
 
 OPPOSITES = (("high", "low"), ("t2v", "i2v"))
 CHANNELS = {
@@ -103,7 +104,7 @@ def main_dtype(source: Source, why: str) -> str:
             f"{source.paths[0]} stores {eight} as {rows[eight].dtype}; of a number's fraction fp8 keeps 3 bits: {why}; "
             "give the fp16 or bf16 file, upstream makes fp8 of it while it loads."
         )
-    return DTYPES[main]
+    return STORED[main]
 
 
 def _told(path: str, sha256: str | None) -> set[str]:

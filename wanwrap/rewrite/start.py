@@ -13,20 +13,18 @@ from wanwrap import errors
 from wanwrap.errors import OutputError, WanwrapError, WeightsError
 from wanwrap.paths import PACKAGE
 from wanwrap.rewrite import convert, merge
-from wanwrap.rewrite.job import Job, made_from
-from wanwrap.system import disk
+from wanwrap.rewrite.job import Job
+from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
 from wanwrap.system.files import PART
-from wanwrap.system.process import stream
 from wanwrap.system.safetensors import SHARD, header_sha256, open_source, sha256, shards, stat
+from wanwrap.weights.record import made_from
 
 ADVICE = {
     "gpu memory": "end what else is on the GPU, or set CUDA_VISIBLE_DEVICES=-1 to do without it",
     "memory": "close other programs",
 }
 
-Bar = Callable[[int], Callable[[int], object]]  # bytes in all -> what is told how many are done
-Say = Callable[[str], object]
 Sources = Mapping[str, tuple[Path, str | None]]  # by their names in the record; the sha256 that they must have
 
 
@@ -46,7 +44,7 @@ class Made:
         return {**vars(self), "out": str(self.out), "bytes": size, "seconds": round(self.seconds, 1)}
 
 
-def run_merge(*, dit: Path, lora: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
+def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **wish: Any) -> Made:
     """`wish` holds merge.job's other arguments.
 
     Raises:
@@ -56,10 +54,10 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, bar: Bar, say: S
     wanted |= {} if wish["allow_partial"] else {"left": ""}
     arguments: dict[str, Any] = {"dit": dit, "lora": lora, **wish}
     sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
-    return _made("merge", merge.job, arguments, wanted, sources, out, python, bar, say)
+    return _made("merge", merge.job, arguments, wanted, sources, out, python)
 
 
-def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wish: Any) -> Made:
+def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
     """`wish` holds convert.job's other arguments.
 
     Raises:
@@ -67,7 +65,7 @@ def run_convert(*, file: Path, out: Path, python: str, bar: Bar, say: Say, **wis
     """
     wanted = {"made": "convert", "precision": wish["precision"]}
     arguments: dict[str, Any] = {"file": file, **wish}
-    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python, bar, say)
+    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python)
 
 
 def _made(
@@ -78,13 +76,11 @@ def _made(
     sources: Sources,
     out: Path,
     python: str,
-    bar: Bar,
-    say: Say,
 ) -> Made:
     """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
     _check_out(out, [path for path, _ in sources.values()])
     if not out.exists():
-        return _make(verb, job(**arguments), arguments, out, python, bar, say)
+        return _make(verb, job(**arguments), arguments, out, python)
     if all(path.is_file() for path, _ in sources.values()):
         job(**arguments)
     return _there(out, wanted, sources)
@@ -146,15 +142,17 @@ def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
     return same and header_sha256(path) == file["header_sha256"]
 
 
-def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str, bar: Bar, say: Say) -> Made:
+def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str) -> Made:
     """Start the child and follow it."""
     disk.check(out.parent, job.bytes, within=[out])
     out.parent.mkdir(parents=True, exist_ok=True)
     words = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
     order = json.dumps({"verb": verb, "out": str(out), **words})
-    child, began = _Child(lambda: bar(job.source.bytes)), time.monotonic()
-    argv = [python, str(PACKAGE / "rewrite" / "child.py"), order]
-    status = stream(argv, out.parent, {"PYTHONUTF8": "1"}, child.listen, lambda: False, say)
+    began, argv = time.monotonic(), [python, str(PACKAGE / "rewrite" / "child.py"), order]
+    what = "merging" if verb == "merge" else f"converting {job.source.paths[0].name}"
+    with console.bar(what, job.source.bytes, "B") as done:
+        child = _Child(done)
+        status = process.run(process.Command(argv, out.parent, {"PYTHONUTF8": "1"}), child.listen)
     if child.error:
         raise child.error
     if status:
@@ -168,8 +166,8 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
 class _Child:
     """What the child says: progress for the bar, the device, an error; what else it prints is kept."""
 
-    begin: Callable[[], Callable[[int], object]]
-    tell: Callable[[int], object] | None = None
+    done: Callable[[int], object]
+    told: int = 0  # bytes
     device: str | None = None
     error: WanwrapError | None = None
     printed: list[str] = field(default_factory=list)
@@ -188,8 +186,8 @@ class _Child:
         if not words:
             self.printed.append(line)
         elif "done" in words:
-            self.tell = self.tell or self.begin()
-            self.tell(words["done"])
+            self.done(words["done"] - self.told)
+            self.told = words["done"]
         elif "error" in words:
             self.error = getattr(errors, words["kind"])(words["error"])
         self.device = words.get("device", self.device)

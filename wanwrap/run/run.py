@@ -1,278 +1,281 @@
-"""Carry a plan out: write its files, run its steps, keep log and ledger."""
+"""A plan carried out: its DiTs made, its caches filled, each expert trained."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from wanwrap.cli.report import heading
-from wanwrap.cli.status_report import going, trained
-from wanwrap.data.caches import forget, missing, stamps, strangers
+from wanwrap.data.cache_lock import HELD, changing, check_unused, reading
+from wanwrap.data.caches import forget, missing, stamps, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
-from wanwrap.plan.plan import Plan, Step
+from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
+from wanwrap.plan.planner import make_plan
+from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
-from wanwrap.run.ledger import Ledger, now
-from wanwrap.run.progress import is_done
-from wanwrap.run.status import NOW, STOP, together
-from wanwrap.run.training import Stopped, Training, Wish
-from wanwrap.system import header
+from wanwrap.run import record as records
+from wanwrap.run import version_1
+from wanwrap.run.record import Record, is_done
+from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
+from wanwrap.system import console, disk, header
 from wanwrap.system.failures import also_others, failure
-from wanwrap.system.files import write_whole
-from wanwrap.system.log import Log
-from wanwrap.system.process import Listener, check_interrupted, stream, supervised
+from wanwrap.system.files import is_locked, lock, write_atomic
+from wanwrap.system.log import run_logged
+from wanwrap.system.process import Command, interruptible
 from wanwrap.upstream import states
 
-PAUSE = 0.2  # seconds
-
-Say = Callable[[str], object]
+BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
 
 
 @dataclass(frozen=True, kw_only=True)
 class How:
-    """How trainings are carried out: `show` is given a line for each; `gpus` are for one expert each, side by side."""
+    """How a plan is carried out: `heading` opens its script, `show` is given the records whenever there is news."""
 
-    show: Callable[[Sequence[str]], object] = lambda _: None
+    heading: Callable[[Plan], Iterator[str]]
+    show: Callable[[Mapping[str, Record]], object] = bool
     retry: bool = True
-    gpus: tuple[str, ...] = ()
 
 
-def write_files(plan: Plan) -> None:
-    """The plan's folder and files, and the script that does by hand what `run` does."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    shell = native()
-    suffix, encoding = (".sh", "utf-8") if shell == "bash" else (".ps1", "utf-8-sig")
-    (plan.folder / f"{plan.record}{suffix}").write_text(script(plan, shell, heading(plan)), encoding=encoding)
-    for path, text in plan.files.items():
-        write_whole(path, text)
-
-
-def run(plan: Plan, ledger: Ledger, screen: Listener, say: Say, how: How | None = None) -> None:
-    """All steps in order; those that an earlier run has ended are not done again.
+def check_folders(plan: Plan, *, restart: bool = False) -> None:
+    """What the plan's folders tell; a `restart` puts aside what is there.
 
     Raises:
-        StepError and others: one failed; the ledger says which.
-        Stopped: `wanwrap stop` has ended it.
-        KeyboardInterrupt: the user stopped it; nothing is left running.
+        OutputError: they can't be written, are in use, or hold another training or files that nobody knows of.
     """
-    (plan.folder / STOP).unlink(missing_ok=True)
-    try:
-        _Run(plan, ledger, screen, say, how or How()).all()
-    except BaseException as error:
-        ends = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
-        with suppress(OSError):  # the reason must come through, on a full disk too
-            ledger.ended(ends.get(type(error), "failed"), str(error))
-        raise
-    finally:
-        with suppress(OSError):
-            (plan.folder / STOP).unlink(missing_ok=True)
-    ledger.ended("done")
+    for place in (plan.folder, *plan.caches):
+        disk.writable(place)
+    for train in plan.trainings:
+        if is_locked(train.folder):
+            raise OutputError(BUSY.format(train.folder))
+        if not restart:
+            _check_folder(plan, train)
+
+
+def _check_folder(plan: Plan, train: Train) -> None:
+    if found := records.read(train.folder):
+        records.check_same(plan, train, found)
+        return
+    version_1.check(plan.folder, train.expert)
+    if version_1.is_done(plan.folder, train.expert):
+        return
+    unknown = sorted(path.name for path in _loras(train))
+    begun = (
+        [path for path in train.folder.iterdir() if path.name.startswith("attempt-")] if train.folder.is_dir() else []
+    )
+    if unknown or begun:
+        what = f"LoRAs ({listing(unknown)})" if unknown else f"a training that was begun by hand ({begun[0]})"
+        raise OutputError(
+            f"{plan.folder} holds {what} of which no record is there; give another --output_name, move them away, or "
+            "begin anew with --restart (they are put aside)."
+        )
+
+
+def _loras(train: Train) -> list[Path]:
+    """Those that lie in the run's folder."""
+    there = train.folder.parent.iterdir() if train.folder.parent.is_dir() else ()
+    return [path for path in there if states.lora_epoch(path.name, train.label) is not None]
+
+
+def remaining(plan: Plan) -> Plan | None:
+    """The plan without experts that are trained to their end; None where all are."""
+    left = [
+        train
+        for train in plan.trainings
+        if not (is_done(train, records.read(train.folder)) or version_1.is_done(plan.folder, train.expert))
+    ]
+    if len(left) in (0, len(plan.trainings)):
+        return plan if left else None
+    return alone(plan, left[0])
+
+
+def alone(plan: Plan, train: Train) -> Plan:
+    """The plan of one of its experts."""
+    if len(plan.trainings) == 1:
+        return plan
+    level = None if train.expert == "dit" else train.expert
+    return make_plan(replace(plan.request, noise_level=level), plan.dataset, plan.weights)
+
+
+def bytes_to_save(plan: Plan, *, restart: bool) -> int:
+    """What the trainings will have written at most, beside what is there."""
+    total = 0
+    for train in plan.trainings:
+        found = None if restart else records.read(train.folder)
+        total += saving_bytes(train, found.saved_epoch, found.bytes) if found else saving_bytes(train)
+    return total
+
+
+def put_aside(plan: Plan) -> None:
+    """Move what earlier runs of these experts have made into a folder of its own; their states go. Says where."""
+    if not plan.folder.is_dir():
+        return
+    for train in plan.trainings:
+        with lock(train.folder, BUSY.format(train.folder)):
+            number = next(n for n in range(1, 10**6) if not (plan.folder / f"before-{n}" / train.expert).exists())
+            aside, loras = plan.folder / f"before-{number}", _loras(train)
+            if not (train.folder.exists() or loras or version_1.is_there(plan.folder, train.expert)):
+                continue
+            aside.mkdir(exist_ok=True)
+            version_1.put_aside(plan.folder, train.expert, aside)
+            if train.folder.exists():
+                train.folder.replace(aside / train.expert)
+            for path in loras:
+                path.replace(aside / path.name)
+            for path in (aside / train.expert).glob("*/"):
+                if path.name.startswith(("state-", "attempt-")):
+                    states.remove(path)
+            console.say(f"what was there of {train.expert} is in {aside} now")
+
+
+def carry_out(plan: Plan, machine: Machine, how: How) -> None:
+    """Everything of a plan, from where earlier runs of it have come.
+
+    Raises:
+        Stopped: `wanwrap stop` has ended it. KeyboardInterrupt: Ctrl-C; nothing is left running.
+        WanwrapError: it failed; the records say at what.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for train in plan.trainings:
+            if not held.enter_context(lock(train.folder, BUSY.format(train.folder))):
+                console.say(f"note: the drive of {plan.folder} has no locks: start no two runs there at once.")
+            _check_folder(plan, train)  # again: another may have trained there since
+            train.folder.mkdir(exist_ok=True)
+            (train.folder / STOP).unlink(missing_ok=True)
+        _Run(plan, how, {train.expert: records.begin(plan, train, machine) for train in plan.trainings}).all(held)
 
 
 @dataclass
 class _Run:
     plan: Plan
-    ledger: Ledger
-    screen: Listener
-    say: Say
     how: How
-    trainings: list[Training] = field(default_factory=list)
+    records: dict[str, Record]
+    folder: Path = field(init=False)  # of the first expert: the log of what all share is there
 
-    def all(self) -> None:
-        plan = self.plan
-        before, numbered = stamps(plan.dataset.entries), [*enumerate(plan.steps)]
-        done = [index for index, step in numbered if step.training and is_done(plan, step)]
-        for index in done:
-            self._skip(index)
-        read = {step.training.options["dit"] for index, step in numbered if step.training and index not in done}
-        for index, step in numbered:
-            if step.reads and str(step.makes) not in read:
-                self.ledger.step(index, state="not needed")
-            elif not step.training:
-                self._prepare(index, before)
-        self.ledger.note(parallel=bool(self.how.gpus))
-        todo = [step for index, step in numbered if step.training and index not in done]
-        self.trainings = [self._training(step, number) for number, step in enumerate(todo)]
-        self._train()
+    def all(self, held: ExitStack) -> None:
+        self.folder = self.plan.trainings[0].folder
+        self._write_files()
+        with interruptible(), self._recorded():
+            trained_on = {train.options["dit"] for train in self.plan.trainings}
+            for step in self.plan.rewrites:
+                if str(step.out) in trained_on:
+                    self._rewrite(step)
+            self._cache(held)
+            self._train()
+
+    def _write_files(self) -> None:
+        """Each expert's files, and the script that does by hand what is done for it here."""
+        shell = native()
+        name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
+        for train in self.plan.trainings:
+            own = alone(self.plan, train)
+            (train.folder / name).write_text(script(own, shell, self.how.heading(own)), encoding=encoding)
+        for path, text in self.plan.files.items():
+            write_atomic(path, text)
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """How a run ends that never came to an expert's training."""
+        try:
+            yield
+        except BaseException as error:
+            ends = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
+            begun = any(each.state != "waiting" for each in self.records.values())
+            how = {} if begun else {"state": ends.get(type(error), "failed"), "reason": str(error)}
+            for train in self.plan.trainings:
+                if self.records[train.expert].state == "waiting":
+                    with suppress(OSError):  # the reason must come through, on a full disk too
+                        self.records[train.expert].write(train.folder, doing="", ended=records.now(), **how)
+            raise
+        finally:
+            for train in self.plan.trainings:
+                with suppress(OSError):
+                    (train.folder / STOP).unlink(missing_ok=True)
 
     # ---- merging and caching
 
-    def _prepare(self, index: int, before: Mapping[Path, list[int]]) -> None:
-        plan, step = self.plan, self.plan.steps[index]
-        self._announce(index)
-        if step.fills and not missing(plan.dataset.entries, plan.caches, step.fills):
-            self.say("all of it is cached: nothing to encode")
-            self.ledger.step(index, state="not needed")
-            return
-        self.ledger.step(index, state="running", started=now())
-        self._step(index)
-        if step.fills:
-            _check_cached(plan, step, before)
-        self.ledger.step(index, state="done", ended=now())
-
-    def _announce(self, index: int) -> None:
-        self.say(f"\n{self.plan.steps[index].name} ({index + 1} of {len(self.plan.steps)})")
-
-    def _step(self, index: int) -> None:
+    def _step(self, step: Step, env: Mapping[str, str] | None = None) -> None:
         """One step; what it prints goes to the screen and to the log."""
-        plan, step = self.plan, self.plan.steps[index]
-        log = plan.folder / f"{plan.record}.log"
-        status, tail = logged(step.name, step.argv, plan.folder, plan.env, log, self.screen, self._now, self.say)
-        self.ledger.step(index, exit=status)
-        if self._now() or (self._wish() and not status):
-            raise Stopped(f"{plan.name} was stopped in {step.name}, as you asked; the same command goes on.")
+        console.say(f"\n{step.name}")
+        for train in self.plan.trainings:
+            self.records[train.expert].write(train.folder, state="waiting", doing=step.name, reason="")
+        command = Command(step.argv, self.plan.folder, {**self.plan.env, **(env or {})})
+        status, tail = run_logged(step.name, command, self.folder / LOG, lambda: self._wish() == NOW)
+        if self._wish() == NOW or (self._wish() is not None and not status):
+            raise Stopped(f"{self.plan.name} was stopped in {step.name}, as you asked.")
         if status:
             why = failure(status, tail)
-            raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {log}")
-        if step.makes:
-            header.read(step.makes)  # it is there, and as long as it says
-            self.ledger.step(index, bytes=step.makes.stat().st_size)
+            raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {self.folder / LOG}")
+
+    def _rewrite(self, step: Rewrite) -> None:
+        self._step(step)
+        header.read(step.out)  # it is there, and as long as it says
+
+    def _cache(self, held: ExitStack) -> None:
+        """Fill the caches, alone; then train from them, beside others that do."""
+        plan, entries = self.plan, self.plan.dataset.entries
+        with changing(plan.caches):
+            found = [survey(*pair, plan.encoders) for pair in zip(entries, plan.caches, strict=True)]
+            if all(each.complete for each in found):
+                console.say("all of the data set is cached: nothing to encode")
+            else:
+                check_unused(plan.caches)
+                self._fill(stamps(entries))
+            held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
+
+    def _fill(self, before: Mapping[Path, list[int]]) -> None:
+        for step in self.plan.steps:
+            if isinstance(step, Cache):
+                if missing(self.plan.dataset.entries, self.plan.caches, step.what):
+                    self._step(step)
+                    self._check_cached(step, before)
+            elif not isinstance(step, Rewrite | Train):
+                self._step(step, {HELD: "1"})
+
+    def _check_cached(self, step: Cache, before: Mapping[Path, list[int]]) -> None:
+        """Raises StepError: something else was cached than what was planned, which would be trained."""
+        entries, caches = self.plan.dataset.entries, self.plan.caches
+        again = "start again, and only that is cached anew"
+        if changed := forget(entries, caches, before):
+            raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
+        if extra := unexpected(entries, caches):
+            raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")
+        if lacking := missing(entries, caches, step.what):
+            names = listing(path.name for path in lacking)
+            raise StepError(
+                f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
+                f"please report this with {self.folder}."
+            )
 
     # ---- training
 
-    def _skip(self, index: int) -> None:
-        """An expert that is trained already; what a power cut has left of it goes."""
-        training = self.plan.steps[index].training
-        assert training
-        states.clear(self.plan.folder / "training", training.key)
-        self.ledger.step(index, state="not needed")
-
-    def _training(self, step: Step, number: int) -> Training:
-        plan, gpus = self.plan, self.how.gpus
-        assert step.training
-        name = f"{plan.record}-{step.training.key}" if gpus else plan.record
-        found = Training(plan, step, plan.folder / f"{name}.log", self.say, self.how.retry)
-        if gpus:
-            found.env = {"CUDA_VISIBLE_DEVICES": gpus[number]}
-        return found
-
     def _train(self) -> None:
-        """Side by side, or one after the other: one that fails doesn't take the others down unless it must."""
-        groups = [self.trainings] if self.how.gpus else [[each] for each in self.trainings]
-        errors = list[WanwrapError]()
-        for group in groups:
-            if self._wish():
-                raise Stopped(f"{self.plan.name} was stopped before {group[0].step.name}, as you asked.")
-            self._group(group)
-            errors += [each.error for each in group if each.error]
-            if any(hits_all(each) for each in group):
-                break
+        """One expert after the other: one that fails doesn't take the other down unless it would fail alike."""
+        errors, blocks = list[WanwrapError](), 0
+        for train in self.plan.trainings:
+            if self._wish() is not None:
+                raise Stopped(f"{self.plan.name} was stopped before {train.title}, as you asked.")
+            console.say(f"\n{train.title}")
+            training = Training(self.plan, train, self.records[train.expert], self.how.retry, self._show, blocks)
+            try:
+                training.run()
+            except WanwrapError as error:
+                console.say(f"{train.expert}: {first_line(error)}")
+                errors.append(error)
+                if isinstance(error, Stopped | RoomError | OutputError) or also_others(training.kind):
+                    break
+            finally:
+                console.show([])
+                blocks = training.more_blocks
         if errors:
             others = "".join(f"\n\n{error}" for error in errors[1:])
-            raise type(errors[0])(f"{errors[0]}{others}")
+            raise type(errors[0])(f"{errors[0]}{others}") from errors[0]
 
-    def _group(self, group: Sequence[Training]) -> None:
-        try:
-            with supervised(self.say) as children:
-                for each in group:
-                    self._announce(self.plan.steps.index(each.step))
-                    self._note(each, state="running", started=now())
-                    each.blocks = max([each.blocks, *(other.blocks for other in self.trainings if other.more)])
-                    each.begin(children)
-                    if each.over:
-                        self._over(each)
-                while not all(each.over for each in group):
-                    self._watch(group)
-                    time.sleep(PAUSE)
-                    check_interrupted()
-        except BaseException:
-            for each in group:
-                each.interrupted()
-                self._note(each)
-            raise
-        finally:
-            self.how.show([])
+    def _show(self) -> None:
+        self.how.show(self.records)
 
-    def _watch(self, group: Sequence[Training]) -> None:
-        wish = self._wish()
-        for each in group:
-            if not each.over:
-                each.wish = wish
-                each.tick()
-                if each.over:
-                    self._over(each)
-        records = together({each.key: each.now() for each in self.trainings})
-        shown = {each.key for each in group if not each.over}
-        self.how.show([*going(records, shown, parallel=bool(self.how.gpus))])
-
-    def _over(self, training: Training) -> None:
-        """Tell at once how an expert's training has ended: the other one may take until the morning."""
-        error = training.error
-        state = "stopped" if isinstance(error, Stopped) else "failed" if error else "done"
-        self._note(training, state=state, ended=now())
-        if error and len(self.trainings) > 1:
-            self.say(f"{training.key}: {first_line(error)}")
-        elif not error:
-            self.say(trained(*together({training.key: training.record})))
-
-    def _note(self, training: Training, **changes: object) -> None:
-        """What the run's own record tells of an expert, if the disk takes it; more stands in its progress."""
-        row: dict[str, Any] = {"optimizer_steps_done": training.record["steps_done"]}
-        if training.attempt:
-            row["loss"] = training.attempt.watch.loss
-        with suppress(OSError):
-            if training.step.makes and training.step.makes.is_file():
-                row["bytes"] = training.step.makes.stat().st_size
-            self.ledger.step(self.plan.steps.index(training.step), **row, **changes)
-
-    def _wish(self) -> Wish:
-        path = self.plan.folder / STOP
-        if not path.exists():
-            return ""
-        return "now" if path.read_text(encoding="utf-8").strip() == NOW else "epoch"
-
-    def _now(self) -> bool:
-        """Whether a step that trains nothing is to end; without hurry it is the last one."""
-        return self._wish() == "now"
-
-
-def hits_all(training: Training) -> bool:
-    """Whether what has ended one expert's training would end the other's too."""
-    ours = isinstance(training.error, Stopped | RoomError | OutputError)
-    return ours or (training.error is not None and also_others(training.kind))
-
-
-def logged(
-    name: str,
-    argv: Sequence[str],
-    cwd: Path,
-    env: Mapping[str, str],
-    path: Path,
-    listen: Listener,
-    unwanted: Callable[[], bool],
-    say: Say,
-) -> tuple[int, str]:
-    """`process.stream`, with all that is printed in the log too: the exit status, and where it is not 0 the last lines."""
-    with path.open("ab", buffering=0) as file:
-        log = Log(file)
-        log.begin(name, argv)
-
-        def both(chunk: bytes) -> None:
-            log.write(chunk)
-            listen(chunk)
-
-        try:
-            status = stream(argv, cwd, env, both, unwanted, say)
-        finally:
-            tail = log.end()
-        return status, tail if status else ""
-
-
-def _check_cached(plan: Plan, step: Step, before: Mapping[Path, list[int]]) -> None:
-    """Raises StepError: something else was cached than what was planned, which would be trained."""
-    assert step.fills
-    entries, caches = plan.dataset.entries, plan.caches
-    again = "start again, and only that is cached anew"
-    if changed := forget(entries, caches, before):
-        raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
-    if extra := strangers(entries, caches):
-        raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")
-    if lacking := missing(entries, caches, step.fills):
-        names = listing(path.name for path in lacking)
-        raise StepError(
-            f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
-            f"please report this with {plan.folder}."
-        )
+    def _wish(self) -> str | None:
+        """Whether it was asked to stop: NOW, or in good order."""
+        asked = [wish for train in self.plan.trainings if (wish := stop_asked(train.folder)) is not None]
+        return None if not asked else NOW if NOW in asked else ""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written. Standard library only."""
+"""Files that are there whole or not at all, and locks that end with their process. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import IO
 from wanwrap.errors import OutputError
 
 PART = ".wanwrap-part"  # no other program's ending
+LOCK = ".lock"
+TRIES = 10  # in half a second: `is_locked` holds a lock for a moment, which must not make a start fail
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[IO[bytes]]:
+def atomic_file(out: Path) -> Iterator[IO[bytes]]:
     """A file beside `out` that takes its place when whole, and goes when it does not get so far.
 
     Its name is always the same: what a power cut leaves is written over by the next attempt.
@@ -26,7 +28,8 @@ def whole(out: Path) -> Iterator[IO[bytes]]:
     """
     part = out.with_name(out.name + PART)
     with open(part, "r+b", opener=_create) as file:
-        _lock(file, part)
+        if _lock(file) is False or not _own(file, part):  # or it has just got its name
+            raise OutputError(f"another process is writing {part}; wait until it has ended.")
         try:
             file.truncate(0)
             yield file
@@ -40,55 +43,47 @@ def whole(out: Path) -> Iterator[IO[bytes]]:
             raise
 
 
+def write_atomic(path: Path, text: str) -> None:
+    """Put a text there, with `\\n` alone between its lines."""
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))  # a file's name may be no text
+
+
 @contextmanager
-def held(place: Path, why: str) -> Iterator[None]:
-    """One process alone; the lock ends with the process, and its file with the block. Raises OutputError: `why`."""
-    part = place.with_name(place.name + PART)
-    with open(part, "r+b", opener=_create) as file:
-        _lock(file, part, why)
+def lock(place: Path, busy: str) -> Iterator[bool]:
+    """One process alone, by an empty file beside `place` that goes with the block. False where the drive has no locks.
+
+    Raises:
+        OutputError: `busy`, as another process holds it.
+    """
+    path = _lock_file(place)
+    with open(path, "r+b", opener=_create) as file:
+        if (held := _lock(file)) is False or not _own(file, path):
+            raise OutputError(busy)
         try:
-            yield
+            yield bool(held)
         finally:
-            if _own(file, part):
+            if _own(file, path):
                 _let_go(file)
                 with suppress(OSError):
-                    part.unlink()
+                    path.unlink()
 
 
-def running(folder: Path) -> bool:
-    """Whether a wanwrap is at work on the run in this folder: it holds `run` there as long as it lives.
-
-    After a power cut the file may be there still, and nobody holds it.
-    """
+def is_locked(place: Path) -> bool | None:
+    """Whether a process holds the lock of `place`; None where the drive has no locks, and nobody knows."""
     try:
-        with (folder / f"run{PART}").open("rb") as file:
-            free = _locked(file, "LOCK_SH")
+        with _lock_file(place).open("rb") as file:
+            free = _try(file, shared=True)
             if free and sys.platform == "win32":  # elsewhere closing lets go at once
                 import msvcrt
 
                 with suppress(OSError):
                     msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-            return not free
+            return None if free is None else not free
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # another user's, or just going (Windows): there is no telling, and starting would be worse
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Put a text there, with `\\n` alone between its lines."""
-    with whole(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))  # a file's name may be no text
-
-
-def _let_go(file: IO[bytes]) -> None:
-    """Windows renames and removes no open file; elsewhere the lock is held until all is done."""
-    if sys.platform == "win32":
-        file.close()
-
-
-def _create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        return True  # another user's, or just going (Windows): starting would be worse
 
 
 def sync(file: IO[bytes]) -> None:
@@ -97,9 +92,41 @@ def sync(file: IO[bytes]) -> None:
     getattr(os, "fdatasync", os.fsync)(file.fileno())
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    if sys.platform != "win32":
+        place = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # not every network drive can
+            os.fsync(place)
+        os.close(place)
+
+
+def put(file: IO[bytes], part: Path, out: Path) -> None:
+    """Give the whole file its name, and see to it that the name is on the disk too."""
+    if not _own(file, part):
+        raise OutputError(f"{part} has been removed while it was written; try again.")
+    _let_go(file)
+    _replace(part, out)
+    sync_folder(out.parent)
+
+
+def _lock_file(place: Path) -> Path:
+    return place.with_name(place.name + LOCK)
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 def _own(file: IO[bytes], part: Path) -> bool:
     """Whether the name is still this file's: somebody may have removed it, and another process begun anew."""
     return not file.closed and part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
+
+
+def _let_go(file: IO[bytes]) -> None:
+    """Windows renames and removes no open file; elsewhere the lock is held until all is done."""
+    if sys.platform == "win32":
+        file.close()
 
 
 def _replace(part: Path, out: Path) -> None:
@@ -112,33 +139,16 @@ def _replace(part: Path, out: Path) -> None:
     part.replace(out)
 
 
-def put(file: IO[bytes], part: Path, out: Path) -> None:
-    """Give the whole file its name, and see to it that the name is on the disk too."""
-    if not _own(file, part):
-        raise OutputError(f"{part} has been removed while it was written; try again.")
-    _let_go(file)
-    _replace(part, out)
-    if sys.platform != "win32":
-        folder = os.open(out.parent, os.O_RDONLY)
-        with suppress(OSError):  # not every network drive can
-            os.fsync(folder)
-        os.close(folder)
-
-
-def _lock(file: IO[bytes], part: Path, why: str = "") -> None:
-    """Hold the file as long as this process lives. Raises OutputError: another one does.
-
-    It tries for half a second: `running` holds a lock for a moment, and must not make a start fail.
-    """
-    tries = 10
-    while not (got := _locked(file, "LOCK_EX")) and (tries := tries - 1):
+def _lock(file: IO[bytes]) -> bool | None:
+    for _ in range(TRIES):
+        if (held := _try(file)) is not False:
+            return held
         time.sleep(0.05)
-    if not got or not _own(file, part):  # or it has just got its name
-        raise OutputError(f"{why or f'another process is writing {part}'}; wait until it has ended.")
+    return False
 
 
-def _locked(file: IO[bytes], how: str) -> bool:
-    """Lock without waiting: False where another process has it. On a drive that knows no locks always True."""
+def _try(file: IO[bytes], *, shared: bool = False) -> bool | None:
+    """Lock without waiting: False where another process has it, None where the drive has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -147,9 +157,9 @@ def _locked(file: IO[bytes], how: str) -> bool:
         else:
             import fcntl
 
-            fcntl.flock(file, getattr(fcntl, how) | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        pass
+        return None
     return True

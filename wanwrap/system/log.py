@@ -6,11 +6,14 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
+from wanwrap.system import console
 from wanwrap.system.failures import DIED
+from wanwrap.system.process import Command, run
 
 KEEP = 60  # seconds
 RECENT = 200  # lines: a traceback, and accelerate's own below it
@@ -51,10 +54,27 @@ class Log:
         self.write(b"\n" if self._rest else b"")
         return last_lines(b"".join(self._recent))
 
-    def close(self) -> None:
-        """No more comes."""
-        with suppress(OSError):
-            self._file.close()
+
+def run_logged(name: str, command: Command, path: Path, unwanted: Callable[[], bool] = bool) -> tuple[int, str]:
+    """Run a command, with what it prints on the screen and in a log: its exit status, and the last lines.
+
+    Raises:
+        StepError: it can't be started.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
+    """
+    with path.open("ab", buffering=0) as file:
+        log = Log(file)
+        log.begin(name, command.argv)
+
+        def both(chunk: bytes) -> None:
+            log.write(chunk)
+            console.write(chunk)
+
+        try:
+            status = run(command, both, unwanted)
+        finally:
+            tail = log.end()
+    return status, tail
 
 
 def _last_state(line: bytes) -> bytes:

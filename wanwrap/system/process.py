@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -10,18 +9,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import StepError
+from wanwrap.system import console
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
 ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-PATIENCE = 20  # seconds for upstream to end after Ctrl-C
+PATIENCE = 20  # seconds for a command to end after Ctrl-C
 
 Listener = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, the folder that it runs in, and what is added to its environment."""
+
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
@@ -32,66 +42,54 @@ def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def stream(
-    argv: Sequence[str],
-    cwd: Path,
-    env: Mapping[str, str],
-    listen: Listener,
-    unwanted: Callable[[], bool],
-    say: Callable[[str], object],
-) -> int:
-    """Run a command to its end; what it prints goes to `listen` as it comes. `unwanted` ends it early.
+def run(command: Command, listen: Listener, unwanted: Callable[[], bool] = bool) -> int:
+    """Run a command to its end: its exit status. What it prints goes to `listen` as it comes; `unwanted` ends it.
 
     Raises:
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
-    with supervised(say) as children:
-        children.append(child := Child(argv, cwd, env, listen))
+    with interruptible(), Child(command, listen) as child:
         while not child.over(0.2) and not unwanted():
             check_interrupted()
     return child.status()
 
 
 class Child:
-    """A command that lives no longer than this process does; what it prints goes to `listen`, in a thread of its own."""
+    """A command that lives no longer than its block, nor than this process.
 
-    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], listen: Listener) -> None:
+    What it prints goes to `listen`, in a thread of its own. Where the block ends with an exception, the command gets
+    Ctrl-C and `patience` seconds to end in good order; a second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, command: Command, listen: Listener, patience: float = PATIENCE) -> None:
         """Raises StepError: it can't be started."""
-        self._process, self._failed, self._ended = _start(argv, cwd, env), list[BaseException](), False
+        self._process, self._failed, self._patience = _start(command), list[BaseException](), patience
         self._reader = threading.Thread(
             target=_copy, args=(self._process.stdout, listen, self._failed, [self._process.stdin]), daemon=True
         )
         self._reader.start()
 
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind and not self.over():
+                if kind is KeyboardInterrupt:
+                    console.say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
+                with signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
+                    self.interrupt()
+                    self._gone(self._patience)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            with signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
+                self._end()
+
     def over(self, seconds: float = 0) -> bool:
         """Whether it has ended, or what listens to it has failed; waits so long for that."""
         return _wait(self._process, seconds) or bool(self._failed)
-
-    def interrupt(self) -> None:
-        """Hand Ctrl-C on."""
-        _each(_living(self._process), "interrupt")
-
-    def gone(self, seconds: float) -> bool:
-        """Whether all of it ends in that time."""
-        return _gone(self._process, seconds)
-
-    def end(self) -> None:
-        """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
-        for how in ("terminate", "kill") if not self._ended else ():
-            _each(_living(self._process), how)
-            if self.gone(5):
-                break
-        self._reader.join(5)  # what has left the group may hold the pipe
-        self._process.wait()
-        self._ended = True  # its number may be another's from now on
-
-    def stop(self) -> None:
-        """End it, in good order where it can be told to (on Windows only a console can)."""
-        if os.name == "posix":
-            self.interrupt()
-            self.gone(PATIENCE)
-        self.end()
 
     def status(self) -> int:
         """How it ended. Raises what its listener has raised."""
@@ -99,36 +97,40 @@ class Child:
             raise self._failed[0]
         return self._process.returncode
 
+    def interrupt(self) -> None:
+        """Hand Ctrl-C on; on Windows the console has told all of them."""
+        if os.name == "posix":
+            _each(_living(self._process), "send_signal", signal.SIGINT)
 
-@contextmanager
-def supervised(say: Callable[[str], object]) -> Iterator[list[Child]]:
-    """The children that are put into the list end with the block, in good order where there is time for it.
+    def _end(self) -> None:
+        """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
+        for how in ("terminate", "kill"):
+            _each(_living(self._process), how)
+            if self._gone(5):
+                break
+        self._reader.join(5)  # what has left the group may hold the pipe
+        self._process.wait()
 
-    Raises:
-        KeyboardInterrupt: Ctrl-C, SIGTERM or a closed terminal; all have been told, and have ended.
-    """
-    children = list[Child]()
-    with interruptible():
-        try:
-            yield children
-        except KeyboardInterrupt:
-            _stop(children, say)
-            raise
-        finally:
-            with _signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
-                for child in children:
-                    child.end()
+    def _gone(self, seconds: float) -> bool:
+        """Whether all of it ends in that time."""
+        deadline = time.monotonic() + seconds
+        while _living(self._process):
+            if time.monotonic() > deadline:
+                return False
+            _wait(self._process, 0.1)
+            time.sleep(0.05)
+        return True
 
 
-def _start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A child that prints to one pipe and reads nothing; its keeper ends it when this process is gone."""
-    if shutil.which(argv[0]) is None:
-        raise StepError(f"{argv[0]} can't be started: it is not there, or no program; give another --python.")
-    keeper = [sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py"))]
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    """A child that prints to one pipe and reads nothing; its watchdog ends it when this process is gone."""
+    if shutil.which(command.argv[0]) is None:
+        raise StepError(f"{command.argv[0]} can't be started: it is not there, or no program; give another --python.")
+    watchdog = [sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py"))]
     return subprocess.Popen(
-        [*keeper, *argv],
-        cwd=cwd,
-        env={**os.environ, **env},
+        [*watchdog, *command.argv],
+        cwd=command.cwd,
+        env={**os.environ, **command.env},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -158,30 +160,16 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def _stop(children: Sequence[Child], say: Callable[[str], object]) -> None:
-    """Hand Ctrl-C on and let upstream end. A second Ctrl-C, or no end in time, ends it at once."""
-    if all(child.over() for child in children):
-        return
-    say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
-    deadline = time.monotonic() + PATIENCE
-    try:
-        with _signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
-            for child in children:
-                child.interrupt()
-            for child in children:
-                child.gone(deadline - time.monotonic())
-    except KeyboardInterrupt:
-        pass
-
-
 def _living(process: subprocess.Popen[bytes]) -> list[Any]:
     """All processes of a child's group, its launcher dead or not; on Windows those below it."""
     import psutil
 
     if os.name != "posix":
-        return (
-            [] if process.poll() is not None else [*(top := psutil.Process(process.pid)).children(recursive=True), top]
-        )
+        if process.poll() is not None:
+            return []
+        with suppress(psutil.Error):
+            return [*(top := psutil.Process(process.pid)).children(recursive=True), top]
+        return []
     return [
         each
         for each in psutil.process_iter(["status"])
@@ -196,28 +184,12 @@ def _group(pid: int) -> int | None:
         return None
 
 
-def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether all of it ends in that time."""
-    deadline = time.monotonic() + seconds
-    while _living(process):
-        if time.monotonic() > deadline:
-            return False
-        _wait(process, 0.1)
-        time.sleep(0.05)
-    return True
-
-
-def _each(tree: Sequence[Any], how: str) -> None:
+def _each(processes: Sequence[Any], how: str, *arguments: Any) -> None:
     import psutil
 
-    for one in tree:
-        try:
-            if how != "interrupt":
-                one.kill() if how == "kill" else one.terminate()
-            elif os.name == "posix":  # on Windows the console has told all of them
-                one.send_signal(signal.SIGINT)
-        except psutil.NoSuchProcess:
-            continue
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            getattr(one, how)(*arguments)
 
 
 _asked = threading.Event()
@@ -236,7 +208,15 @@ def check_interrupted() -> None:
 
 
 @contextmanager
-def _signals(handler: Any, *numbers: int) -> Iterator[None]:
+def interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal are a Ctrl-C meanwhile."""
+    _asked.clear()
+    with signals(_interrupt, signal.SIGINT, *ENDINGS):
+        yield
+
+
+@contextmanager
+def signals(handler: Any, *numbers: int) -> Iterator[None]:
     """Handle some signals in another way for a while."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -244,79 +224,3 @@ def _signals(handler: Any, *numbers: int) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-class Crew:
-    """Short programs that several threads run side by side, and that all end together."""
-
-    def __init__(self) -> None:
-        self._living, self._lock, self._ended = set[subprocess.Popen[bytes]](), threading.Lock(), False
-
-    def run(self, argv: Sequence[str], cwd: Path, feed: Iterable[bytes] | None = None) -> tuple[int, str]:
-        """Run one to its end, `feed` as its standard input: exit status, and what it wrote to stderr.
-
-        Raises:
-            OSError: it can't be started.
-            KeyboardInterrupt: the crew has been told to end.
-        """
-        import tempfile  # here, for a dry run needs none
-
-        with tempfile.TemporaryFile() as told:  # a pipe would have to be emptied while it is fed
-            process = self._begin(argv, cwd, subprocess.DEVNULL if feed is None else subprocess.PIPE, told)
-            try:
-                if feed is not None:
-                    _fill(process, feed)
-                process.wait()
-            finally:
-                process.kill()
-                process.wait()
-                self._living.discard(process)
-            if self._ended:
-                raise KeyboardInterrupt
-            told.seek(0)
-            return process.returncode, told.read().decode("utf-8", "replace")
-
-    def _begin(self, argv: Sequence[str], cwd: Path, source: int, told: Any) -> subprocess.Popen[bytes]:
-        # Ctrl-C must not reach it: it would end in good order, with half a file
-        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        with self._lock:
-            if self._ended:
-                raise KeyboardInterrupt
-            process = subprocess.Popen(
-                argv,
-                cwd=cwd,
-                stdin=source,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                start_new_session=os.name == "posix",
-                creationflags=group,
-            )
-            self._living.add(process)
-            return process
-
-    def end(self) -> None:
-        """Kill all that run; none is started any more."""
-        with self._lock:
-            self._ended = True
-            for process in tuple(self._living):
-                process.kill()
-
-
-def _fill(process: subprocess.Popen[bytes], feed: Iterable[bytes]) -> None:
-    """Hand it its input; one that ends before has its reason, which its exit status tells."""
-    assert process.stdin
-    try:
-        with process.stdin as pipe:
-            for chunk in feed:
-                pipe.write(chunk)
-    except (BrokenPipeError, OSError) as error:
-        if not isinstance(error, BrokenPipeError) and error.errno != errno.EINVAL:  # Windows' broken pipe
-            raise
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal are a Ctrl-C meanwhile."""
-    _asked.clear()
-    with _signals(_interrupt, signal.SIGINT, *ENDINGS):
-        yield

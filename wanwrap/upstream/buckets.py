@@ -95,3 +95,9 @@ def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
 def steps_per_epoch(batches_in_all: int, accumulation: int, gpus: int = 1) -> int:
     """Optimizer steps in an epoch, of which each GPU trains its share: the last group of an epoch may be smaller."""
     return math.ceil(batches_in_all / gpus / accumulation)
+
+
+def tokens(shape: Sequence[int]) -> int:
+    """What attention sees of (width, height) or (width, height, frames): ((frames - 1) / 4 + 1) * h / 16 * w / 16."""
+    width, height, frames = (*shape, 1)[:3]
+    return ((frames - 1) // 4 + 1) * (height // STEP) * (width // STEP)

@@ -1,16 +1,16 @@
-"""Upstream's command-line options: spelled out, read, and checked against upstream's own parsers.
+"""Upstream's command-line options: its own parsers, built out of a table, and what wanwrap knows of single options.
 
-wanwrap redeclares none of upstream's options. Their names, types and choices stand in a table
-that `scripts/upstream_flags.py` reads out of upstream's source.
+`scripts/upstream_flags.py` reads the table from upstream's source: no option is declared here again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from wanwrap.errors import OptionError, closest
 from wanwrap.paths import upstream_flags
@@ -26,36 +26,48 @@ CAPTION = "caption_images_by_qwen_vl"
 ATTENTION = {"sdpa", "xformers", "flash_attn", "flash3"}
 
 # Options that would make wanwrap train something other than what it says, and the way out of each.
+_OWN = "use wanwrap's own --{}, before the `--`"
+_EPOCHS = "wanwrap goes on from whole epochs; use --save_every"
 REFUSED = {
+    **{name: _OWN.format(name) for name in ("dataset_config", "dit", "vae", "t5", "clip", "output_name")},
     "config_file": "upstream does not check what stands in it; give its settings as options",
-    "dataset_config": "use wanwrap's own --dataset_config, before the `--`",
-    "dit": "use wanwrap's own --dit, --dit_high or --dit_low, before the `--`",
-    "vae": "use wanwrap's own --vae, before the `--`",
-    "t5": "use wanwrap's own --t5, before the `--`",
-    "clip": "use wanwrap's own --clip, before the `--`",
     "task": "a preset is made for one task; choose another preset",
-    "output_dir": "use wanwrap's own --base_dir, before the `--`",
-    "output_name": "use wanwrap's own --output_name, before the `--`",
+    "output_dir": _OWN.format("base_dir"),
     "logging_dir": "wanwrap keeps the curves in the run's folder",
     "dit_high_noise": "it trains one LoRA for both experts; wanwrap trains one each, with --noise_level both",
     "resume": "upstream counts from 0 again and overwrites the files; use --resume_from FILE",
     "resume_from_huggingface": "upstream counts from 0 again and overwrites the files",
-    "network_weights": "use wanwrap's own --resume_from, before the `--`",
+    "network_weights": _OWN.format("resume_from"),
     "dim_from_weights": "it is broken in upstream 0.3.4; use --dim and --alpha",
     "base_weights": "upstream silently drops keys of most LoRAs; merge first and pass the file with --dit",
     "sage_attn": "upstream cannot train with it; use --attention sdpa",
     "show_timesteps": "it trains nothing",
-    "save_every_n_steps": "wanwrap goes on from whole epochs; use --save_every",
-    "save_last_n_steps": "wanwrap goes on from whole epochs; use --save_every and -- --save_last_n_epochs",
-    "save_last_n_steps_state": "wanwrap keeps the states that it can go on from",
-    "save_last_n_epochs_state": "wanwrap keeps the states that it can go on from",
+    **dict.fromkeys(("save_every_n_steps", "save_last_n_steps"), _EPOCHS),
+    **dict.fromkeys(
+        ("save_last_n_steps_state", "save_last_n_epochs_state"), "wanwrap keeps the states it goes on from"
+    ),
     "timestep_boundary": "it does nothing for one DiT; --min_timestep and --max_timestep set an expert's window",
     "offload_inactive_dit": "it does nothing for one DiT; try --blocks_to_swap",
-    "guidance_scale": "upstream ignores it for Wan",
-    "img_in_txt_in_offloading": "upstream ignores it for Wan",
+    **dict.fromkeys(("guidance_scale", "img_in_txt_in_offloading"), "upstream ignores it for Wan"),
     "huggingface_token": "a token in a command line can be read by others; use the variable HF_TOKEN",
     "wandb_api_key": "a key in a command line can be read by others; use the variable WANDB_API_KEY",
 }
+
+# How upstream works, saves and tells, not what it trains: these may change between two starts of one training.
+_WORKING = """
+    save_every_n_epochs save_last_n_epochs save_precision save_state save_state_on_train_end blocks_to_swap
+    use_pinned_memory_for_block_swap block_swap_h2d_only block_swap_ring_size sdpa xformers flash_attn flash3 split_attn
+    gradient_checkpointing gradient_checkpointing_cpu_offload disable_numpy_memmap max_data_loader_n_workers
+    persistent_data_loader_workers vae t5 clip fp8_t5 vae_dtype vae_cache_cpu sample_prompts sample_every_n_epochs
+    sample_every_n_steps sample_at_first no_metadata training_comment ddp_timeout ddp_gradient_as_bucket_view
+    ddp_static_graph cuda_allow_tf32 cuda_cudnn_benchmark async_upload
+""".split()
+_WORKING_PREFIXES = ("compile", "dynamo_", "log_", "wandb_", "metadata_", "huggingface_")
+
+
+def changes_result(name: str) -> bool:
+    """Whether another value of an option would train another LoRA."""
+    return name not in _WORKING and not name.startswith(_WORKING_PREFIXES)
 
 
 @cache
@@ -74,12 +86,47 @@ def spell(options: Options) -> Iterator[str]:
             yield f"--{name}={value}"  # on its own it would read as an option
             continue
         yield f"--{name}"
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, Sequence):
+        if isinstance(value, Sequence) and not isinstance(value, str):
             yield from map(str, value)
         elif value is not True:
             yield str(value)
+
+
+def _number(word: str) -> float:
+    """argparse itself takes nan and inf."""
+    if not math.isfinite(value := float(word)):
+        raise ValueError(word)
+    return value
+
+
+def share(word: str) -> int | float | str:
+    """Upstream's steps or share of all steps: 100, 0.1 or 10%."""
+    if word.endswith("%"):
+        _number(word[:-1])
+        return word
+    value = _number(word)
+    return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": share}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{self.prog}: {message}.")
+
+
+@cache
+def parser(script: str) -> argparse.ArgumentParser:
+    """Upstream's own parser of one script; only what is given stands in its result. It raises OptionError."""
+    made = _Parser(f"upstream's {script}.py", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, row in table(script).items():
+        if row["kind"] == "flag":
+            made.add_argument(f"--{name}", action="store_true")
+        else:
+            kind = _TYPES.get(row["type"], str)
+            made.add_argument(f"--{name}", type=kind, nargs=row.get("nargs"), choices=row.get("choices"))
+    return made
 
 
 def check(options: Options, script: str) -> None:
@@ -88,59 +135,16 @@ def check(options: Options, script: str) -> None:
     Raises:
         OptionError: an unknown name, a value of another type, or one outside the choices.
     """
-    known = table(script)
     for name, value in options.items():
-        if name not in known:
-            raise OptionError(f"upstream's {script}.py has no option --{name}.{closest(name, known)}")
-        if value is None or (isinstance(value, bool) and known[name]["kind"] == "flag"):
-            continue
-        _check_value(name, value, known[name])
-
-
-def _check_value(name: str, value: Value, row: Mapping[str, Any]) -> None:
-    if row["kind"] == "flag" or isinstance(value, bool):
-        wanted = "no value" if row["kind"] == "flag" else "a value"
-        raise OptionError(f"--{name} takes {wanted}; it was given as {value!r}.")
-    several = row.get("nargs") == "*"
-    if several != (isinstance(value, Sequence) and not isinstance(value, str)):
-        raise OptionError(f"--{name} takes {'a list of values' if several else 'one value'}, not {value!r}.")
-    choices = row.get("choices")
-    if choices and value not in choices:
-        raise OptionError(f"--{name} takes one of {', '.join(choices)}; not {value}.{closest(str(value), choices)}")
-    for one in [value] if isinstance(value, str) or not isinstance(value, Sequence) else value:
-        convert(name, str(one), row)
-
-
-def _share(word: str) -> int | float | str:
-    """Upstream's steps or share of all steps: 100, 0.1 or 10%."""
-    if word.endswith("%"):
-        float(word[:-1])
-        return word
-    value = float(word)
-    return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
-
-
-KINDS: dict[str, tuple[str, Callable[[str], int | float | str]]] = {
-    "int": ("a whole number", int),
-    "float": ("a number", float),
-    "_int_or_float": ("a number or a percentage", _share),
-}
-
-
-def convert(name: str, word: str, row: Mapping[str, Any]) -> int | float | str:
-    """A word of the command line as upstream's parser would take it.
-
-    Raises:
-        OptionError: it is not of the option's type.
-    """
-    described, kind = KINDS.get(row.get("type", "str"), ("text", str))
-    try:
-        value: int | float | str = kind(word)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(word)
-    except ValueError as error:
-        raise OptionError(f"--{name} takes {described}; not {word!r}.") from error
-    return value
+        row = table(script).get(name)
+        if row is None:
+            raise OptionError(f"upstream's {script}.py has no option --{name}.{closest(name, table(script))}")
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        wrong = (isinstance(value, bool) != (row["kind"] == "flag")) or several != (row.get("nargs") == "*")
+        if value is not None and wrong:
+            wanted = "no value" if row["kind"] == "flag" else "a list of values" if row.get("nargs") else "one value"
+            raise OptionError(f"--{name} takes {wanted}; it was given as {value!r}.")
+    parser(script).parse_args([*spell(options)])
 
 
 def parse(words: Sequence[str], own: Collection[str] = ()) -> dict[str, Value]:
@@ -149,75 +153,43 @@ def parse(words: Sequence[str], own: Collection[str] = ()) -> dict[str, Value]:
     Raises:
         OptionError: upstream would refuse it, or wanwrap does, with the reason.
     """
-    known, options, rest = table(TRAIN), dict[str, Value](), list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not word.startswith("--"):
-            raise OptionError(f"after `--` come upstream's options; {word!r} is none (they begin with --).")
-        if name in REFUSED:
-            raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
-        if name in own and name not in known:
+    given, rest = parser(TRAIN).parse_known_args([*words])
+    if rest:
+        name = rest[0].removeprefix("--").partition("=")[0]
+        if name in own:
             raise OptionError(f"--{name} is wanwrap's own: put it before the `--`.")
-        check({name: None}, TRAIN)
-        row = known[name]
-        values = [value] if equals else _take(rest, row)
-        options[name] = _value(name, values, row)
-    check(options, TRAIN)
-    return options
-
-
-def _take(rest: list[str], row: Mapping[str, Any]) -> list[str]:
-    """The values that follow an option: none for a flag, all for a list, else one."""
-    most = {"flag": 0}.get(row["kind"], len(rest) if row.get("nargs") == "*" else 1)
-    taken: list[str] = []
-    while rest and len(taken) < most and not rest[0].startswith("--"):
-        taken.append(rest.pop(0))
-    return taken
-
-
-def _value(name: str, values: list[str], row: Mapping[str, Any]) -> Value:
-    if row["kind"] == "flag":
-        if values:
-            raise OptionError(f"--{name} takes no value.")
-        return True
-    if row.get("nargs") == "*":
-        return tuple(values)
-    if not values:
-        raise OptionError(f"--{name} needs a value.")
-    return convert(name, values[0], row)
+        raise OptionError(f"after `--` come upstream's options; {rest[0]} is none.{closest(name, table(TRAIN))}")
+    for name in vars(given).keys() & REFUSED.keys():
+        raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()}
 
 
 def overlay(options: Options, given: Options) -> dict[str, Value]:
     """`given` over `options`, where upstream itself would let a preset's setting win silently."""
     merged = {**options, **{name: value for name, value in given.items() if value is not None}}
-    if ATTENTION & given.keys():  # upstream takes the first of sdpa, flash_attn, xformers, flash3
-        merged.update(dict.fromkeys((ATTENTION - given.keys()) & merged.keys(), None))
-    if "max_train_steps" in given and "max_train_epochs" not in given:  # epochs override steps
-        merged["max_train_epochs"] = None
-    if "max_train_epochs" in given and "max_train_steps" not in given:
-        merged["max_train_steps"] = None
+    for alike in (ATTENTION, {"max_train_steps", "max_train_epochs"}):
+        if alike & given.keys():  # upstream takes the first attention, and epochs rather than steps
+            merged.update(dict.fromkeys((alike - given.keys()) & merged.keys(), None))
     return merged
 
 
 def number(options: Options, name: str, default: float) -> float:
-    """An option that is a number; `default` where it is absent.
-
-    Raises:
-        OptionError: it is none.
-    """
+    """An option that is a number, checked before; `default` where it is absent."""
     value = options.get(name)
-    return default if value is None else float(convert(name, str(value), {"type": "float"}))
+    return default if value is None else float(str(value))
 
 
 def whole(options: Options, name: str, default: int) -> int:
-    """An option that counts something; `default` where it is absent.
+    """An option that counts something, checked before; `default` where it is absent."""
+    return int(number(options, name, default))
 
-    Raises:
-        OptionError: it is no whole number.
-    """
+
+def texts(options: Options, name: str) -> tuple[str, ...]:
+    """An option that takes several values; empty where it is absent."""
     value = options.get(name)
-    if value is None:
-        return default
-    return int(convert(name, str(value), {"type": "int"}))
+    return tuple(map(str, value)) if isinstance(value, Sequence) else ()
+
+
+def arguments(options: Options, name: str) -> dict[str, str]:
+    """An option of name=value pairs."""
+    return {key: value for key, _, value in (pair.partition("=") for pair in texts(options, name))}

@@ -19,16 +19,24 @@ MARK = Path("src", "musubi_tuner", "wan_train_network.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """A checkout, or with `folder` None the package that is installed in the training Python."""
+    """A checkout, or with `folder` None the package that is installed in the training Python.
+
+    `child` is a rehearsal's script around upstream's own.
+    """
 
     folder: Path | None = None
     version: str | None = None
     commit: str | None = None
+    child: str = ""
 
     @property
     def env(self) -> dict[str, str]:
         """What makes `-m musubi_tuner.wan_...` find a checkout."""
         return {"PYTHONPATH": str(self.folder / "src")} if self.folder else {}
+
+    def start(self, script: str) -> tuple[str, ...]:
+        """How python, or accelerate, is told to run one of upstream's scripts."""
+        return (self.child, script) if self.child else ("-m", f"musubi_tuner.{script}")
 
     def remarks(self) -> list[str]:
         """What is to be said of it when it runs."""

@@ -1,125 +1,220 @@
-"""Training settings that upstream would refuse late, ignore, or take for something else."""
+"""Training settings that upstream would refuse late, ignore, or take for something else.
+
+Only what needs no torch stands here; what upstream itself makes of the rest, trial.py finds out before a run.
+"""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Collection
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
 
 from wanwrap.errors import OptionError, closest
-from wanwrap.preset import Preset
-from wanwrap.upstream.options import REFUSED, Options, number, whole
-from wanwrap.upstream.schedule import free_of_schedule
-from wanwrap.upstream.timesteps import check_timesteps
+from wanwrap.upstream import dit
+from wanwrap.upstream.options import Options, arguments, number, texts, whole
 
-LEAST = {
-    "max_train_epochs": 1,
-    "max_train_steps": 1,
-    "gradient_accumulation_steps": 1,
-    "network_dim": 1,
-    "save_every_n_epochs": 1,
-    "max_data_loader_n_workers": 0,
-    "save_last_n_epochs": 1,
-    "sample_every_n_epochs": 1,
-    "sample_every_n_steps": 1,
+Window = tuple[int, int]  # timesteps
+ALL: Window = (0, 1000)
+
+# An optimizer's name is upstream's own, in any case, or one of torch.optim's; all others are given by their whole path.
+OWN_OPTIMIZERS = {
+    "adamw": "torch.optim:AdamW",
+    "adamw8bit": "bitsandbytes.optim:AdamW8bit",
+    "adafactor": "transformers.optimization:Adafactor",
+}
+TORCH_OPTIMIZERS = (
+    "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD SparseAdam"
+)
+NETWORKS = ("lora_wan", "loha", "lokr")  # of upstream's; its others are for other models
+ATTENTION_MODULES = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
+
+# The least and, excluded, the most that makes sense: upstream takes any number.
+WHOLE, POSITIVE, SHARE = (1.0, math.inf), (math.ulp(0.0), math.inf), (0.0, 1.0)
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "network_dim"), WHOLE),
+    **dict.fromkeys(("save_every_n_epochs", "save_last_n_epochs", "sample_every_n_epochs"), WHOLE),
+    **dict.fromkeys(("sample_every_n_steps", "lr_scheduler_num_cycles", "block_swap_ring_size"), WHOLE),
+    **dict.fromkeys(("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale"), POSITIVE),
+    **dict.fromkeys(("lr_scheduler_power", "scale_weight_norms", "logit_std"), POSITIVE),
+    "network_dropout": SHARE,
+    "lr_scheduler_min_lr_ratio": SHARE,
+    "max_data_loader_n_workers": (0.0, math.inf),
+    "max_grad_norm": (0.0, math.inf),  # 0 is off; a negative one multiplies the gradients by a negative number
+    "seed": (0.0, 2.0**32),
+}
+# All that upstream's LoRA for Wan reads (networks/lora.py), others it ignores; with the range of each that is a number.
+NETWORK_ARGS: dict[str, tuple[float, float] | None] = {
+    **dict.fromkeys(("conv_dim",), WHOLE),
+    **dict.fromkeys(("conv_alpha", "loraplus_lr_ratio"), POSITIVE),
+    **dict.fromkeys(("rank_dropout", "module_dropout"), SHARE),
+    **dict.fromkeys(("verbose", "exclude_patterns", "include_patterns"), None),
 }
 SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
-STATES = ("save_every_n_steps", "save_last_n_steps", "save_last_n_steps_state", "save_last_n_epochs_state")
-ABOVE_0 = ("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale")
-# All that upstream's LoRA for Wan reads (networks/lora.py); others it passes over without a word.
-NETWORK_ARGS = {
-    "conv_dim",
-    "conv_alpha",
-    "rank_dropout",
-    "module_dropout",
-    "verbose",
-    "exclude_patterns",
-    "include_patterns",
-    "loraplus_lr_ratio",
-}
-PAIRS = ("optimizer_args", "lr_scheduler_args", "network_args")
+# Upstream draws up to 1000 times for a timestep within the window, then takes one outside of it without a word.
+# At 0.5 % a draw that happens to 7 steps in 1000; the rarest window of a preset is at 1.4 %.
+RAREST = 0.005
+HIGHEST_RATE = 1e-3  # of published recipes, which use 1e-5 and more; Prodigy finds its own rate from about 1
 
 
-def check(options: Options, given: Options, preset: Preset, dtype: str) -> None:
+def check(options: Options, dtype: str, *, samples: bool) -> None:
     """Raises OptionError: what upstream finds only after the caching, or never.
 
-    `given` is what the user set of the `options`; `dtype` is the DiT's.
+    `dtype` is the DiT's, `samples` whether the preset has prompts.
     """
-    _check_types(options, dtype)
-    swap, blocks = whole(options, "blocks_to_swap", 0), preset.blocks
+    for name, limits in RANGES.items():
+        if options.get(name) is not None:
+            _check_range(f"--{name} {options[name]}", str(options[name]), limits)
+    swap, blocks = whole(options, "blocks_to_swap", 0), dit.blocks(str(options["task"]))
     if not 0 <= swap < blocks:
         raise OptionError(
             f"--blocks_to_swap {swap}: this model has {blocks} blocks, of which {blocks - 1} at most can be swapped."
         )
-    for name, least in LEAST.items():
-        if whole(options, name, least) < least:
-            raise OptionError(f"--{name} {options[name]}: it must be {least} at least.")
-    for name in STATES:
-        if options.get(name):
-            raise OptionError(f"--{name}: {REFUSED[name]}.")
-    for name in ABOVE_0:
-        if number(options, name, 1.0) <= 0:
-            raise OptionError(f"--{name} {options[name]}: it must be above 0.")
-    if not 0 <= whole(options, "seed", 0) < 2**32:
-        raise OptionError(f"--seed {options['seed']}: it must be from 0 to {2**32 - 1}.")
-    for name in PAIRS:
-        for pair in options.get(name) or ():  # type: ignore[union-attr]
-            _check_pair(name, str(pair), NETWORK_ARGS if str(options["network_module"]).endswith("lora_wan") else None)
-    _check_given(options, given)
-    _check_together(options, preset)
+    check_network(options)
+    check_optimizer(str(options["optimizer_type"]))
+    _check_together(options, dtype, samples=samples)
     check_timesteps(options)
 
 
-def _check_types(options: Options, dtype: str) -> None:
-    """An optimizer, and the precisions that upstream can train such a DiT in."""
-    if not options["optimizer_type"]:
-        raise OptionError("--optimizer is empty; adamw8bit and adamw are the presets' own.")
-    allowed = {dtype} if dtype in ("fp16", "bf16") else {"fp16", "bf16"}
-    if options["mixed_precision"] not in allowed:
-        names = " or ".join(sorted(allowed))
-        raise OptionError(
-            f"--mixed_precision must be {names} for a DiT in {dtype}; with others upstream fails (--precision casts the DiT)."
-        )
-
-
-def _check_given(options: Options, given: Options) -> None:
-    """Settings of the learning rate that would have no effect."""
-    scheduler = options.get("lr_scheduler_type") or options.get("lr_scheduler")
-    if "lr_scheduler_power" in given and scheduler != "polynomial":
-        raise OptionError(f"--power goes with --scheduler polynomial; {scheduler} takes none.")
-    if free_of_schedule(options) and (mine := [name for name in given if name.startswith("lr_")]):
-        raise OptionError(f"upstream ignores --{mine[0]} with {options['optimizer_type']}, which has no schedule.")
-
-
-def _check_pair(option: str, pair: str, network_args: Collection[str] | None) -> None:
-    """name=value, the value of an optimizer's or scheduler's argument as Python writes it."""
-    name, _, value = pair.partition("=")
-    if not name.isidentifier() or "=" in value:
-        raise OptionError(f"--{option} takes name=value pairs with a single =; not {pair!r}.")
-    if option == "network_args":
-        if network_args and name not in network_args:
-            raise OptionError(f"upstream ignores --network_args {name}.{closest(name, network_args)}")
-        return
+def _check_range(said: str, word: str, limits: tuple[float, float]) -> None:
+    least, most = limits
     try:
-        ast.literal_eval(value)
-    except (ValueError, SyntaxError) as error:
-        raise OptionError(f"--{option} {pair}: {value!r} is no value; quote texts, as in {name}=\"'x'\".") from error
+        fits = least <= float(word) < most
+    except ValueError:
+        fits = False
+    if not fits:
+        low = "above 0" if limits is POSITIVE else f"{least:g} at least"
+        raise OptionError(f"{said}: it must be a number, {low}{f' and less than {most:g}' if most < math.inf else ''}.")
 
 
-def _check_together(options: Options, preset: Preset) -> None:
-    """Options that contradict each other, or of which one needs the other."""
-    if options.get("fp8_scaled") and not options.get("fp8_base"):
-        raise OptionError("--fp8_scaled needs --fp8_base beside it.")
-    if options.get("max_train_epochs") is not None and options.get("max_train_steps") is not None:
-        raise OptionError("upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.")
-    if options.get("discrete_flow_shift") is not None and options.get("timestep_sampling") != "shift":
-        raise OptionError(f"upstream ignores --flow_shift with timestep_sampling {options.get('timestep_sampling')}.")
-    sampled = [name for name in SAMPLING if options.get(name)]
-    if bool(sampled) != bool(preset.sample_prompts or options.get("sample_prompts")):
-        raise OptionError("samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.")
-    arguments = [str(pair) for pair in options.get("optimizer_args") or ()]  # type: ignore[union-attr]
-    adafactor = str(options["optimizer_type"]).rpartition(".")[2].lower() == "adafactor"
-    if adafactor and ("relative_step=False" not in arguments or "warmup_init=True" in arguments):
+def check_network(options: Options) -> None:
+    """Raises OptionError: a network of upstream's for another model, or arguments that its own would ignore."""
+    home, _, name = str(options["network_module"]).removeprefix("musubi_tuner.").rpartition(".")
+    if home == "networks" and name not in NETWORKS:
+        raise OptionError(f"--network_module {name} is for another model than Wan; take one of {', '.join(NETWORKS)}.")
+    for key, value in arguments(options, "network_args").items() if (home, name) == ("networks", "lora_wan") else ():
+        if key not in NETWORK_ARGS:
+            raise OptionError(f"upstream ignores --network_args {key}.{closest(key, NETWORK_ARGS)}")
+        if limits := NETWORK_ARGS[key]:
+            _check_range(f"--network_args {key}={value}", value, limits)
+
+
+def check_optimizer(name: str) -> None:
+    """Raises OptionError: upstream has none of that name, nor torch.optim."""
+    known = [*OWN_OPTIMIZERS, *TORCH_OPTIMIZERS.split()]
+    if "." not in name and name.lower() not in OWN_OPTIMIZERS and name not in known:
         raise OptionError(
-            "adafactor takes no notice of --lr and --scheduler unless it is told to: add "
-            "-- --optimizer_args relative_step=False scale_parameter=False warmup_init=False."
+            f"--optimizer {name!r} is unknown: take {', '.join(OWN_OPTIMIZERS)}, one of torch.optim's, or the whole path "
+            f"of a class (prodigyopt.Prodigy).{closest(name, known) if name else ''}"
         )
+
+
+def optimizer_class(name: str) -> str:
+    """`module:class` of an optimizer, where upstream looks for it."""
+    module, _, attribute = name.rpartition(".")
+    return OWN_OPTIMIZERS.get(name.lower()) or f"{module or 'torch.optim'}:{attribute}"
+
+
+def late_imports(options: Options) -> list[str]:
+    """What upstream imports only when it trains, as `module` or `module:attribute`."""
+    found = [module for name, module in ATTENTION_MODULES.items() if options.get(name)]
+    found += [name for name in ("tensorboard", "wandb") if options.get("log_with") in (name, "all")]
+    return [*found, optimizer_class(str(options["optimizer_type"]))]
+
+
+def _check_together(options: Options, dtype: str, *, samples: bool) -> None:
+    """Options that contradict each other or the DiT, or of which one needs the other."""
+    allowed = [dtype] if dtype in ("fp16", "bf16") else ["bf16", "fp16"]
+    sampled = any(options.get(name) for name in SAMPLING)
+    given, sampling = texts(options, "optimizer_args"), options.get("timestep_sampling")
+    adafactor = str(options["optimizer_type"]).rpartition(".")[2].lower() == "adafactor"
+    wrong = {
+        f"--mixed_precision must be {' or '.join(allowed)} for a DiT in {dtype}; with others upstream fails (--precision "
+        "casts the DiT).": options["mixed_precision"] not in allowed,
+        "--fp8_scaled needs --fp8_base beside it.": options.get("fp8_scaled") and not options.get("fp8_base"),
+        "upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.": None
+        not in (options.get("max_train_epochs"), options.get("max_train_steps")),
+        f"upstream ignores --flow_shift with timestep_sampling {sampling}.": sampling != "shift"
+        and options.get("discrete_flow_shift") is not None,
+        "samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.": sampled
+        != bool(samples or options.get("sample_prompts")),
+        "adafactor takes no notice of --lr and --scheduler unless it is told to: add -- --optimizer_args "
+        "relative_step=False scale_parameter=False warmup_init=False.": adafactor
+        and ("relative_step=False" not in given or "warmup_init=True" in given),
+    }
+    if told := [text for text, so in wrong.items() if so]:
+        raise OptionError(told[0])
+
+
+def window(options: Options) -> Window:
+    """The timesteps that are trained."""
+    return whole(options, "min_timestep", ALL[0]), whole(options, "max_timestep", ALL[1])
+
+
+def check_timesteps(options: Options) -> None:
+    """Raises OptionError: upstream would train other timesteps than the options say."""
+    (low, high), how = window(options), options.get("timestep_sampling")
+    if not 0 <= low < high <= 1000:
+        raise OptionError(
+            f"--min_timestep {low} and --max_timestep {high}: they must lie within 0 to 1000, the smaller one first."
+        )
+    if how == "sigma" and (low, high) != ALL:
+        raise OptionError("--timestep_sampling sigma turns the timestep window around; take shift, sigmoid or uniform.")
+    share = drawn_within(options, low / 1000, high / 1000)
+    if options.get("preserve_distribution_shape") and share is not None and share < RAREST:
+        raise OptionError(
+            f"only {share:.2%} of the timesteps that {how} draws lie within {low} to {high}, too few for upstream to find; "
+            "raise --flow_shift, or leave out the window."
+        )
+
+
+def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
+    """A remark on timesteps that are not only the expert's own.
+
+    Raises:
+        OptionError: none of them is.
+    """
+    if trained[1] <= own[0] or own[1] <= trained[0]:
+        raise OptionError(
+            f"--min_timestep {trained[0]} and --max_timestep {trained[1]} hold none of the {expert}-noise expert's "
+            f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
+        )
+    if own[0] <= trained[0] and trained[1] <= own[1]:
+        return None
+    return (
+        f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
+        f"from {own[0]} to {own[1]} alone."
+    )
+
+
+def drawn_within(options: Options, low: float, high: float) -> float | None:
+    """The share of draws between `low` and `high` (0 to 1); None for a sampling whose shape is not known here."""
+    how, scale = options.get("timestep_sampling"), number(options, "sigmoid_scale", 1.0)
+    if how == "uniform":
+        return high - low
+    if how not in ("sigmoid", "shift"):
+        return None
+    shift = number(options, "discrete_flow_shift", 1.0) if how == "shift" else 1.0
+
+    def below(t: float) -> float:
+        """P(T < t) for T = s / (1 + (shift - 1) s) * shift with s = sigmoid(scale * normal)."""
+        if t <= 0 or t >= 1:
+            return float(t >= 1)
+        s = t / (shift - (shift - 1) * t)
+        return NormalDist().cdf(math.log(s / (1 - s)) / scale)
+
+    return below(high) - below(low)
+
+
+def remarks(options: Options, gpus: int) -> Iterator[str]:
+    """What is allowed and may not be meant."""
+    rate, prodigy = number(options, "learning_rate", 0.0), "prodigy" in str(options["optimizer_type"]).lower()
+    if prodigy and rate < 0.1:
+        yield f"--lr {rate:g} holds Prodigy back: it finds the rate itself, and wants --lr 1."
+    elif rate > HIGHEST_RATE and not prodigy:
+        yield f"--lr {rate:g} is above what published recipes use (1e-5 to 1e-3)."
+    if whole(options, "save_every_n_epochs", 1) > whole(options, "max_train_epochs", 10**9):
+        yield "--save_every is longer than the run: only its end is saved."
+    if gpus > 1 and whole(options, "blocks_to_swap", 0):
+        yield "users report trouble with --blocks_to_swap on several GPUs (musubi-tuner #74); rehearse it first."
+    if options.get("no_metadata"):
+        yield "--no_metadata: the LoRA won't tell what it was trained on, not to wanwrap either."

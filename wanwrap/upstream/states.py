@@ -1,4 +1,4 @@
-"""Upstream's states, from which it can go on: whether one is whole, and to keep it so over a power cut.
+"""What upstream saves while it trains: LoRAs, and states that it can go on from.
 
 A state is a folder that accelerate fills: the LoRA, the optimizer, the scheduler, and last of all the random
 generators. With several GPUs upstream saves those of the first process alone.
@@ -6,32 +6,38 @@ generators. With several GPUs upstream saves those of the first process alone.
 
 from __future__ import annotations
 
-import os
+import math
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from array import array
 from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import WeightsError
 from wanwrap.system import header
-from wanwrap.system.files import sync
+from wanwrap.system.files import sync, sync_folder
 
 LAST = "random_states_0.pkl"
 REMOVED = ".removed"
 
 
-def attempts(home: Path, key: str) -> list[Path]:
-    """The folders of an expert's attempts, and those that a kill has kept from being removed; no others."""
-    ours = re.compile(re.escape(key) + rf"-\d+({re.escape(REMOVED)})?")
-    return sorted(path for path in home.glob(f"{key}-*") if ours.fullmatch(path.name))
+def lora_name(label: str, epoch: int | None) -> str:
+    """What upstream calls a LoRA: by its epoch, the last one without."""
+    return f"{label}.safetensors" if epoch is None else f"{label}-{epoch:06d}.safetensors"
 
 
-def saved(folder: Path, label: str) -> Iterator[tuple[int, Path]]:
-    """The states of an attempt, whole or not, with the epoch, in its own counting, after which each was saved."""
+def lora_epoch(name: str, label: str) -> int | None:
+    """The epoch in the name of a LoRA with this label; 0 for the last one, which has none; None for another file."""
+    found = re.fullmatch(re.escape(label) + r"(?:-(\d{6}))?\.safetensors", name)
+    return int(found[1] or 0) if found else None
+
+
+def saved(folder: Path, label: str) -> dict[int, Path]:
+    """The states in a folder, whole or not, by the epoch after which each was saved, the youngest last."""
     named = re.compile(re.escape(label) + r"-(\d{6})-state")
-    return ((int(found[1]), path) for path in folder.glob("*-state") if (found := named.fullmatch(path.name)))
+    there = folder.iterdir() if folder.is_dir() else ()
+    return dict(sorted((int(found[1]), path) for path in there if (found := named.fullmatch(path.name))))
 
 
 def is_whole(state: Path, *, thorough: bool = False) -> bool:
@@ -58,23 +64,31 @@ def _archive(path: Path, thorough: bool) -> bool:
     return False
 
 
+def matrix(state: Path) -> bytes:
+    """The first trained matrix of a state, in float32 as upstream trains all networks; empty where it is another type."""
+    path = state / "model.safetensors"
+    rows = {name: row for name, row in header.read(path).items() if name != "__metadata__"}
+    first = next((row for row in rows.values() if len(row["shape"]) > 1 and row["dtype"] == "F32"), None)
+    if first is None:
+        return b""
+    begin, end = first["data_offsets"]
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little") + begin)
+        return file.read(end - begin)
+
+
+def is_good(state: Path) -> bool:
+    """Whether a trained matrix holds numbers: one bad step spoils all of them."""
+    return all(map(math.isfinite, array("f", matrix(state))))
+
+
 def settle(state: Path) -> None:
     """Wait until all of a state is on the disk: upstream doesn't."""
     for path in state.iterdir():
         with path.open("rb+") as file:
             sync(file)
-    if os.name == "posix":
-        for folder in (state, state.parent):
-            place = os.open(folder, os.O_RDONLY)
-            with suppress(OSError):  # not every network drive can
-                os.fsync(place)
-            os.close(place)
-
-
-def clear(home: Path, key: str) -> None:
-    """Remove all attempts of an expert, with what a kill has left of such a removal."""
-    for path in attempts(home, key):
-        remove(path)
+    sync_folder(state)
+    sync_folder(state.parent)
 
 
 def size(folder: Path) -> int:
@@ -85,7 +99,7 @@ def size(folder: Path) -> int:
 
 
 def remove(folder: Path) -> None:
-    """A state, or all of an attempt, that is needed no more; under another name first, that no half one is left."""
+    """A state, or a folder of them, that is needed no more; under another name first, that no half one is left."""
     gone = folder if folder.suffix == REMOVED else folder.with_name(f"{folder.name}{REMOVED}")
     if gone != folder:
         shutil.rmtree(gone, ignore_errors=True)

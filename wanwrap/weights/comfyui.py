@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import WeightsError
+from wanwrap.system import console
 from wanwrap.weights.identify import SUFFIXES
 
 # Folders of models, in small letters without _: ComfyUI's, older names of theirs, Stability Matrix', SwarmUI's, Forge's.
@@ -17,31 +18,30 @@ KINDS = {*LORAS, "diffusionmodels", "unet", "textencoders", "textencoder", "clip
 YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml", "extra_models_config.yaml")
 # Where the Desktop app keeps its yaml, by the environment's or the user's folder.
 DESKTOP = ("$APPDATA/ComfyUI", "~/Library/Application Support/ComfyUI", "~/.config/ComfyUI")
-Say = Callable[[str], object]
 
 
-def folders(given: Path, say: Say, kinds: Collection[str] = KINDS) -> list[Path]:
+def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False) -> list[Path]:
     """The folders in which an installation's models of these `kinds` lie, those of its own first.
 
-    `say` hears of those that its yaml names and that are gone.
+    Those that its yaml names and that are gone are told, unless `quiet`.
 
     Raises:
         WeightsError: no such folder, no ComfyUI, or something in it that can't be read.
     """
     try:
-        return _folders(given, say, kinds)
+        return _folders(given, kinds, quiet)
     except OSError as error:
         raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
 
 
-def _folders(given: Path, say: Say, kinds: Collection[str]) -> list[Path]:
+def _folders(given: Path, kinds: Collection[str], quiet: bool) -> list[Path]:
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
     homes = list(_homes(given))
     found = [kind for home in homes for kind in _kinds(home, kinds)]
     yamls = [path for home in homes for name in YAMLS if (path := home / name).is_file()] + _desktop(given)
     for path in yamls:
-        found += _named(path, say, kinds)
+        found += _named(path, kinds, quiet)
     if not found:
         raise WeightsError(
             f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
@@ -98,7 +98,7 @@ def _sections(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield _path(base, path.parent) if isinstance(base, str) and base else path.parent, section
 
 
-def _named(path: Path, say: Say, kinds: Collection[str]) -> Iterator[Path]:
+def _named(path: Path, kinds: Collection[str], quiet: bool) -> Iterator[Path]:
     """The folders that a yaml names, for the kinds that hold weights."""
     for base, section in _sections(path):
         for key, value in section.items():
@@ -108,8 +108,8 @@ def _named(path: Path, say: Say, kinds: Collection[str]) -> Iterator[Path]:
                 folder = _path(line, base)
                 if folder.is_dir():
                     yield folder
-                else:
-                    say(f"{path} names {folder}, which is not there")
+                elif not quiet:
+                    console.say(f"{path} names {folder}, which is not there")
 
 
 def _lines(value: Any) -> Iterator[str]:
@@ -133,12 +133,12 @@ def hub_cache() -> list[Path]:
     return sorted(Path(HF_HUB_CACHE).glob("models--*/snapshots/*/"))
 
 
-def files(folder: Path, say: Say) -> Iterator[Path]:
+def files(folder: Path) -> Iterator[Path]:
     """All that could be weights in a folder and below; links are followed, each folder is seen once."""
     seen = set[str]()
     if not folder.is_dir():
         return
-    for where, below, here in os.walk(folder, followlinks=True, onerror=lambda error: say(_unread(error))):
+    for where, below, here in os.walk(folder, followlinks=True, onerror=_unread):
         if (real := os.path.realpath(where)) in seen:
             below.clear()
             continue
@@ -147,5 +147,5 @@ def files(folder: Path, say: Say) -> Iterator[Path]:
         yield from (path for name in sorted(here) if (path := Path(where, name)).suffix.lower() in SUFFIXES)
 
 
-def _unread(error: OSError) -> str:
-    return f"{error.filename} can't be read: {error.strerror}"
+def _unread(error: OSError) -> None:
+    console.say(f"{error.filename} can't be read: {error.strerror}")

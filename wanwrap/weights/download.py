@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from wanwrap.errors import FULL, DownloadError, OutputError, RoomError
-from wanwrap.system import safetensors
+from wanwrap.system import console, safetensors
 from wanwrap.system.disk import nearest, writable
-from wanwrap.system.files import held, put, sync
+from wanwrap.system.files import lock, put, sync
 from wanwrap.weights.catalogue import Tokenizer, Weight
-from wanwrap.weights.patience import AGAIN, Say, host, patiently, status_of
+from wanwrap.weights.patience import AGAIN, host, patiently, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -28,7 +28,7 @@ CHUNK = 1 << 20  # a cut loses no more
 Sha256 = Callable[[Path], str]
 
 
-def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path, str]:
+def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
     """Bring a file to its place below `models`, and give that place and the file's sha256.
 
     Raises:
@@ -43,14 +43,14 @@ def fetch(weight: Weight, models: Path, say: Say, sha256: Sha256) -> tuple[Path,
             try:
                 return place, _checked(place, weight.size, weight.sha256, sha256)
             except _Wrong as wrong:
-                say(f"{_put_aside(place, weight, models, wrong)}; it is downloaded anew")
-        published = patiently(where, say, partial(_published, weight.repo, weight.revision, weight.path))
+                console.say(f"{_put_aside(place, weight, models, wrong)}; it is downloaded anew")
+        published = patiently(where, partial(_published, weight.repo, weight.revision, weight.path))
         size, mark = _expected(weight, published)
         part = models / STAGING / f"{weight.name}.{mark[:12]}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
-        with held(part, f"another process is downloading {weight.name}"):
+        with lock(part, f"another process is downloading {weight.name}"):
             get = partial(_go_on, weight, published.commit_hash, part, size)
-            patiently(where, say, get, partial(_bytes, part))
+            patiently(where, get, partial(_bytes, part))
             try:
                 found = _checked(part, size, mark, sha256)
             except _Wrong as wrong:
@@ -69,7 +69,7 @@ def _check_device(models: Path, place: Path) -> None:
         raise OutputError(f"{place.parent} is on another disk than {models}; put all of {models} there.")
 
 
-def fetch_tokenizer(tokenizer: Tokenizer, say: Say) -> None:
+def fetch_tokenizer(tokenizer: Tokenizer) -> None:
     """Bring a tokenizer's files into the Hugging Face cache, as `main`: transformers asks for no other revision.
 
     Raises:
@@ -84,8 +84,8 @@ def fetch_tokenizer(tokenizer: Tokenizer, say: Say) -> None:
             path = f"{tokenizer.folder}/{name}"
             where = f"{tokenizer.repo}/{path}"
             _drop_wrong(tokenizer, name)  # else the cache would give it again
-            patiently(where, say, partial(_published, tokenizer.repo, "main", path))
-            patiently(where, say, partial(hf_hub_download, tokenizer.repo, path, revision="main"), lambda: 0)
+            patiently(where, partial(_published, tokenizer.repo, "main", path))
+            patiently(where, partial(hf_hub_download, tokenizer.repo, path, revision="main"), lambda: 0)
             if _drop_wrong(tokenizer, name):
                 raise DownloadError(
                     f"{path} of {tokenizer.repo} is not what was published, and has been removed from the Hugging Face "

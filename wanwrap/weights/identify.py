@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import WeightsError, listing
-from wanwrap.system.header import PREFIX
 from wanwrap.system.safetensors import open_source, stat
+from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.weights import inside, names
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
 from wanwrap.weights.models import Role
@@ -151,7 +151,7 @@ def _safetensors(path: Path) -> Found:
             raise WeightsError(why)
         if known:
             return replace(found, usable=True, reason="upstream loads it")
-        if inside.convertible(path, rows):
+        if inside.convertible(source, rows):
             why = "upstream loads it once `wanwrap convert` has given it Wan's key names; setup does that"
             it: dict[str, Any] = {"convert": True, "what": "UMT5-XXL in ComfyUI's key names"}
             return replace(found, usable=True, reason=why, family=("t5",), names=("t5",), **it)

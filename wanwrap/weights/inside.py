@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanwrap.errors import WeightsError
-from wanwrap.system.header import BLOCK, DTYPES, PREFIX, blocks_dtype, scaled
+from wanwrap.upstream.dit_file import BLOCK, DTYPES, PREFIX, blocks_dtype, scaled
 from wanwrap.weights.models import MODELS, Model, Role, structure
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def key_format(content: Rows, role: Role) -> str | None:
 
 def made_of(metadata: Mapping[str, str]) -> str | None:
     """What wanwrap made a file of, by its record in the metadata."""
-    from wanwrap.rewrite.job import history
+    from wanwrap.weights.record import history
 
     record = next(history(metadata), None) if "wanwrap" in metadata else None
     if not record:
@@ -146,6 +146,8 @@ def lora(source: Source) -> dict[str, Any]:
     why = f"it holds what wanwrap can't merge: {grouped(foreign)}" if foreign else None
     if facts["model"] is None:
         why = "it is a LoRA of another model than Wan"
+    if (provenance.read(source.metadata) or {}).get("toy"):
+        why = "it is a toy of a rehearsal, and has learned nothing"
     what = f"LoRA of {facts['model']}" if facts["model"] else "LoRA"
     reason, trained = why or "wanwrap can merge it", provenance.trained(source.metadata)
     return {"lora": facts, "trained": trained or None, "what": what, "usable": why is None, "reason": reason}
@@ -182,15 +184,14 @@ def _lora_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
-def convertible(path: Path, rows: Rows) -> bool:
+def convertible(source: Source, rows: Rows) -> bool:
     """Whether it is the text encoder that `wanwrap convert` makes readable. Raises WeightsError: nearly one."""
     if "shared.weight" not in rows:
         return False
-    from wanwrap.rewrite import convert
+    from wanwrap.weights.t5 import wan_names
 
-    convert.job(file=path)
-    native = {convert.t5_name(name): row for name, row in rows.items() if name not in convert.T5_EXTRA}
-    model = MODELS.get(structure({name: row for name, row in native.items() if name}))
+    native = {new: rows[name] for name, new in wan_names(source).items() if new}
+    model = MODELS.get(structure(native))
     if model is None or model.role != "t5":
         raise WeightsError("it is a UMT5 of another size than XXL")
     return True

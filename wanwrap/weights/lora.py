@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from wanwrap.errors import WeightsError, listing
-from wanwrap.system.header import BLOCK
 from wanwrap.system.safetensors import FLOATS, Row, Source
+from wanwrap.upstream.dit_file import BLOCK
 
 # upstream's, ComfyUI's, diffusers' and peft's names of the same things
 PARTS = {

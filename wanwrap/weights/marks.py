@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import OutputError
-from wanwrap.system.files import whole
+from wanwrap.system import console
+from wanwrap.system.files import atomic_file
 from wanwrap.system.safetensors import sha256, stat
 
 SMALL = 1_300_000_000  # bytes up to which nobody waits for it, a second from an SSD: VAEs and Lightning's LoRAs
-Bar = Callable[[str, int], Callable[[int], object]]  # what, bytes in all -> what is told how many are done
 
 
 def kept(path: Path) -> str | None:
@@ -29,7 +29,7 @@ def keep(path: Path, mark: str) -> str:
     with suppress(OSError, OutputError):
         entry = _entry(path)
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with whole(entry) as file:
+        with atomic_file(entry) as file:
             file.write(mark.encode())
     return mark
 
@@ -39,9 +39,12 @@ def quick(path: Path) -> str | None:
     return kept(path) or (_compute(path) if path.stat().st_size < SMALL else None)
 
 
-def thorough(bar: Bar) -> Callable[[Path], str]:
+def thorough(path: Path) -> str:
     """What is kept, else computed, with a bar where that takes long."""
-    return lambda path: quick(path) or _compute(path, bar(f"sha256 of {path.name}", path.stat().st_size))
+    if mark := quick(path):
+        return mark
+    with console.bar(f"sha256 of {path.name}", path.stat().st_size, "B") as done:
+        return _compute(path, done)
 
 
 def _compute(path: Path, done: Callable[[int], object] = lambda _: None) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from wanwrap.errors import FULL, DownloadError
+from wanwrap.system import console
 
 WAITS = (2.0, 5.0, 15.0, 30.0, 60.0)  # seconds before each further attempt, while no further byte comes
 AWAY = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
@@ -22,10 +23,9 @@ NO_WAY = (socket.gaierror, ssl.SSLCertVerificationError)
 CLIENTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # what they raise is the connection's
 AGAIN = "run setup again: it goes on from there"
 T = TypeVar("T")
-Say = Callable[[str], object]
 
 
-def patiently(where: str, say: Say, attempt: Callable[[], T], done: Callable[[], int] | None = None) -> T:
+def patiently(where: str, attempt: Callable[[], T], done: Callable[[], int] | None = None) -> T:
     """The attempt's result; where another may help it is made, after longer waits as long as no byte comes.
 
     `done` counts the bytes that are there; where it is given the Hub has been reached before.
@@ -37,7 +37,7 @@ def patiently(where: str, say: Say, attempt: Callable[[], T], done: Callable[[],
     failures, have = 0, done() if done else 0
     while True:
         try:
-            with _heard(name, say):
+            with _heard(name):
                 return attempt()
         except Exception as error:
             trouble = _trouble(error, reached=done is not None)
@@ -48,7 +48,7 @@ def patiently(where: str, say: Say, attempt: Callable[[], T], done: Callable[[],
             if not trouble.passes or failures == len(WAITS):
                 why = f"{trouble.what}; {trouble.way_out}."
                 raise DownloadError(f"{where}: {why}", why) from error
-        say(f"{name}: {trouble.what}; trying again in {WAITS[failures]:g} s")
+        console.say(f"{name}: {trouble.what}; trying again in {WAITS[failures]:g} s")
         time.sleep(WAITS[failures])
         failures += 1
 
@@ -119,22 +119,22 @@ def status_of(error: BaseException) -> int | None:
 class _Lines(logging.Handler):
     """The library's own warnings, one line each. The addresses in them may be signed."""
 
-    def __init__(self, about: str, say: Say) -> None:
+    def __init__(self, about: str) -> None:
         super().__init__(logging.WARNING)
-        self.about, self.say = about, say
+        self.about = about
 
     def emit(self, record: logging.LogRecord) -> None:
         words = re.sub(r"https?://\S+?(?=:?(\s|$))", "the Hub", record.getMessage()).split()
-        self.say(f"{self.about}: {' '.join(words)}")
+        console.say(f"{self.about}: {' '.join(words)}")
 
 
 @contextmanager
-def _heard(name: str, say: Say) -> Iterator[None]:
+def _heard(name: str) -> Iterator[None]:
     """What the library tries again by itself is said too."""
     from huggingface_hub.utils import logging as hub_logging
 
     logger = hub_logging.get_logger()
-    theirs, logger.handlers = logger.handlers, [_Lines(name, say)]
+    theirs, logger.handlers = logger.handlers, [_Lines(name)]
     try:
         yield
     finally:

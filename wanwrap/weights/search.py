@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wanwrap.system import console
 from wanwrap.system.safetensors import SHARD
 from wanwrap.weights import comfyui, marks
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.identify import Found, Sha256, look
-
-Say = Callable[[str], object]
 
 
 @dataclass
@@ -40,12 +39,15 @@ class Search:
         return f"not used: {_worse(found, self.needs) or 'another is used'}"
 
 
-def search(
-    needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, say: Say, done: Callable[[], object] = bool
-) -> Search:
+def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256) -> Search:
     """Look through all folders. `sha256` is asked only of files that could be needed ones."""
+    with console.bar("looking at file") as done:
+        return _search(needs, folders, sha256, done)
+
+
+def _search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, done: Callable[[], object]) -> Search:
     found, seen = Search(tuple(needs)), set[str]()
-    for path in (path for folder in folders for path in comfyui.files(folder, say)):
+    for path in (path for folder in folders for path in comfyui.files(folder)):
         if (real := os.path.realpath(path)) in seen:
             continue
         seen.add(real)

@@ -9,7 +9,7 @@ from typing import Any
 
 from wanwrap.errors import OptionError, closest
 from wanwrap.paths import absolute
-from wanwrap.system.files import write_whole
+from wanwrap.system.files import write_atomic
 from wanwrap.system.safetensors import stat
 from wanwrap.weights.catalogue import CATALOGUE
 
@@ -153,7 +153,7 @@ def save(base: Path, found: Workspace) -> None:
         row.update({name: _text(value) for name, value in vars(record).items() if value is not None})
         table[name] = row
     document["weights"] = table
-    write_whole(path, tomlkit.dumps(document))
+    write_atomic(path, tomlkit.dumps(document))
 
 
 def _text(value: Any) -> Any:

@@ -27,8 +27,8 @@ VIDEO = {
 }
 
 
-def parse(script: str) -> argparse.Namespace:
-    """The arguments, as upstream's parser takes them; they are recorded."""
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """A parser as upstream's."""
     parser = argparse.ArgumentParser(prog=script)
     for flag, row in json.loads(FLAGS.read_text())["scripts"][script].items():
         if row["kind"] == "flag":
@@ -36,7 +36,12 @@ def parse(script: str) -> argparse.Namespace:
         else:
             more = {key: row[key] for key in ("nargs", "choices", "required", "default") if key in row}
             parser.add_argument(flag, type=TYPES.get(row["type"], str), **more)
-    args = parser.parse_args()
+    return parser
+
+
+def parse(script: str) -> argparse.Namespace:
+    """The arguments, as upstream's parser takes them; they are recorded."""
+    args = parser_of(script).parse_args()
     record(script, args)
     return args
 

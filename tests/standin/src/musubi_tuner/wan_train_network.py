@@ -8,10 +8,19 @@ import time
 import zipfile
 from pathlib import Path
 
-from musubi_tuner.standin import batches, datasets, header, parse, save
+from musubi_tuner.building import WAN_CONFIGS, WanModel, WanNetworkTrainer  # noqa: F401
+from musubi_tuner.standin import batches, datasets, header, parse, parser_of, save
 
 MISCHIEF, _, AT = os.environ.get("STANDIN_DO", "").partition(":")
 AT = int(AT) if AT.isdecimal() else 0
+
+
+def setup_parser_common():
+    return None
+
+
+def wan_setup_parser(_):
+    return parser_of("wan_train_network.py")
 
 
 def refuse(args):

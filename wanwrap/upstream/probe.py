@@ -1,12 +1,25 @@
 """Asked of the training Python, as a script: what can it train with? Prints one JSON object.
 
-Argument 1 is a JSON list of `module` or `module:attribute` to import. Standard library only: that Python need not have wanwrap.
+Argument 1 is JSON: `modules`, a list of `module` or `module:attribute` to import, and `trainings`, upstream's options
+and steps of each, which trial.py builds where all modules are there. That Python need not have wanwrap.
 """
 
 import importlib
 import importlib.metadata
 import json
 import sys
+from pathlib import Path
+
+PACKAGES = [
+    "torch",
+    "torchvision",
+    "accelerate",
+    "diffusers",
+    "transformers",
+    "xformers",
+    "bitsandbytes",
+    "safetensors",
+]
 
 
 def ask(name: str) -> "str | None":
@@ -33,18 +46,8 @@ def upstream() -> "dict[str, object]":
 
 def packages() -> "dict[str, str]":
     """The versions that a training depends on, as far as they are installed."""
-    names = (
-        "torch",
-        "torchvision",
-        "accelerate",
-        "diffusers",
-        "transformers",
-        "xformers",
-        "bitsandbytes",
-        "safetensors",
-    )
     found = {}
-    for name in names:
+    for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -69,13 +72,32 @@ def _gpu(torch: "object", index: int) -> "dict[str, object]":
     return {"name": properties.name, "memory": properties.total_memory, "free": cuda.mem_get_info(index)[0]}
 
 
+def problems(trainings: "dict[str, dict[str, object]]") -> "dict[str, dict[str, str]]":
+    """What trial.py says of each training; only what is wrong."""
+    import torch
+
+    here = str(Path(__file__).resolve().parent)
+    sys.path.insert(0, here)
+    import trial  # type: ignore[import-not-found, unused-ignore]
+
+    if not torch.cuda.is_available():
+        import bare_cpu
+
+        bare_cpu.help_if_needed()
+    sys.path[:] = [path for path in sys.path if path != here]  # its modules must not shadow others
+    return {name: found for name, asked in trainings.items() if (found := trial.attempt(**asked))}
+
+
 if __name__ == "__main__":
-    modules = json.loads(sys.argv[1])
+    sys.path.pop(0)
+    asked = json.loads(sys.argv[1])
+    missing = {name: why for name in asked["modules"] if (why := ask(name))}
     answer = {
         "python": sys.version.split()[0],
-        "missing": {name: why for name in modules if (why := ask(name))},
+        "missing": missing,
         "upstream": upstream(),
         "packages": packages(),
         "gpus": gpus(),
+        "problems": {} if missing else problems(asked.get("trainings", {})),
     }
     print("\n" + json.dumps(answer))

@@ -1,0 +1,42 @@
+"""The verb that looks at this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PYTHON, Verb, json_option
+from wanwrap.cli.setup import DEFAULT
+from wanwrap.cli.terminal import hanging, indented, show_json
+
+
+@click.command(cls=Verb, short_help="Is this machine ready to train?", epilog="Example: wanwrap doctor t2v-vanilla")
+@click.argument("presets", nargs=-1)
+@NOISE_LEVEL
+@BASE_DIR
+@PYTHON
+@MUSUBI_DIR
+@json_option("As a JSON list.")
+@click.pass_context
+def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Look at all that training PRESETS needs (default: those that were set up), and say what to do.
+
+    The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
+    """
+    from wanwrap.machine import doctor as work
+    from wanwrap.machine.wish import wish as asked_for
+    from wanwrap.preset import shipped
+
+    wish = asked_for(presets, **options, default=DEFAULT)
+    lines = work.examine(wish)
+    if as_json:
+        show_json([{**vars(line), "ok": not line.code} for line in lines])
+    else:
+        width = max(len(line.name) for line in lines)
+        for line in lines:
+            click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
+        others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
+        seen = ", ".join(preset.name for preset in wish.presets)
+        click.echo(indented(f"Looked at {seen}; name others to see theirs: {', '.join(others)}"))
+    ctx.exit(next((line.code for line in lines if line.code), 0))

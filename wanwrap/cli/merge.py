@@ -1,0 +1,65 @@
+"""The verb that merges a LoRA into a DiT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wanwrap.cli.options import PATH, PRECISION, PYTHON, Verb, json_option, option, sha256
+from wanwrap.cli.terminal import show_json
+from wanwrap.system import console
+
+if TYPE_CHECKING:
+    from wanwrap.rewrite.start import Made
+
+MARK = "Stop if the sha256 of the {} is another one."
+
+
+@click.command(
+    cls=Verb,
+    short_help="Merge a LoRA into a DiT.",
+    epilog="Example: wanwrap merge --dit wan2.2_t2v_low_noise_14B_fp16.safetensors \\\n"
+    "  --lora wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors --out merged.safetensors",
+)
+@option("--dit", type=PATH, required=True, help="The DiT, in fp16, bf16 or fp32; of shards any one.")
+@option("--lora", type=PATH, required=True, help="The LoRA, as upstream, ComfyUI, diffusers or peft name its keys.")
+@option("--out", type=PATH, required=True, help="The new file.")
+@option("--strength", type=float, default=1.0, show_default=True, help="How much of it.")
+@option("--precision", type=PRECISION, help="Cast the result (default: the DiT's own type).")
+@option("--allow_partial", is_flag=True, help="Leave out keys whose tensors the DiT lacks; they are listed.")
+@option("--dit_sha256", callback=sha256, help=MARK.format("DiT"))
+@option("--lora_sha256", callback=sha256, help=MARK.format("LoRA"))
+@PYTHON
+@json_option("What was made, as JSON.")
+def merge(as_json: bool, **options: Any) -> None:
+    """Merge a LoRA into a DiT: W + strength * alpha / rank * up @ down, in fp32 with one rounding.
+
+    Any size in 1 GB of memory; on the GPU where there is one. Every key of the LoRA is merged, or none is.
+    A file that is there is never written over.
+    """
+    from wanwrap.rewrite.start import run_merge
+
+    show_made(run_merge(**places(options, "dit", "lora", "out")), as_json)
+
+
+def places(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The options with whole paths, and the Python that has torch."""
+    from wanwrap.paths import absolute
+    from wanwrap.plan.request import training_python
+
+    python = training_python(options["python"])
+    return {**options, **{name: absolute(options[name]) for name in names}, "python": python}
+
+
+def show_made(made: Made, as_json: bool) -> None:
+    """What was made, and what was left out of it."""
+    if left := made.made.get("left"):
+        console.say(f"left out, since the DiT has no such tensors: {left}")
+    if as_json:
+        show_json(made.json())
+    elif made.reused:
+        click.echo(f"{made.out} is there already, made of the same files: nothing to do.")
+    else:
+        size = made.out.stat().st_size / 1e9
+        click.echo(f"made {made.out} ({size:.2f} GB in {made.seconds:.0f} s, on the {made.device})")

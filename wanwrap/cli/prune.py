@@ -1,0 +1,61 @@
+"""A step of `run`, and of the script that it prints, as a verb of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wanwrap.cli.options import PATH, Verb, json_option, option
+from wanwrap.cli.terminal import show_json
+
+
+@click.command(
+    cls=Verb,
+    hidden=True,
+    short_help="Forget caches of what has changed.",
+    epilog="Example: wanwrap prune local_training/outputs/cats/low/dataset.toml --latents 1f0a2b3c --text 4d5e6f70",
+)
+@click.argument("config", type=PATH, metavar="TOML")
+@option("--latents", required=True, help="What the latents are made by: VAE, CLIP, mode, as a mark.")
+@option("--text", required=True, help="What the embeddings are made by: T5 and its type, as a mark.")
+@json_option("As a JSON list, an object for each cache folder.")
+def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
+    """Remove from the caches of a data set TOML what is stale, half or of no file there; a step of every `run`.
+
+    What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
+    `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
+    """
+    from wanwrap.data import config as own
+    from wanwrap.data.cache_lock import changing, check_unused
+    from wanwrap.data.caches import survey
+    from wanwrap.paths import absolute
+
+    pairs = [*own.caches(own.load(absolute(config), whole=True).sound())]
+    folders = [cache for _, cache in pairs]
+    with changing(folders):
+        found = [survey(entry, cache, {"latents": latents, "text": text}) for entry, cache in pairs]
+        if not all(each.complete for each in found):
+            check_unused(folders)
+        for each in found:
+            each.prune()
+    rows = [
+        {
+            "folder": str(each.folder),
+            "latents": len(each.expected["latents"]),
+            "new_latents": len(each.to_encode("latents")),
+            "captions": len(each.expected["text"]),
+            "new_captions": len(each.to_encode("text")),
+            "removed": len(each.goes),
+        }
+        for each in found
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    for each, row in zip(found, rows, strict=True):
+        stale = f", {row['removed']} stale or half file(s) removed" if row["removed"] else ""
+        click.echo(
+            f"{each.folder.name}: to encode are {row['new_latents']} of {row['latents']} latents and "
+            f"{row['new_captions']} of {row['captions']} captions{stale}"
+        )

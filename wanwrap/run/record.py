@@ -1,0 +1,200 @@
+"""What is known of one expert's training: `record.json` in its folder, whole at every moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from wanwrap import __version__
+from wanwrap.data.caches import WHAT, names
+from wanwrap.data.dataset import Dataset
+from wanwrap.errors import OutputError
+from wanwrap.plan.plan import Plan, Train
+from wanwrap.plan.preflight import Machine
+from wanwrap.system.files import write_atomic
+from wanwrap.upstream.options import Value, changes_result
+from wanwrap.weights.locate import digest
+
+FILE = "record.json"
+BASE, ENCODERS = "the base model", "the VAE, the text encoder or CLIP"
+DATA = "the data set (its files, captions, buckets or repeats)"
+
+State = Literal["waiting", "running", "retrying", "done", "failed", "stopped", "interrupted"]
+
+
+def now() -> str:
+    """The time, to the second, with its zone."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class Record:
+    """One expert's training; steps and epochs are counted from the very beginning, whatever attempt makes them.
+
+    `settings` is all that matters of what is trained. `saved_epoch` is that of the state to go on from, 0 where there
+    is none. An attempt is a start of upstream: its number, the epoch and step that it went on from, how it ended.
+    """
+
+    expert: str
+    lora: str
+    settings: dict[str, Any]
+    steps_planned: int
+    epochs_planned: int
+    steps_per_epoch: int
+    state_every: int
+    wanwrap: str = __version__
+    command: str = ""
+    cwd: str = ""
+    preset: str = ""
+    dataset: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    weights: list[dict[str, Any]] = field(default_factory=list)
+    state: State = "waiting"
+    doing: str = ""
+    reason: str = ""
+    started: str = ""
+    updated: str = ""
+    ended: str = ""
+    loading: bool = False
+    steps_done: int = 0
+    epochs_done: int = 0
+    loss: float | None = None
+    seconds_per_step: float | None = None
+    saved_epoch: int = 0
+    blocks_to_swap: int = 0
+    asked_blocks: int = 0
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    bytes: dict[str, int] = field(default_factory=dict)
+
+    def write(self, folder: Path, **changes: Any) -> None:
+        """Change fields, and put all of it on disk. Raises OSError."""
+        for name, value in {**changes, "updated": now()}.items():
+            setattr(self, name, value)
+        write_atomic(folder / FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+
+def read(folder: Path) -> Record | None:
+    """The record in an expert's folder; None where there is none, or what is no record. Raises OSError."""
+    try:
+        row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
+        known = {each.name for each in fields(Record)}
+        record = Record(**{name: value for name, value in row.items() if name in known})
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if isinstance(record.settings, dict) and isinstance(record.attempts, list) else None
+
+
+def begin(plan: Plan, train: Train, machine: Machine) -> Record:
+    """The record of a training that begins or goes on; nothing is written yet."""
+    request, upstream = plan.request, machine.upstream
+    found = read(train.folder) or Record(
+        expert=train.expert,
+        lora=train.lora.name,
+        settings=settings(train, plan.dataset),
+        steps_planned=train.steps,
+        epochs_planned=train.epochs,
+        steps_per_epoch=train.per_epoch,
+        state_every=train.state_every,
+        started=now(),
+    )
+    found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
+    found.command, found.cwd = shlex.join(["wanwrap", *sys.argv[1:]]), str(Path.cwd())
+    found.preset = request.called
+    found.dataset = {
+        "name": plan.dataset.name,
+        "items": plan.dataset.train_items,
+        "batches_per_epoch": plan.dataset.batches,
+        "caches": [os.path.realpath(path) for path in plan.caches],
+    }
+    found.machine = {
+        "python": machine.python,
+        "packages": dict(machine.packages),
+        "gpus": [dict(gpu) for gpu in machine.gpus],
+        "upstream": {"folder": str(upstream.folder or ""), "version": upstream.version, "commit": upstream.commit},
+    }
+    found.weights = [{"path": str(w.path), "bytes": w.size or None} for w in plan.weights.values()]
+    return found
+
+
+def is_done(train: Train, record: Record | None) -> bool:
+    """Whether an expert has been trained to its end: the last LoRA is there, or was."""
+    return record is not None and (record.state == "done" or train.lora.is_file())
+
+
+def settings(train: Train, dataset: Dataset) -> dict[str, Any]:
+    """All that matters of a training, by upstream's names, as JSON keeps it: of two that agree the second goes on."""
+    paths = {"dit", "dataset_config", "output_name"}  # what is in them is told by marks
+    options = {
+        name: [*map(str, value)] if isinstance(value, tuple | list) else _text(value)
+        for name, value in train.options.items()
+        if value is not None and value is not False and changes_result(name) and name not in paths
+    }
+    made_of = {BASE: train.dit.content, ENCODERS: train.encoders}
+    return {**options, **made_of, "steps": train.steps, "epochs": train.epochs, DATA: _mark(dataset)}
+
+
+def _mark(dataset: Dataset) -> str:
+    """A hash of what is trained: contents, captions, windows and sizes of all files, in no order."""
+    entries = [
+        digest(
+            sorted((name, value) for name, value in entry.options.items() if not name.endswith("_directory")),
+            *sorted(str(row) for what in WHAT for row in names(entry, what)),
+        )
+        for entry in dataset.entries
+    ]
+    return digest(*sorted(entries))
+
+
+def check_same(plan: Plan, train: Train, record: Record) -> None:
+    """Raises OutputError: the training that has begun there is another one."""
+    if changed := [*_changes(record.settings, settings(train, plan.dataset))]:
+        level = "" if train.expert == "dit" else f" (with --noise_level {train.expert} that expert's alone)"
+        raise OutputError(
+            f"{train.folder} holds a training with other settings, which can't go on as this one:\n"
+            + "\n".join(f"  {train.expert}: {line}" for line in changed)
+            + f"\nGive those again, or another --output_name; --restart begins anew{level}, and puts aside what is there."
+        )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """What is another one now, a line each."""
+    for name in dict.fromkeys((*before, *after)):
+        was, is_ = before.get(name), after.get(name)
+        if was != is_ and name in (DATA, ENCODERS, BASE):
+            yield f"{name}: another one"
+        elif was != is_:
+            yield f"{name}: {_said(was)} -> {_said(is_)}"
+
+
+def _text(value: Value) -> str:
+    """A number is the same however it is written."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _said(value: Any) -> str:
+    return "-" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+
+
+def standing(train: Train) -> str | None:
+    """Where a training goes on, in words; None for one that begins."""
+    record = read(train.folder)
+    if record is None:
+        return None
+    if is_done(train, record):
+        gone = "" if train.lora.is_file() else f" ({train.lora} is no longer there)"
+        return f"{train.expert}: trained to its end{gone}; --restart trains it again"
+    if not (record.epochs_done or record.saved_epoch):
+        return None
+    done = f"{train.expert}: {record.epochs_done} of {record.epochs_planned} epochs done"
+    begins = (
+        f", going on from {record.saved_epoch}" if record.saved_epoch else ", and no state was saved: it begins anew"
+    )
+    return done + begins

@@ -1,0 +1,42 @@
+"""What upstream's models are made of: blocks, what a LoRA on them weighs, and the RAM that training them takes.
+
+Sizes are upstream's own modules counted (0.3.4); how a DiT passes through RAM is read from `load_wan_model`.
+"""
+
+from __future__ import annotations
+
+from wanwrap.upstream.options import Options, whole
+
+LORA = {"1.3B": 1_367_040, "i2v-14B": 5_611_520}  # numbers in a LoRA of rank 1, by task; of all others:
+LORA_14B = 4_792_320
+WIDTHS = {"fp16": 2, "bf16": 2}  # bytes a number, by --save_precision; else fp32
+MOMENTS = {"adamw8bit": 2, "adafactor": 1}  # bytes a number that an optimizer keeps; AdamW's two in fp32 are 8
+PROCESS = 3_000_000_000  # bytes of a Python with torch, CUDA and upstream in it, about
+OFFLOADED = {30: 92_160, 40: 409_600}  # bytes a token that gradient_checkpointing_cpu_offload keeps, by blocks
+
+
+def blocks(task: str) -> int:
+    """How many transformer blocks a task's DiT has; upstream swaps all but one of them at most."""
+    return 30 if "1.3B" in task else 40
+
+
+def lora_bytes(options: Options) -> tuple[int, int]:
+    """Bytes of a LoRA file and of a training state, about; 0 for a network whose size the rank does not tell."""
+    network, task = str(options["network_module"]).rpartition(".")[2], str(options["task"])
+    each = next((size for part, size in LORA.items() if part in task), LORA_14B)
+    count = each * whole(options, "network_dim", 0) * {"lora_wan": 1, "loha": 2}.get(network, 0)
+    moments = MOMENTS.get(str(options["optimizer_type"]).rpartition(".")[2].lower(), 8)
+    return count * WIDTHS.get(str(options.get("save_precision")), 4), count * (4 + moments)
+
+
+def ram_bytes(options: Options, size: int, dtype: str, tokens: int) -> int:
+    """Bytes of RAM that one training takes at most, about.
+
+    `size` is that of its DiT's file in bytes, `tokens` those of the largest batch. With swapped blocks the DiT is
+    loaded into RAM (with fp8_scaled halved on the way), without them tensor by tensor onto the GPU.
+    """
+    swap, count, fp8 = whole(options, "blocks_to_swap", 0), blocks(str(options["task"])), dtype == "fp8"
+    loaded = size // 2 if options.get("fp8_scaled") and not fp8 else size
+    resting = size // 2 if options.get("fp8_base") and not fp8 else size
+    offloaded = OFFLOADED[count] * tokens if options.get("gradient_checkpointing_cpu_offload") else 0
+    return PROCESS + max(loaded if swap else 0, resting * swap // count + offloaded)
