@@ -25,6 +25,7 @@ class device:  # noqa: N801  as torch calls it
 
 
 _GPUS = int(os.environ.get("STANDIN_GPUS", "1"))
+sys.modules.setdefault("bare_cpu", SimpleNamespace(help_if_needed=bool))  # nothing here asks for a GPU
 cuda = SimpleNamespace(
     is_available=lambda: _GPUS > 0,
     device_count=lambda: _GPUS,
