@@ -59,6 +59,10 @@ def run(
     if comfyui_dir and not to_comfyui:
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
     request = read(**options)
+    if not dry_run:
+        from wanwrap.data.probed import read_apart
+
+        read_apart()
     plan = build(request, whole=not dry_run)
     target = _target(request, plan, comfyui_dir) if to_comfyui else None
     if dry_run:
@@ -168,10 +172,11 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
     """
     from wanwrap.cli.words import going, heading
     from wanwrap.run.run import How, carry_out
+    from wanwrap.run.status import look
     from wanwrap.run.training import Stopped
 
     try:
-        carry_out(plan, machine, How(heading=heading, show=lambda records: console.show(going(records)), retry=retry))
+        carry_out(plan, machine, How(heading, lambda: console.show(going(look(plan.folder))), retry))
     except KeyboardInterrupt:
         console.say("\n" + _interrupted(plan))
         raise

@@ -22,7 +22,6 @@ from wanwrap.upstream.options import whole
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
-POLL = 0.2  # seconds
 LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
@@ -149,13 +148,9 @@ class Training:
 
     def _watch(self, attempt: Attempt, child: Child) -> None:
         """Until upstream ends, or there is a reason to end it."""
-        looked = 0.0
-        while not child.over(POLL):
+        while not child.over(LOOK):
             check_interrupted()
-            if time.monotonic() - looked > LOOK:
-                looked = time.monotonic()
-                self._look(attempt)
-            vars(self.record).update(attempt.far())
+            self._look(attempt)
             self.show()
 
     def _look(self, attempt: Attempt) -> None:
