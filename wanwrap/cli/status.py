@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import BASE_DIR, Verb, json_option, option
+from wanwrap.cli.run_words import detail, going, line, run_json
 from wanwrap.cli.terminal import hanging, indented, show_json
-from wanwrap.cli.words import detail, duration, going, line, run_json
+from wanwrap.cli.words import duration
 from wanwrap.paths import absolute
 from wanwrap.run.status import Run, find, look, runs
 from wanwrap.system import console
@@ -19,7 +20,6 @@ OFTEN = 1  # seconds
 
 @click.command(
     cls=Verb,
-    short_help="What runs, how far it is, how long it will take.",
     epilog="Example: wanwrap status cats-t2v-vanilla --follow",
 )
 @click.argument("run", required=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import BASE_DIR, NOISE_LEVEL, Verb, json_option, option
+from wanwrap.cli.run_words import line, run_json, state, stopping
 from wanwrap.cli.status import follow_run
 from wanwrap.cli.terminal import show_json
-from wanwrap.cli.words import line, run_json, state, stopping
 from wanwrap.errors import OutputError
 from wanwrap.paths import absolute
 from wanwrap.run import status as work
@@ -19,7 +19,6 @@ from wanwrap.run.status import find
 
 @click.command(
     cls=Verb,
-    short_help="End a run at its next state, with all of it saved.",
     epilog="Example: wanwrap stop cats-t2v-vanilla --wait && shutdown now",
 )
 @click.argument("run", required=False)
