@@ -38,7 +38,7 @@ def heading(plan: Plan) -> Iterator[str]:
     yield f"wanwrap {__version__}: {request.preset.name}{without} on {data.name}: {items}"
     for train in plan.trainings:
         epochs = f" in {count(train.epochs, 'epoch')}" if train.options.get("max_train_epochs") else ""
-        yield f"{train.title}: {count(train.steps, 'step')}{epochs}, rank {train.options['network_dim']}"
+        yield f"{train.name}: {count(train.steps, 'step')}{epochs}, rank {train.options['network_dim']}"
     yield f"folder: {plan.folder}"
 
 
@@ -76,7 +76,7 @@ def described(plan: Plan) -> Iterator[str]:
     yield from _rows(tables[0], common.keys())
     for train, table in zip(plan.trainings, tables, strict=True):
         if len(tables) > 1:
-            yield f"{train.title}:"
+            yield f"{train.name}:"
             yield from _rows(table, table.keys() - common.keys())
 
 

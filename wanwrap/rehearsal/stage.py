@@ -92,7 +92,7 @@ def verify(plan: Plan) -> None:
     for train in plan.trainings:
         record, log = records.read(train.folder), train.folder / LOG
         if record is None or record.loss is None:
-            raise StepError(f"the rehearsal of {train.title} ended with a loss that is no number; see {log}.")
+            raise StepError(f"the rehearsal of {train.name} ended with a loss that is no number; see {log}.")
         if not _learned(train.lora):
             raise StepError(f"{train.lora} is a LoRA of zeros: nothing was learned; see {log}.")
 

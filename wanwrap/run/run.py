@@ -53,11 +53,10 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
 
 
 def _check_folder(plan: Plan, train: Train) -> None:
-    if found := records.read(train.folder):
-        records.check_same(plan, train, found)
-        return
-    version_1.check(plan.folder, train.expert)
-    if version_1.is_done(plan.folder, train.expert):
+    found = records.read(train.folder)
+    before = found.settings if found else version_1.settings(plan.folder, train.expert)
+    if before is not None:
+        records.check_same(plan, train, before)
         return
     unknown = sorted(path.name for path in _loras(train))
     begun = (
@@ -79,11 +78,7 @@ def _loras(train: Train) -> list[Path]:
 
 def remaining(plan: Plan) -> Plan | None:
     """The plan without experts that are trained to their end; None where all are."""
-    left = [
-        train
-        for train in plan.trainings
-        if not (is_done(train, records.read(train.folder)) or version_1.is_done(plan.folder, train.expert))
-    ]
+    left = [train for train in plan.trainings if not is_done(train, records.read(train.folder))]
     if len(left) in (0, len(plan.trainings)):
         return plan if left else None
     return alone(plan, left[0])
@@ -259,8 +254,8 @@ class _Run:
             self.records[train.expert].write(train.folder, doing="")
         for train in self.plan.trainings:
             if self._wish() is not None:
-                raise Stopped(f"{self.plan.name} was stopped before {train.title}, as you asked.")
-            console.say(f"\n{train.title}")
+                raise Stopped(f"{self.plan.name} was stopped before {train.name}, as you asked.")
+            console.say(f"\n{train.name}")
             training = Training(self.plan, train, self.records[train.expert], self.how.retry, self.how.show, blocks)
             try:
                 training.run()
