@@ -279,7 +279,7 @@ def test_status_knows_of_the_expert_that_comes_next(tmp_path: Path, wanwrap: Wan
             assert found["words"] == "running (waiting)" and found["seconds_left"]
             process.kill()
         until(lambda: not alive(tmp_path), 5)
-        assert "low not begun yet" in wanwrap("status").stdout
+        assert "low: not begun yet" in wanwrap("status").stdout
 
 
 def test_another_rate_after_a_caching_that_failed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
@@ -296,7 +296,7 @@ def test_a_full_disk_at_the_last_record(tmp_path: Path, wanwrap: Wanwrap, low: W
     done = wanwrap(*low, STANDIN_DO="last")
     assert done.returncode == 0, done.stderr
     assert told(tmp_path)["state"] == "running" and loras(tmp_path) == WHOLE
-    assert wanwrap("status").stdout.split()[1:] == ["low", "finished"]
+    assert wanwrap("status").stdout.split()[1:] == ["low:", "finished"]
     assert wanwrap(*low).returncode == 0 and len(calls(tmp_path)) == 1
 
 

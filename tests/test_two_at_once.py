@@ -46,7 +46,7 @@ def test_one_of_them_is_killed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> 
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         shown = wanwrap("status").stdout
-        assert "high was killed" in shown and "low running (training)" in shown
+        assert "high: was killed" in shown and "low     running (training)" in shown
         ended(other, 0)
     assert loras(tmp_path) == WHOLE and told(tmp_path, "high")["state"] == "running"
     done = wanwrap(*high)

@@ -42,7 +42,7 @@ def as_0_1_0_left_it(tmp_path: Path, expert: str = "low") -> None:
 def test_a_finished_run(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     wanwrap(*low)
     as_0_1_0_left_it(tmp_path)
-    assert wanwrap("status").stdout == f"{NAME}  low finished\n"
+    assert wanwrap("status").stdout == f"{NAME}  low: finished\n"
     assert json.loads(wanwrap("status", NAME, "--json").stdout)["experts"]["low"]["state"] == "done"
     done = wanwrap(*low)
     assert done.returncode == 0 and f"{NAME}-low.safetensors" in done.stdout, done.stderr
@@ -50,7 +50,7 @@ def test_a_finished_run(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     assert both.returncode == 0 and loras(tmp_path) == loras(tmp_path, "high") == WHOLE, both.stderr
     assert len(calls(tmp_path)) == 2 and len(record(tmp_path)) == 4  # high was trained; nothing was encoded anew
     shown = wanwrap("status").stdout
-    assert "high finished" in shown and "low finished" in shown
+    assert "high: finished" in shown and "low: finished" in shown
 
 
 def test_a_finished_run_of_other_settings(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:

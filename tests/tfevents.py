@@ -33,12 +33,6 @@ def scalar(tag: str, step: int, value: float) -> bytes:
     return event(step, part(1, part(1, tag.encode()) + b"\x15" + struct.pack("<f", value)))
 
 
-def tensor(tag: str, step: int, value: float) -> bytes:
-    """As add_scalar(new_style=True) writes it."""
-    floats = b"\x08\x01" + part(5, struct.pack("<f", value))
-    return event(step, part(1, part(1, tag.encode()) + part(8, floats)))
-
-
 def text(tag: str, step: int, words: str) -> bytes:
     return event(step, part(1, part(1, tag.encode()) + part(8, b"\x08\x07" + part(8, words.encode()))))
 
