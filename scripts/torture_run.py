@@ -106,7 +106,7 @@ class Run:
         """Start it again after each kill, now and then at once, until it ends by itself."""
         began, waiting = time.monotonic(), list[threading.Thread]()
         for number in itertools.count():
-            marker, kills = f"{self.name}.{number}", len(self.kills)
+            marker, kills = f"{self.case.folder}/{self.name}.{number}", len(self.kills)
             status = self._start(marker)
             waiting.append(threading.Thread(target=self.gone, args=(marker,)))
             waiting[-1].start()

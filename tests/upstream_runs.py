@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "wanwrap" / "rehearsal"))
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "wanwrap" / room) for room in ("rehearsal", "upstream")]
 import bare_cpu
 
 bare_cpu.help_if_needed()
