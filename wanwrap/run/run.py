@@ -84,6 +84,16 @@ def remaining(plan: Plan) -> Plan | None:
     return alone(plan, left[0])
 
 
+def tidy(plan: Plan) -> None:
+    """What a kill has left of experts that are trained to their end: their states and locks go, the record tells."""
+    for train in plan.trainings:
+        record = records.read(train.folder)
+        if record and is_done(train, record):
+            with lock(train.folder, BUSY.format(train.folder)):
+                if record.state != "done":
+                    Training(plan, train, record).run()
+
+
 def alone(plan: Plan, train: Train) -> Plan:
     """The plan of one of its experts."""
     if len(plan.trainings) == 1:
