@@ -10,7 +10,7 @@ from pathlib import Path
 from wanwrap.data.cache_lock import HELD, changing, check_unused, reading
 from wanwrap.data.caches import WHAT, forget, missing, stamps, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
-from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
+from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
@@ -163,8 +163,10 @@ class _Run:
         self._write_files()
         with interruptible(), self._recorded():
             trained_on = {train.options["dit"] for train in self.plan.trainings}
-            for step in self.plan.rewrites:
-                if str(step.out) in trained_on:
+            for step in self.plan.steps:
+                if type(step) is Step:  # a rehearsal's toy weights
+                    self._step(step)
+                elif isinstance(step, Rewrite) and str(step.out) in trained_on:
                     self._rewrite(step)
             self._cache(held)
             self._train()
@@ -237,7 +239,7 @@ class _Run:
                 if missing(self.plan.dataset.entries, self.plan.caches, step.what):
                     self._step(step)
                     self._check_cached(step, before)
-            elif not isinstance(step, Rewrite | Train):
+            elif isinstance(step, Prune):
                 self._step(step, {HELD: "1"})
 
     def _check_cached(self, step: Cache, before: Mapping[Path, list[int]]) -> None:
