@@ -101,27 +101,21 @@ class Bench:
         rng, name = random.Random(f"{self.args.seed} {number}"), f"run-{number}"
         preset, epochs, save_every = self.args.preset or rng.choice(PRESETS), rng.randint(3, 6), rng.randint(1, 3)
         how = {"state_steps": rng.choice((2, 200)), "keep_last": rng.choice((None, None, 1, 2))}
-        warm, together, saves = (
-            rng.random() < 0.6,
-            rng.random() < 1 / 3 or self.args.together,
-            (epochs - 1) // save_every,
-        )
-        reference, runs = self.reference(preset, epochs), list[Run]()
+        warm, together = rng.random() < 0.6, rng.random() < 1 / 3 or self.args.together
+        kill, runs = getattr(signal, f"SIG{self.args.signal}"), list[Run]()
+        reference = self.reference(preset, epochs)
         whole, plan = self.new(name, preset=preset, epochs=epochs, save_every=save_every, **how)
         for level in ("high", "low") if together else (None,):
             case = replace(whole, noise_level=level)
             own, row, log = case.staged()[1], f"{name}-{level}" if level else name, f"{level or 'out'}.log"
-            number_of_signal = getattr(signal, f"SIG{self.args.signal}")
-            runs.append(Run(case, own, row, draw(rng, own, saves, warm), number_of_signal, self.stop, warm, log))
+            runs.append(Run(case, own, row, draw(rng, own, warm), kill, self.stop, warm, log))
         if warm:
             lend_caches(runs[0], reference)
         with ThreadPoolExecutor(len(runs)) as pool:
             [*pool.map(lambda run: run.go(random.Random(f"{self.args.seed} {run.name}")), runs)]
         if not (any(run.problems for run in runs) or self.stop.is_set()):
-            curves, floors = (
-                None if reference.problems else read(reference.plan),
-                [f for run in runs for f in run.floors],
-            )
+            floors = [floor for run in runs for floor in run.floors]
+            curves = None if reference.problems else read(reference.plan)
             runs[0].problems += check(plan, floors, curves, self.args.python)
         print("\n".join(run.row() for run in runs), file=sys.stderr, flush=True)
         if not (any(run.problems for run in runs) or self.args.keep):

@@ -22,66 +22,56 @@ from torture_checks import Floor, half_files, keep_states, kept_epochs
 from torture_child import DIE, Case
 
 from wanwrap.errors import WeightsError
-from wanwrap.plan.plan import Plan, Rewrite, Step, Train
+from wanwrap.plan.plan import Plan
 from wanwrap.run import record as records
 from wanwrap.system import header
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "TORTURE_RUN"  # in the environment of all that a start has started
-KINDS = ("time", "step", "LoRA", "state", "state", "end", "save", "save", "change", "change", "change", "change")
 PATIENCE = {"gone": 5, "signal": 45, "run": 300}  # seconds: after wanwrap has gone, for a signal's answer, for all
 POLL = 0.02
-SECONDS = {"merge": 3.0, "check": 0.5, "cache": 7.0, "train": 11.0}  # what a step takes about
+SECONDS = 30  # that a run takes about
 CHANGES = 120  # of files and folders that wanwrap makes for an expert, about
+FILES = {  # what is made on the way, by its name
+    "DiT": r"/merged_dits/.",
+    "latents": r"_wan\.safetensors$",
+    "text": r"_wan_te\.safetensors$",
+    "LoRA": r"-\d{6}\.safetensors$",
+    "state": r"(-\d{6}-state|/state-\d{6})$",
+    "save": r"-\d{6}(-state|\.safetensors)(/.*)?$",
+    "end": r"toy-(high|low)(-state|\.safetensors)$",
+}
 
 
 class Moment(NamedTuple):
-    """When to kill: `delay` seconds after a step began, or after the nth new file of such a name (neither: the start).
+    """When to kill: `delay` seconds after the start, or after the nth new file of such a name.
 
     Or just before wanwrap itself makes its nth `change` of a file or folder.
     """
 
     what: str
     delay: float = 0.0
-    step: str = ""
     name: str = ""
-    nth: int = 1
+    nth: int = 0
     change: int = 0
 
-    def come(self, running: str, new: set[str]) -> bool:
+    def come(self, new: set[str]) -> bool:
         """Whether the delay begins now."""
-        if self.name:
-            return sum(bool(re.search(self.name, path)) for path in new) >= self.nth
-        return not self.change and self.step in ("", running)  # with `change` it ends itself
+        return not self.change and sum(bool(re.search(self.name, path)) for path in new) >= self.nth
 
 
-def draw(rng: random.Random, plan: Plan, saves: int, warm: bool) -> list[Moment]:
-    """One to four moments. What is there from the start is not waited for; each expert saves so often on its way."""
-    steps = [step for step in plan.steps[1:] if isinstance(step, Train) or not warm]
-    weights = [4 if isinstance(step, Train) else 1 for step in steps]
-    most = CHANGES * len(plan.trainings)
-    return [_moment(rng, step, saves, most) for step in rng.choices(steps, weights, k=rng.randint(1, 4))]
+def draw(rng: random.Random, plan: Plan, warm: bool) -> list[Moment]:
+    """One to four moments. What is there from the start is not waited for."""
+    files = [*FILES][3 if warm else 0 if plan.rewrites else 1 :]
+    return [_moment(rng, rng.choice(["time", *files, *["change"] * 4]), plan) for _ in range(rng.randint(1, 4))]
 
 
-def _moment(rng: random.Random, step: Step, saves: int, most: int) -> Moment:
-    kind = rng.choice(KINDS if isinstance(step, Train | Rewrite) else ("step",))
+def _moment(rng: random.Random, kind: str, plan: Plan) -> Moment:
     if kind == "change":
-        return Moment("change", change=rng.randint(1, most))
+        return Moment("change", change=rng.randint(1, CHANGES * len(plan.trainings)))
     if kind == "time":
-        return Moment("any time", delay=rng.uniform(0, 25))
-    if isinstance(step, Rewrite) and kind != "step":
-        return Moment("DiT", name=rf"/{re.escape(step.out.name)}", delay=rng.uniform(0, 1))
-    if not isinstance(step, Train) or kind == "step":
-        return Moment("", step=step.name, delay=rng.uniform(0, SECONDS[step.name.split()[0]]))
-    kind, label = kind if saves else "end", re.escape(step.label)
-    name = {
-        "LoRA": rf"/{label}-\d+\.safetensors$",
-        "state": rf"/({label}-\d+-state|{step.expert}/state-\d+)$",
-        "end": rf"/{label}(-state|\.safetensors)$",
-        "save": rf"/{label}-\d+(-state|\.safetensors)(/.*)?$",
-    }[kind]
-    nth, delay = rng.randint(1, 2 if kind == "end" else min(3, saves)), rng.uniform(0, 0.1 if kind == "save" else 1.0)
-    return Moment(kind, name=name, delay=delay, nth=nth)
+        return Moment("any time", delay=rng.uniform(0, SECONDS))
+    return Moment(kind, rng.choice((0.1, 1.0)) * rng.random(), FILES[kind], rng.randint(1, 3))
 
 
 @dataclass
@@ -135,25 +125,25 @@ class Run:
 
     def _start(self, marker: str) -> int:
         """One process, until it ends or one of the moments has come: its exit status."""
-        before, began, fatal = {*self._paths()}, time.time(), self._fatal()
+        before, began, fatal = {*self._paths()}, time.monotonic(), self._fatal()
         new, due = set[str](), dict[Moment, float]()
         with Path(self.case.folder, self.log).open("ab") as log:
             process = self.begin(marker, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while process.poll() is None and not self.stop.is_set():
-            now, running, new = time.time(), self._running(began), new | {*self._paths()} - before
+            now, new = time.monotonic(), new | {*self._paths()} - before
             self._check_caches()
-            due |= {each: now + each.delay for each in self.moments if each not in due and each.come(running, new)}
+            due |= {each: now + each.delay for each in self.moments if each not in due and each.come(new)}
             if moment := next((each for each in due if now >= due[each]), None):
                 self.moments.remove(moment)
-                return self._kill(process, f"{running} {moment.what}".strip())
+                return self._kill(process, f"{self._running()}: {moment.what}")
             if now > began + PATIENCE["run"]:
-                self.problems.append(f"it hung in {running} for {PATIENCE['run']} s")
+                self.problems.append(f"it hung in {self._running()} for {PATIENCE['run']} s")
                 break
             time.sleep(POLL)
         process.kill() if process.poll() is None else None
         if process.wait() in (130, -self.signal) and fatal and not self.stop.is_set():
             self.moments.remove(fatal)
-            self.killed(f"{self._running(began)} {fatal.what}", kept_epochs(self.plan))
+            self.killed(f"{self._running()}: {fatal.what}", kept_epochs(self.plan))
         return process.returncode
 
     def _kill(self, process: subprocess.Popen[bytes], where: str) -> int:
@@ -191,14 +181,10 @@ class Run:
                 return
             time.sleep(0.1)
 
-    def _running(self, began: float) -> str:
-        """The name of the step that runs, by the records that have been written since."""
-        for train in self.plan.trainings:
-            with suppress(OSError):
-                written = (train.folder / records.FILE).stat().st_mtime >= began
-                if written and (record := records.read(train.folder)) and record.doing:
-                    return record.doing
-        return "between"
+    def _running(self) -> str:
+        """The name of the step that runs, or ran when it was killed."""
+        found = [record.doing for train in self.plan.trainings if (record := records.read(train.folder))]
+        return next(filter(None, found), "between")
 
     def _check_caches(self) -> None:
         """What has been encoded whole is never encoded again."""
@@ -213,7 +199,7 @@ class Run:
 
     def _paths(self) -> Iterator[str]:
         """All files and folders that the run has made."""
-        for top in (self.plan.folder, Path(self.case.folder) / "merged_dits"):
+        for top in (self.plan.folder, *self.plan.caches, Path(self.case.folder) / "merged_dits"):
             for folder, folders, files in os.walk(top):
                 yield from (f"{folder}/{name}" for name in (*folders, *files))
 
