@@ -23,7 +23,7 @@ from wanwrap.system import disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
 Words = tuple[object, ...]
-SLOW = {"STANDIN_PACE": "0.1"}
+SLOW = "0.1"  # seconds a step
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def drive(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_ends_it_before_the_next_save(
     tmp_path: Path, wanwrap: Wanwrap, low: Words, drive: Path
 ) -> None:
-    with begin(tmp_path, *low, **SLOW) as process:
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
         until(lambda: saved(tmp_path))
         leave(drive, disk.SPARE // 2)
         text = ended(process, 13)
@@ -107,7 +107,7 @@ def test_a_disk_that_fills_ends_it_before_the_next_save(
 
 def test_a_disk_that_is_full_to_the_last_byte(tmp_path: Path, wanwrap: Wanwrap, low: Words, drive: Path) -> None:
     """Log, curves, record and LoRA: nothing can be written any more."""
-    with begin(tmp_path, *low, **SLOW) as process:
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
         until(lambda: saved(tmp_path))
         leave(drive, 0)
         text = ended(process, 13)
@@ -120,7 +120,7 @@ def test_a_disk_that_is_full_to_the_last_byte(tmp_path: Path, wanwrap: Wanwrap, 
 
 @pytest.mark.usefixtures("drive")  # root can do that
 def test_a_folder_that_may_not_be_written_any_more(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
-    with begin(tmp_path, *low, **SLOW) as process:
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
         until(lambda: saved(tmp_path))
         with read_only(folder(tmp_path)):
             text = ended(process, 11)
@@ -134,7 +134,7 @@ def test_a_folder_that_may_not_be_written_any_more(tmp_path: Path, wanwrap: Wanw
 
 def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     master, slave = pty.openpty()
-    process = begin(tmp_path, *low, tty=slave, **SLOW)
+    process = begin(tmp_path, *low, tty=slave, STANDIN_PACE=SLOW)
     os.close(slave)
     seen = closed(master, process, lambda: saved(tmp_path) > 0)
     assert process.wait(40) == 130
@@ -147,7 +147,7 @@ def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, low: Words)
 
 def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     """What was written seems to come from the future: nothing is decided by times."""
-    with begin(tmp_path, *low, **SLOW) as process:
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
         until(lambda: saved(tmp_path) >= 4)
         process.kill()
     until(lambda: not alive(tmp_path), 5)

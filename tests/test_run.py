@@ -55,9 +55,7 @@ def test_one_expert_as_json(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]
 def test_the_guides_options_reach_upstream(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
     options = "--lr 5e-5 --scheduler cosine --optimizer adamw --dim 32 --alpha 16 --epochs 3 --save_every 1 --seed 9 "
     options += "--flow_shift 7 --output_name mine --blocks_to_swap 20 --attention xformers --network_args rank_dropout=0.1 verbose=True"
-    done = wanwrap(
-        *RUN, cats, *weights, "--noise_level", "low", *options.split(), "--", "--lr_warmup_steps", "10"
-    )
+    done = wanwrap(*RUN, cats, *weights, "--noise_level", "low", *options.split(), "--", "--lr_warmup_steps", "10")
     assert done.returncode == 0, done.stderr
     argv = record(tmp_path)[-1]["argv"]
     for words in (

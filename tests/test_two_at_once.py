@@ -26,7 +26,7 @@ def cached(tmp_path: Path) -> list[int]:
     return [len(calls(tmp_path, script)) for script in CACHING]
 
 
-def test_both_experts_of_one_name_in_the_same_second(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+def test_both_experts_of_one_name_in_the_same_second(tmp_path: Path, low: Words) -> None:
     """With other options, too: each trains as it was told, and each file is encoded once."""
     high = (*low, "--noise_level", "high", "--lr", "5e-5", "--dim", 4)
     both = [begin(tmp_path, *words, STANDIN_PACE="0.05") for words in (high, low)]
@@ -117,6 +117,7 @@ def test_a_run_that_changes_nothing_joins_one_that_would_is_refused(
     assert wanwrap(*low, "--output_name", "third").returncode == 0
 
 
+@pytest.mark.xfail(strict=True, reason="run.py _cache and prune ask of all caches whether they are in use")
 def test_a_folder_that_nobody_trains_from_may_change(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:
@@ -166,7 +167,8 @@ def test_what_a_dead_process_has_left_is_in_nobodys_way(
     (cats / "images" / "one.txt").write_text("another caption")
     done = wanwrap(*low, "--output_name", "other")
     assert done.returncode == 0, done.stderr
-    assert not any([*(cache / READERS).iterdir()] for cache in caches[:1])
+    (changed,) = (cache for cache in caches if cache.name.startswith("images"))
+    assert not [*(changed / READERS).iterdir()]
 
 
 READ = """
