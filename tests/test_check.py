@@ -20,11 +20,11 @@ from PIL import Image, ImageDraw
 from raw import footage, noise
 
 from wanwrap.data import probed
-from wanwrap.data.check import tokens
 from wanwrap.data.folder import scan
 from wanwrap.data.media import Item, read
 from wanwrap.errors import DatasetError
 from wanwrap.preset import load
+from wanwrap.upstream.buckets import tokens
 
 VANILLA = load("t2v-vanilla")
 
@@ -443,14 +443,14 @@ def test_without_the_bad_ones(tmp_path: Path, wanwrap: Wanwrap, weights: list[st
     assert "note: left out, as you said: b.png, e.mp4." in done.stderr
     toml = record(tmp_path)[0]["toml"]
     assert toml.count("video_jsonl_file") == 3 and toml.count("image_jsonl_file") == 1 and "_directory" in toml
-    out = next((tmp_path / "home" / "local_training" / "outputs").iterdir())
+    (out,) = (tmp_path / "home" / "local_training" / "outputs").glob("*/low")
     lists = {path.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in out.glob("*.jsonl")}  # fmt: skip
     assert [Path(row["image_path"]).name for row in lists["images-1.jsonl"]] == ["a.png"]
     assert lists["images-1.jsonl"][0]["caption"] == "a ball, 'red' \\ \"round\" ü"
     assert sorted(Path(row["video_path"]).name for name in lists if "video" in name for row in lists[name]) == ["c.mp4", "d.mp4"]  # fmt: skip
     found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
-    kept = json.loads((out / "run-low.json").read_text())
-    assert kept["steps"][-1]["optimizer_steps_planned"] == 2 * found["train_items"] == 2 * kept["dataset"]["items"]
+    kept = json.loads((out / "record.json").read_text())
+    assert kept["steps_planned"] == kept["steps_done"] == 2 * found["train_items"] == 2 * kept["dataset"]["items"]
 
 
 def test_captions_that_are_no_files(tmp_path: Path, wanwrap: Wanwrap) -> None:

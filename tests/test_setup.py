@@ -25,9 +25,8 @@ from hub import Fault, Hub, hub
 
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.machine.setup import Progress, survey
-from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as wished
-from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS, Weight
+from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.workspace import load
 
 TOKEN = "hf_SecretOfTheUser"
@@ -242,11 +241,11 @@ def test_only_the_user_can_say(tmp_path: Path) -> None:
         asked.append(question)
         return True
 
-    assert "wan2.2-t2v-high" not in survey(wish, lambda _: None, print).chosen
-    assert survey(wish, lambda _: None, print, ask).chosen["wan2.2-t2v-high"].path == mine
+    assert "wan2.2-t2v-high" not in survey(wish, lambda _: None).chosen
+    assert survey(wish, lambda _: None, ask).chosen["wan2.2-t2v-high"].path == mine
     assert len(asked) == 1 and "Use it as wan2.2-t2v-high?" in asked[0] and "its name (remix) doesn't tell" in asked[0]
     named = wished(["t2v-vanilla"], base_dir=tmp_path / "base", dit_high=mine)
-    assert survey(named, lambda _: None, print).chosen["wan2.2-t2v-high"].path == mine
+    assert survey(named, lambda _: None).chosen["wan2.2-t2v-high"].path == mine
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\x03", 130)])
@@ -392,7 +391,7 @@ def test_what_takes_a_files_place_is_noticed(
 def test_what_changes_while_setup_works_is_not_recorded(tmp_path: Path, env: Env) -> None:
     base, path = tmp_path / "base", dit(tmp_path / "ComfyUI" / "models" / "unet" / "wan2.2_t2v_high.safetensors")
     wish = wished(["t2v-vanilla"], base_dir=base, comfyui_dir=[tmp_path / "ComfyUI"], noise_level="high")
-    found = survey(wish, lambda _: None, print)
+    found = survey(wish, lambda _: None)
     assert found.chosen["wan2.2-t2v-high"].path == path
     dit(path, "BF16", metadata={"another": "one"})
     base.mkdir()
@@ -515,11 +514,8 @@ def test_mistakes(words: list[str], code: int, says: str, wanwrap: Wanwrap) -> N
     assert done.returncode == code and says in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
-def test_needs() -> None:
-    places: Any = None
-    from wanwrap.preset import load as preset
-
-    both = Wish(presets=(preset("wan21-i2v-480p"), preset("t2v-vanilla")), places=places, level="low")
+def test_needs(tmp_path: Path) -> None:
+    both = wished(["wan21-i2v-480p", "t2v-vanilla"], base_dir=tmp_path, noise_level="low")
     assert both.needs == {
         "wan2.1-i2v-480p": ["wan21-i2v-480p"],
         "vae": ["wan21-i2v-480p", "t2v-vanilla"],
@@ -527,5 +523,4 @@ def test_needs() -> None:
         "clip": ["wan21-i2v-480p"],
         "wan2.2-t2v-low": ["t2v-vanilla"],
     }
-    assert both.tokenizers == ["t5", "clip"]
-    assert isinstance(CATALOGUE["vae"], Weight) and {"accelerate", "torch"} <= both.modules
+    assert both.tokenizers == ["t5", "clip"] and {"accelerate", "torch"} <= both.modules

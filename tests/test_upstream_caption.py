@@ -23,7 +23,7 @@ pytestmark = pytest.mark.upstream
 def python(folder: Path) -> Path:
     """The training Python with tests/captioner on its path."""
     path = folder / "python"
-    extra = {"BARE_CPU": ROOT / "wanwrap" / "rehearsal", "CAPTIONER": folder}
+    extra = {"BARE_CPU": ROOT / "wanwrap" / "upstream", "CAPTIONER": folder}
     words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in extra.items())
     stub = shlex.quote(str(ROOT / "tests" / "captioner"))
     path.write_text(f'#!/bin/sh\n{words} PYTHONPATH={stub}:"$PYTHONPATH" exec {shlex.quote(PYTHON)} "$@"\n')
