@@ -24,7 +24,7 @@ from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safet
 from hub import Fault, Hub, hub
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.machine.setup import Progress, survey
+from wanwrap.machine.setup import Progress, alone, survey
 from wanwrap.machine.wish import wish as wished
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.workspace import load
@@ -169,15 +169,19 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path, env: Env, served: Hub, 
     parts = workspace(tmp_path) / "models" / ".downloads"
     while process.poll() is None and not any(part.stat().st_size > 200_000 for part in parts.glob("*t5*.part")):
         time.sleep(0.02)
-    second = wanwrap("setup", "t2v-vanilla", "--weights_only", **env)
-    assert second.returncode == 11 and "another wanwrap setup is at work" in second.stderr
-    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not place(tmp_path, "t5").exists() and "t5" not in load(workspace(tmp_path)).weights
     assert wanwrap("setup", "t2v-vanilla", "--noise_level", "low", "--weights_only", **env).returncode == 0
     assert place(tmp_path, "t5").is_file()
     assert [each is not None for each in served.ranges(path)] == [False, True]
+
+
+def test_one_setup_at_a_time(tmp_path: Path, wanwrap: Wanwrap, env: Env, served: Hub) -> None:
+    with alone(wished(["t2v-vanilla"], base_dir=workspace(tmp_path))):
+        done = wanwrap("setup", "t2v-vanilla", "--weights_only", **env)
+        assert done.returncode == 11 and "another wanwrap setup is at work" in done.stderr
+    assert not served.asked and not load(workspace(tmp_path)).weights
 
 
 def test_ctrl_c_says_so(tmp_path: Path, env: Env, served: Hub) -> None:

@@ -13,6 +13,7 @@ if Path(sys.argv[0]).name == "child.py":
 
 from torch import optim  # noqa: F401
 
+
 class device:  # noqa: N801  as torch calls it
     def __init__(self, *_):
         pass
