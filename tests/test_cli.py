@@ -35,7 +35,7 @@ def test_help_lists_options_alone(wanwrap: Wanwrap) -> None:
 
 def test_help_tells_of_all_verbs(wanwrap: Wanwrap) -> None:
     text = wanwrap("--help").stdout
-    assert [verb for verb in VERBS if f"\n  {verb} " not in text] == ["prune"]  # a step of `run`
+    assert {verb for verb in VERBS if f"\n  {verb} " not in text} <= {"prune"}  # a step of `run`
 
 
 @pytest.mark.parametrize("verb", ["run", "rehearse"])
