@@ -86,12 +86,12 @@ def test_each_caption_is_beside_what_it_tells(mixed: Path, model: Path, wanwrap:
     assert texts(mixed) == EXPECTED
     assert media_of(mixed) == before
     assert "4 written; captions kept: 1." in done.stdout
-    assert "two.JPG: green, 384x640" in done.stdout and "Generating captions: 4/4" in done.stderr
+    assert "two.JPG: green, 384x640" in done.stdout
     (call,) = record(tmp_path)
     assert call["env"]["PYTHONUTF8"] == "1" and str(model) in call["argv"]
     work = tmp_path / "home" / "local_training" / "captions" / "mixed_set"
     assert Path(call["cwd"]) == work and [path.name for path in work.iterdir()] == ["caption.log"]
-    assert "Generating captions" in (work / "caption.log").read_text()
+    assert "Generating captions: 4/4" in (work / "caption.log").read_text()
     assert [path.name for path in work.parent.iterdir()] == ["mixed_set"]
 
     again = wanwrap("caption", mixed, standin=False)  # needs no upstream, for nothing is to be done

@@ -21,7 +21,7 @@ from raw import footage, noise
 
 from wanwrap.data import probed
 from wanwrap.data.folder import scan
-from wanwrap.data.media import Item, read
+from wanwrap.data.media import Item
 from wanwrap.errors import DatasetError
 from wanwrap.preset import load
 from wanwrap.upstream.buckets import tokens
@@ -269,13 +269,13 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch
     paths = [pattern(tmp_path / f"{name}.png", (64 + 16 * at, 64)) for at, name in enumerate("abc")]
     for path in paths:
         os.utime(path, ns=(1, 1))  # long ago: a file written just now may be written again at once
-    seen = list[str]()
+    seen, read = list[str](), Image.open
 
-    def spy(path: Path, *rest: Any) -> Item:
+    def spy(path: Path) -> Image.Image:
         seen.append(path.name)
-        return read(path, *rest)
+        return read(path)
 
-    monkeypatch.setattr(probed, "read", spy)
+    monkeypatch.setattr(Image, "open", spy)
     first = scan(tmp_path, VANILLA, whole=True)
     assert sorted(seen) == ["a.png", "b.png", "c.png"]
     seen.clear()
@@ -495,18 +495,20 @@ def test_a_drive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for at, name in enumerate("abcd"):
         os.utime(pattern(tmp_path / f"{name}.png", (640 + 16 * at, 640)), ns=(1, 1))
 
-    def vanish(path: Path, *rest: Any) -> Item:
+    read = Image.open
+
+    def vanish(path: Path) -> Image.Image:
         if path.name > "b.png":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return read(path, *rest)
+        return read(path)
 
-    monkeypatch.setattr(probed, "read", vanish)
+    monkeypatch.setattr(Image, "open", vanish)
     data = scan(tmp_path, VANILLA, whole=True)
     assert [(left.path.name, "Input/output error" in left.reason) for left in data.left] == [
         ("c.png", True),
         ("d.png", True),
     ]
-    monkeypatch.setattr(probed, "read", read)
+    monkeypatch.setattr(Image, "open", read)
     assert not scan(tmp_path, VANILLA, whole=True).left  # it is back
 
     def gone(_: object) -> list[str]:

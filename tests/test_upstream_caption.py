@@ -53,7 +53,8 @@ def test_each_caption_is_beside_what_it_tells(wanwrap: Wanwrap, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert texts(folder) == expected
     assert media_of(folder) == before
-    assert "Generating captions: 100%" in done.stderr and "11 written" in done.stdout
+    (log,) = tmp_path.glob("home/local_training/captions/*/caption.log")
+    assert "Generating captions: 100%" in log.read_text() and "11 written" in done.stdout
 
     rows = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     assert len(rows) == 11 and {row["max_new_tokens"] for row in rows} == {77}
