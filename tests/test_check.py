@@ -24,7 +24,6 @@ from wanwrap.data.folder import scan
 from wanwrap.data.media import Item
 from wanwrap.errors import DatasetError
 from wanwrap.preset import load
-from wanwrap.upstream.buckets import tokens
 
 VANILLA = load("t2v-vanilla")
 
@@ -88,10 +87,6 @@ def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> No
     for words in ("cats, as t2v-vanilla trains it: 2 pictures, 1 clip", "'ohwx' in 2 of 3", "enlarged: 1 of 3 (33%)",
                   "1280x720", "832x624, 45 frames", "6 items in 6 batches per epoch", "train low: 300 steps in 50 epochs", "150 frames at 24 fps, 6.2 s"):  # fmt: skip
         assert words in text
-
-
-def test_tokens() -> None:
-    assert tokens((1280, 720)) == 3600 and tokens((960, 544, 45)) == 24480 and tokens((1280, 720, 21)) == 21600
 
 
 def even(frames: int, fps: int) -> list[Fraction]:
