@@ -253,7 +253,6 @@ def test_what_changes_while_it_is_cached(name: str, cats: Path, tmp_path: Path, 
     assert gone not in left and ("p1_0656x0640_wan.safetensors" in left or name == "another picture")
 
 
-@pytest.mark.xfail(strict=True, reason="a record without attempts holds the settings of a training that never began")
 @pytest.mark.parametrize("more", [(), ("--lr", "1e-5")])
 def test_a_run_that_never_trained_may_begin_otherwise(more: tuple[str, ...], cats: Path, wanwrap: Wanwrap, weights: list[str]) -> None:  # fmt: skip
     words = ("t2v-style", "--dataset", cats, *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)

@@ -285,7 +285,6 @@ def test_what_the_machine_lacks(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -
     assert texts(mixed) == {"done": "by hand", "void": ""}
 
 
-@pytest.mark.xfail(strict=True, reason="without a GPU probe.py loads bare_cpu.py though no training is to be built")
 @pytest.mark.usefixtures("model")
 def test_without_a_gpu(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -> None:
     done = wanwrap("caption", mixed, STANDIN_GPUS="0")

@@ -27,7 +27,6 @@ def test_help_has_an_example(verb: str, wanwrap: Wanwrap) -> None:
     assert f"\nExample: wanwrap {verb}" in done.stdout
 
 
-@pytest.mark.xfail(strict=True, reason="since click 8.5 an argument has a help record, too")
 def test_help_lists_options_alone(wanwrap: Wanwrap) -> None:
     head, _, options = wanwrap("check", "--help").stdout.partition("Options:")
     assert "[DATASET]" in head and "--preset" in options and "[DATASET]" not in options

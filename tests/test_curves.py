@@ -13,7 +13,6 @@ from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from tfevents import VERSION, epochs, newest, points, record, rows, scalar, tensor, text, write
-
 from wanwrap.run.curves import Curves
 from wanwrap.run.events import read
 

@@ -208,7 +208,6 @@ def test_after_a_kill_a_new_process_fetches_what_is_missing(
     assert served.ranges(PATH) == [None, f"bytes={left}-"]
 
 
-@pytest.mark.xfail(strict=True, reason="a lock that is taken is told without what to do")
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_two_at_once_do_not_write_one_file(served: Hub, begin: Child, call: Done, models: Path) -> None:
     served.faults[PATH] = Fault(slow=0.02)

@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 from helpers import PYTHONPATH, STANDIN, Wanwrap, record
-
 from wanwrap.plan.recipe import Recipe, cadence
+
 from wanwrap.system import header
 
 LOW = ("run", "t2v-vanilla", "--noise_level", "low", "--epochs", 10, "--save_every", 2)  # 6 steps an epoch

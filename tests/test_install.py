@@ -28,9 +28,6 @@ from wanwrap.machine.wish import Wish
 from wanwrap.plan.preflight import ask
 from wanwrap.upstream.pin import COMMIT, URL, find
 
-PIP_KEYS = pytest.mark.xfail(
-    strict=True, reason="commands() looks up xformers.ops in preflight.PIP, which has xformers, and transformers twice"
-)
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are scripts with a #! line")
 
 pytest.importorskip("torch")
@@ -268,7 +265,6 @@ def test_no_driver(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 # which commands
 
 
-@PIP_KEYS
 def test_nothing_is_there(bench: Bench) -> None:
     part = "BASE/musubi-tuner.wanwrap-part"
     assert short(bench.plan(bench.python(bare=True), None, "xformers.ops", "tensorboard"), bench) == [
@@ -330,7 +326,7 @@ def test_a_torch_for_the_cpu_is_replaced_where_a_gpu_is(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "package"), [pytest.param("xformers.ops", "xformers", marks=PIP_KEYS), ("torchvision", "torchvision")]
+    ("module", "package"), [pytest.param("xformers.ops", "xformers"), ("torchvision", "torchvision")]
 )
 def test_what_fits_one_torch_comes_from_the_index_of_that_torch(bench: Bench, module: str, package: str) -> None:
     own = bench.own()
@@ -367,7 +363,6 @@ def test_what_lies_where_upstream_goes_is_not_touched(bench: Bench) -> None:
 # carrying them out
 
 
-@PIP_KEYS
 def test_all_of_it(bench: Bench, said: list[str]) -> None:
     install(bench.plan(bench.python(bare=True), None, "tensorboard"))
     assert find(None, bench.base).complaint() is None and not bench.part.exists()
@@ -383,7 +378,6 @@ def test_all_of_it(bench: Bench, said: list[str]) -> None:
     assert "PyTorch for CUDA 12.8 (some GB) (4 of 6)" in text and text.count("Collecting things") == 3
 
 
-@PIP_KEYS
 @pytest.mark.parametrize("left", [False, True])
 def test_what_is_printed_can_be_pasted(bench: Bench, left: bool) -> None:
     if left:

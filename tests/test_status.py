@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from helpers import PYTHONPATH, Wanwrap
-
 from wanwrap.cli.status_report import duration
+
 from wanwrap.errors import OutputError
 from wanwrap.run import status
 from wanwrap.system.files import is_locked, lock

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from wanwrap.run.curves import Curves
 
 pytestmark = pytest.mark.upstream

@@ -25,7 +25,7 @@ from wanwrap.system import console
     epilog="Example: wanwrap rehearse t2v-vanilla cats",
 )
 @with_options(RUN)
-@json_option("The rehearsal's records as JSON.")
+@json_option("The rehearsal's records as JSON.", "Control")
 def rehearse(as_json: bool, **options: Any) -> None:
     """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.
 

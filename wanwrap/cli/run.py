@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.options import PATH, RUN, RunVerb, option, with_options
+from wanwrap.cli.options import PATH, RUN, RunVerb, json_option, option, with_options
 from wanwrap.errors import OptionError
 from wanwrap.system import console
 
@@ -23,9 +23,7 @@ from wanwrap.system import console
 @option("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.", group="Control")
 @option("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.", group="Control")
 @option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).", group="Control")
-@option(
-    "--json", "as_json", is_flag=True, help="With --dry_run the plan, else the run's records, as JSON.", group="Control"
-)
+@json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")
 def run(
     dry_run: bool, parallel: bool, shell: Any, restart: bool, no_retry: bool, as_json: bool, **options: Any
 ) -> None:

@@ -13,7 +13,8 @@ if Path(sys.argv[0]).name == "child.py":
 
 from torch import optim  # noqa: F401
 
-class device:  # noqa: N801  as torch calls it
+
+class device:
     def __init__(self, *_):
         pass
 
