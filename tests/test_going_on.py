@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+<<<<<<< HEAD
 from helpers import Wanwrap, golden_plan, record, safetensors
 from runs import NAME, WHOLE, alive, begin, calls, ended, folder, loras, option, saved, told, until
 
@@ -22,6 +23,12 @@ from wanwrap.run.record import Record
 from wanwrap.run.saves import Saves
 from wanwrap.upstream import states
 from wanwrap.upstream.curves import Curves
+=======
+from helpers import PYTHONPATH, STANDIN, Wanwrap, record
+from wanwrap.plan.recipe import Recipe, cadence
+
+from wanwrap.system import header
+>>>>>>> main
 
 Words = tuple[object, ...]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from helpers import golden_plan
-
 from wanwrap.cli.report import heading
+
 from wanwrap.plan.script import script
 from wanwrap.preset import load, shipped
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table

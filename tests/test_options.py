@@ -9,13 +9,12 @@ import pytest
 from helpers import golden_plan
 from hypothesis import given
 from hypothesis import strategies as st
+from wanwrap.upstream.timesteps import within
 
 from wanwrap.errors import OptionError
-from wanwrap.plan.request import check_name
-from wanwrap.plan.request import order
+from wanwrap.plan.request import check_name, order
 from wanwrap.upstream.options import TRAIN, Value, overlay, parse, spell, table
 from wanwrap.upstream.schedule import rewrite
-from wanwrap.upstream.timesteps import within
 
 
 @pytest.mark.parametrize(

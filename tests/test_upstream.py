@@ -16,20 +16,19 @@ from typing import Any
 import pytest
 from helpers import ROOT, clip, comfy_names, golden_plan, lora, picture
 from hub import hub
+from wanwrap.upstream.schedule_checks import NEEDS, TAKES, WARM_UP
 from weightfiles import rows
 
 from wanwrap.data.config import load as load_config
 from wanwrap.data.folder import scan
 from wanwrap.data.toml import render
 from wanwrap.plan import warm_start
-from wanwrap.preset import Clips, Pictures
-from wanwrap.preset import load, shipped
+from wanwrap.preset import Clips, Pictures, load, shipped
 from wanwrap.system import header
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import network
 from wanwrap.upstream.options import TRAIN, Options, spell
 from wanwrap.upstream.schedule import rewrite
-from wanwrap.upstream.schedule_checks import NEEDS, TAKES, WARM_UP
 from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw import footage
 from test_upstream import ask
+from wanwrap.run.ledger import Ledger
 
 from wanwrap.data import caches
 from wanwrap.data.check import Checked, tokens
@@ -29,9 +30,7 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.data.folder import scan
 from wanwrap.plan.plan import Choices, Places, Plan, needed
 from wanwrap.plan.planner import make_plan
-from wanwrap.preset import Clips, Pictures, Preset
-from wanwrap.preset import load
-from wanwrap.run.ledger import Ledger
+from wanwrap.preset import Clips, Pictures, Preset, load
 from wanwrap.run.run import run, write_files
 from wanwrap.system import header
 from wanwrap.upstream.pin import Upstream

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan, lora, record
+from wanwrap.plan.resume_checkpoints import offers
 from weightfiles import STRUCTURES, rows, sparse
 
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.plan import warm_start
 from wanwrap.plan.plan import Plan
-from wanwrap.plan.resume_checkpoints import offers
 from wanwrap.preset import load, shipped
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import network

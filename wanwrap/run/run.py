@@ -53,7 +53,7 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
 
 
 def _check_folder(plan: Plan, train: Train) -> None:
-    found = records.read(train.folder)
+    found = records.begun(train.folder)
     before = found.settings if found else version_1.settings(plan.folder, train.expert)
     if before is not None:
         records.check_same(plan, train, before)

@@ -44,10 +44,6 @@ class Saves:
         there = {path: ours.fullmatch(path.name) for path in self.train.folder.iterdir()}
         return {path: int(found[1]) for path, found in there.items() if found}
 
-    def removed(self) -> list[Path]:
-        """The states that a kill has kept from going."""
-        return [*self.train.folder.glob(f"state-*{states.REMOVED}")]
-
     def last(self) -> int:
         """The epoch of the state to go on from, 0 where there is none; what else earlier attempts have left goes.
 
@@ -70,7 +66,7 @@ class Saves:
             )
         if epoch < known:
             console.say(f"{self.train.expert}: the state after epoch {known} is gone or damaged, going on from {epoch}")
-        for path in (*(path for each, path in there.items() if each != epoch), *self.attempts(), *self.removed()):
+        for path in (*(path for each, path in there.items() if each != epoch), *self.attempts()):
             states.remove(path)
         return epoch
 
@@ -169,6 +165,6 @@ class Saves:
 
     def clear(self) -> None:
         """What was needed to go on goes."""
-        for path in (*self.states().values(), *self.attempts(), *self.removed()):
+        for path in (*self.states().values(), *self.attempts()):
             states.remove(path)
         self.record.saved_epoch = 0
