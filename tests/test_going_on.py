@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD
 from helpers import Wanwrap, golden_plan, record, safetensors
 from runs import NAME, WHOLE, alive, begin, calls, ended, folder, loras, option, saved, told, until
 
@@ -23,12 +22,6 @@ from wanwrap.run.record import Record
 from wanwrap.run.saves import Saves
 from wanwrap.upstream import states
 from wanwrap.upstream.curves import Curves
-=======
-from helpers import PYTHONPATH, STANDIN, Wanwrap, record
-from wanwrap.plan.recipe import Recipe, cadence
-
-from wanwrap.system import header
->>>>>>> main
 
 Words = tuple[object, ...]
 
@@ -315,7 +308,6 @@ def test_status_knows_of_the_expert_that_comes_next(tmp_path: Path, wanwrap: Wan
         assert "low: not begun yet" in wanwrap("status").stdout
 
 
-@pytest.mark.xfail(strict=True, reason="run.py _check_folder: a training that never began counts as another one")
 def test_another_rate_after_a_caching_that_failed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     """Nothing has been trained: nothing is another training."""
     failed = wanwrap(*low, STANDIN_DO="meanwhile:raise SystemExit(1)", STANDIN_FILE="")
