@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from wanwrap.cli import run
+from wanwrap.cli import train
 from wanwrap.cli.main import Group
 from wanwrap.plan import expert_options, preflight
 from wanwrap.plan.build import build
@@ -89,8 +89,8 @@ def go(text: str) -> None:
         preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
         return machine
 
-    run._preflight = check
-    run.train(replace(plan, steps=plan.steps[1:]), restart=False, retry=True, parallel=False, as_json=False)
+    train._preflight = check
+    train.train(replace(plan, steps=plan.steps[1:]), restart=False, retry=True, parallel=False, as_json=False)
 
 
 class Child(Group):
