@@ -209,9 +209,7 @@ def test_a_state_that_is_damaged_is_not_gone_on_from(tmp_path: Path, wanwrap: Wa
     "words",
     [
         "is kept",
-        pytest.param(
-            "goes on from epoch 4", marks=pytest.mark.xfail(strict=True, reason="run_words.py again: looks at no state")
-        ),
+        "goes on from epoch 4",
     ],
 )
 def test_a_state_is_not_said_to_be_kept_that_is_not_whole(
@@ -328,7 +326,7 @@ def test_a_full_disk_at_the_last_record(tmp_path: Path, wanwrap: Wanwrap, low: W
 
 @pytest.mark.parametrize(
     "restarts",
-    [1, pytest.param(2, marks=pytest.mark.xfail(strict=True, reason="run.py put_aside: the same before-1 twice"))],
+    [1, 2],
 )
 def test_loras_that_nobody_knows_of(restarts: int, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     folder(tmp_path).mkdir(parents=True)
@@ -357,7 +355,6 @@ def test_states_come_often_enough(per_epoch: int, save_every: int | None, state_
     assert state_interval(save_every, per_epoch) == state_every
 
 
-@pytest.mark.xfail(strict=True, reason="saves.py keep: a state that goes meanwhile ends the training")
 def test_a_state_that_upstream_removes_just_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps two: while one is taken over, two more may come."""
     (train,) = golden_plan("wan21-t2v-14b").trainings

@@ -132,7 +132,6 @@ def test_a_finished_run_is_copied_without_gpu_and_upstream(
     assert {*files(comfy)} == {f"models/loras/{name}" for name in NAMES} and len(calls(tmp_path)) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="record.py check_same: weights that are gone count as others")
 def test_a_finished_run_is_copied_without_weights(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, comfy: Path
 ) -> None:

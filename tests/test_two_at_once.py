@@ -117,7 +117,6 @@ def test_a_run_that_changes_nothing_joins_one_that_would_is_refused(
     assert wanwrap(*low, "--output_name", "third").returncode == 0
 
 
-@pytest.mark.xfail(strict=True, reason="run.py _cache and prune ask of all caches whether they are in use")
 def test_a_folder_that_nobody_trains_from_may_change(
     tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:

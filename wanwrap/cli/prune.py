@@ -33,8 +33,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     folders = [cache for _, cache in pairs]
     with changing(folders):
         found = [survey(entry, cache, {"latents": latents, "text": text}) for entry, cache in pairs]
-        if not all(each.complete for each in found):
-            check_unused(folders)
+        check_unused([each.folder for each in found if not each.complete])
         for each in found:
             each.prune()
     rows = [

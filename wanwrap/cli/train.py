@@ -15,6 +15,7 @@ from wanwrap.run import run as work
 from wanwrap.run.parallel import run_each
 from wanwrap.run.record import read, standing
 from wanwrap.run.run import How, bytes_to_save
+from wanwrap.run.saves import Saves
 from wanwrap.run.status import look
 from wanwrap.run.training import Stopped
 from wanwrap.system import console
@@ -87,9 +88,13 @@ def _interrupted(plan: Plan) -> str:
     """Where a run was stopped, and what is left of it."""
     if plan.request.upstream.child:
         return "stopped; a rehearsal begins anew the next time."
-    found = {train.expert: read(train.folder) for train in plan.trainings}
-    begun = [again(each, name) for name, each in found.items() if each and each.attempts and each.state != "done"]
-    return " ".join(["stopped; the same command goes on.", *begun])
+    words = ["stopped; the same command goes on."]
+    for train in plan.trainings:
+        record = read(train.folder)
+        if record and record.attempts and record.state != "done":
+            lost = Saves(train, record).lost()
+            words.append(f"{train.expert}: {lost}" if lost else again(record, train.expert))
+    return " ".join(words)
 
 
 def _side_by_side(plan: Plan, machine: Machine) -> None:

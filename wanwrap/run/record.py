@@ -90,7 +90,18 @@ def read(folder: Path) -> Record | None:
         record = Record(**{name: value for name, value in row.items() if name in known})
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return record if isinstance(record.settings, dict) and isinstance(record.attempts, list) else None
+    return record if _sound(record) else None
+
+
+def _sound(record: Record) -> bool:
+    """Whether each field is of its type, and each number one: somebody may have edited it, or another version."""
+    for name, default in vars(Record("", "", {}, 0, 0, 0, 0)).items():
+        value = getattr(record, name)
+        if not isinstance(value, int | float | None if default is None else type(default)):
+            return False
+        if isinstance(value, int | float) and not abs(value) < 2**53:
+            return False
+    return all(isinstance(row, dict) for row in record.attempts)
 
 
 def begun(folder: Path) -> Record | None:
@@ -165,7 +176,10 @@ def _mark(dataset: Dataset) -> str:
 
 def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
     """Raises OutputError: the training that has begun there, with the settings `before`, is another one."""
-    if changed := [*_changes(before, settings(train, plan.dataset))]:
+    after = settings(train, plan.dataset)
+    if any(not weight.exists for weight in plan.weights.values()):  # nobody knows what was in those that are gone
+        after |= {name: before.get(name) for name in (BASE, ENCODERS)}
+    if changed := [*_changes(before, after)]:
         level = "" if train.expert == "dit" else f" (with --noise_level {train.expert} that expert's alone)"
         raise OutputError(
             f"{train.folder} holds a training with other settings, which can't go on as this one:\n"

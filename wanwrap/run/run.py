@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -117,11 +118,10 @@ def put_aside(plan: Plan) -> None:
         return
     for train in plan.trainings:
         with lock(train.folder, BUSY.format(train.folder)):
-            number = next(n for n in range(1, 10**6) if not (plan.folder / f"before-{n}" / train.expert).exists())
-            aside, loras = plan.folder / f"before-{number}", _loras(train)
+            loras = _loras(train)
             if not (train.folder.exists() or loras or version_1.is_there(plan.folder, train.expert)):
                 continue
-            aside.mkdir(exist_ok=True)
+            aside = _new_folder(plan.folder)
             version_1.put_aside(plan.folder, train.expert, aside)
             if train.folder.exists():
                 train.folder.replace(aside / train.expert)
@@ -131,6 +131,15 @@ def put_aside(plan: Plan) -> None:
                 if path.name.startswith(("state-", "attempt-")):
                     states.remove(path)
             console.say(f"what was there of {train.expert} is in {aside} now")
+
+
+def _new_folder(folder: Path) -> Path:
+    """The next `before-N`, made: the other expert's run may make one at the same moment."""
+    for number in itertools.count(1):
+        with suppress(FileExistsError):
+            (aside := folder / f"before-{number}").mkdir()
+            return aside
+    raise AssertionError
 
 
 def carry_out(plan: Plan, machine: Machine, how: How) -> None:
@@ -229,7 +238,7 @@ class _Run:
             else:
                 latents, text = (sum(len(each.to_encode(what)) for each in found) for what in WHAT)
                 console.say(f"to encode: {latents} latents and {text} captions")
-                check_unused(plan.caches)
+                check_unused([each.folder for each in found if not each.complete])
                 self._fill(stamps(entries))
             held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 

@@ -33,6 +33,14 @@ class Saves:
         """Where the state after an epoch is, or would be."""
         return self.train.folder / f"state-{epoch:06d}"
 
+    def lost(self) -> str:
+        """That the state which the record names can't be gone on from, in words; empty where it can, or is none."""
+        epoch = self.record.saved_epoch
+        with suppress(OSError):
+            if not epoch or states.is_whole(self.state(epoch)):
+                return ""
+        return f"The state after epoch {epoch} is damaged or gone."
+
     def states(self) -> dict[int, Path]:
         """Those that have been taken over, whole or not, by their epoch; the youngest first."""
         found = {path: re.fullmatch(r"state-(\d{6})", path.name) for path in self.train.folder.iterdir()}
@@ -79,11 +87,16 @@ class Saves:
         for epoch, path in reversed(states.saved(attempt.folder, self.train.label).items()):
             if attempt.epoch + epoch <= here:
                 return False
-            if path in attempt.unfit or not states.is_whole(path):
-                continue
-            if states.is_good(path):
-                self._take(attempt, epoch, path)
-                return True
+            try:
+                if path in attempt.unfit or not states.is_whole(path):
+                    continue
+                if states.is_good(path):
+                    self._take(attempt, epoch, path)
+                    return True
+            except FileNotFoundError:
+                if path.is_dir():
+                    raise
+                continue  # upstream has just removed it: there are younger ones
             attempt.unfit.add(path)
             console.say(
                 f"{self.train.expert}: the state after epoch {attempt.epoch + epoch} holds no numbers; it is left out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -100,7 +101,9 @@ class Run:
 
 
 def look(folder: Path) -> Run:
-    """The run in that folder, as it is now; one without experts is none."""
+    """The run in that folder, as it is now; one without experts is none. Of one that can't be read nobody knows them."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        return Run(folder, (Expert("?", folder, None, None),))
     found = [each for name in EXPERTS if (each := _expert(folder, name))]
     paces = {each.name: each.record.seconds_per_step for each in found if each.record and each.record.seconds_per_step}
     other = next(reversed(paces.values()), None)

@@ -17,7 +17,6 @@ from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
 from wanwrap.system.log import Log
 from wanwrap.system.process import Child, Command, check_interrupted
-from wanwrap.upstream import states
 from wanwrap.upstream.options import whole
 
 LOG = "run.log"
@@ -90,10 +89,7 @@ class Training:
     def _kept(self) -> str:
         """What there is to go on from."""
         epoch = self.record.saved_epoch
-        with suppress(OSError):
-            if epoch and states.is_whole(self.saves.state(epoch)):
-                return f"The state after epoch {epoch} is kept."
-        return f"The state after epoch {epoch} is damaged or gone." if epoch else "No state was saved yet."
+        return self.saves.lost() or (f"The state after epoch {epoch} is kept." if epoch else "No state was saved yet.")
 
     def _end(self, **changes: object) -> None:
         """Put the end on record, if the disk takes it: a training that is done is done without."""
