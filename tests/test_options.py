@@ -304,7 +304,6 @@ def test_alpha_follows_dim_and_both_are_said() -> None:
         ({"given": {**PRODIGY, "learning_rate": 1e-4}}, "Prodigy"),
         ({"given": {"save_every_n_epochs": 99}}, "--save_every"),
         ({"given": {"blocks_to_swap": 20}, "gpus": 2}, "--blocks_to_swap"),
-        ({"given": {"no_metadata": True}}, "--no_metadata"),
     ],
 )
 def test_what_may_not_be_meant_is_said(request_: dict[str, Any], noun: str) -> None:
