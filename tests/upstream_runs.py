@@ -12,8 +12,9 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "wanwrap" / "rehearsal"))
-import bare_cpu
+WANWRAP = Path(__file__).resolve().parent.parent / "wanwrap"
+sys.path += [str(WANWRAP / room) for room in ("upstream", "rehearsal")]  # last: their modules shadow no others
+import bare_cpu  # noqa: E402
 
 bare_cpu.help_if_needed()
 import toys  # noqa: E402
