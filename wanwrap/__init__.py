@@ -1,3 +1,3 @@
 """wanwrap: train Wan 2.1 / 2.2 video LoRAs by driving upstream musubi-tuner."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,0 +1,4 @@
+"""Captions written by upstream's own script.
+
+Others use `request`, `captioning` and `captions`.
+"""

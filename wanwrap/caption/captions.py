@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data import clips, media
+from wanwrap.data import clips, media, pictures
 from wanwrap.data.folder import media_in
 from wanwrap.data.media import Kind
 from wanwrap.errors import FULL, OutputError
@@ -131,7 +131,8 @@ def _name(number: int, target: Target) -> str:
 def _stage(target: Target, place: Path, most: int) -> None:
     if target.caption.exists() and not target.caption.is_file():
         raise ValueError(f"its caption {target.caption.name} is no file")
-    item = media.read(target.path, target.kind, target.kind == "image")
+    image = target.kind == "image"
+    item = pictures.read(target.path, whole=True) if image else clips.read(target.path, whole=False)
     if not seen(item.size, most):
         raise ValueError(f"upstream can't bring its {item.size[0]}x{item.size[1]} pixels to a size for the model")
     if target.kind == "video":

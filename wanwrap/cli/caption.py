@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from wanwrap.caption.captioning import carry_out
+from wanwrap.caption.captions import Outcome
+from wanwrap.caption.request import CaptionRequest, read
 from wanwrap.cli.options import (
     ANY_UPSTREAM,
     BASE_DIR,
@@ -20,18 +23,15 @@ from wanwrap.cli.options import (
     with_options,
 )
 from wanwrap.cli.terminal import indented, show_json
+from wanwrap.errors import DatasetError, listing
+from wanwrap.plan.script import command, native
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.caption.captions import Outcome
-    from wanwrap.caption.request import CaptionRequest
 
 SHORT = 100  # characters of a caption in its line
 
 
 @click.command(
     cls=Verb,
-    short_help="Write the captions that are missing.",
     epilog="Example: wanwrap caption cats --kind character --trigger mycat",
 )
 @with_options(DATASET)
@@ -62,9 +62,6 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
     there stay. Read what it wrote: it errs.
     """
-    from wanwrap.caption.captions import Outcome
-    from wanwrap.caption.request import read
-
     asked = read(**arguments)
     if dry_run:
         _print(asked, as_json)
@@ -78,8 +75,6 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
 
 def _carry_out(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
     """Have them written; what was is told however it ends."""
-    from wanwrap.caption.captioning import carry_out
-
     model = asked.found_model()
     said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
     for line in (said, *asked.ask()):
@@ -94,8 +89,6 @@ def _carry_out(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
 
 def _print(asked: CaptionRequest, as_json: bool) -> None:
     """What would be done on stdout; what is missing for it on stderr."""
-    from wanwrap.plan.script import command, native
-
     model, notes = asked.missing() if asked.targets else (None, [])
     argv = asked.argv(model) if model else ()
     if as_json:
@@ -127,8 +120,6 @@ def _report(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
 
 def _check(asked: CaptionRequest, outcome: Outcome) -> None:
     """Raises DatasetError: some have no caption still."""
-    from wanwrap.errors import DatasetError, listing
-
     if failed := outcome.failed:
         why = listing((f"{path.relative_to(asked.folder)} ({why})" for path, why in failed.items()), 20)
         raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from wanwrap.cli.check_report import Outlook, lines, sheet
+from wanwrap.cli.check_report import as_json as report_json
 from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, json_option, option, with_options
 from wanwrap.cli.terminal import indented, show_json
+from wanwrap.data.check import check as work
+from wanwrap.look.contact_sheet import check_place
+from wanwrap.paths import absolute
+from wanwrap.plan.expert_options import length
+from wanwrap.plan.request import look, read, workspace_folder
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.cli.check_report import Outlook
+from wanwrap.system.disk import writable
+from wanwrap.system.files import atomic_file
+from wanwrap.weights.workspace import load
 
 DEFAULT = "t2v-lightning"
 
 
 @click.command(
     cls=Verb,
-    short_help="What of a data set will be trained, and how.",
     epilog="Example: wanwrap check cats --preset t2v-vanilla --trigger ohwx --contact_sheet cats.html",
 )
 @with_options(DATASET)
@@ -38,12 +44,6 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     sum: buckets, batches, steps, tokens, what is blown up, what is twice there. All files are read to their end, in
     parallel; a second time only those that have changed. The exit code is 4 where a run would be stopped.
     """
-    from wanwrap.cli.check_report import as_json as report_json
-    from wanwrap.cli.check_report import lines
-    from wanwrap.look.contact_sheet import check_place
-    from wanwrap.paths import absolute
-    from wanwrap.system.disk import writable
-
     place = contact_sheet and absolute(contact_sheet)
     if place:
         check_place(place)  # before minutes of reading
@@ -62,12 +62,6 @@ def _outlook(
     *, preset: str | None, trigger: str | None, base_dir: Path, dataset: str | None, dataset_config: Path | None
 ) -> Outlook:
     """The data set, as `preset` would train it (else the one set up, else the default)."""
-    from wanwrap.cli.check_report import Outlook
-    from wanwrap.data.check import check as work
-    from wanwrap.plan.expert_options import length
-    from wanwrap.plan.request import look, read, workspace_folder
-    from wanwrap.weights.workspace import load
-
     set_up = load(workspace_folder(base_dir)).presets
     request = read(
         preset=preset or (set_up[0] if set_up else DEFAULT),
@@ -82,9 +76,6 @@ def _outlook(
 
 def _draw(found: Outlook, place: Path) -> None:
     """The page, with a bar while thumbnails are made."""
-    from wanwrap.cli.check_report import sheet
-    from wanwrap.system.files import atomic_file
-
     place.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(place) as file:
         for piece in sheet(found):

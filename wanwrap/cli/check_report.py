@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wanwrap.data.check import Checked, Row
 from wanwrap.errors import listing
+from wanwrap.look.contact_sheet import Shown, page
 from wanwrap.system import console
 from wanwrap.upstream.buckets import tokens
-
-if TYPE_CHECKING:
-    from wanwrap.look.contact_sheet import Shown
 
 FEW = 16  # files that are all listed; of more only those that need a look, unless all are asked for
 
@@ -205,8 +203,6 @@ def _item(found: Checked, row: Row) -> dict[str, Any]:
 
 def sheet(outlook: Outlook) -> Iterator[str]:
     """The contact sheet, piece by piece."""
-    from wanwrap.look.contact_sheet import page
-
     found = outlook.checked
     shown = [each for row in found.rows for each in _shown(found, row)]
     summary = [_heading(outlook), *(line.strip() for line in _sum(outlook)), *found.warnings()]
@@ -216,8 +212,6 @@ def sheet(outlook: Outlook) -> Iterator[str]:
 
 def _shown(found: Checked, row: Row) -> Iterator[Shown]:
     """A file once for each bucket it lands in."""
-    from wanwrap.look.contact_sheet import Shown
-
     caption = row.item.caption if row.item else None
     for key in dict.fromkeys(row.keys) or [None]:
         yield Shown(

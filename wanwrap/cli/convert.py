@@ -8,11 +8,11 @@ import click
 
 from wanwrap.cli.merge import MARK, places, show_made
 from wanwrap.cli.options import PATH, PRECISION, PYTHON, Verb, json_option, option, sha256
+from wanwrap.rewrite.start import run_convert
 
 
 @click.command(
     cls=Verb,
-    short_help="Change a file into what musubi-tuner reads.",
     epilog="Example: wanwrap convert umt5_xxl_fp16.safetensors --out umt5-xxl-enc-bf16.safetensors",
 )
 @click.argument("file", type=PATH)
@@ -29,6 +29,4 @@ def convert(as_json: bool, **options: Any) -> None:
     Shards       one file
     UMT5         ComfyUI's key names become Wan's, its fp16 becomes bf16
     """
-    from wanwrap.rewrite.start import run_convert
-
     show_made(run_convert(**places(options, "file", "out")), as_json)

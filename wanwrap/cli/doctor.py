@@ -9,9 +9,12 @@ import click
 from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PYTHON, Verb, json_option
 from wanwrap.cli.setup import DEFAULT
 from wanwrap.cli.terminal import hanging, indented, show_json
+from wanwrap.machine import doctor as work
+from wanwrap.machine.wish import wish as asked_for
+from wanwrap.preset import shipped
 
 
-@click.command(cls=Verb, short_help="Is this machine ready to train?", epilog="Example: wanwrap doctor t2v-vanilla")
+@click.command(cls=Verb, epilog="Example: wanwrap doctor t2v-vanilla")
 @click.argument("presets", nargs=-1)
 @NOISE_LEVEL
 @BASE_DIR
@@ -24,10 +27,6 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
 
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
-    from wanwrap.machine import doctor as work
-    from wanwrap.machine.wish import wish as asked_for
-    from wanwrap.preset import shipped
-
     wish = asked_for(presets, **options, default=DEFAULT)
     lines = work.examine(wish)
     if as_json:

@@ -7,12 +7,16 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import PATH, Verb, json_option, option
+from wanwrap.cli.setup_report import inspected
 from wanwrap.cli.terminal import indented, show_json
+from wanwrap.errors import WeightsError
+from wanwrap.paths import absolute
+from wanwrap.weights import marks
+from wanwrap.weights.identify import look
 
 
 @click.command(
     cls=Verb,
-    short_help="What is this file, and can it be trained with?",
     epilog="Example: wanwrap inspect ~/ComfyUI/models/diffusion_models/*.safetensors",
 )
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
@@ -26,12 +30,6 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
     is told by the sha256, of files up to 1 GB or with --hash, else by the name. The exit code is 5 where one of the
     files can't be read.
     """
-    from wanwrap.cli.setup_report import inspected
-    from wanwrap.errors import WeightsError
-    from wanwrap.paths import absolute
-    from wanwrap.weights import marks
-    from wanwrap.weights.identify import look
-
     found = [look(absolute(path), marks.thorough if thorough else marks.quick) for path in paths]
     if as_json:
         show_json([each.json() for each in found])

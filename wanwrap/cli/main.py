@@ -16,23 +16,24 @@ from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError, closest
 from wanwrap.system import console
 
 JSON = "wanwrap.json"
-VERBS = [
-    "setup",
-    "doctor",
-    "inspect",
-    "presets",
-    "show",
-    "prepare",
-    "caption",
-    "check",
-    "run",
-    "rehearse",
-    "status",
-    "stop",
-    "merge",
-    "convert",
-    "prune",
-]  # each a module of this package
+# Each is a module of this package, loaded when it is meant; so that help needs none its line stands here.
+VERBS = {
+    "setup": "Get musubi-tuner and the weights, or use those that are there.",
+    "doctor": "Is this machine ready to train?",
+    "inspect": "What is this file, and can it be trained with?",
+    "presets": "List the presets.",
+    "show": "Print a preset in full.",
+    "prepare": "Make a data set of raw pictures and clips.",
+    "caption": "Write the captions that are missing.",
+    "check": "What of a data set will be trained, and how.",
+    "run": "Train on a data set, or print how.",
+    "rehearse": "Try a run in small, with toy weights.",
+    "status": "What runs, how far it is, how long it will take.",
+    "stop": "End a run at its next state, with all of it saved.",
+    "merge": "Merge a LoRA into a DiT.",
+    "convert": "Change a file into what musubi-tuner reads.",
+    "prune": "Forget caches of what has changed.",
+}
 EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 130 interrupted."
 
 
@@ -41,7 +42,12 @@ class Group(click.Group):
 
     def list_commands(self, _: click.Context) -> list[str]:
         """All verbs, in the order in which they are used."""
-        return VERBS
+        return [*VERBS]
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """A line for each."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*VERBS.items()])
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
         """A verb; its module is loaded now."""
@@ -135,15 +141,15 @@ def main() -> None:
     """Train Wan 2.1 / 2.2 video LoRAs with musubi-tuner.
 
     \b
-    wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI  upstream and weights, those of ComfyUI where they lie
-    wanwrap doctor                                    is this machine ready?
-    wanwrap presets                                   what can be trained
-    wanwrap prepare ~/raw --out local_training/datasets/cats   raw pictures and clips as a data set
-    wanwrap caption cats --trigger mycat              write the captions that are missing
-    wanwrap check cats --preset t2v-vanilla           what of it will be trained
-    wanwrap run t2v-vanilla cats --dry_run            the whole run as a script
-    wanwrap rehearse t2v-vanilla cats                 a minute with toy weights: does all of it work?
-    wanwrap run t2v-vanilla cats                      the real thing
-    wanwrap status                                    what runs, how far it is, how long it will take
-    wanwrap stop cats-t2v-vanilla                     end a run at its next state, with all of it saved
+    wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI         upstream and weights, those of ComfyUI where they lie
+    wanwrap doctor                                            is this machine ready?
+    wanwrap presets                                           what can be trained
+    wanwrap prepare ~/raw --out local_training/datasets/cats  raw pictures and clips as a data set
+    wanwrap caption cats --trigger mycat                      write the captions that are missing
+    wanwrap check cats --preset t2v-vanilla                   what of it will be trained
+    wanwrap run t2v-vanilla cats --dry_run                    the whole run as a script
+    wanwrap rehearse t2v-vanilla cats                         a minute with toy weights: does all of it work?
+    wanwrap run t2v-vanilla cats                              the real thing
+    wanwrap status                                            what runs, how far it is, how long it will take
+    wanwrap stop cats-t2v-vanilla                             end a run at its next state, with all of it saved
     """

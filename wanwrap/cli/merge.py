@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from wanwrap.cli.options import PATH, PRECISION, PYTHON, Verb, json_option, option, sha256
 from wanwrap.cli.terminal import show_json
+from wanwrap.paths import absolute
+from wanwrap.plan.request import training_python
+from wanwrap.rewrite.start import Made, run_merge
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.rewrite.start import Made
 
 MARK = "Stop if the sha256 of the {} is another one."
 
 
 @click.command(
     cls=Verb,
-    short_help="Merge a LoRA into a DiT.",
     epilog="Example: wanwrap merge --dit wan2.2_t2v_low_noise_14B_fp16.safetensors \\\n"
     "  --lora wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors --out merged.safetensors",
 )
@@ -38,16 +37,11 @@ def merge(as_json: bool, **options: Any) -> None:
     Any size in 1 GB of memory; on the GPU where there is one. Every key of the LoRA is merged, or none is.
     A file that is there is never written over.
     """
-    from wanwrap.rewrite.start import run_merge
-
     show_made(run_merge(**places(options, "dit", "lora", "out")), as_json)
 
 
 def places(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """The options with whole paths, and the Python that has torch."""
-    from wanwrap.paths import absolute
-    from wanwrap.plan.request import training_python
-
     python = training_python(options["python"])
     return {**options, **{name: absolute(options[name]) for name in names}, "python": python}
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from wanwrap.cli import prepare_report as told
 from wanwrap.cli.options import PATH, Verb, json_option, option
 from wanwrap.cli.terminal import indented, show_json
+from wanwrap.errors import OptionError
+from wanwrap.paths import absolute
+from wanwrap.prepare.caption_text import wording
+from wanwrap.prepare.clip import Limits
+from wanwrap.prepare.prepare import Report, Wish
+from wanwrap.prepare.prepare import prepare as work
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.prepare.prepare import Report, Wish
 
 
 def _area(_: click.Context, param: click.Parameter, value: str) -> int:
@@ -44,7 +47,6 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
 
 @click.command(
     cls=Verb,
-    short_help="Make a data set of raw pictures and clips.",
     epilog='Example: wanwrap prepare ~/raw --out local_training/datasets/cats --trigger "ohwx cat"',
 )
 @click.argument("place", metavar="FOLDER", type=PATH)
@@ -97,12 +99,6 @@ def prepare(
 
     The originals are never changed. The same command does only what is new, and goes on where it was stopped.
     """
-    from wanwrap.errors import OptionError
-    from wanwrap.paths import absolute
-    from wanwrap.prepare.caption_text import wording
-    from wanwrap.prepare.clip import Limits
-    from wanwrap.prepare.prepare import Wish
-
     if min_seconds > max_seconds or not max_seconds:
         raise OptionError(
             f"--max_seconds {float(max_seconds):g} is less than --min_seconds {float(min_seconds):g}, "
@@ -123,10 +119,6 @@ def prepare(
 
 def _carry_out(wish: Wish, dry_run: bool, as_json: bool) -> int:
     """Do it and tell what came of it, however it ends; the exit code."""
-    from wanwrap.cli import prepare_report as told
-    from wanwrap.prepare.prepare import Report
-    from wanwrap.prepare.prepare import prepare as work
-
     report = Report(out=wish.out)
     try:
         work(wish, report, dry_run=dry_run)
@@ -143,7 +135,5 @@ def _carry_out(wish: Wish, dry_run: bool, as_json: bool) -> int:
 
 
 def _print(report: Report) -> None:
-    from wanwrap.cli import prepare_report as told
-
     for line in told.lines(report):
         click.echo(indented(line))

@@ -8,12 +8,15 @@ import click
 
 from wanwrap.cli.options import PATH, Verb, json_option, option
 from wanwrap.cli.terminal import show_json
+from wanwrap.data import config as own
+from wanwrap.data.cache_lock import changing, check_unused
+from wanwrap.data.caches import survey
+from wanwrap.paths import absolute
 
 
 @click.command(
     cls=Verb,
     hidden=True,
-    short_help="Forget caches of what has changed.",
     epilog="Example: wanwrap prune local_training/outputs/cats/low/dataset.toml --latents 1f0a2b3c --text 4d5e6f70",
 )
 @click.argument("config", type=PATH, metavar="TOML")
@@ -26,11 +29,6 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
     `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
     """
-    from wanwrap.data import config as own
-    from wanwrap.data.cache_lock import changing, check_unused
-    from wanwrap.data.caches import survey
-    from wanwrap.paths import absolute
-
     pairs = [*own.caches(own.load(absolute(config), whole=True).sound())]
     folders = [cache for _, cache in pairs]
     with changing(folders):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from wanwrap.cli.options import RUN, RunVerb, json_option, with_options
+from wanwrap.cli.run import carry_out
+from wanwrap.cli.run_words import run_json
 from wanwrap.cli.terminal import show_json
+from wanwrap.cli.words import heading, lacking
+from wanwrap.plan.plan import Plan
+from wanwrap.plan.preflight import missing
+from wanwrap.plan.request import read
+from wanwrap.rehearsal.stage import rehearsal, verify
+from wanwrap.run.status import look
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.plan.plan import Plan
 
 
 @click.command(
     cls=RunVerb,
-    short_help="Try a run in small, with toy weights.",
     epilog="Example: wanwrap rehearse t2v-vanilla cats",
 )
 @with_options(RUN)
@@ -28,13 +32,6 @@ def rehearse(as_json: bool, **options: Any) -> None:
     Takes the options of `run` and about a minute, on a GPU or a CPU, and needs no weights. It shows that
     the installation, the data set, the options and the attention and optimizer packages work together.
     """
-    from wanwrap.cli.run import carry_out
-    from wanwrap.cli.words import heading, run_json
-    from wanwrap.plan.preflight import missing
-    from wanwrap.plan.request import read
-    from wanwrap.rehearsal.stage import rehearsal, verify
-    from wanwrap.run.status import look
-
     staged = rehearsal(read(**options))
     notes = [f"rehearsal: {note}." for note in staged.notes]
     for line in (*heading(staged.plan), *notes, *staged.machine.upstream.remarks()):
@@ -51,8 +48,6 @@ def rehearse(as_json: bool, **options: Any) -> None:
 
 def _rehearsed(plan: Plan, notes: Sequence[str], needed: Sequence[str]) -> Iterator[str]:
     """That all steps work, how they differed from the real ones, and what is still to be had before those."""
-    from wanwrap.cli.words import lacking
-
     yield f"rehearsed: upstream carried out all {len(plan.steps)} steps and made"
     yield from (f"  {train.lora}" for train in plan.trainings)
     yield "These are toys that have learned nothing; the folder can be deleted."

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=RunVerb,
-    short_help="Train on a data set, or print how.",
     epilog="Example: wanwrap run t2v-vanilla cats --noise_level low --epochs 30 -- --max_grad_norm 0",
 )
 @with_options(RUN)
@@ -59,6 +58,10 @@ def run(
     if comfyui_dir and not to_comfyui:
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
     request = read(**options)
+    if not dry_run:
+        from wanwrap.data.probed import read_apart
+
+        read_apart()
     plan = build(request, whole=not dry_run)
     target = _target(request, plan, comfyui_dir) if to_comfyui else None
     if dry_run:
@@ -127,7 +130,7 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
             carry_out(todo, machine, retry=retry)
     finally:
         if as_json:
-            from wanwrap.cli.words import run_json
+            from wanwrap.cli.run_words import run_json
             from wanwrap.run.status import look
 
             show_json(run_json(look(plan.folder)))
@@ -166,12 +169,14 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
     Raises:
         the errors of run.carry_out; SystemExit: it was stopped, as was asked.
     """
-    from wanwrap.cli.words import going, heading
+    from wanwrap.cli.run_words import going
+    from wanwrap.cli.words import heading
     from wanwrap.run.run import How, carry_out
+    from wanwrap.run.status import look
     from wanwrap.run.training import Stopped
 
     try:
-        carry_out(plan, machine, How(heading=heading, show=lambda records: console.show(going(records)), retry=retry))
+        carry_out(plan, machine, How(heading, lambda: console.show(going(look(plan.folder))), retry))
     except KeyboardInterrupt:
         console.say("\n" + _interrupted(plan))
         raise
@@ -185,7 +190,7 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
 
 def _interrupted(plan: Plan) -> str:
     """Where a run was stopped, and what is left of it."""
-    from wanwrap.cli.words import again
+    from wanwrap.cli.run_words import again
     from wanwrap.run.record import read
 
     if plan.request.upstream.child:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from wanwrap.cli import setup_report as report
 from wanwrap.cli.options import (
     BASE_DIR,
     MUSUBI_DIR,
@@ -20,12 +21,15 @@ from wanwrap.cli.options import (
     with_options,
 )
 from wanwrap.cli.terminal import indented, show_json
+from wanwrap.errors import GpuError, PackageError, UpstreamError
+from wanwrap.machine import setup as work
+from wanwrap.machine.setup import Survey
+from wanwrap.machine.trainer import Trainer, install_all
+from wanwrap.machine.trainer import trainer as trainer_of
+from wanwrap.machine.wish import Wish
+from wanwrap.machine.wish import wish as asked_for
 from wanwrap.system import console
-
-if TYPE_CHECKING:
-    from wanwrap.machine.setup import Survey
-    from wanwrap.machine.trainer import Trainer
-    from wanwrap.machine.wish import Wish
+from wanwrap.weights import marks
 
 DEFAULT = ("t2v-lightning",)
 INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
@@ -33,7 +37,6 @@ INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
 
 @click.command(
     cls=Verb,
-    short_help="Get musubi-tuner and the weights, or use those that are there.",
     epilog="Example: wanwrap setup t2v-vanilla --noise_level low --comfyui_dir ~/ComfyUI --dry_run",
 )
 @click.argument("presets", nargs=-1)
@@ -72,12 +75,6 @@ def setup(
     where they lie: nothing in those folders is changed. The rest is downloaded, resumed if it broke off, and
     verified by its sha256. The same command goes on from where it was stopped.
     """
-    from wanwrap.cli import setup_report as report
-    from wanwrap.machine import setup as work
-    from wanwrap.machine.trainer import trainer as trainer_of
-    from wanwrap.machine.wish import wish as asked_for
-    from wanwrap.weights import marks
-
     names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
     wish = asked_for(tuple(dict.fromkeys(names)), **options)
     if only_list:
@@ -99,8 +96,6 @@ def setup(
 
 
 def _list(wish: Wish, as_json: bool) -> None:
-    from wanwrap.cli import setup_report as report
-
     if as_json:
         show_json(report.listed_json(wish))
     else:
@@ -108,8 +103,6 @@ def _list(wish: Wish, as_json: bool) -> None:
 
 
 def _show(found: Survey, trainer: Trainer | None, stderr: bool) -> None:
-    from wanwrap.cli import setup_report as report
-
     for line in report.surveyed(found):
         click.echo(indented(line), err=stderr)
     for line in report.training(trainer) if trainer else ():  # commands, to be copied as they stand
@@ -125,11 +118,6 @@ def _ask(question: str) -> bool:
 
 def _carry_out(found: Survey, trainer: Trainer | None, as_json: bool) -> None:
     """All that is left to do; with `as_json` the state comes out however it ends."""
-    from wanwrap.cli import setup_report as report
-    from wanwrap.errors import GpuError, PackageError, UpstreamError
-    from wanwrap.machine import setup as work
-    from wanwrap.machine.trainer import install_all
-
     with work.alone(found.wish):
         progress = work.Progress(found.wish)
         try:

@@ -6,11 +6,15 @@ import click
 
 from wanwrap.cli.options import Verb, json_option, option
 from wanwrap.cli.terminal import show_json
+from wanwrap.cli.words import described, heading, plan_json
+from wanwrap.plan.build import build
+from wanwrap.plan.request import SAMPLE, read
+from wanwrap.plan.script import native, script
+from wanwrap.preset import path_of
 
 
 @click.command(
     cls=Verb,
-    short_help="Print a preset in full.",
     epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py",
 )
 @click.argument("preset")
@@ -19,12 +23,6 @@ from wanwrap.cli.terminal import show_json
 @json_option()
 def show(preset: str, source: bool, as_script: bool, as_json: bool) -> None:
     """Print a preset in full: what it is for, where its numbers come from, every option."""
-    from wanwrap.cli.words import described, heading, plan_json
-    from wanwrap.plan.build import build
-    from wanwrap.plan.request import SAMPLE, read
-    from wanwrap.plan.script import native, script
-    from wanwrap.preset import path_of
-
     if source:
         click.echo(path_of(preset).read_text(encoding="utf-8"), nl=False)
         return

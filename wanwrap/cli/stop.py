@@ -8,13 +8,17 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import BASE_DIR, NOISE_LEVEL, Verb, json_option, option
+from wanwrap.cli.run_words import line, run_json, state, stopping
+from wanwrap.cli.status import follow_run
 from wanwrap.cli.terminal import show_json
 from wanwrap.errors import OutputError
+from wanwrap.paths import absolute
+from wanwrap.run import status as work
+from wanwrap.run.status import find
 
 
 @click.command(
     cls=Verb,
-    short_help="End a run at its next state, with all of it saved.",
     epilog="Example: wanwrap stop cats-t2v-vanilla --wait && shutdown now",
 )
 @click.argument("run", required=False)
@@ -28,28 +32,21 @@ def stop(run: str | None, now: bool, wait: bool, noise_level: str | None, base_d
 
     It tells which epoch that is. The same `wanwrap run` command goes on from there. The exit code is 11 where nothing runs.
     """
-    from wanwrap.cli.status import follow_run, wanted
-    from wanwrap.cli.words import line, run_json, state, stopping
-    from wanwrap.paths import absolute
-    from wanwrap.run import status as work
-
-    asked = wanted(run, absolute(base_dir))
+    asked = find(run, absolute(base_dir))
     mine = [each for each in asked.experts if noise_level in (None, "both", each.name)]
     try:
         work.stop(mine, now=now)
     except OutputError as error:
-        raise OutputError(f"{asked.name} is not running: {line(work.look(asked.folder))}.") from error
+        raise OutputError(f"{asked.name} is not running: {'; '.join(map(line, mine))}.") from error
     words = [f"{asked.name}: {stopping(each, now=now)}" for each in mine if each.running]
     if not as_json:
         click.echo("\n".join(words))
     ended = work.look(asked.folder)
     if wait:
-        watched = replace(ended, experts=tuple(each for each in ended.experts if each.name in {e.name for e in mine}))
+        names = {each.name for each in mine}
+        watched = replace(ended, experts=tuple(each for each in ended.experts if each.name in names))
         ended = follow_run(watched, "has been asked to stop, and will; the watching alone has ended")
     if as_json:
-        trained = next((each for each in mine if each.training and not now), None)
-        epoch, seconds = trained.stops_after() if trained else (None, None)
-        asked_json = {"now": now, "expert": trained and trained.name, "epoch": epoch, "seconds": seconds}
-        show_json({**run_json(ended), "asked": asked_json, "what": words})
+        show_json({**run_json(ended), "what": words})
     elif wait:
         click.echo("\n".join(f"{ended.name}: {each.name} {state(each)}" for each in ended.experts))

@@ -58,22 +58,33 @@ class Terminal(Console):
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
         """A bar with rate and time left; of things it counts them. It comes when there is something to wait for."""
-        from tqdm import tqdm  # here, for most verbs need none
-
-        terminal = _stderr.isatty()
+        terminal, begun, done, drawn = _stderr.isatty(), time.monotonic(), 0, None
         often = OFTEN / 2 if terminal else 5.0
-        count = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|" if total else "{desc} {n_fmt}"
-        form: dict[str, Any] = {"unit": "B", "unit_scale": True} if unit == "B" else {"bar_format": count}
-        pace = {"mininterval": often, "maxinterval": often, "delay": often, "leave": not terminal}
-        with tqdm(desc=what, total=total or None, file=_stderr, dynamic_ncols=True, **pace, **form) as drawn:
 
-            def advance(more: int = 1) -> None:
-                if more:
-                    drawn.update(more)
-                elif terminal:
-                    drawn.refresh()  # the time goes on, even where nothing gets done
+        def advance(more: int = 1) -> None:
+            nonlocal done, drawn
+            done += more
+            if drawn is None:
+                drawn = _tqdm(what, total, unit, done, often) if time.monotonic() - begun > often else None
+            elif more:
+                drawn.update(more)
+            elif terminal:
+                drawn.refresh()  # the time goes on, even where nothing gets done
 
+        try:
             yield advance
+        finally:
+            if drawn is not None:
+                drawn.close()
+
+
+def _tqdm(what: str, total: int, unit: str, done: int, often: float) -> Any:
+    from tqdm import tqdm  # here, for most verbs need none
+
+    count = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|" if total else "{desc} {n_fmt}"
+    form: dict[str, Any] = {"unit": "B", "unit_scale": True} if unit == "B" else {"bar_format": count}
+    pace = {"mininterval": often, "maxinterval": often, "leave": not _stderr.isatty(), "initial": done}
+    return tqdm(desc=what, total=total or None, file=_stderr, dynamic_ncols=True, **pace, **form)
 
 
 class _Stderr:

@@ -1,25 +1,13 @@
-"""What plans, runs and trainings are, in words and as JSON."""
+"""What a plan is, in words and as JSON; numbers and times in words."""
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wanwrap import __version__
 from wanwrap.plan.plan import Plan, Step, Train
 from wanwrap.upstream.options import Options
-
-if TYPE_CHECKING:
-    from wanwrap.run.record import Record
-    from wanwrap.run.status import Expert, Run
-
-AGAIN = "the same `wanwrap run` command goes on"
 
 
 def count(number: int, what: str) -> str:
@@ -50,7 +38,7 @@ def heading(plan: Plan) -> Iterator[str]:
     yield f"wanwrap {__version__}: {request.preset.name}{without} on {data.name}: {items}"
     for train in plan.trainings:
         epochs = f" in {count(train.epochs, 'epoch')}" if train.options.get("max_train_epochs") else ""
-        yield f"{train.title}: {count(train.steps, 'step')}{epochs}, rank {train.options['network_dim']}"
+        yield f"{train.name}: {count(train.steps, 'step')}{epochs}, rank {train.options['network_dim']}"
     yield f"folder: {plan.folder}"
 
 
@@ -88,7 +76,7 @@ def described(plan: Plan) -> Iterator[str]:
     yield from _rows(tables[0], common.keys())
     for train, table in zip(plan.trainings, tables, strict=True):
         if len(tables) > 1:
-            yield f"{train.title}:"
+            yield f"{train.name}:"
             yield from _rows(table, table.keys() - common.keys())
 
 
@@ -124,175 +112,3 @@ def _step(step: Step) -> dict[str, Any]:
     if isinstance(step, Train):
         row |= {"makes": str(step.lora), "loras": step.loras, "optimizer_steps": step.steps}
     return row
-
-
-# ---- a training
-
-
-def far(record: Record) -> str:
-    """`23 of 50 epochs, step 1150 of 2500, loss 0.07, 5.2 s/step`."""
-    words = [
-        f"{record.epochs_done} of {record.epochs_planned} epochs, step {record.steps_done} of {record.steps_planned}"
-    ]
-    words += [f"loss {record.loss:.4g}"] if record.loss is not None else []
-    words += [f"{record.seconds_per_step:.3g} s/step"] if record.seconds_per_step else []
-    return ", ".join(words)
-
-
-def going(records: Mapping[str, Record]) -> list[str]:
-    """A line for each expert that is being trained, with the time that all of them take."""
-    from wanwrap.run.status import Expert, all_left, together
-
-    folder = Path()
-    experts = together([Expert(name, folder / name, each, True) for name, each in records.items()])
-    whole = all_left(experts) if len(experts) > 1 else None
-    rows = []
-    for each in experts:
-        if each.training and each.record:
-            left = [f"{duration(each.seconds_left)} left"] if each.seconds_left and not each.record.loading else []
-            left = ["loading the model"] if each.record.loading else left
-            rows.append(
-                f"{each.name}: {', '.join([far(each.record), *left, *([f'all {duration(whole)}'] if whole else [])])}"
-            )
-    return rows
-
-
-def again(record: Record | None, expert: str) -> str:
-    """Where a training goes on the next time."""
-    if record is None or not record.saved_epoch:
-        return f"There is no whole state of {expert} yet: it begins anew the next time."
-    steps = max(record.steps_done - record.saved_epoch * record.steps_per_epoch, 0)
-    more = f": {count(steps, 'step')} are trained again" if steps else ""
-    return f"{expert} goes on from epoch {record.saved_epoch} the next time{more}."
-
-
-# ---- a run
-
-
-def state(expert: Expert) -> str:
-    """What an expert's training is doing, and how to go on."""
-    record, because = expert.record, ""
-    if expert.running:
-        asked = {None: "", "": "; asked to stop", "now": "; asked to end at once"}[
-            expert.stopping and expert.stopping[:3]
-        ]
-        doing = "training" if expert.training else (record and record.doing) or "waiting"
-        return f"running ({doing}){asked}"
-    if record and record.reason:
-        because = f": {record.reason.splitlines()[0].rstrip('.;: ')}"
-    return {
-        "done": "finished",
-        "begun": "begun by wanwrap 0.1.0: end it with that version, or begin anew with --restart",
-        "unreadable": "its record can't be read",
-        "waiting": "not begun yet",
-        "killed": f"was killed (a power cut, a crash, or ended by force); {AGAIN}",
-        "interrupted": f"interrupted{because}; {AGAIN}",
-        "stopped": f"stopped{because}; {AGAIN}",
-        "failed": f"failed{because}; when that is mended {AGAIN}",
-    }.get(expert.state, f"{expert.state}{because}")
-
-
-def line(run: Run) -> str:
-    """A run in one line, without its name."""
-    words = "; ".join(f"{each.name} {_short(each)}" for each in run.experts) or "nothing has begun there"
-    left = f"; {duration(run.seconds_left)} left" if run.running and run.seconds_left else ""
-    return f"{'rehearsal, ' if run.rehearsal else ''}{words}{left}"
-
-
-def _short(expert: Expert) -> str:
-    record = expert.record
-    part = f", {record.epochs_done} of {record.epochs_planned} epochs" if record and record.steps_done else ""
-    return state(expert).partition(";")[0].partition(" (a ")[0] + ("" if expert.state == "done" else part)
-
-
-def brief(run: Run) -> str:
-    """What is going on right now: a line that is renewed and cut where the terminal ends, so the time comes first."""
-    left = [f"{duration(run.seconds_left)} left"] if run.seconds_left else []
-    rows = [f"{each.name}: {far(each.record)}" for each in run.running if each.training and each.record]
-    rows = rows or [f"{each.name} {state(each)}" for each in run.running] or [line(run)]
-    return ", ".join([*left, *rows])
-
-
-def detail(run: Run) -> Iterator[str]:
-    """All there is to know about a run, a line each: how far each expert is, then where to look."""
-    yield f"{run.name}{' (a rehearsal)' if run.rehearsal else ''}"
-    for each in run.experts:
-        yield f"  {each.name:<6}  {state(each)}"
-        if each.record:
-            yield from (f"          {row}" for row in _about(each))
-    if len(run.running) > 1 and run.seconds_left:
-        yield f"  all     {duration(run.seconds_left)} left"
-    commands = {
-        each.record.command for each in run.experts if each.record and not each.running and each.state != "done"
-    }
-    yield from (f"  again   {command}" for command in sorted(filter(None, commands)))
-    yield f"  folder  {run.folder}"
-    yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
-    if any((each.folder / "logs").is_dir() for each in run.experts):
-        yield f"  curves  {curves(run.folder)}"
-
-
-def _about(expert: Expert) -> Iterator[str]:
-    """How far an expert is, and what is safe of it."""
-    record = expert.record
-    assert record
-    left = [f"{duration(expert.seconds_left)} left"] if expert.running and expert.seconds_left else []
-    yield ", ".join([far(record), *(["loading the model"] if expert.training and record.loading else []), *left])
-    saved = f"last whole state: epoch {record.saved_epoch}" if record.saved_epoch else "no whole state yet"
-    safe = [] if expert.state == "done" else [saved]
-    if len(record.attempts) > 1:
-        why = record.attempts[-2].get("reason")
-        safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
-    safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
-    safe += [f"{record.blocks_to_swap} blocks swapped"] if record.blocks_to_swap else []
-    yield ", ".join([*safe, f"updated {moment(record.updated)}"])
-
-
-def moment(text: str) -> str:
-    """A time as the clock on the wall shows it, and how long ago that is: what hangs is seen by it."""
-    with suppress(ValueError):
-        then = datetime.fromisoformat(text)
-        ago = (datetime.now(timezone.utc) - then).total_seconds() if then.tzinfo else -1
-        return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f" ({duration(ago)} ago)" if ago >= 0 else "")
-    return text
-
-
-def curves(folder: Path) -> str:
-    """The command that draws them, for this system's shell."""
-    path = shlex.quote(str(folder)) if os.name == "posix" else f'"{folder}"'
-    return f"tensorboard --logdir {path}"
-
-
-def stopping(expert: Expert, *, now: bool) -> str:
-    """What will happen to a training that has been asked to stop."""
-    if now or expert.stopping == "now":
-        return f"{expert.name} ends at once. {again(expert.record, expert.name)}"
-    if not expert.training:
-        doing = expert.record.doing if expert.record and expert.record.doing else "what it does"
-        return f"{expert.name} ends when {doing} is done, before it is trained."
-    epoch, seconds = expert.stops_after()
-    when = f", in about {duration(seconds)}" if seconds is not None else ""
-    return f"{expert.name} ends after epoch {epoch}, when its state is saved{when}."
-
-
-def run_json(run: Run) -> dict[str, Any]:
-    """A run for other programs; `experts` hold the records as they are, and what was reckoned from them."""
-    return {
-        "name": run.name,
-        "folder": str(run.folder),
-        "rehearsal": run.rehearsal,
-        "running": bool(run.running),
-        "seconds_left": run.seconds_left if run.running else None,
-        "experts": {
-            each.name: {
-                **(asdict(each.record) if each.record else {}),
-                "state": "running" if each.training else each.state,
-                "running": each.running,
-                "stopping": each.stopping is not None,
-                "words": state(each),
-                "seconds_left": each.seconds_left,
-                "folder": str(each.folder),
-            }
-            for each in run.experts
-        },
-    }

@@ -5,15 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from wanwrap.errors import listing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Kind = Literal["image", "video"]
 
@@ -28,7 +24,6 @@ JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems lea
 CAPTION = ".txt"
 SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
 COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
-ORIENTATION = 0x0112  # EXIF
 SMALL = 4_000_000  # bytes
 LONGEST_CAPTION = 1_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
@@ -88,17 +83,6 @@ def meant(path: Path, images: set[str] = MEANT[0], videos: set[str] = MEANT[1]) 
     return "image" if suffix in images else "video" if suffix in videos else None
 
 
-def read(path: Path, kind: Kind, whole: bool) -> Item:
-    """One file: from its header and packets, or with `whole` decoded to its end, as upstream does while caching.
-
-    Raises:
-        Unfit: upstream would end on it, or train it wrongly. Else whatever a decoder raises: the file is what is wrong.
-    """
-    from wanwrap.data import clips
-
-    return _picture(path, whole) if kind == "image" else clips.read(path, whole)
-
-
 class Unfit(ValueError):
     """A file that would not train as it is; the message says why, and what to do."""
 
@@ -107,41 +91,6 @@ def why(path: Path, error: Exception) -> str:
     """Why a file can't be read, in a decoder's words."""
     text = str(getattr(error, "strerror", None) or error)  # PyAV's errors name its functions beside
     return text.replace(str(path), path.name).strip() or type(error).__name__
-
-
-def _picture(path: Path, whole: bool) -> Item:
-    import warnings
-
-    from PIL import Image
-
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # upstream only warns, too; twice as large fails
-    with Image.open(path) as picture:
-        if picture.mode[0] in "IF":
-            raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
-        found: dict[str, Any] = {
-            "size": picture.size,
-            "turned": _turned(picture),
-            "cmyk": picture.mode == "CMYK",
-            "moving": picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1,
-            "alpha": picture.has_transparency_data,
-        }
-        return Item(path=path, **{**found, **(_seen(path, picture, found["alpha"]) if whole else {})})
-
-
-def _turned(picture: Image) -> bool:
-    with suppress(Exception):  # EXIF that is broken turns nothing
-        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
-    return False
-
-
-def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
-    """What only decoding tells."""
-    from wanwrap.data.alike import look
-
-    plain = picture.convert("RGB")
-    plain.thumbnail((SEEN, SEEN))
-    clear = alpha and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
-    return {"mark": content_mark(path), "look": look(plain), "alpha": clear}
 
 
 def content_mark(path: Path) -> str:

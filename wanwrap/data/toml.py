@@ -34,7 +34,16 @@ def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None
                 table[name] = list(value) if isinstance(value, tuple) else value
         filled.append(table)
     document["datasets"] = filled
-    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))  # tomlkit parts copied entries twice
+    text = re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))  # tomlkit parts copied entries twice
+    headings = (_heading(entry) for entry in dataset.entries if entry.kind == "video")
+    return re.sub(r"^# Clips\.$", lambda _: next(headings), text, flags=re.MULTILINE)
+
+
+def _heading(entry: Entry) -> str:
+    """What tells one entry of clips from the next."""
+    width, height = entry.options["resolution"]
+    frames = ", ".join(map(str, entry.options.get("target_frames", (1,))))
+    return f"# Clips, target_frames {frames}, resolution {width}x{height}."
 
 
 def _instead(table: Any, key: str, other: str, value: str) -> None:

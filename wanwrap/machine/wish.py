@@ -132,6 +132,5 @@ def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> d
     if dits and len(presets) > 1:
         raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
     first = next((preset for preset in presets if preset.needs_clip), presets[0])
-    experts = [e for e in first.experts if _level(first, level) in (None, e.noise_level)]
-    files = request.files_given(first, experts, named, merges=first.lightning is not None)
-    return {name: absolute(path) for name, path in files.items()}
+    asked = Request(preset=first, base_dir=Path(), noise_level=_level(first, level))
+    return request.weights_given(asked, named)

@@ -80,11 +80,6 @@ class Train(Step):
         epochs = range(self.save_every, self.epochs, self.save_every) if self.save_every else ()
         return [lora_name(self.label, epoch) for epoch in [*epochs][-(self.keep_last or 0) :]] + [self.lora.name]
 
-    @property
-    def title(self) -> str:
-        """`train high`."""
-        return "train" if self.expert == "dit" else f"train {self.expert}"
-
     def attempt_folder(self, attempt: int) -> Path:
         """Where upstream saves in the nth start; the first is the one that the script prints."""
         return self.folder / f"attempt-{attempt}"

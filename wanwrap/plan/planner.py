@@ -18,7 +18,7 @@ from wanwrap.paths import folder as shipped_folder
 from wanwrap.plan.expert_options import ExpertOptions, expert_options, state_interval
 from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
 from wanwrap.plan.provenance import provenance
-from wanwrap.plan.request import Precision, Request, check_name, slug
+from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert
 from wanwrap.upstream.caches import What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
@@ -168,65 +168,50 @@ class _Planner:
     # ---- DiTs
 
     def _dit(self, expert: Expert) -> tuple[Located, Rewrite | None]:
-        """The DiT to train on, and the step that makes it: Lightning merged in, or another type.
+        """The DiT to train on, and the step that makes it: Lightning merged in, or another type, or both at once.
 
         Raises:
             WeightsError: a merge into fp8.
         """
-        request, dit = self.request, self.weights[expert.dit]
-        lightning, precision = request.lightning, request.precision if request.precision != dit.dtype != "fp8" else None
-        if lightning is None:
-            return self._cast(expert, dit, precision) if precision else (dit, None)
-        if dit.dtype == "fp8":
+        request, dit, lightning = self.request, self.weights[expert.dit], self.request.lightning
+        lora = self.weights[lightning.lora(expert)] if lightning else None
+        precision = request.precision if request.precision != dit.dtype != "fp8" else None
+        if lora and dit.dtype == "fp8":
             raise WeightsError(
                 f"{dit.path.name} is fp8, in which a merge rounds away; give an fp16 or bf16 DiT, or --skip_lightning."
             )
-        lora, strength = self.weights[lightning.lora(expert)], lightning.strength
-        mark = digest(dit.identity, lora.identity, strength, *([precision] if precision else []))
-        out = request.base_dir / "merged_dits" / f"{_stem(dit, precision)}-{lora.path.stem}-{mark}.safetensors"
-        argv = spell(
-            {
-                "dit": str(dit.path),
-                "lora": str(lora.path),
-                "strength": strength,
-                "precision": precision,
-                "out": str(out),
-                "python": request.python,
-                "dit_sha256": dit.sha256,
-                "lora_sha256": lora.sha256,
-            }
-        )
+        if not (lora or precision):
+            return dit, None
+        how = [each for each in (lightning and lightning.strength, precision) if each is not None]
+        mark = digest(dit.identity, *([lora.identity] if lora else []), *how)
+        stem = re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem
+        name = "-".join([stem, *([lora.path.stem] if lora else []), mark])
         made = Located(
-            path=out,
+            path=request.base_dir / ("merged_dits" if lora else "models/converted") / f"{name}.safetensors",
             dtype=precision or dit.dtype,
             exists=False,
             identity=mark,
-            size=_rewritten(dit, precision),
-            made_of=digest(dit.content, lora.content, strength, precision),
+            size=dit.size // 2 if dit.dtype == "fp32" and precision else dit.size,
+            made_of=digest(dit.content, lora and lora.content, *how),
         )
-        return made, self._rewrite(expert, "merge Lightning", ("merge", *argv), made, dit, lora)
+        return made, self._rewrite(expert, made, dit, lora)
 
-    def _cast(self, expert: Expert, dit: Located, precision: Precision) -> tuple[Located, Rewrite]:
-        mark = digest(dit.identity, precision)
-        out = self.request.base_dir / "models" / "converted" / f"{_stem(dit, precision)}-{mark}.safetensors"
-        words: Options = {"precision": precision, "out": str(out), "python": self.request.python, "sha256": dit.sha256}
-        made = Located(
-            path=out,
-            dtype=precision,
-            exists=False,
-            identity=mark,
-            size=_rewritten(dit, precision),
-            made_of=digest(dit.content, None, precision),
-        )
-        argv = ("convert", str(dit.path), *spell(words))
-        return made, self._rewrite(expert, f"cast to {precision}", argv, made, dit)
-
-    def _rewrite(self, expert: Expert, name: str, argv: Sequence[str], made: Located, *reads: Located) -> Rewrite:
+    def _rewrite(self, expert: Expert, made: Located, dit: Located, lora: Located | None) -> Rewrite:
+        """The command that makes a DiT."""
+        request, lightning = self.request, self.request.lightning
+        precision = made.dtype if made.dtype != dit.dtype else None
+        common: Options = {"precision": precision, "out": str(made.path), "python": request.python}
+        if lora and lightning:
+            words: Options = {"dit": str(dit.path), "lora": str(lora.path), "strength": lightning.strength, **common}
+            argv = ("merge", *spell({**words, "dit_sha256": dit.sha256, "lora_sha256": lora.sha256}))
+        else:
+            argv = ("convert", str(dit.path), *spell({**common, "sha256": dit.sha256}))
+        name = "merge Lightning" if lora else f"cast to {precision}"
         return Rewrite(
             name=f"{name}, {expert.noise_level}" if expert.noise_level else name,
-            argv=(*self.request.wanwrap, *argv),
+            argv=(*request.wanwrap, *argv),
             out=made.path,
-            reads=tuple(each.path for each in reads),
+            reads=(dit.path, *([lora.path] if lora else [])),
             bytes=made.size,
         )
 
@@ -289,16 +274,6 @@ class _Planner:
             "t5": self._path("t5"),
             "clip": self._clip,
         }
-
-
-def _stem(dit: Located, precision: Precision | None) -> str:
-    """A DiT's name in another type."""
-    return re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem
-
-
-def _rewritten(dit: Located, precision: Precision | None) -> int:
-    """Bytes of a DiT that is written anew."""
-    return dit.size // 2 if dit.dtype == "fp32" and precision else dit.size
 
 
 def _comments(options: Options) -> tuple[str, ...]:

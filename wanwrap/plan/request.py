@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wanwrap.errors import OptionError, PackageError
+from wanwrap.errors import OptionError, PackageError, WeightsError
 from wanwrap.paths import PACKAGE, absolute, folder
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.upstream import pin
@@ -42,6 +42,7 @@ ALIASES = {
     "flow_shift": "discrete_flow_shift",
     "blocks_to_swap": "blocks_to_swap",
 }
+WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
 SAMPLE = "sample"
 FILES = {
     "network_weights": "resume_from",
@@ -127,22 +128,17 @@ def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collectio
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
 
     Raises:
-        PresetError, OptionError, UpstreamError, PackageError: what is asked for does not exist or can't be.
+        PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
     """
     chosen, base = load(preset), workspace_folder(base_dir)
     known, level = workspace.load(base), options.get("noise_level")
-    if options.get("dataset") is not None and options.get("dataset_config") is not None:
-        raise OptionError("--dataset and --dataset_config name two data sets; give one.")
-    if level and chosen.experts[0].noise_level is None:
-        raise OptionError(f"{chosen.name} trains one model without noise levels; leave out --noise_level.")
-    if options.get("skip_lightning") and chosen.lightning is None:
-        raise OptionError(f"{chosen.name} merges no Lightning; leave out --skip_lightning.")
+    _check_together(chosen, options)
     passed = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus")
     request = Request(
         preset=chosen,
         base_dir=base,
         noise_level=None if level == "both" else level,
-        output_name=_output_name(options.get("output_name")),
+        output_name=check_name(options["output_name"]) if options.get("output_name") is not None else None,
         given=_given(options, own),
         python=training_python(options.get("python") or known.python),
         upstream=pin.find(options.get("musubi_dir"), base, known.musubi_dir),
@@ -152,8 +148,17 @@ def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collectio
     )
     if "network_weights" in request.given and len(request.experts) > 1:
         raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
-    files = files_given(chosen, request.experts, options, merges=request.lightning is not None)
-    return Request(**{**vars(request), "files": files})
+    return replace(request, files=weights_given(request, options))
+
+
+def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
+    """Raises OptionError: two options, or an option and the preset, contradict each other."""
+    if options.get("dataset") is not None and options.get("dataset_config") is not None:
+        raise OptionError("--dataset and --dataset_config name two data sets; give one.")
+    if options.get("noise_level") and preset.experts[0].noise_level is None:
+        raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")
+    if options.get("skip_lightning") and preset.lightning is None:
+        raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
 
 
 def workspace_folder(given: Path) -> Path:
@@ -174,10 +179,6 @@ def training_python(given: str | None) -> str:
     if found is None and not {os.sep, os.altsep} & {*given}:
         raise PackageError(f"there is no {given} in PATH; give the whole path of the Python that trains with --python.")
     return str(absolute(found or given))
-
-
-def _output_name(name: str | None) -> str | None:
-    return None if name is None else check_name(name)
 
 
 def check_name(name: str) -> str:
@@ -208,44 +209,34 @@ def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]
     given |= parse(options.get("upstream_options") or (), own=own)
     if len(attentions := sorted(ATTENTION & given.keys())) > 1:
         raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
-    for name in FILES.keys() & given.keys():
-        given[name] = str(_file(FILES[name], Path(str(given[name]))))
+    for name in FILES.keys() & given.keys():  # by the whole path: upstream runs in another folder
+        if not (path := absolute(str(given[name]))).is_file():
+            raise OptionError(f"--{FILES[name]}: there is no file {path}.")
+        given[name] = str(path)
     return given
 
 
-def _file(option: str, path: Path) -> Path:
-    """A file that an option names, by its whole path: upstream runs in another folder."""
-    if not (path := absolute(path)).is_file():
-        raise OptionError(f"--{option}: there is no file {path}.")
-    return path
-
-
-def files_given(
-    preset: Preset, experts: Iterable[Expert], options: Mapping[str, Any], *, merges: bool
-) -> dict[str, Path]:
-    """The weights that the options name, by the catalogue's names; `merges`: Lightning into the DiTs.
+def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights that options name, by the catalogue's names.
 
     Raises:
-        OptionError: one that these experts don't read, or one file for two.
+        OptionError: one that this run doesn't read, or one file for two.
+        WeightsError: there is no such file.
     """
-    dits = [expert.dit for expert in experts]
-    files = {name: options[name] for name in ("vae", "t5", "clip") if options.get(name)}
-    if files.get("clip") and not preset.needs_clip:
-        raise OptionError(f"{preset.name} uses no CLIP; leave out --clip.")
-    if options.get("dit"):
-        if len(dits) > 1:
-            raise OptionError("--dit names the DiT of a one-expert run; this one trains two: --dit_high and --dit_low.")
-        files[dits[0]] = options["dit"]
-    for expert in preset.experts:
-        if path := options.get(f"dit_{expert.noise_level}"):
-            files[expert.dit] = path
-        if path := options.get(f"lightning_{expert.noise_level}"):
-            if not merges or preset.lightning is None:
-                raise OptionError(f"this run merges no Lightning; leave out --lightning_{expert.noise_level}.")
-            files[preset.lightning.lora(expert)] = path
-    given = [absolute(files[dit]) for dit in dits if dit in files]
-    if len({*given}) < len(given):
-        raise OptionError("--dit_high and --dit_low are one file; each expert has its own.")
-    if len(preset.experts) == 1 and (options.get("dit_high") or options.get("dit_low")):
-        raise OptionError(f"{preset.name} trains one model; give its DiT with --dit.")
-    return files
+    takes = {"vae": "vae", "t5": "t5", **({"clip": "clip"} if request.preset.needs_clip else {})}
+    for expert in request.preset.experts:
+        level = f"_{expert.noise_level}" if expert.noise_level else ""
+        takes[f"dit{level}"] = expert.dit
+        if request.lightning:
+            takes[f"lightning{level}"] = request.lightning.lora(expert)
+    if len(request.experts) == 1:
+        takes["dit"] = request.experts[0].dit
+    given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}
+    for name, path in given.items():
+        if name not in takes:
+            raise OptionError(f"this run takes no --{name}; it takes --{', --'.join(takes)}.")
+        if not path.is_file():
+            raise WeightsError(f"--{name}: there is no file {path}.")
+    if twice := [name for name, path in given.items() if [*given.values()].count(path) > 1]:
+        raise OptionError(f"--{' and --'.join(twice)} are one file; give each its own.")
+    return {takes[name]: path for name, path in given.items()}

@@ -21,13 +21,6 @@ from wanwrap.upstream.options import number, whole
 from wanwrap.upstream.rules import window
 from wanwrap.weights import provenance
 
-OTHERS = {
-    "diffusion_model.": "ComfyUI's",
-    "transformer.": "diffusers'",
-    "base_model.model.": "peft's",
-    "model.diffusion_model.": "ComfyUI's",
-}
-CONVERTED = ("diffusion_model.", "transformer.")  # what upstream's convert_lora reads
 RANKS = (".lora_down.weight", ".hada_w1_b", ".lokr_w2_b")  # tensors whose first side is the rank
 LOST = (
     "the optimizer's moments, the random numbers, the count of steps and the place in the learning rate's schedule "
@@ -71,16 +64,16 @@ def _check_same(plan: Plan, train: Train, source: Source) -> None:
         return
     assert trained
     parts = {e.noise_level: _overlap(preset.window(e), trained) for e in preset.experts}
-    best = [expert for expert, part in parts.items() if part == max(parts.values()) > 0]
-    if len(best) == 1 and best[0] != level:
+    best = max(parts, key=lambda expert: parts[expert])
+    if parts[best] > parts[level]:
         raise WeightsError(
-            f"{path} was trained on timesteps {trained[0]} to {trained[1]}, as the {best[0]}-noise expert is, and this "
-            f"run trains {mine}; give the file of that one, or --noise_level {best[0]}."
+            f"{path} was trained on timesteps {trained[0]} to {trained[1]}, as the {best}-noise expert is, and this "
+            f"run trains {mine}; give the file of that one, or --noise_level {best}."
         )
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
-    return min(one[1], other[1]) - max(one[0], other[0])
+    return max(min(one[1], other[1]) - max(one[0], other[0]), 0)
 
 
 def _run(record: Mapping[str, Any]) -> str:
@@ -89,23 +82,20 @@ def _run(record: Mapping[str, Any]) -> str:
 
 def _check_format(plan: Plan, train: Train, source: Source) -> None:
     """Raises WeightsError: in another format, of which upstream would load nothing."""
-    if any(key.startswith("lora_unet_") for key in source.rows):
-        return
     path, first = source.paths[0], next(iter(source.rows), "nothing")
-    prefix = next((prefix for prefix in OTHERS if first.startswith(prefix)), None)
-    whose = f"has {OTHERS[prefix]} key names" if prefix else "is no LoRA in upstream's key names"
-    why = f"{path} {whose} ({first}), of which upstream would load nothing, and train from scratch"
-    if prefix not in CONVERTED or "lora_A.default" in first:
-        raise WeightsError(f"{why}; give a LoRA in upstream's key names (lora_unet_...lora_down.weight).")
-    raise WeightsError(f"{why}; convert it first: {_convert(plan, train, path)}")
+    if not any(key.startswith("lora_unet_") for key in source.rows):
+        raise WeightsError(
+            f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
+            f"scratch; upstream converts those of ComfyUI and diffusers: {_convert(plan, train, path)}"
+        )
 
 
 def _convert(plan: Plan, train: Train, path: Path) -> str:
     """Upstream's command that gives a LoRA its own key names, for this system's shell."""
     where = f"cd {shlex.quote(plan.env['PYTHONPATH'])}; " if "PYTHONPATH" in plan.env else ""
-    where += "& " if native() == "powershell" else ""  # which takes a quoted program for a text
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
+    where += "& " if native() == "powershell" else ""  # which takes a quoted program for a text
     return where + shlex.join((train.argv[0], "-m", "musubi_tuner.convert_lora", *files))
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import ORIENTATION
+from wanwrap.data.pictures import ORIENTATION
 
 if TYPE_CHECKING:
     from PIL.Image import Image

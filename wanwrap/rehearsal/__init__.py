@@ -1,4 +1,4 @@
-"""A rehearsal: the plan of a run through the real upstream, with toy weights, in about a minute.
+"""The same plan in small: the real upstream, with toy weights and a handful of items, in a minute and without a GPU.
 
-`stage` makes the small plan in wanwrap's own process; `child` and its siblings run in the training Python.
+Others use `stage` (rehearsal, verify).
 """

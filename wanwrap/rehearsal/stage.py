@@ -22,7 +22,8 @@ from wanwrap.preset import Preset
 from wanwrap.run import record as records
 from wanwrap.run.run import check_folders
 from wanwrap.run.training import LOG
-from wanwrap.system import disk, header
+from wanwrap.system import disk
+from wanwrap.system.safetensors import open_source
 from wanwrap.upstream.options import ATTENTION, Options, Value
 from wanwrap.upstream.rules import OWN_OPTIMIZERS, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
@@ -92,17 +93,16 @@ def verify(plan: Plan) -> None:
     for train in plan.trainings:
         record, log = records.read(train.folder), train.folder / LOG
         if record is None or record.loss is None:
-            raise StepError(f"the rehearsal of {train.title} ended with a loss that is no number; see {log}.")
+            raise StepError(f"the rehearsal of {train.name} ended with a loss that is no number; see {log}.")
         if not _learned(train.lora):
             raise StepError(f"{train.lora} is a LoRA of zeros: nothing was learned; see {log}.")
 
 
 def _learned(lora: Path) -> bool:
     """Whether any up matrix, all zeros before the first step, has changed. LoHa and LoKr have none."""
-    rows, content = header.read(lora), lora.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    ups = [row["data_offsets"] for key, row in rows.items() if key.endswith("lora_up.weight")]
-    return not ups or any(any(content[start + begin : start + end]) for begin, end in ups)
+    source = open_source(lora)
+    ups = [row for row in source.rows.values() if row.name.endswith("lora_up.weight")]
+    return not ups or any(any(source.read(row.name, 0, row.end - row.begin)) for row in ups)
 
 
 def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tuple[Plan, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
+from wanwrap.run import version_1
 from wanwrap.system.files import write_atomic
 from wanwrap.upstream.options import Value, changes_result
 from wanwrap.weights.locate import digest
@@ -125,8 +126,10 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
 
 
 def is_done(train: Train, record: Record | None) -> bool:
-    """Whether an expert has been trained to its end: the last LoRA is there, or was."""
-    return record is not None and (record.state == "done" or train.lora.is_file())
+    """Whether an expert has been trained to its end, by wanwrap 0.1.0 too: the last LoRA is there, or was."""
+    if record is None:
+        return version_1.is_done(train.folder.parent, train.expert)
+    return record.state == "done" or train.lora.is_file()
 
 
 def settings(train: Train, dataset: Dataset) -> dict[str, Any]:
@@ -153,9 +156,9 @@ def _mark(dataset: Dataset) -> str:
     return digest(*sorted(entries))
 
 
-def check_same(plan: Plan, train: Train, record: Record) -> None:
-    """Raises OutputError: the training that has begun there is another one."""
-    if changed := [*_changes(record.settings, settings(train, plan.dataset))]:
+def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
+    """Raises OutputError: the training that has begun there, with the settings `before`, is another one."""
+    if changed := [*_changes(before, settings(train, plan.dataset))]:
         level = "" if train.expert == "dit" else f" (with --noise_level {train.expert} that expert's alone)"
         raise OutputError(
             f"{train.folder} holds a training with other settings, which can't go on as this one:\n"
@@ -186,12 +189,10 @@ def _said(value: Any) -> str:
 def standing(train: Train) -> str | None:
     """Where a training goes on, in words; None for one that begins."""
     record = read(train.folder)
-    if record is None:
-        return None
     if is_done(train, record):
         gone = "" if train.lora.is_file() else f" ({train.lora} is no longer there)"
         return f"{train.expert}: trained to its end{gone}; --restart trains it again"
-    if not (record.epochs_done or record.saved_epoch):
+    if record is None or not (record.epochs_done or record.saved_epoch):
         return None
     done = f"{train.expert}: {record.epochs_done} of {record.epochs_planned} epochs done"
     begins = (

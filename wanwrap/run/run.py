@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanwrap.data.cache_lock import HELD, changing, check_unused, reading
-from wanwrap.data.caches import forget, missing, stamps, survey, unexpected
+from wanwrap.data.caches import WHAT, forget, missing, stamps, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
@@ -28,12 +28,12 @@ from wanwrap.upstream import states
 BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class How:
-    """How a plan is carried out: `heading` opens its script, `show` is given the records whenever there is news."""
+    """How a plan is carried out: `heading` opens its script, `show` is called when there may be news to show."""
 
     heading: Callable[[Plan], Iterator[str]]
-    show: Callable[[Mapping[str, Record]], object] = bool
+    show: Callable[[], object] = bool
     retry: bool = True
 
 
@@ -53,11 +53,10 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
 
 
 def _check_folder(plan: Plan, train: Train) -> None:
-    if found := records.read(train.folder):
-        records.check_same(plan, train, found)
-        return
-    version_1.check(plan.folder, train.expert)
-    if version_1.is_done(plan.folder, train.expert):
+    found = records.read(train.folder)
+    before = found.settings if found else version_1.settings(plan.folder, train.expert)
+    if before is not None:
+        records.check_same(plan, train, before)
         return
     unknown = sorted(path.name for path in _loras(train))
     begun = (
@@ -79,11 +78,7 @@ def _loras(train: Train) -> list[Path]:
 
 def remaining(plan: Plan) -> Plan | None:
     """The plan without experts that are trained to their end; None where all are."""
-    left = [
-        train
-        for train in plan.trainings
-        if not (is_done(train, records.read(train.folder)) or version_1.is_done(plan.folder, train.expert))
-    ]
+    left = [train for train in plan.trainings if not is_done(train, records.read(train.folder))]
     if len(left) in (0, len(plan.trainings)):
         return plan if left else None
     return alone(plan, left[0])
@@ -220,6 +215,8 @@ class _Run:
             if all(each.complete for each in found):
                 console.say("all of the data set is cached: nothing to encode")
             else:
+                latents, text = (sum(len(each.to_encode(what)) for each in found) for what in WHAT)
+                console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused(plan.caches)
                 self._fill(stamps(entries))
             held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
@@ -254,10 +251,12 @@ class _Run:
         """One expert after the other: one that fails doesn't take the other down unless it would fail alike."""
         errors, blocks = list[WanwrapError](), 0
         for train in self.plan.trainings:
+            self.records[train.expert].write(train.folder, doing="")
+        for train in self.plan.trainings:
             if self._wish() is not None:
-                raise Stopped(f"{self.plan.name} was stopped before {train.title}, as you asked.")
-            console.say(f"\n{train.title}")
-            training = Training(self.plan, train, self.records[train.expert], self.how.retry, self._show, blocks)
+                raise Stopped(f"{self.plan.name} was stopped before {train.name}, as you asked.")
+            console.say(f"\n{train.name}")
+            training = Training(self.plan, train, self.records[train.expert], self.how.retry, self.how.show, blocks)
             try:
                 training.run()
             except WanwrapError as error:
@@ -271,9 +270,6 @@ class _Run:
         if errors:
             others = "".join(f"\n\n{error}" for error in errors[1:])
             raise type(errors[0])(f"{errors[0]}{others}") from errors[0]
-
-    def _show(self) -> None:
-        self.how.show(self.records)
 
     def _wish(self) -> str | None:
         """Whether it was asked to stop: NOW, or in good order."""

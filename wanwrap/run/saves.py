@@ -61,7 +61,7 @@ class Saves:
         epoch = next(sound, 0)
         if known and not epoch:
             raise OutputError(
-                f"{self.train.title} can't go on: no whole state is left in {self.train.folder}. Put it back, or begin "
+                f"{self.train.name} can't go on: no whole state is left in {self.train.folder}. Put it back, or begin "
                 "anew with --restart."
             )
         if epoch < known:
@@ -150,7 +150,7 @@ class Saves:
         last = attempt.folder / self.train.lora.name
         if not last.is_file():
             raise StepError(
-                f"{self.train.title} ended well, and {attempt.folder} holds no LoRA of it: please report this."
+                f"{self.train.name} ended well, and {attempt.folder} holds no LoRA of it: please report this."
             )
         self.place_loras(attempt, self.train.epochs)
         self._move_samples(attempt)

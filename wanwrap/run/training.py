@@ -22,7 +22,6 @@ from wanwrap.upstream.options import whole
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
-POLL = 0.2  # seconds
 LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
@@ -85,7 +84,7 @@ class Training:
         """What the system refuses, in words."""
         kind = RoomError if error.errno in FULL else OutputError
         what = f"{error.filename or self.train.folder}: {error.strerror or error}"
-        return kind(f"{self.train.title} was stopped: {what}; mend that, and start again.")
+        return kind(f"{self.train.name} was stopped: {what}; mend that, and start again.")
 
     def _kept(self) -> str:
         """What there is to go on from."""
@@ -149,13 +148,9 @@ class Training:
 
     def _watch(self, attempt: Attempt, child: Child) -> None:
         """Until upstream ends, or there is a reason to end it."""
-        looked = 0.0
-        while not child.over(POLL):
+        while not child.over(LOOK):
             check_interrupted()
-            if time.monotonic() - looked > LOOK:
-                looked = time.monotonic()
-                self._look(attempt)
-            vars(self.record).update(attempt.far())
+            self._look(attempt)
             self.show()
 
     def _look(self, attempt: Attempt) -> None:
@@ -163,7 +158,7 @@ class Training:
         planned, announced = self.train.steps - attempt.step, attempt.output.announced
         if announced not in (None, planned):
             raise StepError(
-                f"{self.train.title} was stopped before it began: upstream announced {announced} steps and wanwrap "
+                f"{self.train.name} was stopped before it began: upstream announced {announced} steps and wanwrap "
                 f"planned {planned}, so the learning rate would have been wrong. Please report this with "
                 f"{self.train.folder}."
             )
@@ -171,7 +166,7 @@ class Training:
         kept, wish = self.saves.keep(attempt), stop_asked(self.train.folder)
         self._check_loss(attempt)
         if wish == NOW or (kept and wish is not None):
-            raise Stopped(f"{self.train.title} was stopped, as you asked.")
+            raise Stopped(f"{self.train.name} was stopped, as you asked.")
         if kept:
             self._check_disk()
         if time.monotonic() - self.noted > NOTE:
@@ -185,7 +180,7 @@ class Training:
         if count >= BROKEN:
             alone = "--restart" if self.train.expert == "dit" else f"--noise_level {self.train.expert} --restart"
             raise StepError(
-                f"{self.train.title} was stopped: since step {since} the loss is no number; train it anew with a lower "
+                f"{self.train.name} was stopped: since step {since} the loss is no number; train it anew with a lower "
                 f"--lr ({alone}), or look for a broken file with `wanwrap check`."
             )
 
@@ -194,12 +189,12 @@ class Training:
         sizes = self.record.bytes
         need = sizes.get("state", 0) + 2 * sizes.get("lora", 0)
         if why := disk.lacking(self.train.folder, need, what="needed for the next state and LoRA"):
-            raise RoomError(f"{self.train.title} was stopped: {why}")
+            raise RoomError(f"{self.train.name} was stopped: {why}")
 
     def _failed(self, status: int, tail: str) -> None:
         """Raises the error that upstream has ended with, unless the GPU's memory was too small and can be helped."""
         found = failure(status, tail)
-        self.kind, text = found.kind, f"{self.train.title} {found.text}"
+        self.kind, text = found.kind, f"{self.train.name} {found.text}"
         if found.kind == "gpu memory" and self._more_blocks():
             text = f"{text} Trying again with {self.record.blocks_to_swap} blocks swapped."
             self.record.attempts[-1] |= {"reason": text}

@@ -31,13 +31,19 @@ def is_done(folder: Path, expert: str) -> bool:
     return progress(folder, expert).get("state") == "done"
 
 
-def check(folder: Path, expert: str) -> None:
-    """Raises OutputError: it has begun a training there, and another version can't go on with it."""
+def settings(folder: Path, expert: str) -> dict[str, Any] | None:
+    """What it has trained an expert with, as a record's settings; None where it has not.
+
+    Raises:
+        OutputError: it has begun, and another version can't go on with that.
+    """
     if is_there(folder, expert) and not is_done(folder, expert):
         raise OutputError(
             f"{folder / 'training'} holds a training of {expert} that wanwrap 0.1.0 has begun: end it with that version, "
             "give another --output_name, or begin anew with --restart (what is there is put aside)."
         )
+    found = progress(folder, expert).get("settings")
+    return found if isinstance(found, dict) else None
 
 
 def put_aside(folder: Path, expert: str, aside: Path) -> None:

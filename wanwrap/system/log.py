@@ -44,6 +44,12 @@ class Log:
             self._kept = time.monotonic()
         self._rest = self._rest[-2000:]  # a bar that is drawn all night without a new line
 
+    @property
+    def newest(self) -> str:
+        """The line that was printed last, or is being drawn."""
+        line = _last_state(self._rest) or (self._recent[-1] if self._recent else b"")
+        return line.decode("utf-8", "replace").strip()
+
     def _put(self, line: bytes) -> None:
         self._recent.append(line)
         with suppress(OSError):
@@ -56,7 +62,7 @@ class Log:
 
 
 def run_logged(name: str, command: Command, path: Path, unwanted: Callable[[], bool] = bool) -> tuple[int, str]:
-    """Run a command, with what it prints on the screen and in a log: its exit status, and the last lines.
+    """Run a command, with what it prints in a log, the newest line on the screen: its exit status, and the last lines.
 
     Raises:
         StepError: it can't be started.
@@ -66,13 +72,14 @@ def run_logged(name: str, command: Command, path: Path, unwanted: Callable[[], b
         log = Log(file)
         log.begin(name, command.argv)
 
-        def both(chunk: bytes) -> None:
+        def listen(chunk: bytes) -> None:
             log.write(chunk)
-            console.write(chunk)
+            console.show([f"  {log.newest}"])
 
         try:
-            status = run(command, both, unwanted)
+            status = run(command, listen, unwanted)
         finally:
+            console.show([])
             tail = log.end()
     return status, tail
 

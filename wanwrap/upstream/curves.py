@@ -1,6 +1,6 @@
 """The points of upstream's curves, read from its TensorBoard event files while it writes them.
 
-A record is its length, a checksum of it, an `Event` of protobuf and its checksum (tensorflow's record_writer.cc,
+A record is its length, a checksum of that, an `Event` of protobuf and its checksum (tensorflow's record_writer.cc,
 event.proto, summary.proto). Checksums are not looked at: a record that is half there is told by its length.
 """
 
@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-STEP, SUMMARY, VALUE, TAG, SIMPLE, TENSOR, FLOATS = 2, 5, 1, 1, 2, 8, 5  # numbers of fields
+STEP, SUMMARY, VALUE, TAG, NUMBER = 2, 5, 1, 1, 2  # fields of Event, Summary and Value
 LOSS = "loss/current"  # of each step; loss/epoch alone goes over epochs
 
 Point = tuple[int, str, float]  # step of this start, tag, value
@@ -50,64 +50,38 @@ def points(file: IO[bytes]) -> Iterator[Point]:
         if file.tell() + length > size:
             break
         data = file.read(length)
-        with suppress(ValueError):  # nothing that TensorBoard could read either
-            yield from _event(data[:-4])
+        with suppress(
+            LookupError, ValueError, TypeError, struct.error
+        ):  # what is no protobuf TensorBoard could not read either
+            yield from _points(data[:-4])
     file.seek(-len(head), os.SEEK_CUR)
 
 
-def _event(data: bytes) -> list[Point]:
-    fields = [*_fields(data)]
-    step = next((int(value) for number, value in fields if number == STEP and isinstance(value, int)), 0)
-    values = [
-        each for n, summary in fields if n == SUMMARY for number, each in _fields(_bytes(summary)) if number == VALUE
-    ]
-    return [(step, tag, number) for tag, number in map(_value, map(_bytes, values)) if number is not None]
+def _points(event: bytes) -> list[Point]:
+    fields = [*_fields(event)]
+    step = next((value for number, value in fields if number == STEP), 0)
+    rows = [dict(_fields(row)) for n, summary in fields if n == SUMMARY for m, row in _fields(summary) if m == VALUE]
+    return [(step, row[TAG].decode(), struct.unpack("<f", row[NUMBER])[0]) for row in rows if {TAG, NUMBER} <= {*row}]
 
 
-def _value(data: bytes) -> tuple[str, float | None]:
-    """Tag and number of one summary value; None: it is more than a number."""
-    tag, number = "", None
-    for name, content in _fields(data):
-        if name == TAG:
-            tag = _bytes(content).decode("utf-8", "replace")
-        elif name == SIMPLE:
-            number = _float(content)
-        elif name == TENSOR:
-            number = next((_float(floats) for n, floats in _fields(_bytes(content)) if n == FLOATS), None)
-    return tag, number
-
-
-def _float(content: bytes | int) -> float | None:
-    return struct.unpack("<f", content)[0] if isinstance(content, bytes) and len(content) == 4 else None
-
-
-def _bytes(content: bytes | int) -> bytes:
-    if isinstance(content, int):
-        raise ValueError("a number where a text should be")
-    return content
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """Each field's number and content. Raises ValueError: this is no protobuf."""
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Each field's number and content: an int, or bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
         if key & 7 == 0:
-            number, at = _varint(data, at)
-            yield key >> 3, number
+            content, at = _varint(data, at)
+            yield key >> 3, content
             continue
-        length, at = _varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}.get(key & 7, -1), at)
-        if length < 0 or at + length > len(data):
-            raise ValueError("a field that has no end")
+        length, at = _varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
         yield key >> 3, data[at : at + length]
         at += length
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and where it ends."""
-    number = 0
-    for shift, byte in zip(range(0, 70, 7), data[at : at + 10], strict=False):
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at + shift // 7 + 1
-    raise ValueError("a number that has no end")
+    number = shift = 0
+    while data[at] & 0x80:
+        number |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return number | data[at] << shift, at + 1

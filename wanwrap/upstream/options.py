@@ -54,15 +54,14 @@ REFUSED = {
 }
 
 # How upstream works, saves and tells, not what it trains: these may change between two starts of one training.
-_WORKING = """
-    save_every_n_epochs save_last_n_epochs save_precision save_state save_state_on_train_end blocks_to_swap
-    use_pinned_memory_for_block_swap block_swap_h2d_only block_swap_ring_size sdpa xformers flash_attn flash3 split_attn
-    gradient_checkpointing gradient_checkpointing_cpu_offload disable_numpy_memmap max_data_loader_n_workers
-    persistent_data_loader_workers vae t5 clip fp8_t5 vae_dtype vae_cache_cpu sample_prompts sample_every_n_epochs
-    sample_every_n_steps sample_at_first no_metadata training_comment ddp_timeout ddp_gradient_as_bucket_view
-    ddp_static_graph cuda_allow_tf32 cuda_cudnn_benchmark async_upload
-""".split()
-_WORKING_PREFIXES = ("compile", "dynamo_", "log_", "wandb_", "metadata_", "huggingface_")
+_WORKING = {
+    *("blocks_to_swap", "use_pinned_memory_for_block_swap", "block_swap_h2d_only", "block_swap_ring_size"),
+    *("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "split_attn", *ATTENTION),
+    *("max_data_loader_n_workers", "persistent_data_loader_workers", "disable_numpy_memmap"),
+    *("vae", "t5", "clip", "fp8_t5", "vae_dtype", "vae_cache_cpu"),  # for samples alone
+    *("no_metadata", "training_comment", "cuda_allow_tf32", "cuda_cudnn_benchmark", "async_upload"),
+}
+_WORKING_PREFIXES = ("save_", "sample_", "log_", "wandb_", "metadata_", "huggingface_", "compile", "dynamo_", "ddp_")
 
 
 def changes_result(name: str) -> bool:

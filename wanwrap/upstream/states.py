@@ -17,6 +17,7 @@ from pathlib import Path
 from wanwrap.errors import WeightsError
 from wanwrap.system import header
 from wanwrap.system.files import sync, sync_folder
+from wanwrap.system.safetensors import open_source
 
 LAST = "random_states_0.pkl"
 REMOVED = ".removed"
@@ -66,15 +67,9 @@ def _archive(path: Path, thorough: bool) -> bool:
 
 def matrix(state: Path) -> bytes:
     """The first trained matrix of a state, in float32 as upstream trains all networks; empty where it is another type."""
-    path = state / "model.safetensors"
-    rows = {name: row for name, row in header.read(path).items() if name != "__metadata__"}
-    first = next((row for row in rows.values() if len(row["shape"]) > 1 and row["dtype"] == "F32"), None)
-    if first is None:
-        return b""
-    begin, end = first["data_offsets"]
-    with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little") + begin)
-        return file.read(end - begin)
+    source = open_source(state / "model.safetensors")
+    first = next((row for row in source.rows.values() if len(row.shape) > 1 and row.dtype == "F32"), None)
+    return bytes(source.read(first.name, 0, first.end - first.begin)) if first else b""
 
 
 def is_good(state: Path) -> bool:

@@ -1,0 +1,150 @@
+"""What a run is doing, in words and as JSON."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from wanwrap.cli.words import count, duration
+from wanwrap.run.record import Record
+from wanwrap.run.status import Expert, Run
+
+AGAIN = "the same `wanwrap run` command goes on"
+
+
+def far(expert: Expert) -> str:
+    """`3 h 05 min left, 23 of 50 epochs, step 1150 of 2500, loss 0.07, 5.2 s/step`: what is cut off comes last."""
+    record = expert.record
+    assert record
+    left = "loading the model" if record.loading else f"{duration(expert.seconds_left)} left"
+    words = [left] if expert.training and (record.loading or expert.seconds_left) else []
+    words += [f"{record.epochs_done} of {record.epochs_planned} epochs"]
+    words += [f"step {record.steps_done} of {record.steps_planned}"]
+    words += [f"loss {record.loss:.4g}"] if record.loss is not None else []
+    words += [f"{record.seconds_per_step:.3g} s/step"] if record.seconds_per_step else []
+    return ", ".join(words)
+
+
+def state(expert: Expert) -> str:
+    """What an expert's training is doing, and how to go on."""
+    record, asked = expert.record, ""
+    if expert.running:
+        if expert.stop is not None:
+            asked = "; asked to end at once" if expert.stop == "now" else "; asked to stop"
+        doing = "training" if expert.training else (record and record.doing) or "waiting"
+        return f"running ({doing}){asked}"
+    because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record and record.reason else ""
+    return {
+        "done": "finished",
+        "begun by 0.1.0": "begun by wanwrap 0.1.0: end it with that version, or begin anew with --restart",
+        "unreadable": "its record can't be read",
+        "waiting": "not begun yet",
+        "killed": f"was killed (a power cut, a crash, or ended by force); {AGAIN}",
+        "interrupted": f"interrupted{because}; {AGAIN}",
+        "stopped": f"stopped{because}; {AGAIN}",
+        "failed": f"failed{because}; when that is mended {AGAIN}",
+    }.get(expert.state, f"{expert.state}{because}")
+
+
+def line(expert: Expert) -> str:
+    """An expert in one line, which is renewed while it is trained."""
+    if expert.training:
+        return f"{expert.name}: {far(expert)}{state(expert).partition(')')[2]}"
+    begun = expert.record and expert.record.steps_done and expert.state != "done"
+    return f"{expert.name}: {state(expert).partition(';')[0]}{f', {far(expert)}' if begun else ''}"
+
+
+def going(run: Run) -> list[str]:
+    """A line for each expert that is trained, or what else is done for them; then the time that all of them take."""
+    left = [f"all: {duration(run.seconds_left)} left"] if len(run.running) > 1 and run.seconds_left else []
+    return [*map(line, [each for each in run.running if each.training] or run.running), *left]
+
+
+def detail(run: Run) -> Iterator[str]:
+    """All there is to know about a run, a line each: how far each expert is, then where to look."""
+    yield f"{run.name}{' (a rehearsal)' if run.rehearsal else ''}"
+    for each in run.experts:
+        yield f"  {each.name:<6}  {state(each)}"
+        yield from (f"          {row}" for row in (_about(each) if each.record else ()))
+    if len(run.running) > 1 and run.seconds_left:
+        yield f"  all     {duration(run.seconds_left)} left"
+    ended = [each.record for each in run.experts if each.record and not each.running and each.state != "done"]
+    yield from (f"  again   {command}" for command in sorted({record.command for record in ended if record.command}))
+    yield f"  folder  {run.folder}"
+    yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
+    if any((each.folder / "logs").is_dir() for each in run.experts):
+        folder = shlex.quote(str(run.folder)) if os.name == "posix" else f'"{run.folder}"'
+        yield f"  curves  tensorboard --logdir {folder}"
+
+
+def _about(expert: Expert) -> Iterator[str]:
+    """How far an expert is, and what is safe of it."""
+    record = expert.record
+    assert record
+    yield far(expert)
+    saved = f"last whole state: epoch {record.saved_epoch}" if record.saved_epoch else "no whole state yet"
+    safe = [] if expert.state == "done" else [saved]
+    if len(record.attempts) > 1:
+        why = record.attempts[-2].get("reason")
+        safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
+    safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
+    safe += [f"{record.blocks_to_swap} blocks swapped"] if record.blocks_to_swap else []
+    yield ", ".join([*safe, f"updated {moment(record.updated)}"])
+
+
+def moment(text: str) -> str:
+    """A time as the clock on the wall shows it, and how long ago that is: what hangs is seen by it."""
+    with suppress(ValueError):
+        then = datetime.fromisoformat(text)
+        ago = (datetime.now(timezone.utc) - then).total_seconds() if then.tzinfo else -1
+        return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f" ({duration(ago)} ago)" if ago >= 0 else "")
+    return text
+
+
+def stopping(expert: Expert, *, now: bool) -> str:
+    """What will happen to a training that has been asked to stop."""
+    if now or expert.stop == "now":
+        return f"{expert.name} ends at once. {again(expert.record, expert.name)}"
+    if not expert.training:
+        doing = expert.record.doing if expert.record and expert.record.doing else "what it does"
+        return f"{expert.name} ends when {doing} is done, before it is trained."
+    epoch, seconds = expert.stops_after()
+    when = f", in about {duration(seconds)}" if seconds is not None else ""
+    return f"{expert.name} ends after epoch {epoch}, when its state is saved{when}."
+
+
+def again(record: Record | None, expert: str) -> str:
+    """Where a training goes on the next time."""
+    if record is None or not record.saved_epoch:
+        return f"There is no whole state of {expert} yet: it begins anew the next time."
+    steps = max(record.steps_done - record.saved_epoch * record.steps_per_epoch, 0)
+    more = f": {count(steps, 'step')} are trained again" if steps else ""
+    return f"{expert} goes on from epoch {record.saved_epoch} the next time{more}."
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """A run for other programs; `experts` hold the records as they are, and what was reckoned from them."""
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "rehearsal": run.rehearsal,
+        "running": bool(run.running),
+        "seconds_left": run.seconds_left,
+        "experts": {
+            each.name: {
+                **(asdict(each.record) if each.record else {}),
+                "state": "running" if each.training else each.state,
+                "running": each.running,
+                "stopping": each.stop is not None,
+                "words": state(each),
+                "seconds_left": each.seconds_left,
+                "folder": str(each.folder),
+            }
+            for each in run.experts
+        },
+    }
