@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safe
 from hypothesis import settings
 
 from wanwrap.caption.model import CONFIGS
+from wanwrap.system import console
 from wanwrap.weights.catalogue import TOKENIZERS
 
 settings.register_profile("any machine", deadline=None)  # timings are noisy, and no test's business
@@ -50,6 +52,20 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("PIP_DRY_RUN", "1")  # a test that comes to pip by mistake changes no environment
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the user is told meanwhile."""
+    lines = list[str]()
+
+    class Recorder(console.Console):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    console.use(Recorder())
+    yield lines
+    console.use(console.Console())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from helpers import golden_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanwrap.errors import OptionError, PresetError
+from wanwrap.errors import OptionError, PresetError, WeightsError
 from wanwrap.plan.request import check_name, read
 from wanwrap.upstream import options as module
 from wanwrap.upstream.options import TRAIN, Value, overlay, parse, spell, table
@@ -338,9 +338,10 @@ def test_names_that_cant_be_files(name: str) -> None:
         ({"preset": "wan21-t2v-14b", "noise_level": "high"}, "--noise_level"),
         ({"preset": "wan21-t2v-14b", "noise_level": "both"}, "--noise_level"),
         ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "--dit"),
-        ({"preset": "t2v-vanilla", "dit": Path("x")}, "--dit_high and --dit_low"),
-        ({"preset": "t2v-vanilla", "dit_high": Path("x"), "dit_low": Path("x")}, "one file"),
-        ({"preset": "t2v-vanilla", "clip": Path("x")}, "CLIP"),
+        ({"preset": "t2v-vanilla", "dit": Path("x")}, "--dit_high, --dit_low"),
+        ({"preset": "t2v-vanilla", "dit_high": Path(__file__), "dit_low": Path(__file__)}, "one file"),
+        ({"preset": "t2v-vanilla", "clip": Path("x")}, "--clip"),
+        ({"preset": "t2v-vanilla", "lightning_high": Path("x")}, "--lightning_high"),
         ({"preset": "t2v-vanilla", "resume_from": Path(__file__)}, "--noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),
     ],
@@ -348,3 +349,11 @@ def test_names_that_cant_be_files(name: str) -> None:
 def test_requests_that_contradict_themselves(arguments: dict[str, Any], noun: str) -> None:
     with pytest.raises(OptionError, match=noun):
         read(**arguments)
+
+
+def test_a_file_that_is_not_there_is_named_by_its_option() -> None:
+    files: dict[str, Any] = {"dit_high": WeightsError, "vae": WeightsError, "resume_from": OptionError}
+    for option, error in files.items():
+        one: dict[str, Any] = {option: Path("/nope")}
+        with pytest.raises(error, match=f"--{option}.* /nope"):
+            read(preset="t2v-vanilla", noise_level="high", **one)

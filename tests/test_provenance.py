@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_script import NATIVE, legacy, windows_argv
 
+from wanwrap import __version__
 from wanwrap.plan import provenance
 from wanwrap.plan.plan import Plan, Step
 from wanwrap.plan.request import Request
@@ -162,7 +163,8 @@ def test_inspect_tells_it_in_words(tmp_path: Path, wanwrap: Wanwrap) -> None:
     words = (
         "trained: the low-noise expert of t2v-lightning, epoch 20 of 50, 1000 of 2500 steps, timesteps 0 to 875, "
         "boundary 875, in scaled fp8, on wan2.2_t2v_low_noise_14B_fp16.safetensors, merged with "
-        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors at 1.0, wanwrap 0.1.0"
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors at 1.0, "
+        f"wanwrap {__version__}"
     )
     assert words in done.stdout and "rank 8, alpha 8" in done.stdout
     assert done.stdout.count("trained: ") == 2 and "trained: epoch 7\n" in done.stdout

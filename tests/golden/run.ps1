@@ -1,4 +1,4 @@
-# wanwrap 0.1.0: wan21-t2v-1.3b-rtx3090 on cats: 3 items, 3 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-1.3b-rtx3090 on cats: 3 items, 3 batches an epoch
 # train: 100 steps in 100 epochs, rank 64
 # folder: /training/outputs/cats-wan21-t2v-1.3b-rtx3090
 $ErrorActionPreference = 'Stop'
@@ -30,7 +30,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 33, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-1a8b88b2"
 resolution = [832, 480]
@@ -111,7 +111,7 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--output_name' 'cats-wan21-t2v-1.3b-rtx3090' `
   '--output_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/attempt-1' `
   '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/logs/attempt-1' `
-  '--training_comment' '{\"wanwrap\":\"0.1.0\",\"upstream\":{\"version\":\"0.3.4\",\"commit\":\"30c658c4f4b0bf05038b3346eff9670259b10fc7\"},\"preset\":\"wan21-t2v-1.3b-rtx3090\",\"task\":\"t2v-1.3B\",\"timesteps\":[0,1000],\"base\":{\"name\":\"wan2.1_t2v_1.3B_bf16.safetensors\",\"dtype\":\"bf16\",\"sha256\":\"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd\"}}'
+  '--training_comment' '{\"wanwrap\":\"0.2.0\",\"upstream\":{\"version\":\"0.3.4\",\"commit\":\"30c658c4f4b0bf05038b3346eff9670259b10fc7\"},\"preset\":\"wan21-t2v-1.3b-rtx3090\",\"task\":\"t2v-1.3B\",\"timesteps\":[0,1000],\"base\":{\"name\":\"wan2.1_t2v_1.3B_bf16.safetensors\",\"dtype\":\"bf16\",\"sha256\":\"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd\"}}'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 Move-Item -Force -Destination . -LiteralPath `
   'dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000010.safetensors', `

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: i2v-vanilla on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: i2v-vanilla on cats: 6 items, 6 batches an epoch
 # train high: 300 steps in 50 epochs, rank 8
 # train low: 300 steps in 50 epochs, rank 42
 # folder: /training/outputs/cats-i2v-vanilla
@@ -33,7 +33,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 1280x720.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-1280x720-i2v-835dc461"
 resolution = [1280, 720]
@@ -44,7 +44,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 960x544.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-960x544-i2v-e1436729"
 resolution = [960, 544]
@@ -131,7 +131,7 @@ python -m accelerate.commands.launch \
   --output_name cats-i2v-vanilla-high \
   --output_dir /training/outputs/cats-i2v-vanilla/high/attempt-1 \
   --logging_dir /training/outputs/cats-i2v-vanilla/high/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"high","boundary":900,"timesteps":[900,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"high","boundary":900,"timesteps":[900,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"c21c21efa368d529a982a7d89dd11d86608b5937cae9a125d0ffe5491918a100"}}'
 mv high/attempt-1/cats-i2v-vanilla-high-000005.safetensors \
   high/attempt-1/cats-i2v-vanilla-high-000010.safetensors \
   high/attempt-1/cats-i2v-vanilla-high-000015.safetensors \
@@ -191,7 +191,7 @@ python -m accelerate.commands.launch \
   --output_name cats-i2v-vanilla-low \
   --output_dir /training/outputs/cats-i2v-vanilla/low/attempt-1 \
   --logging_dir /training/outputs/cats-i2v-vanilla/low/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"low","boundary":900,"timesteps":[0,900],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"i2v-vanilla","task":"i2v-A14B","expert":"low","boundary":900,"timesteps":[0,900],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_i2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577914792,"sha256":"edb89340c8a6fbf1a70e76a839ae01eaf7d289f05ea1ebd6b1a3fc6f533826e9"}}'
 mv low/attempt-1/cats-i2v-vanilla-low-000005.safetensors \
   low/attempt-1/cats-i2v-vanilla-low-000010.safetensors \
   low/attempt-1/cats-i2v-vanilla-low-000015.safetensors \

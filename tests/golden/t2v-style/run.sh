@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: t2v-style on cats: 2 items, 2 batches an epoch
+# wanwrap 0.2.0: t2v-style on cats: 2 items, 2 batches an epoch
 # train high: 200 steps in 100 epochs, rank 16
 # train low: 200 steps in 100 epochs, rank 16
 # folder: /training/outputs/cats-t2v-style
@@ -105,7 +105,7 @@ python -m accelerate.commands.launch \
   --output_name cats-t2v-style-high \
   --output_dir /training/outputs/cats-t2v-style/high/attempt-1 \
   --logging_dir /training/outputs/cats-t2v-style/high/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
 mv high/attempt-1/cats-t2v-style-high-000025.safetensors \
   high/attempt-1/cats-t2v-style-high-000050.safetensors \
   high/attempt-1/cats-t2v-style-high-000075.safetensors \
@@ -159,7 +159,7 @@ python -m accelerate.commands.launch \
   --output_name cats-t2v-style-low \
   --output_dir /training/outputs/cats-t2v-style/low/attempt-1 \
   --logging_dir /training/outputs/cats-t2v-style/low/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
 mv low/attempt-1/cats-t2v-style-low-000025.safetensors \
   low/attempt-1/cats-t2v-style-low-000050.safetensors \
   low/attempt-1/cats-t2v-style-low-000075.safetensors \

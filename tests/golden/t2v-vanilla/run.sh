@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: t2v-vanilla on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: t2v-vanilla on cats: 6 items, 6 batches an epoch
 # train high: 300 steps in 50 epochs, rank 8
 # train low: 300 steps in 50 epochs, rank 42
 # folder: /training/outputs/cats-t2v-vanilla
@@ -33,7 +33,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 1280x720.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-1280x720-t2v-ba1f2e2d"
 resolution = [1280, 720]
@@ -44,7 +44,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 960x544.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-960x544-t2v-26b096f8"
 resolution = [960, 544]
@@ -130,7 +130,7 @@ python -m accelerate.commands.launch \
   --output_name cats-t2v-vanilla-high \
   --output_dir /training/outputs/cats-t2v-vanilla/high/attempt-1 \
   --logging_dir /training/outputs/cats-t2v-vanilla/high/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
 mv high/attempt-1/cats-t2v-vanilla-high-000005.safetensors \
   high/attempt-1/cats-t2v-vanilla-high-000010.safetensors \
   high/attempt-1/cats-t2v-vanilla-high-000015.safetensors \
@@ -190,7 +190,7 @@ python -m accelerate.commands.launch \
   --output_name cats-t2v-vanilla-low \
   --output_dir /training/outputs/cats-t2v-vanilla/low/attempt-1 \
   --logging_dir /training/outputs/cats-t2v-vanilla/low/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-vanilla","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
 mv low/attempt-1/cats-t2v-vanilla-low-000005.safetensors \
   low/attempt-1/cats-t2v-vanilla-low-000010.safetensors \
   low/attempt-1/cats-t2v-vanilla-low-000015.safetensors \

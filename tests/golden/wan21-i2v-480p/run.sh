@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-i2v-480p on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: wan21-i2v-480p on cats: 6 items, 6 batches an epoch
 # train: 300 steps in 50 epochs, rank 24
 # folder: /training/outputs/cats-wan21-i2v-480p
 set -euo pipefail
@@ -32,7 +32,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-i2v-clip-ba75b146"
 resolution = [832, 480]
@@ -43,7 +43,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-i2v-clip-20d068b2"
 resolution = [832, 480]
@@ -126,7 +126,7 @@ python -m accelerate.commands.launch \
   --output_name cats-wan21-i2v-480p \
   --output_dir /training/outputs/cats-wan21-i2v-480p/dit/attempt-1 \
   --logging_dir /training/outputs/cats-wan21-i2v-480p/dit/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-i2v-480p","task":"i2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_i2v_480p_14B_bf16.safetensors","dtype":"bf16","sha256":"c058a4ac5363c35d1ab4dd3bdec788c23b267fa42a0d7c68aba599f2f74600c9"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-i2v-480p","task":"i2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_i2v_480p_14B_bf16.safetensors","dtype":"bf16","sha256":"c058a4ac5363c35d1ab4dd3bdec788c23b267fa42a0d7c68aba599f2f74600c9"}}'
 mv dit/attempt-1/cats-wan21-i2v-480p-000005.safetensors \
   dit/attempt-1/cats-wan21-i2v-480p-000010.safetensors \
   dit/attempt-1/cats-wan21-i2v-480p-000015.safetensors \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-1.3b-video on cats: 3 items, 3 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-1.3b-video on cats: 3 items, 3 batches an epoch
 # train: 300 steps in 100 epochs, rank 16
 # folder: /training/outputs/cats-wan21-t2v-1.3b-video
 set -euo pipefail
@@ -32,7 +32,7 @@ batch_size = 2
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 73, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-da47903d"
 resolution = [832, 480]
@@ -116,7 +116,7 @@ python -m accelerate.commands.launch \
   --output_name cats-wan21-t2v-1.3b-video \
   --output_dir /training/outputs/cats-wan21-t2v-1.3b-video/dit/attempt-1 \
   --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/dit/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
 mv dit/attempt-1/cats-wan21-t2v-1.3b-video-000010.safetensors \
   dit/attempt-1/cats-wan21-t2v-1.3b-video-000020.safetensors \
   dit/attempt-1/cats-wan21-t2v-1.3b-video-000030.safetensors \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-1.3b on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-1.3b on cats: 6 items, 6 batches an epoch
 # train: 300 steps in 50 epochs, rank 16
 # folder: /training/outputs/cats-wan21-t2v-1.3b
 set -euo pipefail
@@ -32,7 +32,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-15ba1cd0"
 resolution = [832, 480]
@@ -43,7 +43,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-5fc4b2f9"
 resolution = [832, 480]
@@ -122,7 +122,7 @@ python -m accelerate.commands.launch \
   --output_name cats-wan21-t2v-1.3b \
   --output_dir /training/outputs/cats-wan21-t2v-1.3b/dit/attempt-1 \
   --logging_dir /training/outputs/cats-wan21-t2v-1.3b/dit/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
 mv dit/attempt-1/cats-wan21-t2v-1.3b-000005.safetensors \
   dit/attempt-1/cats-wan21-t2v-1.3b-000010.safetensors \
   dit/attempt-1/cats-wan21-t2v-1.3b-000015.safetensors \

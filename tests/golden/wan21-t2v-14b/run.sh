@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-14b on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-14b on cats: 6 items, 6 batches an epoch
 # train: 300 steps in 50 epochs, rank 24
 # folder: /training/outputs/cats-wan21-t2v-14b
 set -euo pipefail
@@ -32,7 +32,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 1280x720.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-1280x720-t2v-ba1f2e2d"
 resolution = [1280, 720]
@@ -43,7 +43,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 960x544.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-960x544-t2v-26b096f8"
 resolution = [960, 544]
@@ -124,7 +124,7 @@ python -m accelerate.commands.launch \
   --output_name cats-wan21-t2v-14b \
   --output_dir /training/outputs/cats-wan21-t2v-14b/dit/attempt-1 \
   --logging_dir /training/outputs/cats-wan21-t2v-14b/dit/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-14b","task":"t2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_t2v_14B_bf16.safetensors","dtype":"bf16","sha256":"193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-14b","task":"t2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_t2v_14B_bf16.safetensors","dtype":"bf16","sha256":"193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"}}'
 mv dit/attempt-1/cats-wan21-t2v-14b-000005.safetensors \
   dit/attempt-1/cats-wan21-t2v-14b-000010.safetensors \
   dit/attempt-1/cats-wan21-t2v-14b-000015.safetensors \

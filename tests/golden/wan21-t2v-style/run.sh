@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-style on cats: 2 items, 2 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-style on cats: 2 items, 2 batches an epoch
 # train: 200 steps in 100 epochs, rank 32
 # folder: /training/outputs/cats-wan21-t2v-style
 set -euo pipefail
@@ -98,7 +98,7 @@ python -m accelerate.commands.launch \
   --output_name cats-wan21-t2v-style \
   --output_dir /training/outputs/cats-wan21-t2v-style/dit/attempt-1 \
   --logging_dir /training/outputs/cats-wan21-t2v-style/dit/logs/attempt-1 \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-style","task":"t2v-14B","timesteps":[0,1000],"fp8":"base","base":{"name":"wan2.1_t2v_14B_fp8_e4m3fn.safetensors","dtype":"fp8","sha256":"2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"}}'
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-style","task":"t2v-14B","timesteps":[0,1000],"fp8":"base","base":{"name":"wan2.1_t2v_14B_fp8_e4m3fn.safetensors","dtype":"fp8","sha256":"2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"}}'
 mv dit/attempt-1/cats-wan21-t2v-style-000025.safetensors \
   dit/attempt-1/cats-wan21-t2v-style-000050.safetensors \
   dit/attempt-1/cats-wan21-t2v-style-000075.safetensors \
