@@ -56,12 +56,15 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """What the user is told meanwhile."""
+    """What the user is told meanwhile, and what children print."""
     lines = list[str]()
 
     class Recorder(console.Console):
         def say(self, text: str) -> None:
             lines.append(text)
+
+        def write(self, output: bytes) -> None:
+            lines.append(output.decode())
 
     console.use(Recorder())
     yield lines
