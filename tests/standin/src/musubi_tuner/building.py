@@ -54,7 +54,7 @@ def _arguments(pairs):
 
 
 class WanNetworkTrainer:
-    def _build_network(self, args, accelerator, transformer, vae, dtype):
+    def _build_network(self, args, accelerator, transformer, vae, dtype):  # noqa: ARG002  as upstream calls it
         accelerator.print("import network module:", args.network_module)
         return _Network(args)
 
@@ -62,7 +62,7 @@ class WanNetworkTrainer:
         _arguments(args.optimizer_args)
         return "name", "", _Optimizer(params[0])
 
-    def get_lr_scheduler(self, args, optimizer, processes):
+    def get_lr_scheduler(self, args, optimizer, processes):  # noqa: ARG002  as upstream calls it
         place, _, name = (args.lr_scheduler_type or "").rpartition(".")
         if not name:
             return object()
