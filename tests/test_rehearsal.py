@@ -143,6 +143,12 @@ def test_what_the_real_run_refuses_is_refused_before_anything_is_written(
     assert not [*(tmp_path / "home").iterdir()]
 
 
+def test_a_rehearsal_needs_upstream(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    done = wanwrap("rehearse", "t2v-vanilla", "sample", standin=False)
+    assert done.returncode == 6 and "musubi-tuner" in done.stderr
+    assert not [*(tmp_path / "home").iterdir()]
+
+
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**6, 10**6))
