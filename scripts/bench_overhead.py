@@ -37,10 +37,10 @@ def main() -> None:
         before, began = cpu(mine), time.monotonic()
         time.sleep(args.seconds)
         share, memory = (cpu(mine) - before) / (time.monotonic() - began), mine.memory_info().rss
-        keeper = next(each for each in mine.children() if "keeper.py" in " ".join(each.cmdline())).memory_info().rss
+        watchdog = next(each for each in mine.children() if "watchdog.py" in " ".join(each.cmdline())).memory_info().rss
         mine.terminate()
     print(f"wanwrap: {100 * share:.2f} % of a core (limit 1), {memory / 1e6:.0f} MB (limit 60)")
-    print(f"its keeper: {keeper / 1e6:.0f} MB")
+    print(f"its watchdog: {watchdog / 1e6:.0f} MB")
 
 
 def trains(process: psutil.Process) -> bool:
@@ -65,10 +65,11 @@ def command(folder: Path, pace: float) -> tuple[list[str]]:
     tensors = {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [16])}
     weights |= {"vae": safetensors(folder / "vae.safetensors", tensors), "t5": folder / "t5.pth"}
     weights["t5"].write_bytes(b"PK\x03\x04")
+    os.environ.pop("WANWRAP_PYTHON", None)
     os.environ |= {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_PACE": str(pace)}
     os.environ |= {"STANDIN_RECORD": str(folder / "record.jsonl"), "HF_HUB_OFFLINE": ""}
     given = [word for name, path in weights.items() for word in (f"--{name}", str(path))]
-    run = ["run", "t2v-vanilla", "--epochs", "500", "--dataset", str(folder / "cats"), "--base_dir", str(folder / "w")]
+    run = ["run", "t2v-vanilla", str(folder / "cats"), "--epochs", "500", "--base_dir", str(folder / "w")]
     return ([sys.executable, "-m", "wanwrap", *run, *given],)
 
 

@@ -4,15 +4,15 @@
 
 The real upstream trains toy weights, as in a rehearsal but 3 to 6 epochs long. Each run's wanwrap is killed up to four
 times: while it merges, caches or trains, just after a LoRA or a state appears, just before wanwrap itself changes
-something on disk, or at any time; the same command then goes on. What must hold at the end stands in torture_checks.py. Ends with 1 if anything does not. For Linux; 60 runs take two
-CPU cores about 40 minutes. The folders of runs that failed stay, with all that they printed in out.log.
+something on disk, or at any time; the same command then goes on. Every third run is two processes that train an expert
+each at the same time, each killed and started again by itself. What must hold at the end stands in torture_checks.py.
+Ends with 1 if anything does not. For Linux; 60 runs take two CPU cores about 40 minutes. The folders of runs that
+failed stay, with all that they printed in *.log.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
 import random
 import shutil
@@ -21,8 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections import Counter, defaultdict
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,7 @@ from torture_run import Run, draw
 
 from wanwrap.plan import preflight
 from wanwrap.plan.plan import Plan
-from wanwrap.plan.request import order
+from wanwrap.plan.request import read as read_request
 from wanwrap.rehearsal.stage import furnish
 
 PRESETS = ("t2v-vanilla", "t2v-lightning")
@@ -54,32 +53,26 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, work: Path) -> None:
         self.args, self.work, self.stop = args, work, threading.Event()
-        self._locks, self._references = defaultdict[object, threading.Lock](threading.Lock), dict[object, Run]()
+        self._references, self._lock = dict[object, Run](), threading.RLock()
         media = work / "cats"
         media.mkdir(parents=True, exist_ok=True)
         for number in range(2):
             Image.new("RGB", (640, 384), (90, 90 * number, 160)).save(media / f"{number}.png")
             (media / f"{number}.txt").write_text(f"number {number}")
-        self.case = Case(
-            preset=PRESETS[0],
-            folder="",
-            media=str(media),
-            musubi_dir=str(args.musubi_dir),
-            python=args.python,
-            epochs=3,
-            save_every=1,
-        )
-        asked = order(preset=PRESETS[0], musubi_dir=args.musubi_dir, python=args.python)
-        answer = preflight.ask(asked.places.python, asked.places.upstream, ["musubi_tuner", "torch", "accelerate"])
-        preflight.check_answer(answer, asked.places, any_upstream=True, gpus=0)
-        (work / "answer.json").write_text(json.dumps(answer))
+        request = read_request(preset=PRESETS[0], musubi_dir=args.musubi_dir, python=args.python)
+        answer = preflight.ask(request.python, request.upstream, ["musubi_tuner", "torch", "accelerate"])
+        preflight.check_upstream(answer, request.python, request.upstream, any_upstream=True)
+        preflight.check_packages(answer, request.python)
+        machine = {name: answer[name] for name in ("python", "packages", "gpus")}
+        places = {"folder": "", "media": str(media), "musubi_dir": str(args.musubi_dir), "python": args.python}
+        self.case = Case(preset=PRESETS[0], machine=machine, **places)
 
     def new(self, name: str, **changes: Any) -> tuple[Case, Plan]:
         """A folder with the data and the toy weights of the preset; it may be a drive of its own."""
         case = replace(self.case, folder=str(self.work / name), **changes)
-        asked, plan = case.staged()
-        furnish(Path(case.folder), asked.data(whole=True), plan)
-        with self._locks[case.preset]:
+        real, plan = case.staged()
+        furnish(Path(case.folder), real.dataset, plan)
+        with self._lock:
             toys = self.work / f"toys-{case.preset}"
             if not toys.is_dir():
                 subprocess.run(plan.steps[0].argv, env={**os.environ, **plan.env}, check=True, capture_output=True)
@@ -89,7 +82,7 @@ class Bench:
 
     def reference(self, preset: str, epochs: int) -> Run:
         """The run of that length without a kill, checked as the others are."""
-        with self._locks[preset, epochs]:
+        with self._lock:
             if (preset, epochs) not in self._references:
                 name = f"{preset}-{epochs}"
                 case, plan = self.new(name, preset=preset, epochs=epochs, save_every=2)
@@ -103,45 +96,37 @@ class Bench:
                 print(run.row(), file=sys.stderr, flush=True)
             return self._references[preset, epochs]
 
-    def _read(self, reference: Run) -> dict[str, Any] | None:
-        """What a reference that went well says."""
-        return None if reference.problems else read(reference.plan, self.args.python)
-
-    def run(self, number: int) -> Run:
-        """One run, drawn, killed and checked."""
+    def run(self, number: int) -> list[Run]:
+        """One run, drawn, killed and checked; or one of each expert at the same time."""
         rng, name = random.Random(f"{self.args.seed} {number}"), f"run-{number}"
-        preset, epochs = self.args.preset or rng.choice(PRESETS), rng.randint(3, 6)
-        save_every, state_steps, warm = rng.randint(1, 3), rng.choice((2, 200)), rng.random() < 0.6
+        preset, epochs, save_every = self.args.preset or rng.choice(PRESETS), rng.randint(3, 6), rng.randint(1, 3)
+        how = {"state_steps": rng.choice((2, 200)), "keep_last": rng.choice((None, None, 1, 2))}
+        warm, together = rng.random() < 0.6, rng.random() < 1 / 3 or self.args.together
+        kill, runs = getattr(signal, f"SIG{self.args.signal}"), list[Run]()
         reference = self.reference(preset, epochs)
-        case, plan = self.new(name, preset=preset, epochs=epochs, save_every=save_every, state_steps=state_steps)
-        how, saves = getattr(signal, f"SIG{self.args.signal}"), (epochs - 1) // save_every
-        run = Run(case, plan, name, draw(rng, plan, saves, warm), how, self.stop, warm)
+        whole, plan = self.new(name, preset=preset, epochs=epochs, save_every=save_every, **how)
+        for level in ("high", "low") if together else (None,):
+            case = replace(whole, noise_level=level)
+            own, row, log = case.staged()[1], f"{name}-{level}" if level else name, f"{level or 'out'}.log"
+            runs.append(Run(case, own, row, draw(rng, own, warm), kill, self.stop, warm, log))
         if warm:
-            lend_caches(run, reference)
-        run.go(rng)
-        if not (run.problems or run.stop.is_set()):
-            run.problems += check(plan, run.floors, self._read(reference), self.args.python)
-        print(run.row(), file=sys.stderr, flush=True)
-        if not (run.problems or self.args.keep):
-            shutil.rmtree(case.folder)
-        return run
+            lend_caches(runs[0], reference)
+        with ThreadPoolExecutor(len(runs)) as pool:
+            [*pool.map(lambda run: run.go(random.Random(f"{self.args.seed} {run.name}")), runs)]
+        if not (any(run.problems for run in runs) or self.stop.is_set()):
+            floors = [floor for run in runs for floor in run.floors]
+            curves = None if reference.problems else read(reference.plan)
+            runs[0].problems += check(plan, floors, curves, self.args.python)
+        print("\n".join(run.row() for run in runs), file=sys.stderr, flush=True)
+        if not (any(run.problems for run in runs) or self.args.keep):
+            shutil.rmtree(whole.folder)
+        return runs
 
     def all(self) -> list[Run]:
-        """As many as were asked for, or as many as fit in the time."""
-        numbers, runs = itertools.count(1), list[Run]()
-        until = time.monotonic() + 60 * self.args.minutes if self.args.minutes else None
-
-        def work() -> None:
-            while not self.stop.is_set() and (time.monotonic() < until if until else True):
-                if (number := next(numbers)) > self.args.runs and not until:
-                    return
-                runs.append(self.run(number))
-
+        """As many as were asked for, and those that they were compared with."""
         with ThreadPoolExecutor(self.args.jobs) as pool:
-            futures = [pool.submit(work) for _ in range(self.args.jobs)]
             try:
-                for future in futures:
-                    future.result()
+                runs = [run for runs in pool.map(self.run, range(1, self.args.runs + 1)) for run in runs]
             finally:
                 self.stop.set()
         return [*self._references.values(), *runs]
@@ -153,10 +138,10 @@ def main() -> int:
     parser.add_argument("--musubi_dir", type=Path, default=os.environ.get("WANWRAP_MUSUBI_DIR"))
     parser.add_argument("--python", default=os.environ.get("WANWRAP_PYTHON", sys.executable), help="that trains")
     parser.add_argument("--runs", type=int, default=60)
-    parser.add_argument("--minutes", type=float, help="as many runs as fit in this time, instead")
     parser.add_argument("--seed", type=int, default=1, help="draws the same runs and moments again")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--preset", help=f"default: {' and '.join(PRESETS)}")
+    parser.add_argument("--together", action="store_true", help="both experts at the same time, in every run")
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT", "HUP"), default="KILL")
     parser.add_argument("--folder", type=Path, help="a new one, for all that is made (default: a temporary one)")
     parser.add_argument("--keep", action="store_true", help="the folders of runs that went well, too")

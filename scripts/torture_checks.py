@@ -5,213 +5,196 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from wanwrap.data.caches import WHAT, missing, names, strangers
+from wanwrap.data.cache_lock import READERS
+from wanwrap.data.caches import WHAT, missing, names, unexpected
 from wanwrap.errors import WeightsError
-from wanwrap.plan.plan import Plan, Step
+from wanwrap.plan.plan import Plan, Train
+from wanwrap.run import record as records
+from wanwrap.run.attempt import recorded
+from wanwrap.run.record import FILE, Record
+from wanwrap.run.training import LOG
 from wanwrap.system import header
-from wanwrap.system.files import PART
+from wanwrap.system.files import LOCK, PART
+from wanwrap.upstream import states
+from wanwrap.upstream.curves import LOSS, points
+from wanwrap.weights.provenance import trained
 
+RATE = "lr/unet"
 Floor = dict[str, tuple[int, int]]  # of each expert: the attempts so far, and the last epoch that was safe
-SAFE = 2.0  # seconds after which a LoRA's epoch must never be trained again
-ROWS = "lr/unet", "loss/current"
+Curves = dict[str, dict[str, list[list[tuple[int, float]]]]]  # expert, tag, attempt: step of all the training, value
 
-# In the training Python: the points of each folder of curves, all of them and as TensorBoard shows them; steps of states.
+# In the training Python: how many steps each of the optimizers has made.
 READER = """
 import json, sys, torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-asked, found = json.loads(sys.argv[1]), {}
-for folder in asked["curves"]:
-    for purge in (False, True):
-        curves = EventAccumulator(folder, size_guidance={"scalars": 0}, purge_orphaned_data=purge)
-        curves.Reload()
-        tags = curves.Tags()["scalars"]
-        found[f"{folder} {purge}"] = {tag: [[p.step, p.value] for p in curves.Scalars(tag)] for tag in asked["rows"] if tag in tags}
-for state in asked["states"]:
-    found[state] = sorted({int(each["step"]) for each in torch.load(state)["state"].values()})
-print(json.dumps(found))
+print(json.dumps([sorted({int(each["step"]) for each in torch.load(path)["state"].values()}) for path in sys.argv[1:]]))
 """
 
 
-def check(plan: Plan, floors: Sequence[Floor], reference: dict[str, Any] | None, python: str) -> list[str]:
+def check(plan: Plan, floors: Sequence[Floor], reference: Curves | None, python: str) -> list[str]:
     """All that does not hold; `reference` is what `read` says of a run without kills, `floors` what each kill left."""
     problems = list[str]()
-    checks: list[Callable[[], Iterable[str]]] = [
-        lambda: _files(plan),
-        lambda: _caches(plan),
-        lambda: _progress(plan, floors),
-        lambda: _curves(plan, read(plan, python), reference),
-    ]
-    for each in checks:
+    for each in (_files(plan), _caches(plan), _records(plan, floors), _curves(plan, reference), _states(plan, python)):
         try:
-            problems += each()
-        except (OSError, ValueError, KeyError, TypeError, WeightsError) as error:
+            problems += each
+        except (OSError, ValueError, KeyError, WeightsError) as error:
             problems.append(f"{type(error).__name__}: {error}")
     return problems
 
 
-def key(step: Step) -> str:
-    """What an expert's folders are called."""
-    return step.name.removeprefix("train").strip() or "dit"
-
-
-def _loras(run_epochs: int, save_every: int, step: Step) -> dict[str, int]:
-    """The names of an expert's LoRAs, with their epochs; upstream saves none for the last epoch but the final one."""
-    assert step.makes
-    numbered = {f"{step.makes.stem}-{n:06d}.safetensors": n for n in range(save_every, run_epochs, save_every)}
-    return {**numbered, step.makes.name: run_epochs}
-
-
-def expected(plan: Plan) -> dict[str, tuple[Step, int]]:
-    """All LoRAs of a run: whose, and of which epoch."""
-    found = dict[str, tuple[Step, int]]()
-    for step in plan.trainings:
-        assert step.recipe
-        options = step.recipe.options
-        every, epochs = int(str(options["save_every_n_epochs"])), int(str(options["max_train_epochs"]))
-        found |= {name: (step, epoch) for name, epoch in _loras(epochs, every, step).items()}
-    return found
+# ---- at a kill
 
 
 def kept_epochs(plan: Plan) -> Floor:
     """What must not be lost if the run is killed now."""
-    floors = Floor()
-    for step in plan.trainings:
-        epochs, attempts = [0], 0
-        for name, (owner, epoch) in expected(plan).items():
-            with suppress(OSError):
-                safe = time.time() - (plan.folder / name).stat().st_ctime > SAFE
-                epochs += [epoch] if safe and owner is step else []
-        with suppress(OSError, ValueError):
-            attempts = len(_record(plan, step)["attempts"])
-        floors[key(step)] = attempts, max(epochs)
-    return floors
+    floor = Floor()
+    for train in plan.trainings:
+        loras = [states.lora_epoch(path.name, train.label) for path in plan.folder.glob("*.safetensors")]
+        epochs = [train.epochs if epoch == 0 else epoch for epoch in loras if epoch is not None]
+        with suppress(OSError):
+            attempts = len(_record(train).attempts)
+            floor[train.expert] = attempts, max([*epochs, *(epoch for epoch, _ in _whole_states(train))], default=0)
+    return floor
 
 
 def keep_states(plan: Plan, number: int) -> None:
-    """Link the optimizer that each expert goes on from after this kill: at the end it is asked for its steps."""
-    _states(plan).mkdir(exist_ok=True)
-    for step in plan.trainings:
-        with suppress(OSError, ValueError, TypeError):  # it would begin anew
-            resume = _record(plan, step)["resume"]
-            name = f"{key(step)}-{number}-{resume['step']}.bin"
-            os.link(plan.folder / "training" / resume["folder"] / "optimizer.bin", _states(plan) / name)
+    """Link the optimizers that each expert may go on from after this kill: at the end they are asked for their steps."""
+    _base(plan, "states").mkdir(exist_ok=True)
+    for train in plan.trainings:
+        with suppress(OSError):
+            for epoch, state in _whole_states(train):
+                name = f"{train.expert}-{number}-{state.parent.name}-{epoch * train.per_epoch}.bin"
+                os.link(state / "optimizer.bin", _base(plan, "states") / name)
 
 
-def _states(plan: Plan) -> Path:
-    return plan.folder.parent.parent / "states"
+def half_files(plan: Plan) -> Iterator[str]:
+    """LoRAs and DiTs that are not whole, at any moment."""
+    for path in (*plan.folder.glob("*.safetensors"), *_base(plan, "merged_dits").glob("*.safetensors")):
+        with suppress(FileNotFoundError):  # one of those that are not kept
+            try:
+                header.read(path)
+            except WeightsError as error:
+                yield str(error)
 
 
-def _record(plan: Plan, step: Step) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((plan.folder / "training" / f"{key(step)}.json").read_text(encoding="utf-8"))
-    return found
+def _whole_states(train: Train) -> list[tuple[int, Path]]:
+    """The states that a next start finds, with the epochs after which they were saved."""
+    attempt = recorded(train, _record(train).attempts[-1])
+    there = [(int(path.name[-6:]), path) for path in train.folder.glob("state-??????")]
+    there += [(attempt.epoch + n, path) for n, path in states.saved(attempt.folder, train.label).items()]
+    return [(epoch, path) for epoch, path in there if states.is_whole(path)]
+
+
+def _record(train: Train) -> Record:
+    record = records.read(train.folder)
+    if record is None or not record.attempts:
+        raise FileNotFoundError(f"no record of an attempt in {train.folder}")
+    return record
+
+
+def _base(plan: Plan, name: str) -> Path:
+    return plan.folder.parent.parent / name
+
+
+# ---- at the end
 
 
 def _files(plan: Plan) -> Iterator[str]:
     """Each LoRA whole and of the epoch in its name; nothing else."""
-    loras, there = expected(plan), {path.name for path in plan.folder.iterdir()}
-    if found := loras.keys() ^ {name for name in there if name.endswith(".safetensors")}:
-        yield f"LoRAs there or expected alone: {sorted(found)}"
-    own = {*loras, *(path.name for path in plan.files), "logs", "training", "sample"}
-    own |= {f"{plan.record}{ending}" for ending in (".sh", ".json", ".log")}
-    if foreign := sorted(there - own):
-        yield f"foreign in the run's folder: {foreign}"
-    base = plan.folder.parent.parent
-    if parts := sorted(path.name for path in base.rglob(f"*{PART}") if path.name != f"run{PART}"):
-        yield f"half files: {parts}"
-    progress = {f"{key(step)}.json" for step in plan.trainings}
-    if left := sorted({path.name for path in (plan.folder / "training").iterdir()} - progress):
-        yield f"left in training: {left}"
-    for name in sorted(loras.keys() & there):
-        yield from _lora(plan.folder / name, *loras[name])
+    loras = {name for train in plan.trainings for name in train.loras}
+    yield from _differs(plan.folder, {*loras, *(train.folder.name for train in plan.trainings)})
+    for train in plan.trainings:
+        own = {path.name for path in plan.files if path.parent == train.folder}
+        yield from _differs(train.folder, {*own, FILE, LOG, "run.sh", "logs"})
+        logs = {train.logs(row["number"]) for row in _record(train).attempts}
+        if foreign := {*(train.folder / "logs").iterdir()} - logs:
+            yield f"curves of no attempt: {sorted(map(str, foreign))}"
+        for name in train.loras:
+            epoch = states.lora_epoch(name, train.label) or train.epochs
+            facts = trained(header.read(plan.folder / name).get("__metadata__", {}))
+            wanted = {"epoch": epoch, "steps": train.per_epoch * epoch}
+            wanted |= {"epochs": train.epochs, "steps_planned": train.steps}
+            if odd := {key: facts.get(key) for key, value in wanted.items() if facts.get(key) != value}:
+                yield f"{name} says {odd}"
+    left = {path for ending in (PART, LOCK, states.REMOVED) for path in _base(plan, "").rglob(f"*{ending}")}
+    if odd_names := sorted(path.name for path in left if path.parent.name != READERS):  # which go at the next change
+        yield f"left lying: {odd_names}"
 
 
-def _lora(path: Path, step: Step, epoch: int) -> Iterator[str]:
-    assert step.recipe
-    told = header.read(path).get("__metadata__", {})
-    epochs = int(str(step.recipe.options["max_train_epochs"]))
-    steps = step.recipe.steps * epoch // epochs
-    if (told.get("ss_epoch"), told.get("ss_steps")) != (str(epoch), str(steps)):
-        yield f"{path.name} says epoch {told.get('ss_epoch')}, step {told.get('ss_steps')}, not {epoch}, {steps}"
+def _differs(folder: Path, expected: Iterable[str]) -> Iterator[str]:
+    if odd := {*expected} ^ {path.name for path in folder.iterdir()}:
+        yield f"in {folder.name} alone, or expected alone: {sorted(odd)}"
 
 
 def _caches(plan: Plan) -> Iterator[str]:
     """Caches and merged DiTs whole, and no others."""
     entries, caches = plan.dataset.entries, plan.caches
     lacking = [path.name for what in WHAT for path in missing(entries, caches, what)]
-    if lacking or strangers(entries, caches):
-        yield f"caches: {lacking} missing, {strangers(entries, caches)} of no file"
+    if lacking or unexpected(entries, caches):
+        yield f"caches: {lacking} missing, {unexpected(entries, caches)} of no file"
     for entry, cache in zip(entries, caches, strict=True):
         for path in (cache / name for what in WHAT for name, _ in names(entry, what)):
             header.read(path)
-    made = {step.makes for step in plan.rewrites}
-    folder = plan.folder.parent.parent / "merged_dits"
-    if odd := made ^ ({*folder.iterdir()} if folder.is_dir() else set()):
-        yield f"merged DiTs there or expected alone: {sorted(map(str, odd))}"
-    for dit in made:
-        assert dit
-        header.read(dit)
+    if plan.rewrites:
+        yield from _differs(_base(plan, "merged_dits"), {step.out.name for step in plan.rewrites})
+    yield from half_files(plan)
 
 
-def _progress(plan: Plan, floors: Sequence[Floor]) -> Iterator[str]:
-    """What `training/<expert>.json` says, and that no attempt began before what was safe."""
-    for step in plan.trainings:
-        assert step.recipe
-        told, epochs = _record(plan, step), int(str(step.recipe.options["max_train_epochs"]))
-        steps, whose = step.recipe.steps, {n for n, (owner, _) in expected(plan).items() if owner is step}
-        wanted = {"expert": key(step), "state": "done", "steps_planned": steps, "steps_done": steps}
-        wanted |= {"epochs_planned": epochs, "epochs_done": epochs, "steps_per_epoch": steps // epochs}
-        if odd := {name: told.get(name) for name, value in wanted.items() if told.get(name) != value}:
-            yield f"{key(step)}.json: {odd}"
-        if whose != {*told["files"]} or len(whose) != len(told["files"]):
-            yield f"{key(step)}.json names the files {told['files']}"
+def _records(plan: Plan, floors: Sequence[Floor]) -> Iterator[str]:
+    """What `record.json` says, and that no attempt began before what was safe."""
+    for train in plan.trainings:
+        record = _record(train)
+        wanted = {"expert": train.expert, "state": "done", "doing": "", "saved_epoch": 0, "files": sorted(train.loras)}
+        wanted |= {"steps_planned": train.steps, "steps_done": train.steps, "steps_per_epoch": train.per_epoch}
+        wanted |= {"epochs_planned": train.epochs, "epochs_done": train.epochs}
+        if odd := {key: getattr(record, key) for key, value in wanted.items() if getattr(record, key) != value}:
+            yield f"the record of {train.expert}: {odd}"
         for number, floor in enumerate(floors):
-            attempts, epoch = floor[key(step)]
-            if again := [each["from_epoch"] for each in told["attempts"][attempts:] if each["from_epoch"] < epoch]:
-                yield f"{key(step)}: epoch {epoch} was safe at kill {number + 1}, and trained again from {again[0]}"
+            attempts, epoch = floor.get(train.expert, (0, 0))
+            if again := [row["epoch"] for row in record.attempts[attempts:] if row["epoch"] < epoch]:
+                yield f"{train.expert}: epoch {epoch} was safe at kill {number + 1}, and trained again from {again[0]}"
 
 
-def read(plan: Plan, python: str) -> dict[str, Any]:
-    """What READER finds: the curves of `logs/<expert>` by "<expert> False" (all points) and "<expert> True", states."""
-    curves = {key(step): _curve_folder(plan.folder / "logs" / key(step)) for step in plan.trainings}
-    states = [*map(str, _states(plan).glob("*.bin"))]
-    asked = {"curves": [str(each) for each in curves.values()], "rows": ROWS, "states": states}
-    argv = [python, "-c", READER, json.dumps(asked)]
-    done = subprocess.run(argv, capture_output=True, text=True)
+def read(plan: Plan) -> Curves:
+    """The curves of each expert, attempt by attempt."""
+    curves = Curves()
+    for train in plan.trainings:
+        rows = curves[train.expert] = {RATE: [], LOSS: []}
+        for attempt in _record(train).attempts:
+            for row in rows.values():
+                row.append([])
+            for path in sorted(train.logs(attempt["number"]).rglob("*tfevents*")):
+                with path.open("rb") as file:
+                    for step, tag, value in points(file):
+                        if tag in rows:
+                            rows[tag][-1].append((attempt["step"] + step, value))
+    return curves
+
+
+def _curves(plan: Plan, reference: Curves | None) -> Iterator[str]:
+    """Each attempt has all steps from its first to the next one's; the rate of each is the reference's."""
+    curves = read(plan)
+    for train in plan.trainings:
+        begins = [row["step"] for row in _record(train).attempts]
+        for tag, attempts in curves[train.expert].items():
+            for begin, end, row in zip(begins, [*begins[1:], train.steps], attempts, strict=True):
+                steps = [step for step, _ in row]
+                if begin + len(steps) < end or steps != [*range(begin + 1, begin + 1 + len(steps))]:
+                    yield f"{tag} of {train.expert} from step {begin} to {end}: points at {steps}"
+        right = {point for row in (reference or curves)[train.expert][RATE] for point in row}
+        if wrong := [point for row in curves[train.expert][RATE] for point in row if point not in right]:
+            yield f"learning rates of {train.expert} are not those of a run without kills: {wrong}"
+
+
+def _states(plan: Plan, python: str) -> Iterator[str]:
+    """The optimizers that it went on from have made as many steps as was said."""
+    paths = sorted(_base(plan, "states").glob("*.bin"))
+    done = subprocess.run([python, "-c", READER, *map(str, paths)], capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"reading the curves failed: {done.stderr.splitlines()[-1:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    whose = {f"{folder} {purge}": f"{name} {purge}" for name, folder in curves.items() for purge in (False, True)}
-    return {whose.get(name, name): found for name, found in answer.items()}
-
-
-def _curve_folder(top: Path) -> Path:
-    """The one folder with events. Raises ValueError: there are several, or none."""
-    folders = sorted({path.parent for path in top.rglob("*tfevents*")})
-    if len(folders) != 1:
-        raise ValueError(f"{top} has {len(folders)} folders with curves")
-    return folders[0]
-
-
-def _curves(plan: Plan, found: dict[str, Any], reference: dict[str, Any] | None) -> Iterator[str]:
-    """Each step has one learning rate, which is the reference's, and one loss; the optimizer has made all steps."""
-    for step in plan.trainings:
-        assert step.recipe
-        steps = [*range(1, step.recipe.steps + 1)]
-        for which in (f"{key(step)} False", f"{key(step)} True"):
-            for row in ROWS:
-                numbers = Counter(x for x, _ in found[which].get(row, []))
-                if odd := {x: numbers[x] for x in sorted({*steps, *numbers}) if numbers[x] != (x in steps)}:
-                    yield f"{row} of {which}: so many points at these steps: {odd}"
-            rates, right = (each[which].get(ROWS[0], []) for each in (found, reference or found))
-            if wrong := [[x, y] for x, y in rates if [x, y] not in right]:
-                yield f"learning rates of {which} are not those of a run without kills: {wrong}"
-    for state in _states(plan).glob("*.bin"):
-        if found[str(state)] != [int(state.stem.rpartition("-")[2])]:
-            yield f"the optimizer of {state.stem} has made {found[str(state)]} steps"
+        raise ValueError(f"reading the optimizers failed: {done.stderr.splitlines()[-1:]}")
+    for path, steps in zip(paths, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        if steps != [int(path.stem.rpartition("-")[2])]:
+            yield f"the optimizer of {path.stem} has made {steps} steps"

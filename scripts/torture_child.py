@@ -2,7 +2,7 @@
 
     python torture_child.py CASE     (CASE is JSON)
 
-It stages the plan as a rehearsal does, in a folder that is kept, and carries it out as `wanwrap run` does.
+It stages the plan as a rehearsal does, in a folder that is kept, and does with it what `wanwrap run` does.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import itertools
 import json
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wanwrap.cli import run
+from wanwrap.cli import train
 from wanwrap.cli.main import Group
-from wanwrap.cli.terminal import board
-from wanwrap.plan import preflight, recipe
+from wanwrap.plan import expert_options, preflight
+from wanwrap.plan.build import build
 from wanwrap.plan.plan import Plan
-from wanwrap.plan.request import Order, order
+from wanwrap.plan.preflight import Machine
+from wanwrap.plan.request import read
 from wanwrap.rehearsal.stage import stage
-from wanwrap.run.run import How
+from wanwrap.run.run import bytes_to_save
 
 DIE = "TORTURE_DIE"  # in the environment: which change is the last, and the signal
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
@@ -32,39 +33,29 @@ CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncat
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One run as its child process is told it."""
+    """One run as its child process is told it; `machine` is what the training Python has said of itself."""
 
     preset: str
     folder: str
     media: str
     musubi_dir: str
     python: str
-    epochs: int
-    save_every: int
-    state_steps: int = recipe.STATE_STEPS
+    machine: dict[str, Any] = field(hash=False)
+    epochs: int = 3
+    save_every: int = 1
+    keep_last: int | None = None
+    state_steps: int = expert_options.STATE_STEPS
     noise_level: str | None = None
 
-    def staged(self) -> tuple[Order, Plan]:
-        """The plan in small, whose first step would make the toy weights."""
-        asked = order(
-            preset=self.preset,
-            dataset=self.media,
-            base_dir=Path(self.folder),
-            musubi_dir=Path(self.musubi_dir),
-            python=self.python,
-            noise_level=self.noise_level,
-        )
+    def staged(self) -> tuple[Plan, Plan]:
+        """The real plan and the small one, whose first step would make the toy weights."""
+        names: dict[str, Any] = {"noise_level": self.noise_level, "python": self.python, "dataset": self.media}
+        folder = Path(self.folder)
+        request = read(preset=self.preset, base_dir=folder, musubi_dir=Path(self.musubi_dir), **names)
         length = {"max_train_epochs": self.epochs, "save_every_n_epochs": self.save_every}
-        gpu = bool(self.answer()["gpus"])
-        data = asked.data(whole=True)
-        weights, places = asked.weights(), asked.places
-        plan, _ = stage(asked.preset, data, weights, places, asked.choices, gpu=gpu, length=length)
-        return asked, plan
-
-    def answer(self) -> dict[str, Any]:
-        """What the training Python has said of itself: asking it takes seconds, and no part in this."""
-        found: dict[str, Any] = json.loads(Path(self.media).with_name("answer.json").read_text())
-        return found
+        keep = {"save_last_n_epochs": self.keep_last} if self.keep_last else {}
+        real = build(request, whole=True)
+        return real, stage(real, folder, gpu=bool(self.machine["gpus"]), length={**length, **keep})[0]
 
 
 def die_at(folder: str, number: int, signal_number: int) -> None:
@@ -85,18 +76,29 @@ def die_at(folder: str, number: int, signal_number: int) -> None:
 @click.command()
 @click.argument("text")
 def go(text: str) -> None:
-    """What `wanwrap run` does, once it has checked all: the process that is killed."""
+    """What `wanwrap run` does, but to ask the training Python, which takes seconds: the process that is killed."""
     case = Case(**json.loads(text))
-    recipe.STATE_STEPS = case.state_steps  # an epoch has two
-    asked, plan = case.staged()
-    plan = replace(plan, steps=plan.steps[1:])
+    expert_options.STATE_STEPS = case.state_steps  # an epoch has two
+    real, plan = case.staged()
+    machine = Machine(upstream=real.request.upstream, **case.machine)
     if os.environ.get(DIE):
         die_at(case.folder, *map(int, os.environ[DIE].split()))
-    preflight.check_plan(plan)
-    preflight.check_room(plan)
-    with board() as show:
-        run.carry_out(plan, asked.places.upstream, case.answer(), False, How(show=show))
+
+    def check(plan: Plan, *, together: bool, restart: bool) -> Machine:
+        assert not together
+        preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
+        return machine
+
+    train._preflight = check
+    train.train(replace(plan, steps=plan.steps[1:]), restart=False, retry=True, parallel=False, as_json=False)
+
+
+class Child(Group):
+    """With the one command, whatever it is called; its errors end as all of wanwrap's do."""
+
+    def get_command(self, *_: object) -> click.Command:
+        return go
 
 
 if __name__ == "__main__":
-    Group(commands=[go]).main(["go", sys.argv[1]])  # its errors end as all of wanwrap's do
+    Child().main(["run", sys.argv[1]])

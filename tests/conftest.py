@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
 from hypothesis import settings
+from runs import LOW
 
 from wanwrap.caption.model import CONFIGS
 from wanwrap.system import console
@@ -107,6 +108,12 @@ def cats(tmp_path: Path) -> Path:
     picture(folder / "images" / "two.jpg", (384, 576))
     clip(folder / "videos" / "three.mp4", frames=73)
     return folder
+
+
+@pytest.fixture
+def low(cats: Path, weights: list[str]) -> tuple[object, ...]:
+    """The words of a run of one expert, 10 epochs of 6 steps."""
+    return (*LOW, cats, *weights)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -67,3 +67,8 @@ def test_small_clips_of_other_sizes_share_the_bucket_that_they_are_cached_in() -
     items = tuple(Item(path=Path(str(w)), size=(w, w * 240 // 416), frames=9, fps=16.0) for w in (416, 624))
     entry = Entry(kind="video", directory=Path(), items=items, options=options)
     assert len(set(entry.keys)) == 1
+
+
+def test_tokens() -> None:
+    found = [buckets.tokens(shape) for shape in ((1280, 720), (960, 544, 45), (1280, 720, 21))]
+    assert found == [3600, 24480, 21600]

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
 
-from wanwrap.data.caches import MANIFEST, Pruned, What, missing, names, prune, strangers
+from wanwrap.data.cache_lock import HELD, READERS, changing, check_unused, reading
+from wanwrap.data.caches import MANIFEST, WHAT, missing, names, survey, unexpected
 from wanwrap.data.dataset import Entry
 from wanwrap.data.folder import scan
-from wanwrap.errors import DatasetError
+from wanwrap.errors import DatasetError, OutputError
 from wanwrap.preset import load
-from wanwrap.system.files import lock
+from wanwrap.upstream.caches import What
 
-MARKS = {"latents": "vae", "text": "t5"}
+MARKS: dict[What, str] = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"
 
 
@@ -38,26 +42,21 @@ def cats(tmp_path: Path) -> Path:
 
 def encode(entry: Entry, cache: Path) -> None:
     """What upstream would do with --skip_existing."""
-    kinds: tuple[What, ...] = ("latents", "text")
-    for what in kinds:
+    for what in WHAT:
         for path in missing([entry], [cache], what):
             path.write_bytes(EMPTY)
 
 
-def pruned(folder: Path, cache: Path, **marks: str) -> tuple[int, int, int]:
+def pruned(folder: Path, cache: Path, marks: Mapping[What, str] = MARKS) -> tuple[int, int, int]:
     """How many latents and captions are to be encoded, and how many files went."""
     entry = entry_of(folder)
-    found: Pruned = prune(entry, cache, {**MARKS, **marks})  # type: ignore[dict-item]
-    assert found.new_latents == len(missing([entry], [cache], "latents"))
-    assert found.new_captions == len(missing([entry], [cache], "text"))
+    found = survey(entry, cache, marks)
+    found.prune()
+    latents, text = (len(missing([entry], [cache], what)) for what in WHAT)
+    assert (latents, text) == tuple(len(found.to_encode(what)) for what in WHAT)
+    assert found.complete == (latents == text == len(found.goes) == 0)
     encode(entry, cache)
-    return found.new_latents, found.new_captions, found.removed
-
-
-def swap(cats: Path, _: Path) -> None:
-    """Two pictures of one size exchange their names: what was made of the one is under the other's."""
-    for name in ("p0.png", "p1.png"):
-        Image.new("RGB", (640, 640), "red" if name == "p0.png" else "blue").save(cats / name)
+    return latents, text, len(found.goes)
 
 
 def one_less(cats: Path, _: Path) -> None:
@@ -95,17 +94,17 @@ def test_what_a_change_costs(name: str, cats: Path, tmp_path: Path) -> None:
 
 
 def test_two_that_exchange_their_names(cats: Path, tmp_path: Path) -> None:
-    for name, colour in {"p0.png": "blue", "p1.png": "red"}.items():
-        Image.new("RGB", (640, 640), colour).save(cats / name)
-    assert pruned(cats, tmp_path / "cache") == (3, 3, 0)
-    swap(cats, tmp_path)
-    assert pruned(cats, tmp_path / "cache") == (2, 0, 2)
+    """They are of one size: what was made of the one is under the other's name."""
+    for colours, expected in ((("blue", "red"), (3, 3, 0)), (("red", "blue"), (2, 0, 2))):
+        for number, colour in enumerate(colours):
+            Image.new("RGB", (640, 640), colour).save(cats / f"p{number}.png")
+        assert pruned(cats, tmp_path / "cache") == expected
 
 
 @pytest.mark.parametrize(("mark", "expected"), [("latents", (3, 0, 3)), ("text", (0, 3, 3))])
-def test_another_encoder(mark: str, expected: tuple[int, int, int], cats: Path, tmp_path: Path) -> None:
+def test_another_encoder(mark: What, expected: tuple[int, int, int], cats: Path, tmp_path: Path) -> None:
     assert pruned(cats, tmp_path / "cache") == (3, 3, 0)
-    assert pruned(cats, tmp_path / "cache", **{mark: "other"}) == expected
+    assert pruned(cats, tmp_path / "cache", {**MARKS, mark: "other"}) == expected
 
 
 def test_names_of_windows(tmp_path: Path) -> None:
@@ -135,23 +134,28 @@ def test_runs_share_caches(cats: Path, tmp_path: Path, wanwrap: Wanwrap, weights
     def run(preset: str, name: str, *more: object) -> list[str]:
         done = wanwrap("run", preset, *words, "--output_name", name, *more)
         assert done.returncode == 0, done.stderr
-        assert ("nothing to encode" in done.stderr) == ("b" in name)
-        return scripts(tmp_path)
+        found = scripts(tmp_path)
+        assert ("nothing to encode" in done.stderr) == (not found)
+        return found
 
     assert run("t2v-vanilla", "a1", "--noise_level", "low") == both
-    assert run("t2v-vanilla", "b1", "--noise_level", "high") == []
-    assert run("t2v-lightning", "b2", "--skip_lightning") == []
+    assert run("t2v-vanilla", "a2", "--noise_level", "high") == []
+    assert run("t2v-lightning", "a3", "--skip_lightning") == []
     (cats / "p0.txt").write_text("other words")
-    assert run("t2v-vanilla", "b3") == text
+    assert run("t2v-vanilla", "a4") == text
     caches = sorted((tmp_path / "home" / "local_training" / "cache" / "cats").iterdir())
     assert len(caches) == 1
-    kept = json.loads((tmp_path / "home/local_training/outputs/b2/run.json").read_text())
-    assert [step["state"] for step in kept["steps"]] == ["done", "not needed", "not needed", "done", "done"]
+
+
+def own_toml(folder: Path, cache: Path) -> Path:
+    """A data set TOML of the user's."""
+    own = cache.with_name("own.toml")
+    own.write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 64\n[[datasets]]\nimage_directory = "{folder.as_posix()}"\ncache_directory = "{cache.as_posix()}"\n')  # fmt: skip
+    return own
 
 
 def test_prune_by_hand(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
-    own = tmp_path / "own.toml"
-    own.write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 64\n[[datasets]]\nimage_directory = "{cats.as_posix()}"\ncache_directory = "{tmp_path.as_posix()}/c"\n')  # fmt: skip
+    own = own_toml(cats, tmp_path / "c")
     words = (own, "--latents", "x", "--text", "y")
     done = wanwrap("prune", *words, standin=False)
     assert done.stdout == "c: to encode are 3 of 3 latents and 3 of 3 captions\n"
@@ -164,17 +168,53 @@ def test_prune_by_hand(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
     assert wanwrap("prune", tmp_path / "none.toml", *words[1:], standin=False).returncode == 4
 
 
-def test_no_cache_goes_while_another_run_reads_it(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
-    run = tmp_path / "outputs" / "mine"
-    run.mkdir(parents=True)
-    (run / "dataset.toml").write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 64\n[[datasets]]\nimage_directory = "{cats.as_posix()}"\ncache_directory = "{tmp_path.as_posix()}/c"\n')  # fmt: skip
-    other = tmp_path / "outputs" / "other"
-    other.mkdir()
-    (other / "run.json").write_text(json.dumps({"state": "running", "process": 7, "caches": [f"{tmp_path}/c"]}))
-    (other / "run-broken.json").write_text("[")
-    with lock(other / "run", "mine"):
-        done = wanwrap("prune", run / "dataset.toml", "--latents", "x", "--text", "y", standin=False)
-    assert done.returncode == 11 and "another wanwrap (process 7) trains from these caches" in done.stderr
+def test_no_cache_goes_while_another_trains_from_it(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
+    own, cache = own_toml(cats, tmp_path / "c"), tmp_path / "c"
+
+    def prune(text: str) -> subprocess.CompletedProcess[str]:
+        return wanwrap("prune", own, "--latents", "x", "--text", text, standin=False)
+
+    assert prune("y").returncode == 0
+    encode(entry_of(cats), cache)
+    with reading([cache], "cats-low"):
+        assert prune("y").returncode == 0  # nothing would change
+        done = prune("another")
+        assert done.returncode == 11 and "cats-low trains from" in done.stderr
+        assert len([*cache.glob("*_wan_te.safetensors")]) == 3
+    assert prune("another").returncode == 0 and not [*cache.glob("*_wan_te.safetensors")]
+
+
+def test_readers_share_a_cache(tmp_path: Path) -> None:
+    """Several train from it at once; what a killed one has left behind holds nobody up."""
+    cache = tmp_path / "c"
+    (tmp_path / "link").symlink_to(cache)
+    with reading([cache, tmp_path / "link"], "a b"), reading([cache], "other"):
+        assert len([*(cache / READERS).iterdir()]) == 2
+        with pytest.raises(OutputError):
+            check_unused([tmp_path / "link"])
+    (cache / READERS / "killed-1-ab.lock").touch()
+    check_unused([cache])
+    assert not [*(cache / READERS).iterdir()]
+
+
+def test_one_at_a_time_changes_a_cache(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, order = tmp_path / "c", list[str]()
+
+    def second() -> None:
+        with changing([cache]):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with changing([cache]):
+        thread.start()
+        while not said:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join(20)
+    assert order == ["first", "second"] and "waiting" in said[0]
+    with changing([cache]):
+        monkeypatch.setenv(HELD, "1")  # a run's own `prune` does not wait for its parent
+        second()
 
 
 def test_what_is_no_cache_is_left_alone(cats: Path, tmp_path: Path) -> None:
@@ -211,14 +251,21 @@ def test_what_changes_while_it_is_cached(name: str, cats: Path, tmp_path: Path, 
     left = {path.name for path in cache.glob("p1*.safetensors")}
     gone = {"another picture": "p1_0656x0640_wan.safetensors", "other words": "p1_wan_te.safetensors"}.get(name)
     assert gone not in left and ("p1_0656x0640_wan.safetensors" in left or name == "another picture")
-    if message:
-        assert wanwrap("run", *words).returncode == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--lr", "1e-5")])
+def test_a_run_that_never_trained_may_begin_otherwise(more: tuple[str, ...], cats: Path, wanwrap: Wanwrap, weights: list[str]) -> None:  # fmt: skip
+    words = ("t2v-style", "--dataset", cats, *weights, "--any_upstream", "--noise_level", "low", "--epochs", 1)
+    do = {"STANDIN_DO": f"meanwhile:{MEANWHILE['other words'][0]}", "STANDIN_FILE": str(cats / "p1.png")}
+    assert wanwrap("run", *words, **do).returncode == 10
+    done = wanwrap("run", *words, *more)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_that_comes_while_others_are_cached(cats: Path, tmp_path: Path) -> None:
     entry = entry_of(cats)
-    prune(entry, tmp_path / "cache", MARKS)  # type: ignore[arg-type]
+    survey(entry, tmp_path / "cache", MARKS).prune()
     encode(entry, tmp_path / "cache")
-    assert strangers([entry], [tmp_path / "cache"]) == []
+    assert unexpected([entry], [tmp_path / "cache"]) == []
     (tmp_path / "cache" / "q_0640x0640_wan.safetensors").write_bytes(EMPTY)
-    assert strangers([entry], [tmp_path / "cache"]) == ["q_0640x0640_wan.safetensors"]
+    assert unexpected([entry], [tmp_path / "cache"]) == ["q_0640x0640_wan.safetensors"]

@@ -20,9 +20,8 @@ from PIL import Image, ImageDraw
 from raw import footage, noise
 
 from wanwrap.data import probed
-from wanwrap.data.check import tokens
 from wanwrap.data.folder import scan
-from wanwrap.data.media import Item, read
+from wanwrap.data.media import Item
 from wanwrap.errors import DatasetError
 from wanwrap.preset import load
 
@@ -88,10 +87,6 @@ def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> No
     for words in ("cats, as t2v-vanilla trains it: 2 pictures, 1 clip", "'ohwx' in 2 of 3", "enlarged: 1 of 3 (33%)",
                   "1280x720", "832x624, 45 frames", "6 items in 6 batches per epoch", "train low: 300 steps in 50 epochs", "150 frames at 24 fps, 6.2 s"):  # fmt: skip
         assert words in text
-
-
-def test_tokens() -> None:
-    assert tokens((1280, 720)) == 3600 and tokens((960, 544, 45)) == 24480 and tokens((1280, 720, 21)) == 21600
 
 
 def even(frames: int, fps: int) -> list[Fraction]:
@@ -269,13 +264,13 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch
     paths = [pattern(tmp_path / f"{name}.png", (64 + 16 * at, 64)) for at, name in enumerate("abc")]
     for path in paths:
         os.utime(path, ns=(1, 1))  # long ago: a file written just now may be written again at once
-    seen = list[str]()
+    seen, read = list[str](), Image.open
 
-    def spy(path: Path, *rest: Any) -> Item:
+    def spy(path: Path) -> Image.Image:
         seen.append(path.name)
-        return read(path, *rest)
+        return read(path)
 
-    monkeypatch.setattr(probed, "read", spy)
+    monkeypatch.setattr(Image, "open", spy)
     first = scan(tmp_path, VANILLA, whole=True)
     assert sorted(seen) == ["a.png", "b.png", "c.png"]
     seen.clear()
@@ -443,14 +438,14 @@ def test_without_the_bad_ones(tmp_path: Path, wanwrap: Wanwrap, weights: list[st
     assert "note: left out, as you said: b.png, e.mp4." in done.stderr
     toml = record(tmp_path)[0]["toml"]
     assert toml.count("video_jsonl_file") == 3 and toml.count("image_jsonl_file") == 1 and "_directory" in toml
-    out = next((tmp_path / "home" / "local_training" / "outputs").iterdir())
+    (out,) = (tmp_path / "home" / "local_training" / "outputs").glob("*/low")
     lists = {path.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in out.glob("*.jsonl")}  # fmt: skip
     assert [Path(row["image_path"]).name for row in lists["images-1.jsonl"]] == ["a.png"]
     assert lists["images-1.jsonl"][0]["caption"] == "a ball, 'red' \\ \"round\" ü"
     assert sorted(Path(row["video_path"]).name for name in lists if "video" in name for row in lists[name]) == ["c.mp4", "d.mp4"]  # fmt: skip
     found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
-    kept = json.loads((out / "run-low.json").read_text())
-    assert kept["steps"][-1]["optimizer_steps_planned"] == 2 * found["train_items"] == 2 * kept["dataset"]["items"]
+    kept = json.loads((out / "record.json").read_text())
+    assert kept["steps_planned"] == kept["steps_done"] == 2 * found["train_items"] == 2 * kept["dataset"]["items"]
 
 
 def test_captions_that_are_no_files(tmp_path: Path, wanwrap: Wanwrap) -> None:
@@ -495,18 +490,20 @@ def test_a_drive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for at, name in enumerate("abcd"):
         os.utime(pattern(tmp_path / f"{name}.png", (640 + 16 * at, 640)), ns=(1, 1))
 
-    def vanish(path: Path, *rest: Any) -> Item:
+    read = Image.open
+
+    def vanish(path: Path) -> Image.Image:
         if path.name > "b.png":
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return read(path, *rest)
+        return read(path)
 
-    monkeypatch.setattr(probed, "read", vanish)
+    monkeypatch.setattr(Image, "open", vanish)
     data = scan(tmp_path, VANILLA, whole=True)
     assert [(left.path.name, "Input/output error" in left.reason) for left in data.left] == [
         ("c.png", True),
         ("d.png", True),
     ]
-    monkeypatch.setattr(probed, "read", read)
+    monkeypatch.setattr(Image, "open", read)
     assert not scan(tmp_path, VANILLA, whole=True).left  # it is back
 
     def gone(_: object) -> list[str]:

@@ -4,48 +4,94 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
-from helpers import ROOT, Wanwrap
+from helpers import ROOT, Wanwrap, picture
 
+from wanwrap.cli.main import VERBS, main
 from wanwrap.preset import shipped
 
 HEAVY = ["torch", "tqdm", "accelerate", "transformers", "huggingface_hub", "av", "PIL", "tomlkit", "psutil", "numpy"]
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(verb: str, wanwrap: Wanwrap) -> None:
+    done = wanwrap(verb, "--help")
+    assert done.returncode == 0
+    assert f"\nExample: wanwrap {verb}" in done.stdout
+
+
+def test_help_lists_options_alone(wanwrap: Wanwrap) -> None:
+    head, _, options = wanwrap("check", "--help").stdout.partition("Options:")
+    assert "[DATASET]" in head and "--preset" in options and "[DATASET]" not in options
+
+
+def test_help_tells_of_all_verbs(wanwrap: Wanwrap) -> None:
+    text = wanwrap("--help").stdout
+    assert {verb for verb in VERBS if f"\n  {verb} " not in text} <= {"prune"}  # a step of `run`
+
+
+@pytest.mark.parametrize("verb", ["run", "rehearse"])
+def test_a_long_help_is_grouped(verb: str, wanwrap: Wanwrap) -> None:
+    """What most need comes first."""
+    groups = ("Options", "Training", "Data", "Weights", "Environment", "Control")
+    head, *lists = re.split(f"\n(?:{'|'.join(groups)}):\n", text := wanwrap(verb, "--help").stdout)
+    assert re.findall(f"\n({'|'.join(groups)}):\n", text) == [*groups]
+    first = {"--noise_level": 0, "--epochs": 0, "--scheduler": 1, "--skip_bad": 2, "--vae": 3, "--gpus": 4, "-h": 5}
+    assert {name: [f"\n  {name}" in f"\n{each}" for each in lists].index(True) for name in first} == first
+    assert "-- UPSTREAM OPTIONS" in head
+
+
+@pytest.mark.parametrize("words", [("check",), ("caption", "--dry_run"), ("run", "t2v-vanilla", "--dry_run")])
+def test_a_data_set_is_an_argument(words: tuple[str, ...], wanwrap: Wanwrap, tmp_path: Path) -> None:
+    """Or an option, as the guides have it; not two of them."""
+    picture(tmp_path / "home" / "local_training" / "datasets" / "cats" / "a.png", (960, 960))
+    picture(tmp_path / "home" / "local_training" / "datasets" / "dogs" / "a.png", (960, 960))
+    done, same = wanwrap(*words, "cats"), wanwrap(*words, "--dataset", "cats")
+    assert done.returncode == same.returncode == 0, done.stderr
+    assert done.stdout == same.stdout and "cats" in done.stdout and "dogs" not in done.stdout
+    both = wanwrap(*words, "cats", "--dataset", "dogs")
+    assert both.returncode == 2 and "two data sets" in both.stderr
+
+
+def test_the_training_python_is_named_where_upstream_is() -> None:
+    """WANWRAP_PYTHON counts wherever WANWRAP_MUSUBI_DIR does."""
+    commands = {verb: main.get_command(click.Context(main), verb) for verb in VERBS}
+    found = {verb: {param.envvar for param in command.params} - {None} for verb, command in commands.items() if command}
+    both, alone = {"WANWRAP_PYTHON", "WANWRAP_MUSUBI_DIR"}, {"WANWRAP_PYTHON"}
+    expected = {
+        **dict.fromkeys(("setup", "doctor", "caption", "run", "rehearse"), both),
+        "merge": alone,
+        "convert": alone,
+    }
+    assert {verb: names for verb, names in found.items() if names} == expected
+
+
 @pytest.mark.parametrize(
-    "verb",
+    "words",
     [
-        [],
-        *(
-            [verb]
-            for verb in [
-                "presets",
-                "show",
-                "run",
-                "rehearse",
-                "merge",
-                "convert",
-                "prepare",
-                "caption",
-                "check",
-                "prune",
-                "setup",
-                "doctor",
-                "inspect",
-            ]
-        ),
+        ("setup", "t2v-vanilla", "--dry_run"),
+        ("doctor", "t2v-vanilla"),
+        ("run", "t2v-vanilla", "sample", "--dry_run"),
+        ("merge", "--dit", "a.safetensors", "--lora", "b.safetensors", "--out", "c.safetensors"),
     ],
 )
-def test_help_has_an_example(verb: list[str], wanwrap: Wanwrap) -> None:
-    done = wanwrap(*verb, "--help")
-    assert done.returncode == 0
-    assert "wanwrap" in done.stdout
-    assert "Example: wanwrap" in done.stdout or not verb
+def test_the_training_python_of_the_environment(words: tuple[str, ...], wanwrap: Wanwrap) -> None:
+    done = wanwrap(*words, WANWRAP_PYTHON="no-such-python")
+    assert done.returncode == 8 and "no-such-python" in done.stderr
+    given = wanwrap(*words, "--python", sys.executable, WANWRAP_PYTHON="no-such-python")
+    assert "no-such-python" not in given.stderr
+
+
+def test_a_name_that_is_no_text(wanwrap: Wanwrap) -> None:
+    done = wanwrap("run", "t2v-vanilla", "sample", "--dry_run", "--output_name", os.fsdecode(b"a\xff"))
+    assert done.returncode == 7 and "--output_name" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_presets(wanwrap: Wanwrap) -> None:
@@ -55,8 +101,17 @@ def test_presets(wanwrap: Wanwrap) -> None:
 
 def test_show(wanwrap: Wanwrap, tmp_path: Path) -> None:
     text = wanwrap("show", "t2v-lightning").stdout
-    for words in ("Where the numbers come from", "train high:", "train low:", "total_iters=", "__main__.py merge"):
+    for words in (
+        "Where the numbers come from",
+        "train high:",
+        "train low:",
+        "total_iters=",
+        "show t2v-lightning --script",
+    ):
         assert words in text
+    assert "wan_train_network" not in text and len(text.splitlines()) < 80
+    script = wanwrap("show", "t2v-lightning", "--script").stdout
+    assert "__main__.py merge" in script and "wan_train_network" in script
     source = wanwrap("show", "t2v-vanilla", "--source").stdout
     (tmp_path / "home" / "mine.py").write_text(source, encoding="utf-8")
     again = wanwrap("run", "./mine.py", "--dataset", "sample", "--dry_run")
@@ -66,7 +121,8 @@ def test_show(wanwrap: Wanwrap, tmp_path: Path) -> None:
 
 
 def test_usage_errors_exit_with_2(wanwrap: Wanwrap) -> None:
-    assert wanwrap("rnu").returncode == 2
+    done = wanwrap("rnu")
+    assert done.returncode == 2 and "Did you mean run?" in done.stderr
     assert wanwrap("run", "t2v-vanilla", "--noise_level", "middle").returncode == 2
 
 

@@ -17,8 +17,7 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.data.folder import find
 from wanwrap.data.folder import scan as look
 from wanwrap.errors import DatasetError
-from wanwrap.preset import Preset
-from wanwrap.preset import load
+from wanwrap.preset import Preset, load
 
 VANILLA, STYLE, VIDEO = load("t2v-vanilla"), load("t2v-style"), load("wan21-t2v-1.3b-video")
 

@@ -43,19 +43,21 @@ CHILD = """
 import json, sys, time
 from pathlib import Path
 from wanwrap.errors import WanwrapError
-from wanwrap.source import sha256
+from wanwrap.system import console
+from wanwrap.system.safetensors import sha256
 from wanwrap.weights import download, patience
 from wanwrap.weights.catalogue import Tokenizer, Weight
 
 asked = json.load(sys.stdin)
 patience.WAITS = tuple(asked["waits"])
 say = lambda text: print(text, file=sys.stderr, flush=True)
+console.use(type("Console", (console.Console,), {"say": staticmethod(say)})())
 try:
     if asked["what"] == "fetch":
-        path, found = download.fetch(Weight(**asked["file"]), Path(asked["models"]), say, sha256)
+        path, found = download.fetch(Weight(**asked["file"]), Path(asked["models"]), sha256)
         print(json.dumps([str(path), found]))
     elif asked["what"] == "fetch_tokenizer":
-        download.fetch_tokenizer(Tokenizer(**asked["file"]), say)
+        download.fetch_tokenizer(Tokenizer(**asked["file"]))
     else:
         print(json.dumps(download.cached(Tokenizer(**asked["file"]))))
 except WanwrapError as error:

@@ -12,32 +12,40 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from helpers import PYTHONPATH, STANDIN, Wanwrap
-from test_going_on import LOW, NAME, WHOLE, alive, folder, loras, progress, until
+from helpers import Wanwrap
+from runs import NAME, WHOLE, alive, begin, ended, folder, loras, saved, told, until
 
 from wanwrap.system import disk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
-
-
-# a shell's part: to make a terminal the session's own
-ATTACH = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+Words = tuple[object, ...]
+SLOW = "0.1"  # seconds a step
 
 
 @contextmanager
 def small_drive(place: Path) -> Iterator[None]:
-    """A drive of its own at that place; making one takes root."""
+    """A drive of its own at that place, with as much room as `leave` leaves; making one takes root."""
     place.mkdir(parents=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(place)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20g", "tmpfs", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip("no drive can be mounted here")
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def leave(drive: Path, free: int) -> None:
+    """Have so many bytes free; 0: not one."""
+    while True:  # files grow and go
+        size = shutil.disk_usage(drive).used + free
+        done = subprocess.run(["mount", "-o", f"remount,size={size}", str(drive)], capture_output=True)
+        if done.returncode == 0 and (free or not shutil.disk_usage(drive).free):
+            return
 
 
 @contextmanager
@@ -51,16 +59,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
-def filled(drive: Path) -> Path:
-    """A file that leaves not a byte."""
-    path = drive / "somebody's"
-    with path.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(1 << 12))
-    return path
-
-
-def closed(terminal: int, process: subprocess.Popen[bytes], due: Callable[[], bool]) -> bytes:
+def closed(terminal: int, process: subprocess.Popen[Any], due: Callable[[], bool]) -> bytes:
     """What was on a terminal until it was closed, as soon as that is due."""
     seen = b""
     os.set_blocking(terminal, False)
@@ -77,7 +76,7 @@ def closed(terminal: int, process: subprocess.Popen[bytes], due: Callable[[], bo
 
 def from_the_future(folder: Path) -> None:
     """As what a run has written is when the clock has been set back."""
-    for path in (*folder.glob("run.json"), *folder.glob("training/*.json")):
+    for path in folder.rglob("record.json"):
         path.write_text(re.sub(r'"20(\d\d-\d\d-)', r'"21\1', path.read_text()))
     for path in folder.rglob("*"):
         os.utime(path, (3_000_000_000, 3_000_000_000))
@@ -90,105 +89,71 @@ def drive(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "home" / "local_training"
 
 
-def begin(tmp_path: Path, *arguments: object, tty: int | None = None, **env: str) -> subprocess.Popen[bytes]:
-    """A slow run in a process of its own, on a terminal if one is given."""
-    extra = {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "STANDIN_PACE": "0.1"}
-    extra |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "GOING_ON": str(tmp_path)}
-    argv = [sys.executable, "-m", "wanwrap", *map(str, (*LOW, *arguments))]
-    if tty is not None:
-        argv = [sys.executable, "-c", ATTACH, *argv]
-    home = tmp_path / "home"
-    home.mkdir(exist_ok=True)
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), tty) if tty is not None else {"stderr": subprocess.PIPE}
-    return subprocess.Popen(argv, cwd=home, env={**os.environ, **extra, **env}, start_new_session=True, **streams)  # type: ignore[call-overload, no-any-return]
-
-
-def saved(tmp_path: Path, epoch: int) -> bool:
-    """Whether the run can go on from that epoch, or a later one."""
-    path = folder(tmp_path) / "training" / "low.json"
-    return path.exists() and ((progress(tmp_path)["resume"] or {}).get("epoch") or 0) >= epoch
-
-
 def test_a_disk_that_fills_ends_it_before_the_next_save(
-    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, drive: Path
+    tmp_path: Path, wanwrap: Wanwrap, low: Words, drive: Path
 ) -> None:
-    run = ("--dataset", cats, *weights)
-    with begin(tmp_path, *run) as process:
-        until(lambda: saved(tmp_path, 2))
-        free = shutil.disk_usage(drive).free
-        (drive / "somebody's").write_bytes(bytes(free - disk.SPARE // 2))
-        text = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 13, text
-    assert "was stopped" in text and "needed for the next state and LoRA" in text and "is kept" in text
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: saved(tmp_path))
+        leave(drive, disk.SPARE // 2)
+        text = ended(process, 13)
+    assert "needed for the next state and LoRA" in text and "is kept" in text
     assert not alive(tmp_path)
-    full = wanwrap(*LOW, *run)
-    assert full.returncode == 13 and "for the LoRAs and states" in full.stderr
-    (drive / "somebody's").unlink()
-    assert wanwrap(*LOW, *run).returncode == 0
-    assert loras(tmp_path) == WHOLE and progress(tmp_path)["steps_done"] == 60
+    full = wanwrap(*low)
+    assert full.returncode == 13 and "LoRAs and states" in full.stderr
+    leave(drive, 10**10)
+    assert wanwrap(*low).returncode == 0
+    assert loras(tmp_path) == WHOLE and told(tmp_path)["steps_done"] == 60
 
 
-def test_a_disk_that_is_full_to_the_last_byte(
-    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, drive: Path
-) -> None:
-    """Log, curves, progress and LoRA: nothing can be written any more."""
-    run = ("--dataset", cats, *weights)
-    with begin(tmp_path, *run) as process:
-        until(lambda: saved(tmp_path, 2))
-        somebodys = filled(drive)
-        text = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 13, text
+def test_a_disk_that_is_full_to_the_last_byte(tmp_path: Path, wanwrap: Wanwrap, low: Words, drive: Path) -> None:
+    """Log, curves, record and LoRA: nothing can be written any more."""
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: saved(tmp_path))
+        leave(drive, 0)
+        text = ended(process, 13)
     assert "Traceback" not in text.partition("Error: ")[0] and "is kept" in text and not alive(tmp_path)
-    somebodys.unlink()
-    done = wanwrap(*LOW, *run)
+    leave(drive, 10**10)
+    done = wanwrap(*low)
     assert done.returncode == 0 and re.search("going on from [2468]", done.stderr), done.stderr
     assert loras(tmp_path) == WHOLE
 
 
 @pytest.mark.usefixtures("drive")  # root can do that
-def test_a_folder_that_may_not_be_written_any_more(
-    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
-) -> None:
-    run = ("--dataset", cats, *weights)
-    with begin(tmp_path, *run) as process:
-        until(lambda: saved(tmp_path, 2))
+def test_a_folder_that_may_not_be_written_any_more(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: saved(tmp_path))
         with read_only(folder(tmp_path)):
-            text = process.communicate(timeout=60)[1].decode()
-            assert process.returncode == 11, text
-            assert (
-                "Read-only file system" in text
-                and "is kept" in text
-                and "Traceback" not in text.partition("Error: ")[0]
-            )
-            assert not alive(tmp_path)
-            refused = wanwrap(*LOW, *run)
+            text = ended(process, 11)
+            assert "Read-only file system" in text and "is kept" in text
+            assert "Traceback" not in text.partition("Error: ")[0] and not alive(tmp_path)
+            refused = wanwrap(*low)
             assert refused.returncode == 11 and "can't be written" in refused.stderr, refused.stderr
-    assert wanwrap(*LOW, *run).returncode == 0
+    assert wanwrap(*low).returncode == 0
     assert loras(tmp_path) == WHOLE
 
 
-def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+def test_a_terminal_that_is_closed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     master, slave = pty.openpty()
-    process = begin(tmp_path, "--dataset", cats, *weights, tty=slave)
+    process = begin(tmp_path, *low, tty=slave, STANDIN_PACE=SLOW)
     os.close(slave)
-    seen = closed(master, process, lambda: saved(tmp_path, 2))
+    seen = closed(master, process, lambda: saved(tmp_path) > 0)
     assert process.wait(40) == 130
     until(lambda: not alive(tmp_path), 5)
     assert b"step " in seen and b" left" in seen and b"s/step" in seen
-    assert progress(tmp_path)["state"] == "interrupted"
-    assert wanwrap(*LOW, "--dataset", cats, *weights).returncode == 0
+    assert told(tmp_path)["state"] == "interrupted"
+    assert wanwrap(*low).returncode == 0
     assert loras(tmp_path) == WHOLE
 
 
-def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+def test_a_clock_that_is_set_back(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     """What was written seems to come from the future: nothing is decided by times."""
-    run = ("--dataset", cats, *weights)
-    with begin(tmp_path, *run) as process:
-        until(lambda: saved(tmp_path, 4))
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: saved(tmp_path) >= 4)
         process.kill()
+    until(lambda: not alive(tmp_path), 5)
     from_the_future(folder(tmp_path))
     assert "killed" in wanwrap("status", NAME).stdout
-    done = wanwrap(*LOW, *run)
+    done = wanwrap(*low)
     assert done.returncode == 0 and re.search("going on from [468]", done.stderr), done.stderr
     assert loras(tmp_path) == WHOLE
 
@@ -202,16 +167,13 @@ def chain(pid: int) -> list[psutil.Process]:
     return found
 
 
-def test_each_of_its_processes_is_killed(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
-    """The keeper, accelerate's launcher, the trainer: whichever dies, all of it ends, and goes on the next time."""
-    run = ("--dataset", cats, *weights)
-    for depth in (1, 2, 3):
-        with begin(tmp_path, *run, STANDIN_PACE="0.3") as process:
-            until(lambda: len(chain(process.pid)) > 3 and saved(tmp_path, 0))
-            time.sleep(1)
-            chain(process.pid)[depth].kill()
-            text = process.communicate(timeout=60)[1].decode()
-        assert process.returncode == 10 and "was ended by SIGKILL" in text, text
-        until(lambda: not alive(tmp_path), 5)
-    assert wanwrap(*LOW, *run).returncode == 0
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_each_of_its_processes_is_killed(depth: int, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    """The watchdog, accelerate's launcher, the trainer: whichever dies, all of it ends, and goes on the next time."""
+    with begin(tmp_path, *low, STANDIN_PACE="0.3") as process:
+        until(lambda: len(chain(process.pid)) > 3 and told(tmp_path).get("steps_done"))
+        chain(process.pid)[depth].kill()
+        assert "was ended by SIGKILL" in ended(process, 10)
+    until(lambda: not alive(tmp_path), 5)
+    assert wanwrap(*low).returncode == 0
     assert loras(tmp_path) == WHOLE

@@ -24,7 +24,7 @@ from helpers import ROOT, STANDIN
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
 from wanwrap.machine.driver import Driver, Gpu, build, driver
 from wanwrap.machine.install import Command, commands, install, question
-from wanwrap.plan.plan import Places
+from wanwrap.machine.wish import Wish
 from wanwrap.plan.preflight import ask
 from wanwrap.upstream.pin import COMMIT, URL, find
 
@@ -68,7 +68,7 @@ with open({record!r}, "a") as file:
 mode = os.environ.get("GIT_DOES", "")
 def wanwrap():
     import subprocess
-    return int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(os.getppid())]))  # above the keeper
+    return int(subprocess.check_output(["ps", "-o", "ppid=", "-p", str(os.getppid())]))  # above the watchdog
 if mode == "no network":
     sys.exit("fatal: unable to access 'URL': Could not resolve host: github.com")
 if sys.argv[1] == "clone":
@@ -164,9 +164,12 @@ class Bench:
 
     def plan(self, python: str, given: Path | None = None, *wanted: str, **options: Any) -> list[Command]:
         """What `commands` makes of what the Python answers."""
-        places = Places(base=self.base, upstream=find(given, self.base), python=python)
+        wish = self.wish(python, given)
         seen = options.get("seen", Driver((12, 8), (Gpu("RTX 4090", (8, 9)),)))
-        return commands(places, ask(python, places.upstream, question(wanted)), seen, options.get("torch"))
+        return commands(wish, ask(python, wish.upstream, question(wanted)), seen, options.get("torch"))
+
+    def wish(self, python: str, given: Path | None = None) -> Wish:
+        return Wish(presets=(), base_dir=self.base, upstream=find(given, self.base), python=python)
 
 
 @pytest.fixture
@@ -176,13 +179,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made.script("git", git)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     return made
-
-
-def quiet(listed: list[Command]) -> str:
-    """Carry commands out; what they print and what is said of them."""
-    said = list[str]()
-    install(listed, lambda chunk: said.append(chunk.decode()), said.append)
-    return "\n".join(said)
 
 
 def short(listed: list[Command], bench: Bench) -> list[str]:
@@ -275,14 +271,14 @@ def test_nothing_is_there(bench: Bench) -> None:
         f"git clone {URL} {part}",
         f"git -C {part} checkout --quiet --detach {COMMIT}",
         f"mv {part} BASE/musubi-tuner",
-        "PY ROOT/wanwrap/install.py TRAIN BASE/musubi-tuner cu128 torch torchvision xformers",
+        "PY ROOT/wanwrap/machine/install.py TRAIN BASE/musubi-tuner cu128 torch torchvision xformers",
         "TRAIN -m pip install -e BASE/musubi-tuner",
         "TRAIN -m pip install tensorboard",
     ]
 
 
 def test_a_checkout_names_index_and_bounds(bench: Bench) -> None:
-    quiet(bench.plan(bench.python(bare=True), None, torch="cu130")[:3])
+    install(bench.plan(bench.python(bare=True), None, torch="cu130")[:3])
     (bench.checkout / "src" / "torch" / "__init__.py").write_text("raise ImportError('libcudnn.so.9')")
     for named, expected in {
         "cu124": f"'torch>=2.5' 'torchvision>=0.20' --index-url {INDEX}/124",
@@ -329,13 +325,15 @@ def test_a_torch_for_the_cpu_is_replaced_where_a_gpu_is(bench: Bench) -> None:
     assert short([needs], bench) == ["TRAIN -m pip install -e TMP/own"]  # the one that goes must not be kept
 
 
-@pytest.mark.parametrize(("module", "package"), [("xformers.ops", "xformers"), ("torchvision", "torchvision")])
+@pytest.mark.parametrize(
+    ("module", "package"), [pytest.param("xformers.ops", "xformers"), ("torchvision", "torchvision")]
+)
 def test_what_fits_one_torch_comes_from_the_index_of_that_torch(bench: Bench, module: str, package: str) -> None:
     own = bench.own()
-    places = Places(base=bench.base, upstream=find(own, bench.base), python="python")
+    wish = bench.wish("python", own)
     for there, index in {"2.9.1+cu130": f" --index-url {INDEX}/130", "2.9.1+cu126": "", "2.9.1": ""}.items():
         answer = {"missing": {module: "built for another"}, "packages": {"torch": there}}
-        (only,) = commands(places, answer, None)
+        (only,) = commands(wish, answer, None)
         assert shlex.join(only.argv) == f"python -m pip install {package} torch=={there}{index}"
 
 
@@ -365,8 +363,8 @@ def test_what_lies_where_upstream_goes_is_not_touched(bench: Bench) -> None:
 # carrying them out
 
 
-def test_all_of_it(bench: Bench) -> None:
-    said = quiet(bench.plan(bench.python(bare=True), None, "tensorboard"))
+def test_all_of_it(bench: Bench, said: list[str]) -> None:
+    install(bench.plan(bench.python(bare=True), None, "tensorboard"))
     assert find(None, bench.base).complaint() is None and not bench.part.exists()
     index = ["--index-url", f"{INDEX}/128"]
     assert bench.calls() == [
@@ -376,7 +374,8 @@ def test_all_of_it(bench: Bench) -> None:
         ["pip", "install", "-e", str(bench.checkout)],
         ["pip", "install", "tensorboard"],
     ]
-    assert "PyTorch for CUDA 12.8 (some GB) (4 of 6)" in said and said.count("Collecting things") == 3
+    text = "".join(said)
+    assert "PyTorch for CUDA 12.8 (some GB) (4 of 6)" in text and text.count("Collecting things") == 3
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -391,7 +390,7 @@ def test_what_is_printed_can_be_pasted(bench: Bench, left: bool) -> None:
     if left:
         bench.part.mkdir(parents=True)
     again = bench.plan(bench.python(bare=True), None, "tensorboard")
-    quiet(again)
+    install(again)
     assert [each.argv for each in again] == [each.argv for each in printed]
     assert bench.calls() == by_hand and len(by_hand) == 5
     assert (printed[0].argv == ("rm", "-rf", str(bench.part))) is left
@@ -403,14 +402,14 @@ def test_a_clone_that_is_stopped_leaves_no_checkout(bench: Bench, how: str, stat
     program = f"""if True:
         import sys
         from pathlib import Path
-        from wanwrap.install import commands, install
-        from wanwrap.plan import Places
-        from wanwrap.upstream import find
+        from wanwrap.machine.install import commands, install
+        from wanwrap.machine.wish import Wish
+        from wanwrap.upstream.pin import find
         base = Path({str(bench.base)!r})
-        places = Places(base=base, upstream=find(None, base), python={python!r})
+        wish = Wish(presets=(), base_dir=base, upstream=find(None, base), python={python!r})
         answer = {{"missing": {{"musubi_tuner": "gone"}}, "packages": {{"torch": "2.9"}}}}
         try:
-            install(commands(places, answer, None), lambda chunk: None, print)
+            install(commands(wish, answer, None))
         except KeyboardInterrupt:
             sys.exit(130)
     """
@@ -494,5 +493,5 @@ def test_pip_fails_by_way_of_the_module(bench: Bench, monkeypatch: pytest.Monkey
 def failure(listed: list[Command], kind: type[WanwrapError]) -> str:
     """What a user is told."""
     with pytest.raises(kind) as caught:
-        quiet(listed)
+        install(listed)
     return str(caught.value)

@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -23,7 +26,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from wanwrap.errors import OutputError, RoomError, WeightsError  # noqa: E402
-from wanwrap.rewrite import engine  # noqa: E402
+from wanwrap.rewrite import engine, start  # noqa: E402
 from wanwrap.rewrite.child import carry_out  # noqa: E402
 from wanwrap.rewrite.tensors import Worker  # noqa: E402
 from wanwrap.system import disk, files  # noqa: E402
@@ -49,7 +52,6 @@ def test_a_merge_and_its_reuse(wanwrap: Wanwrap, pair: list[str], tmp_path: Path
     done = wanwrap("merge", *pair, "--out", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"made {out} (0.01 GB in ") and done.stdout.endswith(" s, on the cpu)\n")
-    assert "merging: 100%" in done.stderr and "B/s" in done.stderr
     dit, lora = load_file(tmp_path / "dit.safetensors"), load_file(tmp_path / "lora.safetensors")
     change = lora[f"{KEY}.lora_up.weight"] @ lora[f"{KEY}.lora_down.weight"]
     assert torch.equal(load_file(out)[f"{KEY}.weight"], (dit[f"{KEY}.weight"].float() + change).half())
@@ -60,31 +62,53 @@ def test_a_merge_and_its_reuse(wanwrap: Wanwrap, pair: list[str], tmp_path: Path
     assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
 
 
-def test_another_thing_under_the_same_name(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
+def test_the_bar_comes_to_its_end(pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars, advanced = list[tuple[int, str]](), list[int]()
+
+    @contextmanager
+    def bar(_: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+        bars.append((total, unit))
+        yield advanced.append
+
+    monkeypatch.setattr(start, "console", SimpleNamespace(bar=bar))
+    file = Path(pair[1])
+    start.run_convert(file=file, out=tmp_path / "o.safetensors", python=sys.executable, precision="bf16", sha256=None)
+    assert bars == [(open_source(file).bytes, "B")] and sum(advanced) == bars[0][0]
+
+
+def made(tmp_path: Path, **wish: Any) -> start.Made:
+    """The merge of the pair; what is there already is judged before a child is started."""
+    usual = {"strength": 1.0, "precision": None, "allow_partial": False, "dit_sha256": None, "lora_sha256": None}
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("dit", "lora", "out")}
+    return start.run_merge(**{**files, **usual, "python": sys.executable, **wish})
+
+
+@pytest.mark.usefixtures("pair")
+def test_another_thing_under_the_same_name(tmp_path: Path) -> None:
     """Another strength, another DiT, other content of one size, a foreign file, a damaged one: none is reused."""
+    in_process(tmp_path)
     out = tmp_path / "out.safetensors"
-    assert wanwrap("merge", *pair, "--out", out).returncode == 0
 
-    def refused(*arguments: object) -> str:
-        done = wanwrap("merge", *pair, *arguments, "--out", out)
-        assert done.returncode == 11, done.stderr
-        return done.stderr
+    def refused(**wish: Any) -> str:
+        with pytest.raises(OutputError) as caught:
+            made(tmp_path, **wish)
+        return str(caught.value)
 
-    assert "is there already, made with strength 1.0, not 0.5; give another --out" in refused("--strength", 0.5)
-    assert "made with precision None, not 'bf16'" in refused("--precision", "bf16")
-    assert "as it is now" in refused("--dit_sha256", "a" * 64)
+    assert "made with strength 1.0, not 0.5" in refused(strength=0.5)
+    assert "made with precision None, not 'bf16'" in refused(precision="bf16")
+    assert "as it is now" in refused(dit_sha256="a" * 64)
     times = (tmp_path / "dit.safetensors").stat()
     other = {name: tensor + 1 for name, tensor in load_file(tmp_path / "dit.safetensors").items()}
     save_file(other, tmp_path / "low.safetensors")
     os.utime(tmp_path / "low.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "as it is now" in refused("--dit", tmp_path / "low.safetensors")  # of one size and one time
+    assert "as it is now" in refused(dit=tmp_path / "low.safetensors")  # of one size and one time
     os.utime(tmp_path / "lora.safetensors")  # copied: another time, one content
-    assert wanwrap("merge", *pair, "--out", out).returncode == 0
+    assert made(tmp_path).reused
     lora = load_file(tmp_path / "lora.safetensors")
     save_file({name: tensor + 1 for name, tensor in lora.items()}, tmp_path / "lora.safetensors")
     assert "as it is now" in refused()
     out.write_bytes(out.read_bytes()[:-1])
-    assert "is there already, but damaged" in refused()
+    assert "damaged" in refused()
     save_file(lora, out)
     assert "as it is now" in refused()
 
@@ -134,13 +158,13 @@ def test_a_source_under_the_name_of_what_is_written(wanwrap: Wanwrap, pair: list
 
 
 @pytest.mark.parametrize("record", ["[1]", "1", "x", '{"before": "y"}', '{"lora": [1]}', '{"lora": null, "from": [{}]}', '{"made": "merge", "strength": 1.0, "precision": null, "left": "", "from": [], "lora": {}}', "[" * 5000])  # fmt: skip
-def test_records_of_other_programs(record: str, wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out.safetensors"
-    save_file(load_file(tmp_path / "dit.safetensors"), tmp_path / "dit.safetensors", {"wanwrap": record})
-    assert wanwrap("merge", *pair, "--out", out).returncode == 0
-    save_file(load_file(tmp_path / "dit.safetensors"), out, {"wanwrap": record})
-    done = wanwrap("merge", *pair, "--out", out)
-    assert done.returncode == 11 and "is there already, made " in done.stderr, done.stderr
+def test_records_of_other_programs(record: str, pair: list[str], tmp_path: Path) -> None:
+    dit = load_file(pair[1])
+    save_file(dit, pair[1], {"wanwrap": record})
+    in_process(tmp_path)
+    save_file(dit, tmp_path / "out.safetensors", {"wanwrap": record})
+    with pytest.raises(OutputError, match="is there already, made "):
+        made(tmp_path)
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&1 | true"])
@@ -321,11 +345,11 @@ def test_a_drive_that_knows_no_locks(
     assert (tmp_path / "out").read_bytes() == b"new"
 
 
-def start(pair: list[str], out: Path) -> tuple[psutil.Popen, list[psutil.Process]]:
+def begin(pair: list[str], out: Path) -> tuple[psutil.Popen, list[psutil.Process]]:
     """A merge that has got as far as its child."""
     argv = [sys.executable, "-m", "wanwrap", "merge", *pair, "--out", str(out)]
     process = psutil.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(children := process.children(recursive=True)) < 2 and process.poll() is None:  # its keeper, and it
+    while len(children := process.children(recursive=True)) < 2 and process.poll() is None:  # its watchdog, and it
         time.sleep(0.01)
     return process, children
 
@@ -343,13 +367,13 @@ def test_killed_at_any_moment(pair: list[str], tmp_path: Path) -> None:
     big(tmp_path)
     out, folder = tmp_path / "made" / "out.safetensors", tmp_path / "made"
     folder.mkdir()
-    process, _ = start(pair, out)
+    process, _ = begin(pair, out)
     assert process.wait() == 0
     right = out.read_bytes()
     out.unlink()
     seen = set()
     for number in range(KILLS):
-        process, children = start(pair, out)
+        process, children = begin(pair, out)
         while number % 2 and not list(folder.iterdir()) and process.poll() is None:
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.1 if number % 2 else 2.5))
@@ -366,7 +390,7 @@ def test_killed_at_any_moment(pair: list[str], tmp_path: Path) -> None:
             assert out.read_bytes() == right
             out.unlink()
     assert "out.safetensors.wanwrap-part" in seen, "no kill has met it while it wrote"
-    process, _ = start(pair, out)
+    process, _ = begin(pair, out)
     assert process.wait() == 0 and out.read_bytes() == right
     assert [path.name for path in folder.iterdir()] == ["out.safetensors"]
 
@@ -376,7 +400,7 @@ def test_stopped_nothing_is_left(how: int, pair: list[str], tmp_path: Path) -> N
     """Even the child of a wanwrap that was killed notices, and ends."""
     big(tmp_path)
     out = tmp_path / "made" / "out.safetensors"
-    process, children = start(pair, out)
+    process, children = begin(pair, out)
     while not out.with_name("out.safetensors.wanwrap-part").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(how)

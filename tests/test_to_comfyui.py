@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Wanwrap, golden_plan
+from runs import calls, folder
 
 from wanwrap.errors import OptionError, OutputError, RoomError, WeightsError
 from wanwrap.plan.plan import Plan
@@ -28,7 +29,7 @@ def comfy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(cats: Path, weights: list[str]) -> list[object]:
-    return ["run", "t2v-vanilla", "--dataset", cats, *weights, "--to_comfyui"]
+    return ["run", "t2v-vanilla", cats, *weights, "--epochs", 2, "--to_comfyui"]
 
 
 def files(folder: Path) -> set[str]:
@@ -46,7 +47,7 @@ def test_the_pair_goes_where_setup_knows(tmp_path: Path, wanwrap: Wanwrap, comma
     known(tmp_path, comfy)
     done = wanwrap(*command)
     assert done.returncode == 0, done.stderr
-    loras, out = comfy / "models" / "loras", tmp_path / "home/local_training/outputs/cats-t2v-vanilla"
+    loras, out = comfy / "models" / "loras", folder(tmp_path)
     assert files(comfy) == {f"models/loras/{name}" for name in NAMES}
     for name in NAMES:
         assert (loras / name).read_bytes() == (out / name).read_bytes()
@@ -56,7 +57,7 @@ def test_the_pair_goes_where_setup_knows(tmp_path: Path, wanwrap: Wanwrap, comma
 
 def test_as_json_the_words_go_to_stderr(wanwrap: Wanwrap, command: list[object], comfy: Path) -> None:
     done = wanwrap(*command, "--comfyui_dir", comfy, "--noise_level", "low", "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["state"] == "done", done.stderr
+    assert done.returncode == 0 and json.loads(done.stdout)["experts"]["low"]["state"] == "done", done.stderr
     assert files(comfy) == {f"models/loras/{NAMES[1]}"} and "copied to " in done.stderr
 
 
@@ -108,22 +109,61 @@ def test_a_dry_run_says_where(wanwrap: Wanwrap, command: list[object], comfy: Pa
     assert done.stdout.startswith("#!") and str(comfy) not in done.stdout
 
 
+def test_after_a_restart_the_new_one_takes_its_place(
+    tmp_path: Path, wanwrap: Wanwrap, command: list[object], comfy: Path
+) -> None:
+    """What stands there is this run's own, of before."""
+    command += ["--comfyui_dir", comfy, "--noise_level", "low"]
+    assert wanwrap(*command).returncode == 0
+    done = wanwrap(*command, "--restart", "--seed", 7)
+    assert done.returncode == 0 and "copied to" in done.stdout, done.stderr
+    made, placed, old = (
+        path / NAMES[1] for path in (folder(tmp_path), comfy / "models" / "loras", folder(tmp_path) / "before-1")
+    )
+    assert placed.read_bytes() == made.read_bytes() != old.read_bytes()
+
+
+def test_a_finished_run_is_copied_without_gpu_and_upstream(
+    tmp_path: Path, wanwrap: Wanwrap, command: list[object], comfy: Path
+) -> None:
+    assert wanwrap(*command[:-1]).returncode == 0
+    done = wanwrap(*command, "--comfyui_dir", comfy, "--python", "/bin/false", standin=False, STANDIN_GPUS="0")
+    assert done.returncode == 0, done.stderr
+    assert {*files(comfy)} == {f"models/loras/{name}" for name in NAMES} and len(calls(tmp_path)) == 2
+
+
+@pytest.mark.xfail(strict=True, reason="record.py check_same: weights that are gone count as others")
+def test_a_finished_run_is_copied_without_weights(
+    tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path, comfy: Path
+) -> None:
+    """Those that setup has found may be gone."""
+    files, rows = dict(zip(("wan2.2-t2v-low", "vae", "t5"), map(Path, weights[3::2]), strict=True)), list[str]()
+    for name, path in files.items():
+        stat = path.stat()
+        rows.append(f'"{name}" = {{ path = "{path}", bytes = {stat.st_size}, mtime_ns = {stat.st_mtime_ns} }}\n')
+    folder(tmp_path).parents[1].mkdir(parents=True)
+    (folder(tmp_path).parents[1] / "wanwrap.toml").write_text(f"[weights]\n{''.join(rows)}")
+    run = ("run", "t2v-vanilla", cats, "--noise_level", "low", "--epochs", 2)
+    assert wanwrap(*run).returncode == 0
+    for path in files.values():
+        path.unlink()
+    done = wanwrap(*run, "--to_comfyui", "--comfyui_dir", comfy)
+    assert done.returncode == 0 and "copied to" in done.stdout, done.stderr
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Plan:
     """A plan whose LoRAs are there."""
     plan = golden_plan("t2v-vanilla")
-    steps = []
-    for step in plan.trainings:
-        assert step.makes
-        made = tmp_path / "out" / step.makes.name
-        made.parent.mkdir(exist_ok=True)
-        made.write_text(f"the weights of {step.name}")
-        steps.append(replace(step, makes=made))
-    return replace(plan, steps=tuple(steps))
+    steps = tuple(replace(train, folder=tmp_path / "out" / train.expert) for train in plan.trainings)
+    (tmp_path / "out").mkdir()
+    for train in steps:
+        train.lora.write_text(f"the weights of {train.name}")
+    return replace(plan, steps=steps)
 
 
-def shelf(plan: Plan, home: Path) -> comfyui.Shelf:
-    return comfyui.check(plan, home, [], lambda _: None)
+def shelf(plan: Plan, home: Path) -> comfyui.LoraFolder:
+    return comfyui.check(plan, home, [])
 
 
 def test_what_came_meanwhile_stays_and_the_other_is_copied(trained: Plan, comfy: Path) -> None:
@@ -133,7 +173,7 @@ def test_what_came_meanwhile_stays_and_the_other_is_copied(trained: Plan, comfy:
         comfyui.place(trained, place)
     message = str(caught.value)
     assert message.startswith("the training is done, and ") and f"copied to {loras / NAMES[1]}" in message
-    assert str(trained.trainings[0].makes) in message and str(loras / NAMES[0]) in message
+    assert str(trained.trainings[0].lora) in message and str(loras / NAMES[0]) in message
     assert (loras / NAMES[0]).read_text() == "somebody's"
     assert files(loras) == {*NAMES}
 
@@ -179,9 +219,7 @@ def test_a_folder_that_the_yaml_alone_names(trained: Plan, comfy: Path, tmp_path
     (comfy / "extra_model_paths.yaml").write_text(
         f"x:\n  base_path: {tmp_path}/store\n  loras: |\n    gone\n    mine # here\n"
     )
-    said = list[str]()
-    assert comfyui.check(trained, comfy, [], said.append).folder == tmp_path / "store" / "mine"
-    assert said and "gone, which is not there" in said[0]
+    assert shelf(trained, comfy).folder == tmp_path / "store" / "mine"
 
 
 def test_a_stray_folder_beside_models_is_not_comfyuis(trained: Plan, comfy: Path) -> None:
@@ -193,4 +231,4 @@ def test_no_comfyui(trained: Plan, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is no ComfyUI"):
         shelf(trained, tmp_path / "out")
     with pytest.raises(OptionError):
-        comfyui.check(trained, None, [], print)
+        comfyui.check(trained, None, [])

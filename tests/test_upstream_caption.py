@@ -23,7 +23,7 @@ pytestmark = pytest.mark.upstream
 def python(folder: Path) -> Path:
     """The training Python with tests/captioner on its path."""
     path = folder / "python"
-    extra = {"BARE_CPU": ROOT / "wanwrap" / "rehearsal", "CAPTIONER": folder}
+    extra = {"BARE_CPU": ROOT / "wanwrap" / "upstream", "CAPTIONER": folder}
     words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in extra.items())
     stub = shlex.quote(str(ROOT / "tests" / "captioner"))
     path.write_text(f'#!/bin/sh\n{words} PYTHONPATH={stub}:"$PYTHONPATH" exec {shlex.quote(PYTHON)} "$@"\n')
@@ -53,7 +53,8 @@ def test_each_caption_is_beside_what_it_tells(wanwrap: Wanwrap, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert texts(folder) == expected
     assert media_of(folder) == before
-    assert "Generating captions: 100%" in done.stderr and "11 written" in done.stdout
+    (log,) = tmp_path.glob("home/local_training/captions/*/caption.log")
+    assert "Generating captions: 100%" in log.read_text() and "11 written" in done.stdout
 
     rows = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
     assert len(rows) == 11 and {row["max_new_tokens"] for row in rows} == {77}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import random
@@ -19,8 +18,10 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, Wanwrap
-from test_going_on import until
-from test_hard_times import ATTACH, closed, filled, from_the_future, read_only, small_drive
+from runs import ATTACH, until
+from test_hard_times import closed, from_the_future, leave, read_only, small_drive
+
+from wanwrap.run import record as records
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from torture import Bench, lend_caches
@@ -72,8 +73,8 @@ class Night:
 
     def saved(self) -> bool:
         """Whether there is a state that it can go on from."""
-        path = self.run.plan.folder / "training" / "low.json"
-        return path.exists() and bool(json.loads(path.read_text())["resume"])
+        record = records.read(self.run.plan.folder / "low")
+        return record is not None and record.saved_epoch > 0
 
     def ended(self, process: subprocess.Popen[bytes], status: int, words: str = "") -> str:
         """What it said; upstream may have ended with a traceback, and wanwrap must not."""
@@ -91,8 +92,8 @@ class Night:
         """The same command again, to the end: all is as in the run that nothing has come over."""
         reference = self.bench.reference(self.run.case.preset, EPOCHS)
         self.run.go(random.Random())
-        self.run.problems += check(self.run.plan, self.run.floors, read(reference.plan, PYTHON), PYTHON)
-        self.said = Path(self.run.case.folder, "out.log").read_text()
+        self.run.problems += check(self.run.plan, self.run.floors, read(reference.plan), PYTHON)
+        self.said = Path(self.run.case.folder, self.run.log).read_text()
         assert not self.run.problems, [*self.run.problems, self.said[-3000:]]
         assert "going on from" in self.said or not self.run.floors
         shutil.rmtree(self.run.case.folder, ignore_errors=True)
@@ -105,9 +106,9 @@ def test_a_disk_that_is_full_to_the_last_byte(bench: Bench, log: str) -> None:
         night = Night.made(bench, place.name)
         with (place if log == "too" else bench.work).joinpath("nohup.out").open("wb") as out:
             process = night.begun(stdout=out, stderr=out)
-        somebodys = filled(place)
+        leave(place, 0)
         assert process.wait(60) == 13, Path(out.name).read_text()[-3000:]
-        somebodys.unlink()
+        leave(place, 10**10)
         night.log.write_bytes(Path(out.name).read_bytes())
         night.ended(process, 13, "is kept" if log == "elsewhere" else "")
         night.goes_on()
@@ -124,7 +125,7 @@ def test_a_folder_that_may_not_be_written_any_more(bench: Bench) -> None:
         night.goes_on()
 
 
-@pytest.mark.parametrize(("how", "words"), [("sigterm", "stopped in train low"), ("stop", "was stopped, as you asked")])
+@pytest.mark.parametrize(("how", "words"), [("sigterm", "\nstopped; "), ("stop", "was stopped, as you asked")])
 def test_it_is_asked_to_end(bench: Bench, wanwrap: Wanwrap, how: str, words: str) -> None:
     night = Night.made(bench, how)
     process = night.begun()

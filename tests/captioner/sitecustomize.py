@@ -14,6 +14,7 @@ if any("caption_images_by_qwen_vl" in word for word in sys.orig_argv):
     sys.path.insert(0, os.environ["BARE_CPU"])
     import bare_cpu
 
+    sys.path.pop(0)  # its other modules must not shadow any
     bare_cpu.help_if_needed()
     import torch
     import transformers

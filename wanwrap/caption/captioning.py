@@ -33,7 +33,7 @@ def carry_out(request: CaptionRequest, model: Path, outcome: Outcome) -> None:
     """
     staging = request.work / STAGED
     request.work.mkdir(parents=True, exist_ok=True)
-    with lock(request.work, f"another wanwrap is writing captions for {request.folder.name}"):
+    with lock(request.work, f"another wanwrap is writing captions for {request.folder.name}; wait until it has ended."):
         shutil.rmtree(staging, ignore_errors=True)  # a power cut may have left it
         try:
             staging.mkdir()

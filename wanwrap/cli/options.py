@@ -34,7 +34,7 @@ class Verb(click.Command):
         """A list for each group."""
         rows = dict[str, list[tuple[str, str]]]()
         for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
                 rows.setdefault(getattr(param, "group", GROUPS[-1] if len(self.params) > 20 else GROUPS[0]), []).append(
                     record
                 )
@@ -111,9 +111,9 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
     return value and value.lower()
 
 
-def json_option(what: str = "As JSON.") -> Callable[[F], F]:
+def json_option(what: str = "As JSON.", group: str = GROUPS[0]) -> Callable[[F], F]:
     """--json."""
-    return option("--json", "as_json", is_flag=True, help=what)
+    return option("--json", "as_json", is_flag=True, help=what, group=group)
 
 
 PYTHON = option(

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from wanwrap.cli.options import RUN, RunVerb, json_option, with_options
-from wanwrap.cli.run import carry_out
 from wanwrap.cli.run_words import run_json
 from wanwrap.cli.terminal import show_json
+from wanwrap.cli.train import carry_out
 from wanwrap.cli.words import heading, lacking
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import missing
@@ -25,7 +25,7 @@ from wanwrap.system import console
     epilog="Example: wanwrap rehearse t2v-vanilla cats",
 )
 @with_options(RUN)
-@json_option("The rehearsal's records as JSON.")
+@json_option("The rehearsal's records as JSON.", "Control")
 def rehearse(as_json: bool, **options: Any) -> None:
     """Carry a run out in small, through the real upstream: toy weights, a few items, two epochs.
 

@@ -154,4 +154,4 @@ def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:
     words = found.wish.words
     what = "ready" if trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
     yield f"{what}: {listing(words)}. What was found stands in {found.wish.base_dir / workspace.NAME}."
-    yield f"Now: wanwrap rehearse {words[0]} --dataset FOLDER, then wanwrap run {words[0]} --dataset FOLDER"
+    yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"

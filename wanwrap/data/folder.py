@@ -52,11 +52,9 @@ def _only(datasets: Path) -> Path:
         return folders[0]
     if folders:
         names = listing(folder.name for folder in folders)
-        raise DatasetError(
-            f"{datasets} holds several data sets ({names}); say which one (run and rehearse: --dataset NAME)."
-        )
+        raise DatasetError(f"{datasets} holds several data sets ({names}); say which one.")
     raise DatasetError(
-        f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or give --dataset FOLDER."
+        f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name another folder."
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from subprocess import TimeoutExpired
 
 from wanwrap.errors import GpuError
 from wanwrap.system.process import capture
@@ -48,7 +47,7 @@ def _smi(query: str = "") -> str:
     """What it prints; nothing where it fails, as on a field that it does not know."""
     try:
         return capture(["nvidia-smi", *([f"--query-gpu={query}", "--format=csv,noheader"] if query else [])], {})
-    except (OSError, TimeoutExpired):
+    except OSError:
         return ""
 
 

@@ -90,10 +90,10 @@ def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: 
     fresh, folder, python = _wants_torch(answer["missing"], seen, torch), wish.upstream.folder, wish.python
     checkout = folder or wish.base_dir / "musubi-tuner"
     clone = _clone(checkout) if folder is None and (fresh or brought or "musubi_tuner" in names) else []
-    extras = sorted(name for name in names if name in PIP and name not in ("torch", "accelerate"))
+    extras = sorted({name.partition(".")[0] for name in names} & PIP.keys() - {"torch", *BROUGHT})
     kept, first = _kept(answer), list[Command]()
     if fresh:
-        joint = [name for name in extras if name == "xformers.ops"]
+        joint = [name for name in extras if name == "xformers"]
         first = _torch(python, checkout, torch or build(seen), _replaced(answer), *(PIP[name] for name in joint))
         kept, extras = [], [name for name in extras if name not in joint]
     elif "torchvision" in names:
@@ -169,7 +169,7 @@ def _torch(python: str, checkout: Path, build: str, replaced: str, *more: str) -
 def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
     """One more package; what fits one build of torch only comes from that build's index."""
     words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
-    if module in ("torchvision", "xformers.ops") and tag in BUILDS:
+    if module in ("torchvision", "xformers") and tag in BUILDS:
         return Command(why=module, argv=_indexed(python, checkout, tag, *words), python=python)
     return _pip(module, python, *words)
 

@@ -197,7 +197,9 @@ class Progress:
 def alone(wish: Wish) -> Iterator[None]:
     """Raises OutputError: another setup is at work in this workspace."""
     (wish.base_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    with lock(wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}"):
+    with lock(
+        wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}; wait until it has ended."
+    ):
         yield
 
 

@@ -36,6 +36,11 @@ class Rewrite(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prune(Step):
+    """wanwrap forgets what is stale in the caches."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cache(Step):
     """Upstream encodes what is missing: latents, or text embeddings."""
 

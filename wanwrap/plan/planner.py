@@ -16,7 +16,7 @@ from wanwrap.data.toml import file_list, render
 from wanwrap.errors import WeightsError
 from wanwrap.paths import folder as shipped_folder
 from wanwrap.plan.expert_options import ExpertOptions, expert_options, state_interval
-from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
+from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.provenance import provenance
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert
@@ -156,7 +156,7 @@ class _Planner:
         text: Options = {**shared, "t5": self._path("t5")}
         latents, text = {**latents, **preset.cache_latents}, {**text, **preset.cache_text}
         return (
-            Step(name="check caches", argv=prune),
+            Prune(name="check caches", argv=prune),
             Cache(name="cache latents", argv=self._script(CACHE_LATENTS, latents), what="latents"),
             Cache(name="cache text", argv=self._script(CACHE_TEXT, text), what="text"),
         )

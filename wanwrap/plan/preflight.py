@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from subprocess import TimeoutExpired
 from typing import Any
 
 from wanwrap.errors import (
@@ -69,7 +68,7 @@ def ask(
     argv = [python, str(PACKAGE / "upstream" / "probe.py"), asked]
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
-    except (OSError, ValueError, IndexError, TimeoutExpired) as error:
+    except (OSError, ValueError, IndexError) as error:
         raise PackageError(
             f"{python} can't be used to train: {error}; give the Python that has musubi-tuner with --python."
         ) from error

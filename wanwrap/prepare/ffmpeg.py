@@ -38,15 +38,13 @@ def find() -> str:
 
 def _able(program: str) -> bool:
     """Some systems' builds lack libx264; some of many years ago scdet."""
-    import subprocess
-
     from wanwrap.system.process import capture
 
     try:
         return "libx264" in capture([program, "-v", "error", "-encoders"], {}) and " scdet " in capture(
             [program, "-v", "error", "-filters"], {}
         )
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return False
 
 

@@ -72,7 +72,7 @@ def _prepare(wish: Wish, report: Report, dry_run: bool) -> None:
         return
     for name in FOLDERS:
         (wish.out / name).mkdir(parents=True, exist_ok=True)
-    with lock(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}"):
+    with lock(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}; wait until it has ended."):
         work = wish.out / WORK
         shutil.rmtree(work, ignore_errors=True)  # what a power cut left
         work.mkdir()

@@ -93,10 +93,16 @@ def read(folder: Path) -> Record | None:
     return record if isinstance(record.settings, dict) and isinstance(record.attempts, list) else None
 
 
+def begun(folder: Path) -> Record | None:
+    """The record of a training that has begun: one that ended before, while a DiT was made or cached, binds nobody."""
+    found = read(folder)
+    return found if found and (found.attempts or found.state == "done") else None
+
+
 def begin(plan: Plan, train: Train, machine: Machine) -> Record:
     """The record of a training that begins or goes on; nothing is written yet."""
     request, upstream = plan.request, machine.upstream
-    found = read(train.folder) or Record(
+    found = begun(train.folder) or Record(
         expert=train.expert,
         lora=train.lora.name,
         settings=settings(train, plan.dataset),
@@ -107,6 +113,7 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         started=now(),
     )
     found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
+    found.state = found.state if found.state == "done" else "waiting"  # a kill has left it as it was
     found.command, found.cwd = shlex.join(["wanwrap", *sys.argv[1:]]), str(Path.cwd())
     found.preset = request.called
     found.dataset = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from wanwrap.data.cache_lock import HELD, changing, check_unused, reading
 from wanwrap.data.caches import WHAT, forget, missing, stamps, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
-from wanwrap.plan.plan import Cache, Plan, Rewrite, Step, Train
+from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
@@ -53,7 +53,7 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
 
 
 def _check_folder(plan: Plan, train: Train) -> None:
-    found = records.read(train.folder)
+    found = records.begun(train.folder)
     before = found.settings if found else version_1.settings(plan.folder, train.expert)
     if before is not None:
         records.check_same(plan, train, before)
@@ -82,6 +82,16 @@ def remaining(plan: Plan) -> Plan | None:
     if len(left) in (0, len(plan.trainings)):
         return plan if left else None
     return alone(plan, left[0])
+
+
+def tidy(plan: Plan) -> None:
+    """What a kill has left of experts that are trained to their end: their states and locks go, the record tells."""
+    for train in plan.trainings:
+        record = records.read(train.folder)
+        if record and is_done(train, record):
+            with lock(train.folder, BUSY.format(train.folder)):
+                if record.state != "done":
+                    Training(plan, train, record).run()
 
 
 def alone(plan: Plan, train: Train) -> Plan:
@@ -153,8 +163,10 @@ class _Run:
         self._write_files()
         with interruptible(), self._recorded():
             trained_on = {train.options["dit"] for train in self.plan.trainings}
-            for step in self.plan.rewrites:
-                if str(step.out) in trained_on:
+            for step in self.plan.steps:
+                if type(step) is Step:  # a rehearsal's toy weights
+                    self._step(step)
+                elif isinstance(step, Rewrite) and str(step.out) in trained_on:
                     self._rewrite(step)
             self._cache(held)
             self._train()
@@ -227,7 +239,7 @@ class _Run:
                 if missing(self.plan.dataset.entries, self.plan.caches, step.what):
                     self._step(step)
                     self._check_cached(step, before)
-            elif not isinstance(step, Rewrite | Train):
+            elif isinstance(step, Prune):
                 self._step(step, {HELD: "1"})
 
     def _check_cached(self, step: Cache, before: Mapping[Path, list[int]]) -> None:

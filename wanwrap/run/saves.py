@@ -71,8 +71,14 @@ class Saves:
         return epoch
 
     def keep(self, attempt: Attempt) -> bool:
-        """Take over the youngest state that is whole and good, and the LoRAs up to it; whether there was one."""
+        """Take over the youngest state that is whole and good, and the LoRAs up to it; whether there was one.
+
+        An older one than is here already is left: upstream keeps two.
+        """
+        here = max((epoch for epoch, path in self.states().items() if states.is_whole(path)), default=0)
         for epoch, path in reversed(states.saved(attempt.folder, self.train.label).items()):
+            if attempt.epoch + epoch <= here:
+                return False
             if path in attempt.unfit or not states.is_whole(path):
                 continue
             if states.is_good(path):
@@ -92,14 +98,14 @@ class Saves:
                 "or the rate is 0."
             )
         states.settle(path)
+        self.place_loras(attempt, epoch)  # first: once the state is moved no later start looks for them
         path.rename(self.state(true))
         sync_folder(self.train.folder)
-        self.place_loras(attempt, epoch)
         self._move_samples(attempt, self.state(true).stat().st_mtime)
         self.record.bytes["state"] = states.size(self.state(true))
         self.record.write(self.train.folder, saved_epoch=true)  # before any other state goes
         for each, old in self.states().items():
-            if each != true:
+            if each < true:
                 states.remove(old)
 
     def place_loras(self, attempt: Attempt, most: int) -> None:
@@ -114,10 +120,11 @@ class Saves:
                 path.unlink()
                 continue
             self._place(path, states.lora_name(train.label, true))
-            if train.keep_last and (old := true - train.keep_last * train.save_every) > 0:
-                (train.folder.parent / states.lora_name(train.label, old)).unlink(missing_ok=True)
-        there = train.folder.parent.iterdir()
-        self.record.files = sorted(p.name for p in there if states.lora_epoch(p.name, train.label) is not None)
+        there = {states.lora_epoch(path.name, train.label): path for path in train.folder.parent.iterdir()}
+        numbered = sorted(epoch for epoch in there if epoch)
+        for epoch in numbered[: -train.keep_last] if train.keep_last else ():
+            there.pop(epoch).unlink()
+        self.record.files = sorted(path.name for epoch, path in there.items() if epoch is not None)
 
     def _place(self, path: Path, name: str) -> None:
         """Raises WeightsError: not all of it is there."""
@@ -155,7 +162,6 @@ class Saves:
         self.place_loras(attempt, self.train.epochs)
         self._move_samples(attempt)
         self._place(last, last.name)
-        self.record.files = sorted({*self.record.files, last.name})
 
     def clear(self) -> None:
         """What was needed to go on goes."""

@@ -78,7 +78,8 @@ class Training:
             first = f"{first} {self._kept()}"
             self._end(state="stopped" if isinstance(error, Stopped) else "failed", reason=first)
             raise type(error)(f"{first}\n{rest}" if rest else first) from caught
-        self._end(state="done", steps_done=self.train.steps, epochs_done=self.train.epochs)
+        files = sorted({*self.record.files, self.train.lora.name})
+        self._end(state="done", steps_done=self.train.steps, epochs_done=self.train.epochs, files=files)
 
     def _refused(self, error: OSError) -> WanwrapError:
         """What the system refuses, in words."""

@@ -35,8 +35,13 @@ class Command:
 
 
 def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """The standard output of a short command; OSError where it fails, TimeoutExpired where it hangs."""
-    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=SHORT)
+    """The standard output of a short command. Raises OSError: it fails, or hangs."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=SHORT
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"it did not answer within {SHORT} seconds") from error
     if done.returncode:
         raise OSError((done.stderr.decode("utf-8", "replace").splitlines() or ["it printed nothing"])[-1])
     return done.stdout.decode("utf-8", "replace")

@@ -1,6 +1,6 @@
-"""Holds a command by the hand: when wanwrap is gone, however it went, the command and all that it has started end too.
+"""Ends a command, and all that it has started, when wanwrap is gone, however it went.
 
-python keeper.py COMMAND...     (standard input is a pipe that wanwrap holds open as long as it lives)
+python watchdog.py COMMAND...     (standard input is a pipe that wanwrap holds open as long as it lives)
 
 Standard library only, and as little of it as can be: it waits all night.
 """

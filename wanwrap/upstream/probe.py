@@ -98,6 +98,6 @@ if __name__ == "__main__":
         "upstream": upstream(),
         "packages": packages(),
         "gpus": gpus(),
-        "problems": {} if missing else problems(asked.get("trainings", {})),
+        "problems": problems(asked["trainings"]) if asked["trainings"] and not missing else {},
     }
     print("\n" + json.dumps(answer))

@@ -48,7 +48,7 @@ def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
         size, mark = _expected(weight, published)
         part = models / STAGING / f"{weight.name}.{mark[:12]}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
-        with lock(part, f"another process is downloading {weight.name}"):
+        with lock(part, f"another process is downloading {weight.name}; wait until it has ended."):
             get = partial(_go_on, weight, published.commit_hash, part, size)
             patiently(where, get, partial(_bytes, part))
             try:

@@ -88,20 +88,20 @@ def encode(args: argparse.Namespace, what: Any, tensors: list[str]) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         for name, _ in names(entry, what):
             if not (args.skip_existing and (cache / name).exists()):
-                write(cache / name, {tensor: ("F16", [0], 0) for tensor in tensors})
+                write(cache / name, {tensor: ("F16", [0], b"") for tensor in tensors})
 
 
-def write(path: Path, tensors: dict[str, tuple[str, list[int], int]], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file of zeros: `{name: (dtype, shape, bytes)}`."""
+def write(path: Path, tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file: `{name: (dtype, shape, content)}`."""
     rows: dict[str, Any] = {}
     end = 0
     if metadata:
         rows["__metadata__"] = metadata
-    for name, (dtype, shape, size) in tensors.items():
-        rows[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
+    for name, (dtype, shape, content) in tensors.items():
+        rows[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(content)]}
+        end += len(content)
     text = json.dumps(rows).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(content for *_, content in tensors.values()))
 
 
 def header(path: str | Path) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def batches(path: str) -> int:
     return load(Path(path)).batches
 
 
-def save(path: Path, dim: int, metadata: dict[str, str] | None = None) -> None:
-    """A LoRA of one module."""
-    module = "lora_unet_blocks_0_self_attn_q"
+def save(path: Path, dim: int, metadata: dict[str, str] | None = None, learned: float = 0.0) -> None:
+    """A LoRA of one module, of one number."""
+    module, content = "lora_unet_blocks_0_self_attn_q", struct.pack("<f", learned) * dim * 8
     shapes = {"lora_down": [dim, 8], "lora_up": [8, dim]}
-    write(path, {f"{module}.{name}.weight": ("F16", shape, dim * 16) for name, shape in shapes.items()}, metadata)
+    write(path, {f"{module}.{name}.weight": ("F32", shape, content) for name, shape in shapes.items()}, metadata)

@@ -56,10 +56,11 @@ def steps_of(args):
 
 
 def state(args, name, done):
-    """What accelerate leaves, in its order."""
+    """What accelerate leaves, in its order; the network's numbers tell its steps, or that it broke."""
     folder = Path(args.output_dir) / name
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder / "model.safetensors", args.network_dim)
+    learned = math.nan if MISCHIEF == "nan" and done > AT else float(done)
+    save(folder / "model.safetensors", args.network_dim, learned=learned)
     for file in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl"):
         with zipfile.ZipFile(folder / file, "w") as archive:
             archive.writestr("data.pkl", json.dumps({"steps": done}))
@@ -71,6 +72,13 @@ def lora(args, name, steps, epoch):
     print(f"\nsaving checkpoint: {name}.safetensors", flush=True)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     save(Path(args.output_dir) / f"{name}.safetensors", args.network_dim, {k: str(v) for k, v in told.items()})
+
+
+def sample(args, epoch):
+    if args.sample_prompts and args.sample_every_n_epochs and epoch % args.sample_every_n_epochs == 0:
+        folder = Path(args.output_dir) / "sample"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{args.output_name}_e{epoch:06d}_00_20261120120000_42.png").touch()
 
 
 class Curves:
@@ -116,6 +124,7 @@ def train(args):
             hiccup = MISCHIEF == "hiccup" and before + done >= AT  # one loss, and so the mean for good
             curves.add(done, float("nan") if broken or (before + done == AT and hiccup) else 0.05)
             draw(done, steps, "nan" if broken or hiccup else "0.05")
+        sample(args, epoch)
         if epoch < epochs and args.save_every_n_epochs and epoch % args.save_every_n_epochs == 0:
             number = f"{args.output_name}-{epoch:06d}"
             lora(args, number, epoch * per_epoch, epoch)
@@ -129,6 +138,8 @@ def train(args):
             time.sleep(1.5)  # what has been saved is seen
             os.kill(os.getpid(), signal.SIGKILL)
     state(args, f"{args.output_name}-state", before + steps)
+    if MISCHIEF == "last":  # no record can be written any more
+        (Path(args.output_dir).parent / "record.json.wanwrap-part").mkdir()
     lora(args, args.output_name, steps, epochs)
 
 

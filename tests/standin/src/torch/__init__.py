@@ -13,7 +13,8 @@ if Path(sys.argv[0]).name == "child.py":
 
 from torch import optim  # noqa: F401
 
-class device:  # noqa: N801  as torch calls it
+
+class device:
     def __init__(self, *_):
         pass
 
@@ -25,6 +26,7 @@ class device:  # noqa: N801  as torch calls it
 
 
 _GPUS = int(os.environ.get("STANDIN_GPUS", "1"))
+sys.modules.setdefault("bare_cpu", SimpleNamespace(help_if_needed=bool))  # nothing here asks for a GPU
 cuda = SimpleNamespace(
     is_available=lambda: _GPUS > 0,
     device_count=lambda: _GPUS,

@@ -1,0 +1,99 @@
+"""What `run` and `rehearse` do when they train: check all, carry the plan out, tell how far it is."""
+
+from __future__ import annotations
+
+import sys
+
+from wanwrap.cli.run_words import again, going, run_json
+from wanwrap.cli.terminal import show_json
+from wanwrap.cli.words import heading
+from wanwrap.errors import WanwrapError
+from wanwrap.plan import preflight
+from wanwrap.plan.plan import Plan
+from wanwrap.plan.preflight import Machine
+from wanwrap.run import run as work
+from wanwrap.run.parallel import run_each
+from wanwrap.run.record import read, standing
+from wanwrap.run.run import How, bytes_to_save
+from wanwrap.run.status import look
+from wanwrap.run.training import Stopped
+from wanwrap.system import console
+from wanwrap.weights import marks
+
+
+def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bool) -> None:
+    """Check all, then carry the plan out; with `as_json` the records come out however it ends."""
+    work.check_folders(plan, restart=restart)
+    _begin(plan)
+    for words in filter(None, map(standing, plan.trainings if not restart else ())):
+        console.say(words)
+    if not restart:
+        work.tidy(plan)
+    todo = plan if restart else work.remaining(plan)
+    machine = _preflight(todo, together=parallel, restart=restart) if todo else None
+    if restart:
+        work.put_aside(plan)
+    try:
+        if todo and machine and parallel and len(todo.trainings) > 1:
+            _side_by_side(todo, machine)
+        elif todo and machine:
+            carry_out(todo, machine, retry=retry)
+    finally:
+        if as_json:
+            show_json(run_json(look(plan.folder)))
+
+
+def _begin(plan: Plan) -> None:
+    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes)):
+        console.say(line)
+    folder = plan.request.base_dir / "resume_checkpoints"
+    if folder.is_dir() and "network_weights" not in plan.request.given and any(folder.glob("*.safetensors")):
+        console.say(f"note: LoRAs in {folder} are not used unasked; --resume_from FILE begins with the weights of one.")
+
+
+def _preflight(plan: Plan, *, together: bool, restart: bool) -> Machine:
+    """Everything that can be known to be wrong beforehand; what is cheap first."""
+    experts = len(plan.trainings) if together else 1
+    machine = preflight.check_machine(plan, gpus=max(plan.request.gpus, experts))
+    for line in machine.upstream.remarks():
+        console.say(line)
+    preflight.check_weights(plan, marks.thorough)
+    preflight.check_tokenizers(plan)
+    preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
+    preflight.check_ram(plan, together=together)
+    return machine
+
+
+def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
+    """Run it, with lines that tell how far it is, and in the end where it goes on.
+
+    Raises:
+        the errors of run.carry_out; SystemExit: it was stopped, as was asked.
+    """
+    try:
+        work.carry_out(plan, machine, How(heading, lambda: console.show(going(look(plan.folder))), retry))
+    except KeyboardInterrupt:
+        console.say("\n" + _interrupted(plan))
+        raise
+    except Stopped as stopped:
+        console.say(f"\n{stopped}\n{_interrupted(plan)}")
+        raise SystemExit(Stopped.exit_code) from None  # as was asked: no error
+    except WanwrapError:
+        console.say("")  # upstream's progress bar ends without a new line
+        raise
+
+
+def _interrupted(plan: Plan) -> str:
+    """Where a run was stopped, and what is left of it."""
+    if plan.request.upstream.child:
+        return "stopped; a rehearsal begins anew the next time."
+    found = {train.expert: read(train.folder) for train in plan.trainings}
+    begun = [again(each, name) for name, each in found.items() if each and each.attempts and each.state != "done"]
+    return " ".join(["stopped; the same command goes on.", *begun])
+
+
+def _side_by_side(plan: Plan, machine: Machine) -> None:
+    """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
+    words = [word for word in sys.argv[1:] if word not in ("--parallel", "--json", "--restart")]
+    if code := run_each(plan, machine, words):
+        raise SystemExit(code)
