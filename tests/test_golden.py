@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 from helpers import golden_plan
-from wanwrap.cli.report import heading
 
+from wanwrap.cli.words import heading
 from wanwrap.plan.script import script
 from wanwrap.preset import load, shipped
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
 
 GOLDEN = Path(__file__).parent / "golden"
 TABLE = json.loads((Path(__file__).parent / "upstream_flags.json").read_text(encoding="utf-8"))["scripts"]
+
+WRITTEN_OUT = (
+    "task mixed_precision save_precision timestep_sampling optimizer_type learning_rate max_grad_norm seed network_module "
+    "network_dim network_alpha output_dir output_name logging_dir"
+)
 
 
 def compare(path: Path, text: str, update: bool) -> None:
@@ -29,7 +34,8 @@ def compare(path: Path, text: str, update: bool) -> None:
 def test_script_and_toml(name: str, request: pytest.FixtureRequest) -> None:
     plan, update = golden_plan(name), bool(request.config.getoption("--update-golden"))
     compare(GOLDEN / name / "run.sh", script(plan, "bash", heading(plan)), update)
-    compare(GOLDEN / name / "dataset.toml", plan.files[plan.folder / "dataset.toml"], update)
+    (toml, *_) = {text for path, text in plan.files.items() if path.name == "dataset.toml"}
+    compare(GOLDEN / name / "dataset.toml", toml, update)
 
 
 def test_powershell(request: pytest.FixtureRequest) -> None:
@@ -70,26 +76,7 @@ def _check(words: list[str], known: dict[str, dict[str, object]]) -> None:
 def test_what_upstream_gets_wrong_by_itself_is_written_out(name: str) -> None:
     for step in golden_plan(name).trainings:
         words = step.argv[step.argv.index("musubi_tuner.wan_train_network") :]
-        for flag in [
-            "task",
-            "mixed_precision",
-            "timestep_sampling",
-            "optimizer_type",
-            "network_module",
-            "network_dim",
-            "network_alpha",
-        ]:
-            assert f"--{flag}" in words, (step.name, flag)
-        for flag in [
-            "output_dir",
-            "output_name",
-            "seed",
-            "max_grad_norm",
-            "learning_rate",
-            "save_precision",
-            "logging_dir",
-        ]:
-            assert f"--{flag}" in words, (step.name, flag)
+        assert {f"--{flag}" for flag in WRITTEN_OUT.split()} <= {*words}, step.name
         if "shift" in words:
             assert "--discrete_flow_shift" in words
         assert "--lr_scheduler_min_lr_ratio" not in words  # no preset's scheduler obeys it
@@ -99,7 +86,7 @@ def test_numbers_of_the_recipes() -> None:
     """The figures that make a recipe, from the published recipes and not from the presets."""
 
     def options(name: str) -> list[dict[str, object]]:
-        return [dict(step.recipe.options) for step in golden_plan(name).trainings if step.recipe]
+        return [dict(step.options) for step in golden_plan(name).trainings]
 
     for name, boundary, shift in (("t2v-lightning", 875, 3.0), ("i2v-vanilla", 900, 5.0)):
         high, low = options(name)
@@ -175,10 +162,28 @@ def test_merge_comes_first_and_its_file_is_trained() -> None:
         "train low",
     ]
     for merge, training in zip(plan.rewrites, plan.trainings, strict=True):
-        assert str(merge.makes) in training.argv
+        assert str(merge.out) in training.argv
     skipped = golden_plan("t2v-lightning", skip_lightning=True)
     assert not skipped.rewrites
     assert "lightning" not in script(skipped, "bash")
+
+
+def test_where_both_say_it_the_script_tells_which_scheduler_wins() -> None:
+    for name, both in (("t2v-vanilla", True), ("wan21-t2v-1.3b-rtx3090", False)):
+        plan = golden_plan(name)
+        argv = plan.trainings[0].argv
+        assert ("--lr_scheduler" in argv and "--lr_scheduler_type" in argv) == both
+        comments = [line for line in script(plan, "bash").splitlines() if line.startswith("# --lr_scheduler_type")]
+        assert len(comments) == both * len(plan.trainings)
+
+
+def test_a_script_moves_the_loras_that_a_run_keeps() -> None:
+    plan = golden_plan("t2v-vanilla", given={"save_last_n_epochs": 2})
+    high, low = plan.trainings
+    assert high.loras == [f"{high.label}-{epoch}.safetensors" for epoch in ("000040", "000045")] + [high.lora.name]
+    moved = script(plan, "bash").partition("\nmv ")[2].partition("\n\n")[0].replace("\\\n", "").split()
+    assert moved == [*(f"high/attempt-1/{name}" for name in high.loras), "."]
+    assert not {*high.loras} & {*low.loras}
 
 
 def test_both_experts_share_the_caches_of_vanilla_and_lightning() -> None:

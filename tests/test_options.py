@@ -9,39 +9,62 @@ import pytest
 from helpers import golden_plan
 from hypothesis import given
 from hypothesis import strategies as st
-from wanwrap.upstream.timesteps import within
 
-from wanwrap.errors import OptionError
-from wanwrap.plan.request import check_name, order
+from wanwrap.errors import OptionError, PresetError, WeightsError
+from wanwrap.plan.request import check_name, read
+from wanwrap.upstream import options as module
 from wanwrap.upstream.options import TRAIN, Value, overlay, parse, spell, table
+from wanwrap.upstream.rules import drawn_within
 from wanwrap.upstream.schedule import rewrite
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "noun"),
     [
-        (["--max_grad_nrom", "0"], "no option --max_grad_nrom. Did you mean max_grad_norm?"),
-        (["--seed", "x"], "--seed takes a whole number; not 'x'"),
-        (["--learning_rate"], "--learning_rate needs a value"),
-        (["--min_timestep", "0.9"], "takes a whole number"),
-        (["--timestep_sampling", "sigmod"], "Did you mean sigmoid?"),
-        (["--compile=yes"], "--compile takes no value"),
-        (["stray"], "'stray' is none"),
-        (["--dit", "x"], "use wanwrap's own --dit"),
-        (["--resume", "x"], "counts from 0 again"),
+        (["--max_grad_nrom", "0"], "max_grad_norm"),
+        (["--seed", "x"], "--seed.*'x'"),
+        (["--learning_rate"], "--learning_rate"),
+        (["--learning_rate=nan"], "nan"),
+        (["--learning_rate=-inf"], "-inf"),
+        (["--min_timestep", "0.9"], "--min_timestep"),
+        (["--timestep_sampling", "sigmod"], "sigmoid"),
+        (["--compile=yes"], "--compile"),
+        (["stray"], "stray"),
+        (["--dit", "x"], "wanwrap's own --dit"),
+        (["--resume", "x"], "--resume_from"),
         (["--wandb_api_key", "x"], "WANDB_API_KEY"),
         (["--sage_attn"], "--attention sdpa"),
-        (["--base_weights", "x"], "silently drops keys"),
-        (["--timestep_boundary", "900"], "does nothing for one DiT"),
+        (["--base_weights", "x"], "--dit"),
+        (["--timestep_boundary", "900"], "--min_timestep"),
+        (["--save_every_n_steps", "9"], "--save_every"),
     ],
 )
-def test_refused(words: list[str], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+def test_refused(words: list[str], noun: str) -> None:
+    with pytest.raises(OptionError, match=noun):
         parse(words)
 
 
-def test_hyphens_and_equals_signs() -> None:
-    assert parse(["--max-grad-norm=0.5", "--network_args", "a=1"]) == {"max_grad_norm": 0.5, "network_args": ("a=1",)}
+def test_wanwraps_own_options_come_before_the_dashes() -> None:
+    with pytest.raises(OptionError, match=r"--restart .*before the `--`"):
+        parse(["--restart"], own={"restart"})
+
+
+def test_an_equals_sign_and_a_dash_in_a_value() -> None:
+    words = ["--max_grad_norm=0.5", "--network_args", "a=1", "--logit_mean", "-0.5"]
+    assert parse(words) == {"max_grad_norm": 0.5, "network_args": ("a=1",), "logit_mean": -0.5}
+    assert [*spell({"logit_mean": -0.5, "training_comment": "--x"})] == ["--logit_mean=-0.5", "--training_comment=--x"]
+
+
+@pytest.mark.xfail(strict=True, reason="0.1.0 took upstream's options with hyphens, as wanwrap takes its own")
+def test_hyphens() -> None:
+    assert parse(["--max-grad-norm", "0.5"]) == {"max_grad_norm": 0.5}
+
+
+@pytest.mark.xfail(strict=True, reason="argparse names the type by its function: 'invalid _number value'")
+def test_no_message_names_a_function() -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(["--learning_rate", "x"])
+    assert "_number" not in str(caught.value)
 
 
 VALUES = {"int": st.integers(0, 9999), "float": st.floats(0, 1e6), "str": st.text("abc=., ()", min_size=1)}
@@ -53,31 +76,21 @@ def test_what_is_spelled_is_read_back(data: st.DataObject) -> None:
     plain = {
         name: row for name, row in table(TRAIN).items() if "choices" not in row and row.get("type") in (None, *VALUES)
     }
-    options: dict[str, object] = {}
+    options = dict[str, Any]()
     for name in data.draw(st.sets(st.sampled_from(sorted(plain)))):
-        row = plain[name]
-        one = VALUES[row.get("type", "str")]
-        options[name] = (
-            True
-            if row["kind"] == "flag"
-            else tuple(data.draw(st.lists(one, min_size=1)))
-            if "nargs" in row
-            else data.draw(one)
-        )
-    from wanwrap.upstream import options as module
-
-    refused = module.REFUSED
-    module.REFUSED = {}
+        one = VALUES[plain[name].get("type", "str")]
+        several = st.lists(one, min_size=1).map(tuple)
+        value = several if "nargs" in plain[name] else one
+        options[name] = True if plain[name]["kind"] == "flag" else data.draw(value)
+    refused, module.REFUSED = module.REFUSED, {}
     try:
-        read = parse(list(spell(options)))  # type: ignore[arg-type]
+        read = parse([*spell(options)])
     finally:
         module.REFUSED = refused
-    assert {name: map_str(value) for name, value in read.items()} == {
-        name: map_str(value) for name, value in options.items()
-    }
+    assert {name: _text(value) for name, value in read.items()} == {n: _text(value) for n, value in options.items()}
 
 
-def map_str(value: object) -> object:
+def _text(value: object) -> object:
     return [str(one) for one in value] if isinstance(value, tuple) else str(value)
 
 
@@ -86,102 +99,130 @@ def test_an_attention_that_is_given_replaces_the_presets() -> None:
     assert list(spell(merged)) == ["--seed", "1", "--xformers"]
 
 
-def test_steps_that_are_given_are_not_overridden_by_the_presets_epochs() -> None:
+def test_an_attention_given_twice() -> None:
+    """Upstream would take the first of its own order, whatever was meant."""
+    with pytest.raises(OptionError, match="--sdpa and --xformers"):
+        read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--xformers"])
+    once = read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--sdpa"])
+    assert once.given == {"sdpa": True}
+
+
+def test_of_steps_and_epochs_those_that_are_given_count() -> None:
     (training,) = golden_plan("wan21-t2v-14b", given={"max_train_steps": 123}).trainings
     assert "--max_train_epochs" not in training.argv
     assert training.argv[training.argv.index("--max_train_steps") + 1] == "123"
     assert "total_iters=123" in training.argv
+    epochs = overlay({"max_train_steps": 700}, {"max_train_epochs": 3})
+    assert epochs == {"max_train_steps": None, "max_train_epochs": 3}
+
+
+PRODIGY = {"optimizer_type": "prodigyopt.Prodigy", "optimizer_args": None}
+WSD: dict[str, Value] = {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": "60%", "lr_decay_steps": 0.5}
+ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=False", "warmup_init=True")}
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "noun"),
     [
-        ({"blocks_to_swap": 40}, "40 blocks, of which 39 at most"),
+        ({"blocks_to_swap": 40}, "40 blocks"),
         ({"blocks_to_swap": -1}, "39 at most"),
-        ({"mixed_precision": "bf16"}, "must be fp16 for a DiT in fp16"),
-        ({"max_train_epochs": 0}, "must be 1 at least"),
-        ({"timestep_sampling": "sigmoid", "discrete_flow_shift": 3.0}, "upstream ignores --flow_shift"),
-        ({"timestep_sampling": "sigma"}, "turns the timestep window around"),
-        ({"min_timestep": 990, "max_timestep": 1000, "discrete_flow_shift": 1.0}, "only 0.00% of the timesteps"),
-        ({"min_timestep": 900, "max_timestep": 100}, "the smaller one first"),
-        ({"network_args": ("a=b=c",)}, "with a single ="),
-        (
-            {"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1},
-            "upstream's cosine scheduler takes no --min_lr; these do: cosine_with_min_lr, polynomial",
-        ),
-        ({"lr_scheduler": "polinomial"}, "Did you mean polynomial?"),
-        ({"lr_scheduler": "cosine_with_min_lr"}, "fails without --min_lr"),
-        ({"lr_scheduler": "piecewise_constant"}, "fails without --lr_scheduler_args"),
-        ({"lr_scheduler": "adafactor"}, "no scheduler 'adafactor'"),
-        ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "takes no --lr_warmup_steps"),
-        ({"lr_scheduler_min_lr_ratio": 1.0}, "from 0 to less than 1"),
-        ({"lr_scheduler_type": "PolynomialLR"}, "ends after 5 steps unless"),
-        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_warmup_steps": 5}, "ignores --lr_warmup_steps"),
-        ({"optimizer_type": "adafactor"}, "relative_step=False scale_parameter=False"),
-        ({"optimizer_type": ""}, "--optimizer is empty"),
-        ({"optimizer_args": ("weight_decay=abc",)}, "'abc' is no value"),
-        ({"network_args": ("=b",)}, "name=value"),
-        (
-            {"network_args": ("excude_patterns=[]",)},
-            "ignores --network_args excude_patterns. Did you mean exclude_patt",
-        ),
-        ({"lr_scheduler": "rex", "lr_scheduler_power": 3.0}, "--power goes with --scheduler polynomial"),
-        ({"learning_rate": -1.0}, "above 0"),
-        ({"network_alpha": 0.0}, "above 0"),
-        ({"discrete_flow_shift": 0.0}, "above 0"),
-        ({"seed": -1}, "from 0 to 4294967295"),
-        ({"max_train_epochs": 10, "max_train_steps": 5}, "ignores --max_train_steps beside --max_train_epochs"),
-        ({"sample_every_n_epochs": 1}, "samples need both"),
-        ({"sample_prompts": "/p.txt"}, "samples need both"),
-        ({"save_every_n_steps": 9}, "goes on from whole epochs; use --save_every"),
-        ({"save_last_n_epochs": 0}, "1 at least"),
-        ({"lr_warmup_steps": 5000}, "the run has 300 steps"),
-        ({"lr_warmup_steps": 1.5}, "the run has 300 steps"),
-        ({"lr_warmup_steps": -5}, "the run has 300 steps"),
-        ({"lr_decay_steps": 5}, "polynomial scheduler takes no --lr_decay_steps; these do: warmup_stable_decay"),
-        ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "takes no --lr_scheduler_num_cycles"),
-        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power goes with"),
-        ({"lr_scheduler_type": "CosineAnnealingLR"}, "fails unless --lr_scheduler_args has T_max;"),
-        ({"lr_scheduler_type": "OneCycleLR"}, "fails unless --lr_scheduler_args has max_lr and total_steps;"),
-        ({"lr_scheduler_type": "ReduceLROnPlateau"}, "needs the loss at each step"),
-        ({"lr_scheduler_type": "torch.optim.lr_scheduler.SequentialLR"}, "needs other schedulers"),
-        ({"lr_scheduler": "cosine", "lr_scheduler_args": ("last_epoch=5",)}, "the cosine scheduler takes num_cycles."),
-        ({"lr_scheduler": "constant", "lr_scheduler_args": ("a=1",)}, "the constant scheduler takes none."),
-        ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "give one"),
-        (
-            {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": "60%", "lr_decay_steps": 0.5},
-            r"more steps together than the run has \(300\)",
-        ),
-        ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "which has no schedule"),
-        ({"optimizer_type": "transformers.Adafactor"}, "adafactor takes no notice"),
-        (
-            {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=False", "warmup_init=True")},
-            "adafactor takes no notice",
-        ),
+        ({"mixed_precision": "bf16"}, "fp16"),
+        ({"timestep_sampling": "sigmoid", "discrete_flow_shift": 3.0}, "--flow_shift"),
+        ({"timestep_sampling": "sigma"}, "window"),
+        ({"min_timestep": 990, "max_timestep": 1000, "discrete_flow_shift": 1.0}, "0.00%"),
+        ({"min_timestep": 900, "max_timestep": 100}, "--max_timestep 100"),
+        ({"network_args": ("=b",)}, "--network_args"),
+        ({"network_args": ("excude_patterns=[]",)}, "exclude_patterns"),
+        ({"network_module": "networks.lora"}, "lora_wan"),
+        ({"network_module": "musubi_tuner.networks.lora_flux"}, "another model"),
+        ({"optimizer_type": ""}, "--optimizer"),
+        ({"optimizer_type": "adamw8bits"}, "adamw8bit"),
+        ({"optimizer_type": "bogus"}, "--optimizer"),
+        ({"optimizer_type": "adafactor"}, "relative_step=False"),
+        ({"optimizer_type": "transformers.Adafactor"}, "relative_step=False"),
+        (ADAFACTOR, "warmup_init=False"),
+        ({"max_train_epochs": 10, "max_train_steps": 5}, "--max_train_steps"),
+        ({"sample_every_n_epochs": 1}, "--sample_prompts"),
+        ({"sample_prompts": "/p.txt"}, "--sample_every_n_epochs"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1}, "--min_lr; .*cosine_with_min_lr"),
+        ({"lr_scheduler": "polinomial"}, "polynomial"),
+        ({"lr_scheduler": "cosine_with_min_lr"}, "--min_lr"),
+        ({"lr_scheduler": "piecewise_constant"}, "--lr_scheduler_args"),
+        ({"lr_scheduler": "adafactor"}, "'adafactor'"),
+        ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "--lr_warmup_steps"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "--lr_scheduler_num_cycles"),
+        ({"lr_scheduler": "rex", "lr_scheduler_power": 3.0}, "--power"),
+        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power"),
+        ({"lr_scheduler_type": "CosineAnnealingLR", "lr_warmup_steps": 5}, "--lr_warmup_steps"),
+        ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "lr_end"),
+        ({"lr_warmup_steps": 5000}, "300 steps"),
+        ({"lr_warmup_steps": 1.5}, "300 steps"),
+        ({"lr_warmup_steps": -5}, "300 steps"),
+        ({"lr_decay_steps": 5}, "warmup_stable_decay"),
+        (WSD, "300"),
+        ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "no schedule"),
     ],
 )
-def test_settings_that_fail_late_in_upstream(given: dict[str, object], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        golden_plan("t2v-vanilla", given=given)  # type: ignore[arg-type]
+def test_settings_that_fail_late_in_upstream(given: dict[str, Value], noun: str) -> None:
+    with pytest.raises(OptionError, match=noun):
+        golden_plan("t2v-vanilla", given=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_grad_norm", -1.0),  # upstream would train uphill
+        ("lr_scheduler_power", -1.0),
+        ("scale_weight_norms", -1.0),
+        ("network_dropout", 2.0),
+        ("network_dropout", -1.0),
+        ("logit_std", -1.0),
+        ("lr_scheduler_num_cycles", 0),
+        ("lr_scheduler_min_lr_ratio", 1.0),
+        ("learning_rate", -1.0),
+        ("network_alpha", 0.0),
+        ("network_dim", 0),
+        ("discrete_flow_shift", 0.0),
+        ("seed", -1),
+        ("max_train_epochs", 0),
+        ("save_last_n_epochs", 0),
+        ("network_args", ("loraplus_lr_ratio=nan",)),
+        ("network_args", ("module_dropout=2",)),
+        ("network_args", ("rank_dropout=2",)),
+        ("network_args", ("conv_dim=x",)),
+    ],
+)
+def test_numbers_out_of_range(name: str, value: Value) -> None:
+    """Given on the command line, or in a preset."""
+    for how in ({"given": {name: value}}, {"train": {name: value}}):
+        with pytest.raises((OptionError, PresetError), match=name):
+            golden_plan("wan21-t2v-14b", **how)
+
+
+def test_numbers_at_the_end_of_their_range() -> None:
+    """Off, none, nothing: what upstream means by them."""
+    plan = golden_plan("t2v-vanilla", given={"max_grad_norm": 0.0, "network_dropout": 0.0, "seed": 0})
+    assert not plan.notes
+
+
+def test_timesteps_of_the_other_expert() -> None:
+    with pytest.raises(OptionError, match="high-noise expert"):
+        golden_plan("t2v-vanilla", noise_level="high", given={"min_timestep": 0, "max_timestep": 875})
+    with pytest.raises(OptionError, match="low-noise expert"):
+        golden_plan("t2v-vanilla", noise_level="low", given={"min_timestep": 875, "max_timestep": 1000})
+    assert len(golden_plan("t2v-vanilla", given={"min_timestep": 0}).notes) == 1  # the high one is widened
+    narrowed = golden_plan("t2v-vanilla", noise_level="high", given={"min_timestep": 900})
+    assert not narrowed.notes
 
 
 def test_share_of_timesteps_within_a_window() -> None:
     """Upstream's own acceptance, measured over many draws (facts: 2.6, 19.8, 36.8 and 70.5 %)."""
     for shift, share in ((1.0, 0.026), (3.0, 0.198), (5.0, 0.368), (12.0, 0.705)):
         options: dict[str, Value] = {"timestep_sampling": "shift", "discrete_flow_shift": shift}
-        assert within(options, 0.875, 1.0) == pytest.approx(share, abs=0.0006)
-    assert within({"timestep_sampling": "sigmoid"}, 0.0, 1.0) == 1.0
-    assert within({"timestep_sampling": "uniform"}, 0.25, 0.5) == 0.25
-    assert within({"timestep_sampling": "logsnr"}, 0.0, 1.0) is None
-
-
-def test_epochs_that_are_given_replace_a_presets_steps() -> None:
-    assert overlay({"max_train_steps": 700}, {"max_train_epochs": 3}) == {
-        "max_train_steps": None,
-        "max_train_epochs": 3,
-    }
-    plan = golden_plan("wan21-t2v-14b", given={"max_train_steps": 5000})
-    assert plan.notes == ()
+        assert drawn_within(options, 0.875, 1.0) == pytest.approx(share, abs=0.0006)
+    assert drawn_within({"timestep_sampling": "sigmoid"}, 0.0, 1.0) == 1.0
+    assert drawn_within({"timestep_sampling": "uniform"}, 0.25, 0.5) == 0.25
+    assert drawn_within({"timestep_sampling": "logsnr"}, 0.0, 1.0) is None
 
 
 def test_several_gpus() -> None:
@@ -189,86 +230,90 @@ def test_several_gpus() -> None:
     one, two = (golden_plan("wan21-t2v-14b", gpus=gpus).trainings[0] for gpus in (1, 2))
     assert "--multi_gpu" in two.argv and "--multi_gpu" not in one.argv
     assert two.argv[two.argv.index("--num_processes") + 1] == "2"
-    assert one.recipe and two.recipe and one.recipe.steps == 2 * two.recipe.steps
-    assert f"total_iters={one.recipe.steps}" in two.argv
-    own = {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ("step_size=4",)}
+    assert one.steps == 2 * two.steps and f"total_iters={one.steps}" in two.argv
+    own: dict[str, Value] = {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ("step_size=4",)}
     assert golden_plan("wan21-t2v-14b", given=own)
-    with pytest.raises(OptionError, match="2 times as fast with --gpus 2"):
+    with pytest.raises(OptionError, match="--gpus 2"):
         golden_plan("wan21-t2v-14b", given=own, gpus=2)
-    with pytest.raises(OptionError, match="would draw a seed, and batches, of its own; give --seed"):
-        golden_plan("wan21-t2v-14b", gpus=2, seed=None)
+    with pytest.raises(OptionError, match="--seed"):
+        golden_plan("wan21-t2v-14b", train={"seed": None}, gpus=2)
 
 
 def test_1_3b_has_30_blocks() -> None:
-    with pytest.raises(OptionError, match="30 blocks, of which 29 at most"):
+    with pytest.raises(OptionError, match="30 blocks"):
         golden_plan("wan21-t2v-1.3b", given={"blocks_to_swap": 30})
 
 
 HUB = "transformers.optimization.get_"
+KEPT: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
 
 
 def test_the_schedules() -> None:
     """What reaches upstream; the curves themselves are compared with upstream's own (test_upstream.py)."""
-    base: dict[str, Value] = {
-        "optimizer_type": "adamw",
-        "lr_scheduler": "polynomial",
-        "lr_scheduler_power": 2.0,
-        "learning_rate": 1e-4,
-    }
-    kept: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
-    assert rewrite(base, 700) == {
-        **kept,
-        "lr_scheduler_type": "PolynomialLR",
-        "lr_scheduler_args": ("total_iters=700", "power=2.0"),
-    }
-    assert rewrite({**base, "lr_scheduler_min_lr_ratio": 0.01}, 700) == {
-        **kept,
+    base: dict[str, Value] = {**KEPT, "lr_scheduler_power": 2.0}
+    torchs = {"lr_scheduler_type": "PolynomialLR", "lr_scheduler_args": ("total_iters=700", "power=2.0")}
+    assert rewrite(base, {}, 700) == {**KEPT, **torchs}
+    assert rewrite({**base, "lr_scheduler_min_lr_ratio": 0.01}, {}, 700) == {
+        **KEPT,
         "lr_scheduler_type": f"{HUB}polynomial_decay_schedule_with_warmup",
         "lr_scheduler_args": ("num_warmup_steps=0", "num_training_steps=700", "power=2.0", "lr_end=1e-06"),
     }
-    cosine = rewrite({**base, "lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, 705, gpus=2)
+    cosine = rewrite({**base, "lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, {}, 705, gpus=2)
     assert cosine["lr_scheduler_args"] == ("num_warmup_steps=141", "num_training_steps=1410")
     assert "lr_warmup_steps" not in cosine and "lr_scheduler_power" not in cosine
-    assert rewrite({**base, "lr_scheduler": "constant"}, 9) == {**kept, "lr_scheduler": "constant"}
+    assert rewrite({**base, "lr_scheduler": "constant"}, {}, 9) == {**KEPT, "lr_scheduler": "constant"}
     pieces = {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1:09,0.01'",)}
-    assert rewrite({**base, **pieces}, 9, gpus=2)["lr_scheduler_args"] == ("step_rules='1:8,0.1:18,0.01'",)
+    assert rewrite({**base, **pieces}, {}, 9, gpus=2)["lr_scheduler_args"] == ("step_rules='1:8,0.1:18,0.01'",)
 
 
 def test_schedules_that_are_given_go_through() -> None:
-    base: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial", "learning_rate": 1e-4}
-    assert rewrite({**base, "lr_scheduler_power": 0.0}, 9)["lr_scheduler_args"] == ("total_iters=9", "power=0.0")
-    assert rewrite({**base, "lr_warmup_steps": 0}, 9)["lr_scheduler_type"] == "PolynomialLR"
-    for warm_up, steps in (("10%", 0), (0.5, 4), (3, 3)):
-        pairs = rewrite({**base, "lr_warmup_steps": warm_up}, 9)["lr_scheduler_args"]
-        assert pairs == (f"num_warmup_steps={steps}", "num_training_steps=9", "power=1.0") or not steps
-    given = rewrite({**base, "lr_scheduler_args": ("lr_end=1e-6",)}, 9)
+    assert rewrite({**KEPT, "lr_warmup_steps": 0}, {}, 9)["lr_scheduler_type"] == "PolynomialLR"
+    for warm_up, steps in ((0.5, 4), (3, 3)):
+        pairs = rewrite({**KEPT, "lr_warmup_steps": warm_up}, {}, 9)["lr_scheduler_args"]
+        assert pairs == (f"num_warmup_steps={steps}", "num_training_steps=9", "power=1.0")
+    given = rewrite({**KEPT, "lr_scheduler_args": ("lr_end=1e-6",)}, {}, 9)
     assert given["lr_scheduler_args"][-1] == "lr_end=1e-6"  # type: ignore[index]
     own: dict[str, Value] = {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": ("T_max=9",)}
-    assert rewrite({**base, **own}, 9) == {**base, **own, "lr_scheduler": None, "lr_scheduler_power": None}
-    free = rewrite({**base, "optimizer_type": "schedulefree.AdamWScheduleFree"}, 9)
+    assert rewrite({**KEPT, **own}, {}, 9) == {**KEPT, **own, "lr_scheduler": None, "lr_scheduler_power": None}
+    free = rewrite({**KEPT, "optimizer_type": "schedulefree.AdamWScheduleFree"}, {}, 9)
     assert free == {"optimizer_type": "schedulefree.AdamWScheduleFree", "learning_rate": 1e-4}
 
 
 def test_settings_that_hang_on_others() -> None:
     def options(preset: str, **given: Any) -> dict[str, Any]:
-        (training, *_) = golden_plan(preset, given=given).trainings
-        assert training.recipe
-        return dict(training.recipe.options)
+        return dict(golden_plan(preset, given=given).trainings[0].options)
 
     assert options("t2v-vanilla", max_data_loader_n_workers=0)["persistent_data_loader_workers"] is None
-    with pytest.raises(OptionError, match="needs --fp8_base"):
+    with pytest.raises(OptionError, match="--fp8_base"):
         options("wan21-t2v-1.3b", fp8_scaled=True)
     lion = options("wan21-t2v-1.3b-rtx3090", optimizer_type="bitsandbytes.optim.Lion")
     assert lion["optimizer_args"] is None
     assert options("t2v-vanilla", optimizer_type="adamw")["optimizer_args"] == ("weight_decay=0.01",)
 
 
-def test_what_may_not_be_meant_is_said() -> None:
-    plan = golden_plan("wan21-t2v-14b", given={"learning_rate": 3.0, "save_every_n_epochs": 99})
-    assert plan.notes == (
-        "--save_every is longer than the run: only its end is saved.",
-        "--lr 3.0 is far above what any recipe uses (1e-5 to 1e-3).",
-    )
+def test_alpha_follows_dim_and_both_are_said() -> None:
+    plan = golden_plan("t2v-vanilla", given={"network_dim": 32})
+    assert {training.options["network_alpha"] for training in plan.trainings} == {32}
+    assert len(plan.notes) == 1 and "--alpha" in plan.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "noun"),
+    [
+        ({"given": {"learning_rate": 5e-3}}, "--lr 0.005"),
+        ({"given": {**PRODIGY, "learning_rate": 1e-4}}, "Prodigy"),
+        ({"given": {"save_every_n_epochs": 99}}, "--save_every"),
+        ({"given": {"blocks_to_swap": 20}, "gpus": 2}, "--blocks_to_swap"),
+    ],
+)
+def test_what_may_not_be_meant_is_said(request_: dict[str, Any], noun: str) -> None:
+    notes = golden_plan("wan21-t2v-14b", **request_).notes
+    assert [note for note in notes if noun in note], notes
+
+
+def test_what_is_meant_is_not_said() -> None:
+    for more in ({}, {"given": {**PRODIGY, "learning_rate": 1.0}}, {"gpus": 2}, {"given": {"max_train_steps": 5000}}):
+        assert golden_plan("wan21-t2v-14b", **more).notes == ()
 
 
 def test_samples_bring_what_they_need(tmp_path: Path) -> None:
@@ -281,45 +326,34 @@ def test_samples_bring_what_they_need(tmp_path: Path) -> None:
         assert ("--clip" in argv) == (name == "wan21-i2v-480p")
 
 
-def test_values_that_begin_with_a_dash() -> None:
-    assert list(spell({"logit_mean": -0.5, "training_comment": "--x"})) == [
-        "--logit_mean=-0.5",
-        "--training_comment=--x",
-    ]
-    assert parse(["--logit_mean", "-0.5"]) == {"logit_mean": -0.5}
-
-
-@pytest.mark.parametrize("word", ["nan", "inf", "-inf"])
-def test_numbers_that_are_none(word: str) -> None:
-    with pytest.raises(OptionError, match="takes a number"):
-        parse([f"--learning_rate={word}"])
-
-
-def test_alpha_follows_dim_and_both_are_said() -> None:
-    plan = golden_plan("t2v-vanilla", given={"network_dim": 32})
-    for training in plan.trainings:
-        assert training.argv[training.argv.index("--network_alpha") + 1] == "32"
-    assert plan.notes[-1] == "--alpha follows --dim: 32."
-
-
-@pytest.mark.parametrize("name", ["-cats", "a/b", "", ".x", 'a"b', "a\nb"])
+@pytest.mark.parametrize("name", ["-cats", "a/b", "", ".x", 'a"b', "a\nb", "a\udcff"])
 def test_names_that_cant_be_files(name: str) -> None:
-    with pytest.raises(OptionError, match="can't name files"):
+    with pytest.raises(OptionError, match="--output_name"):
         check_name(name)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "noun"),
     [
-        ({"preset": "wan21-t2v-14b", "noise_level": "high"}, "without noise levels"),
-        ({"preset": "wan21-t2v-14b", "noise_level": "both"}, "without noise levels"),
-        ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "give its DiT with --dit"),
-        ({"preset": "t2v-vanilla", "dit": Path("x")}, "this one trains two: --dit_high and --dit_low"),
-        ({"preset": "t2v-vanilla", "clip": Path("x")}, "uses no CLIP"),
-        ({"preset": "t2v-vanilla", "resume_from": Path(__file__)}, "say which with --noise_level"),
+        ({"preset": "wan21-t2v-14b", "noise_level": "high"}, "--noise_level"),
+        ({"preset": "wan21-t2v-14b", "noise_level": "both"}, "--noise_level"),
+        ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "--dit"),
+        ({"preset": "t2v-vanilla", "dit": Path("x")}, "--dit_high, --dit_low"),
+        ({"preset": "t2v-vanilla", "dit_high": Path(__file__), "dit_low": Path(__file__)}, "one file"),
+        ({"preset": "t2v-vanilla", "clip": Path("x")}, "--clip"),
+        ({"preset": "t2v-vanilla", "lightning_high": Path("x")}, "--lightning_high"),
+        ({"preset": "t2v-vanilla", "resume_from": Path(__file__)}, "--noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),
     ],
 )
-def test_orders_that_contradict_themselves(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
-        order(**arguments)  # type: ignore[arg-type]
+def test_requests_that_contradict_themselves(arguments: dict[str, Any], noun: str) -> None:
+    with pytest.raises(OptionError, match=noun):
+        read(**arguments)
+
+
+def test_a_file_that_is_not_there_is_named_by_its_option() -> None:
+    files: dict[str, Any] = {"dit_high": WeightsError, "vae": WeightsError, "resume_from": OptionError}
+    for option, error in files.items():
+        one: dict[str, Any] = {option: Path("/nope")}
+        with pytest.raises(error, match=f"--{option}.* /nope"):
+            read(preset="t2v-vanilla", noise_level="high", **one)

@@ -16,12 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_script import NATIVE, legacy, windows_argv
 
+from wanwrap import __version__
+from wanwrap.plan import provenance
 from wanwrap.plan.plan import Plan, Step
+from wanwrap.plan.request import Request
 from wanwrap.plan.script import command
 from wanwrap.preset import load
+from wanwrap.run.attempt import Attempt
+from wanwrap.upstream.curves import Curves
 from wanwrap.upstream.options import parse
-from wanwrap.upstream.pin import Upstream
-from wanwrap.weights import provenance
+from wanwrap.weights import provenance as reading
 from wanwrap.weights.locate import locate
 
 COMMENT = "--training_comment"
@@ -74,21 +78,21 @@ def test_without_the_merge_nothing_is_called_lightning() -> None:
 
 
 def test_a_file_of_ones_own_by_its_header(tmp_path: Path) -> None:
-    mine = dit(tmp_path / "mine.safetensors")
-    found = locate("wan2.2-t2v-low", tmp_path, mine)
-    preset = load("t2v-vanilla")
-    text = provenance.text("x", preset, preset.experts[1], {}, Upstream(), found)
-    base = json.loads(text)["base"]
-    assert base["name"] == "mine.safetensors" and base["bytes"] == mine.stat().st_size and "sha256" not in base
-    other = dit(tmp_path / "other.safetensors", "BF16")
-    assert base["header_sha256"] not in (None, locate("wan2.2-t2v-low", tmp_path, other).header_sha256)
+    mine, other = dit(tmp_path / "mine.safetensors"), dit(tmp_path / "other.safetensors", "BF16")
+    rows = []
+    for path in (mine, other):
+        request = Request(preset=load("t2v-vanilla"), base_dir=tmp_path)
+        weights = {"wan2.2-t2v-low": locate("wan2.2-t2v-low", tmp_path, path)}
+        rows.append(provenance.provenance(request, request.experts[1], {}, weights)["base"])
+    assert rows[0]["name"] == "mine.safetensors" and rows[0]["bytes"] == mine.stat().st_size
+    assert "sha256" not in rows[0] and rows[0]["header_sha256"] not in (None, rows[1]["header_sha256"])
 
 
 def test_a_comment_of_ones_own_is_kept_within() -> None:
     plan = golden_plan("t2v-vanilla", noise_level="low", given=parse([f"{COMMENT}={ODD}"]))
     (step,) = plan.trainings
     assert step.argv.count(COMMENT) == 1 and comment(step).isascii() and "\n" not in comment(step)
-    found = provenance.read({provenance.KEY: comment(step)})
+    found = reading.read({reading.KEY: comment(step)})
     assert found and found["comment"] == ODD
 
 
@@ -116,39 +120,39 @@ def test_it_reaches_upstream(tmp_path: Path, wanwrap: Wanwrap, weights: list[str
     done = wanwrap("run", "t2v-vanilla", "--dataset", cats, *weights, "--noise_level", "low", "--", COMMENT, ODD)
     assert done.returncode == 0, done.stderr
     argv = record(tmp_path)[-1]["argv"]
-    found = provenance.read({provenance.KEY: argv[argv.index(COMMENT) + 1]})
+    found = reading.read({reading.KEY: argv[argv.index(COMMENT) + 1]})
     assert found and (found["preset"], found["expert"], found["comment"]) == ("t2v-vanilla", "low", ODD)
     assert found["base"]["name"] == "low.safetensors" and len(found["base"]["header_sha256"]) == 64
 
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from([*provenance.FIELDS]), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from([*reading.FIELDS]), inner),
 )
-NAMES = st.sampled_from([provenance.KEY, provenance.WINDOW, "ss_epoch", "ss_steps", "ss_num_epochs"])
+NAMES = st.sampled_from([reading.KEY, reading.WINDOW, "ss_epoch", "ss_steps", "ss_num_epochs"])
 
 
 @given(st.dictionaries(NAMES, st.text()), ANY)
 def test_anything_may_stand_there(metadata: dict[str, str], content: Any) -> None:
-    for each in (metadata, {**metadata, provenance.KEY: json.dumps(content)}):
-        assert isinstance(provenance.told(provenance.trained(each)), str)
+    for each in (metadata, {**metadata, reading.KEY: json.dumps(content)}):
+        assert isinstance(reading.told(reading.trained(each)), str)
     if isinstance(content, dict):
         mine = {"wanwrap": "1", "preset": "p", **{k: v for k, v in content.items() if k not in ("wanwrap", "preset")}}
-        facts = provenance.trained({**metadata, provenance.KEY: json.dumps(mine)})
-        assert facts["record"]["preset"] == "p" and "p" in provenance.told(facts)
+        facts = reading.trained({**metadata, reading.KEY: json.dumps(mine)})
+        assert facts["record"]["preset"] == "p" and "p" in reading.told(facts)
 
 
 @pytest.mark.parametrize("text", ["", "None", "{", "[]", "{}", '{"wanwrap": 1, "preset": "x"}', "[" * 99999, "a cat"])
 def test_what_is_no_record(text: str) -> None:
-    assert provenance.read({provenance.KEY: text}) is None
-    assert provenance.read({}) is None
+    assert reading.read({reading.KEY: text}) is None
+    assert reading.read({}) is None
 
 
 def trained(**more: str) -> dict[str, str]:
     """Metadata as upstream writes them for the low-noise expert of t2v-lightning."""
     counts = {"ss_epoch": "20", "ss_num_epochs": "50", "ss_steps": "1000", "ss_max_train_steps": "2500"}
     text = comment(golden_plan("t2v-lightning").trainings[1])
-    return {**counts, provenance.WINDOW: "0,875", provenance.KEY: text, **more}
+    return {**counts, reading.WINDOW: "0,875", reading.KEY: text, **more}
 
 
 def test_inspect_tells_it_in_words(tmp_path: Path, wanwrap: Wanwrap) -> None:
@@ -159,7 +163,8 @@ def test_inspect_tells_it_in_words(tmp_path: Path, wanwrap: Wanwrap) -> None:
     words = (
         "trained: the low-noise expert of t2v-lightning, epoch 20 of 50, 1000 of 2500 steps, timesteps 0 to 875, "
         "boundary 875, in scaled fp8, on wan2.2_t2v_low_noise_14B_fp16.safetensors, merged with "
-        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors at 1.0, wanwrap 0.1.0"
+        "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors at 1.0, "
+        f"wanwrap {__version__}"
     )
     assert words in done.stdout and "rank 8, alpha 8" in done.stdout
     assert done.stdout.count("trained: ") == 2 and "trained: epoch 7\n" in done.stdout
@@ -169,11 +174,15 @@ def test_inspect_tells_it_in_words(tmp_path: Path, wanwrap: Wanwrap) -> None:
 
 
 def test_epochs_before_an_interruption_count() -> None:
-    """Upstream counts from 0 again when a training goes on."""
-    preset, plan = load("t2v-vanilla"), golden_plan("t2v-vanilla")
-    text = provenance.text("t2v-vanilla", preset, preset.experts[1], {}, Upstream(), plan.weights[1], done=(20, 1000))
-    facts = provenance.trained({provenance.KEY: text, "ss_epoch": "3", "ss_steps": "150", "ss_max_train_steps": "2500"})
-    assert "epoch 23, 1150 of 2500 steps" in provenance.told(facts)
+    """Upstream counts from 0 again in each start; the second one is told what came before."""
+    train = golden_plan("t2v-vanilla").trainings[1]
+    step = 20 * train.per_epoch
+    argv = Attempt(train, 2, 20, step, Curves(Path())).argv(0, Path("state-000020"))
+    text = argv[argv.index(COMMENT) + 1]
+    assert json.loads(text) == {**json.loads(comment(train)), "done": [20, step]}
+    left = {"ss_epoch": "3", "ss_steps": str(3 * train.per_epoch), "ss_max_train_steps": str(train.steps - step)}
+    told = reading.told(reading.trained({reading.KEY: text, **left}))
+    assert f"epoch 23, {23 * train.per_epoch} of {train.steps} steps" in told
 
 
 def test_only_what_is_printable_ascii_goes_into_a_command_line() -> None:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan, safetensors
 
-from wanwrap.errors import StepError
-from wanwrap.plan.plan import Choices, Places, Plan
+from wanwrap.errors import RoomError, StepError
+from wanwrap.plan import preflight
+from wanwrap.plan.build import build
+from wanwrap.plan.plan import Plan, Rewrite
+from wanwrap.plan.preflight import Machine
+from wanwrap.plan.request import read
 from wanwrap.preset import load, shipped
 from wanwrap.rehearsal import stage as module
+from wanwrap.run import record as records
 from wanwrap.upstream.options import CACHE_LATENTS
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.locate import Located
+
+MACHINE = Machine(upstream=Upstream(), python="3.11", packages={}, gpus=[])
 
 
 def staged(name: str, *, gpu: bool, **given: Any) -> tuple[Plan, tuple[str, ...]]:
-    choices = Choices(given=given)
-    real = golden_plan(name, choices)
-    weights = {
-        key: Located(path=Path(f"/x/{w.name}"), dtype=w.dtype, exists=True, identity=key)
-        for key, w in CATALOGUE.items()
-    }
-    places = Places(base=Path("/r"), upstream=Upstream(folder=Path("/up")), python="python")
-    return module.stage(real.preset, real.dataset, weights, places, choices, gpu=gpu)
+    return module.stage(golden_plan(name, given=given), Path("/r"), gpu=gpu)
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -36,11 +36,12 @@ def test_on_a_gpu_every_option_is_the_real_runs(name: str) -> None:
     """But the length, and what the toy's 4 blocks can swap."""
     plan, notes = staged(name, gpu=True)
     assert [note for note in notes if "without a GPU" in note] == []
+    own = {"dit", "dataset_config", "output_name", "sample_prompts", "vae", "t5"}
+    length = {"max_train_epochs", "save_every_n_epochs", "lr_scheduler_args", "sample_every_n_epochs"}
     for small, real in zip(plan.trainings, golden_plan(name).trainings, strict=True):
-        assert small.recipe and real.recipe
-        changed = {key for key, value in real.recipe.options.items() if small.recipe.options.get(key) != value}
-        assert changed <= {"max_train_epochs", "save_every_n_epochs", "lr_scheduler_args", "sample_every_n_epochs"}
-        assert small.recipe.options["max_train_epochs"] == 2
+        changed = {key for key, value in real.options.items() if small.options.get(key) != value}
+        assert changed <= own | length
+        assert small.options["max_train_epochs"] == 2
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -50,12 +51,12 @@ def test_all_goes_through_the_child_and_nothing_leaves_the_folder(name: str) -> 
     spec = json.loads(make.argv[-1])
     assert spec["task"] == load(name).task
     for step in steps:
-        ours = step.reads or step.name == "check caches"
+        ours = isinstance(step, Rewrite) or step.name == "check caches"
         assert ours or (module.CHILD in step.argv and "-m musubi_tuner" not in " ".join(step.argv))
         paths = [word for word in step.argv if word.startswith("/") and word != module.CHILD]
         assert paths and all(word.startswith("/r/") for word in paths)
     assert all(path.is_relative_to("/r") for path in plan.files)
-    made = {str(step.makes) for step in plan.rewrites}
+    made = {str(step.out) for step in plan.rewrites}
     read = {word for step in steps for word in step.argv if "/models/" in word} - made
     assert read == set(spec["files"])
     for path, wanted in spec["files"].items():
@@ -64,9 +65,18 @@ def test_all_goes_through_the_child_and_nothing_leaves_the_folder(name: str) -> 
         assert Path(path).suffix == Path(weight.name).suffix
 
 
+def test_it_is_called_a_toy() -> None:
+    """Name, LoRAs and record: nobody takes one for the real thing."""
+    plan, _ = staged("t2v-vanilla", gpu=True)
+    assert plan.name == "cats-t2v-vanilla-toy"
+    for train in plan.trainings:
+        assert "-toy" in train.lora.name
+        assert json.loads(train.argv[train.argv.index("--training_comment") + 1])["toy"] is True
+
+
 def test_what_a_cpu_cannot_do_is_replaced_and_said() -> None:
     plan, notes = staged("t2v-style", gpu=False, optimizer_type="bitsandbytes.optim.Lion", block_swap_h2d_only=True)
-    options = plan.trainings[0].recipe.options if plan.trainings[0].recipe else {}
+    options = plan.trainings[0].options
     assert (options["optimizer_type"], options["sdpa"], options.get("xformers")) == ("adamw", True, None)
     assert options.get("block_swap_h2d_only") is None
     said = " ".join(notes)
@@ -79,7 +89,7 @@ def test_toys_are_merged_and_what_takes_long_is_left_out_and_said() -> None:
     assert [step.name for step in plan.steps[1:3]] == ["merge Lightning, high", "merge Lightning, low"]
     assert not any("sha256" in word for step in plan.rewrites for word in step.argv)
     assert "network_weights is left out" in notes
-    assert plan.trainings[0].recipe and plan.trainings[0].recipe.options["blocks_to_swap"] == module.SWAP
+    assert plan.trainings[0].options["blocks_to_swap"] == module.SWAP
 
 
 def test_items_are_few_and_small() -> None:
@@ -93,33 +103,56 @@ def test_items_are_few_and_small() -> None:
     assert CACHE_LATENTS in argv
 
 
-def lora(path: Path, content: bytes) -> Path:
-    safetensors(path, {"a.lora_down.weight": ("F16", [4, 4]), "a.lora_up.weight": ("F16", [4, 4])})
-    path.write_bytes(path.read_bytes()[:-1] + content)
-    return path
+@pytest.mark.parametrize("loss", [0.1, None])
+@pytest.mark.parametrize(
+    ("module_name", "content", "learned"),
+    [("lora_up", b"\x01", True), ("lora_up", b"\0", False), ("hada_w1_a", b"\0", True)],
+)
+def test_a_lora_of_zeros_or_a_broken_loss_fails_the_rehearsal(
+    module_name: str, content: bytes, learned: bool, loss: float | None, tmp_path: Path
+) -> None:
+    """LoHa starts from no zeros that could be looked for."""
+    real = read(preset="wan21-t2v-14b", dataset="sample", base_dir=tmp_path)
+    plan, _ = module.stage(build(real), tmp_path, gpu=True)
+    (train,) = plan.trainings
+    safetensors(train.lora, {"a.lora_down.weight": ("F16", [4, 4]), f"a.{module_name}.weight": ("F16", [4, 4])})
+    train.lora.write_bytes(train.lora.read_bytes()[:-1] + content)
+    train.folder.mkdir()
+    records.begin(plan, train, MACHINE).write(train.folder, loss=loss)
+    if learned and loss:
+        module.verify(plan)
+        return
+    with pytest.raises(StepError, match="nothing was learned" if loss else "no number"):
+        module.verify(plan)
 
 
-def test_a_lora_of_zeros_or_a_broken_loss_fails_the_rehearsal(tmp_path: Path) -> None:
-    plan = golden_plan("wan21-t2v-14b")
-    made = tmp_path / "a.safetensors"
-    plan = replace(plan, steps=(replace(plan.trainings[0], makes=made),))
-    good = {"steps": [{"name": "train", "loss": "0.1"}]}
-    lora(made, b"\x01")
-    module.verify(plan, good)
-    with pytest.raises(StepError, match="a loss of nan"):
-        module.verify(plan, {"steps": [{"name": "train", "loss": "nan"}]})
-    lora(made, b"\x00")
-    loha = replace(
-        plan, steps=(replace(plan.trainings[0], makes=safetensors(tmp_path / "h", {"a.hada_w1_a": ("F16", [1])})),)
-    )
-    module.verify(loha, good)  # LoHa starts from no zeros that could be looked for
-    with pytest.raises(StepError, match="nothing was learned"):
-        module.verify(plan, good)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--blocks_to_swap", 40], 7),
+        (["--optimizer", "adamw8bits"], 7),  # nothing stands in for what there isn't
+        (["--optimizer", "bogus"], 7),
+        (["--optimizer", "torch.optim.Bogus"], 8),
+    ],
+)
+def test_what_the_real_run_refuses_is_refused_before_anything_is_written(
+    arguments: list[object], code: int, tmp_path: Path, wanwrap: Wanwrap
+) -> None:
+    done = wanwrap("rehearse", "t2v-vanilla", "sample", *arguments, STANDIN_GPUS="0")
+    assert done.returncode == code and str(arguments[-1]).rpartition(".")[2] in done.stderr, done.stderr
+    assert not [*(tmp_path / "home").iterdir()]
 
 
-def test_what_the_real_run_refuses_is_refused_before_anything_is_written(tmp_path: Path, wanwrap: Wanwrap) -> None:
-    done = wanwrap("rehearse", "t2v-vanilla", "--dataset", "sample", "--blocks_to_swap", 40)
-    assert done.returncode == 7
-    done = wanwrap("rehearse", "t2v-vanilla", "--dataset", "sample", STANDIN_LACKS="xformers", standin=False)
-    assert done.returncode == 6
-    assert list((tmp_path / "home").iterdir()) == []
+def test_a_rehearsal_needs_upstream(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    done = wanwrap("rehearse", "t2v-vanilla", "sample", standin=False)
+    assert done.returncode == 6 and "musubi-tuner" in done.stderr
+    assert not [*(tmp_path / "home").iterdir()]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**6, 10**6))
+    monkeypatch.setattr(preflight, "ask", lambda *_: {"missing": {}, "gpus": []})
+    with pytest.raises(RoomError, match="rehearsal"):
+        module.rehearsal(read(preset="t2v-vanilla", dataset="sample", base_dir=tmp_path))
+    assert not [*tmp_path.iterdir()]

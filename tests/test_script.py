@@ -22,36 +22,25 @@ pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs bash")
 
 
 def test_script_and_run_reach_upstream_alike(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
-    """A data set, and a weight, under names that a shell would take apart."""
+    """A data set, a weight and the LoRAs under names that a shell would take apart."""
     data = cats.rename(tmp_path / ODD)
     vae = Path(weights[weights.index("--vae") + 1])
     odd_vae = vae.rename(vae.with_name("-v'ae`x`\\ %PATH% !.safetensors"))
-    arguments = [
-        "run",
-        "t2v-vanilla",
-        "--dataset",
-        data,
-        *weights,
-        "--vae",
-        odd_vae,
-        "--seed",
-        7,
-        "--",
-        "--network_dropout",
-        "0.1",
-    ]
+    named = ("--vae", odd_vae, "--output_name", "it's [1] $HOME", "--epochs", 12)
+    arguments, extra = ["run", "t2v-vanilla", data, *weights, *named], ["--", "--network_dropout", "0.1"]
+    outputs = tmp_path / "home" / "local_training" / "outputs"
 
-    printed = wanwrap(*arguments[:-3], "--dry_run", "--shell", "bash", *arguments[-3:])
+    printed = wanwrap(*arguments, "--dry_run", "--shell", "bash", *extra)
     assert printed.returncode == 0, printed.stderr
     (tmp_path / "script.sh").write_text(printed.stdout, encoding="utf-8")
     env = {"PATH": "/usr/bin:/bin", "STANDIN_RECORD": str(tmp_path / "record.jsonl"), "HOME": str(tmp_path)}
     by_hand = subprocess.run([str(NATIVE), str(tmp_path / "script.sh")], env=env, capture_output=True, text=True)
     assert by_hand.returncode == 0, by_hand.stderr
-    from_script = record(tmp_path)
+    from_script, loras = record(tmp_path), {path.name for path in outputs.glob("*/*.safetensors")}
 
     (tmp_path / "record.jsonl").unlink()
     shutil.rmtree(tmp_path / "home" / "local_training")
-    done = wanwrap(*arguments)
+    done = wanwrap(*arguments, *extra)
     assert done.returncode == 0, done.stderr
     assert [call["script"] for call in from_script] == [
         "wan_cache_latents.py",
@@ -60,6 +49,7 @@ def test_script_and_run_reach_upstream_alike(tmp_path: Path, wanwrap: Wanwrap, w
         "wan_train_network.py",
     ]
     assert record(tmp_path) == from_script
+    assert loras == {path.name for path in outputs.glob("*/*.safetensors")} and len(loras) == 2 * 3
     assert ODD.replace('"', '\\"') in from_script[0]["toml"]
     assert str(odd_vae) in from_script[0]["argv"]
     assert from_script[0]["env"]["PYTHONPATH"] == str(STANDIN / "src")

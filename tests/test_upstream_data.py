@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,19 +21,21 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw import footage
 from test_upstream import ask
-from wanwrap.run.ledger import Ledger
 
 from wanwrap.data import caches
-from wanwrap.data.check import Checked, tokens
-from wanwrap.data.check import _rows as rows_of
+from wanwrap.data.check import Checked, check
 from wanwrap.data.config import load as load_config
 from wanwrap.data.dataset import Dataset
 from wanwrap.data.folder import scan
-from wanwrap.plan.plan import Choices, Places, Plan, needed
+from wanwrap.plan.plan import Plan
 from wanwrap.plan.planner import make_plan
+from wanwrap.plan.preflight import Machine
+from wanwrap.plan.request import Request
 from wanwrap.preset import Clips, Pictures, Preset, load
-from wanwrap.run.run import run, write_files
+from wanwrap.run import record as records
+from wanwrap.run.run import How, _Run
 from wanwrap.system import header
+from wanwrap.upstream.caches import LATENTS
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
@@ -131,10 +134,24 @@ def toy(name: str, base: Path) -> Located:
 
 
 def plan_of(preset: Preset, data: Dataset, base: Path, name: str, child: str = "child.py") -> Plan:
-    choices = Choices(noise_level="low" if len(preset.experts) > 1 else None, output_name=name)
-    wanwrap = (sys.executable, "-m", "wanwrap")
-    places = Places(base=base, upstream=Upstream(folder=Path(FOLDER)), python=PYTHON, child=(child,), wanwrap=wanwrap)
-    return make_plan(preset, data, {key: toy(key, base) for key in needed(preset, choices)}, places, choices)
+    request = Request(
+        preset=preset,
+        base_dir=base,
+        noise_level="low" if len(preset.experts) > 1 else None,
+        output_name=name,
+        python=PYTHON,
+        upstream=Upstream(folder=Path(FOLDER), child=child),
+        wanwrap=(sys.executable, "-m", "wanwrap"),
+    )
+    return make_plan(request, data, {key: toy(key, base) for key in request.needed})
+
+
+def written(plan: Plan) -> Path:
+    """The files of a plan, on disk: the data set TOML of its one expert."""
+    for path, text in plan.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return plan.trainings[0].folder / "dataset.toml"
 
 
 def call_of(step: Any) -> list[str]:
@@ -143,7 +160,7 @@ def call_of(step: Any) -> list[str]:
 
 
 def spec_of(plan: Plan) -> dict[str, Any]:
-    return {str(weight.path): {"role": CATALOGUE[weight.name].role, "dtype": "bf16"} for weight in plan.weights}
+    return {str(w.path): {"role": CATALOGUE[name].role, "dtype": "bf16"} for name, w in plan.weights.items()}
 
 
 def upstream(asked: dict[str, Any], tmp_path: Path) -> list[str]:
@@ -166,20 +183,18 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
         data = scan(folder, preset, whole=True)
         if not data.train_items:
             continue
-        checked = Checked(dataset=data, preset=preset, rows=tuple(rows_of(data)), trigger=None, lengths=())
         plan = plan_of(preset, data.sound(skip_bad=True), tmp_path / "base", str(number))
-        write_files(plan)
-        own = load_config(plan.folder / "dataset.toml", whole=True)  # as `prune` will read it
+        own = load_config(written(plan), whole=True)  # as `prune` will read it
         assert [list(caches.names(e, "latents")) for e in own.entries] == [list(caches.names(e, "latents")) for e in data.entries]  # fmt: skip
-        cases.append((data, checked, plan))
+        cases.append((data, check(data), plan))
         if len(cases) == 24:
             break
-    assert len(cases) >= 20 and {plan.preset.name for _, _, plan in cases} == set(MODES)
+    assert len(cases) >= 20 and {plan.request.preset.name for _, _, plan in cases} == set(MODES)
     assert any(entry.listed for data, _, _ in cases for entry in data.entries)
     assert any(not row.kept for _, checked, _ in cases for row in checked.rows)
     toys = dict[str, dict[str, Any]]()
     for _, _, plan in cases:
-        toys.setdefault(plan.preset.task, {}).update(spec_of(plan))
+        toys.setdefault(plan.request.preset.task, {}).update(spec_of(plan))
     calls = [call_of(step) for _, _, plan in cases for step in plan.steps if "child.py" in step.argv]
     answers = upstream({"toys": toys, "calls": calls}, tmp_path)
     for index, (data, checked, plan) in enumerate(cases):
@@ -192,7 +207,7 @@ def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
     for entry, cache in zip(data.entries, plan.caches, strict=True):
         there = {path.name for path in cache.iterdir() if path.suffix == ".safetensors"}
         assert there == {name for what in ("latents", "text") for name, _ in caches.names(entry, what)}
-        things.update(re.match(r"[pc]\d+", name)[0] for name in there if name.endswith(caches.LATENTS))  # type: ignore[index]
+        things.update(re.match(r"[pc]\d+", name)[0] for name in there if name.endswith(LATENTS))  # type: ignore[index]
     assert dict(things) == {stem: len(row.keys) for stem, row in kept.items()}
     counted = Counter[tuple[int, ...]]()
     for text, number in re.findall(r"bucket: \(([\d, ]+)\), count: (\d+)", printed):
@@ -204,12 +219,10 @@ def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
             number  # upstream adds a window size of FramePack's to pictures
         )
     assert counted == predicted
-    assert max(map(tokens, clips | {key[:2] for key in predicted}), default=0) > 0
     (training,) = plan.trainings
-    assert training.recipe
     assert re.search(r"num train items[^\n]*: (\d+)", printed)[1] == str(data.train_items)  # type: ignore[index]
     assert re.search(r"num batches per epoch[^\n]*: (\d+)", printed)[1] == str(data.batches)  # type: ignore[index]
-    assert re.search(r"total optimization steps[^\n]*: (\d+)", printed)[1] == str(training.recipe.steps)  # type: ignore[index]
+    assert re.search(r"total optimization steps[^\n]*: (\d+)", printed)[1] == str(training.steps)  # type: ignore[index]
 
 
 def test_frame_k_shows_what_stood_there_at_its_time(tmp_path: Path) -> None:
@@ -242,35 +255,39 @@ def test_frame_k_shows_what_stood_there_at_its_time(tmp_path: Path) -> None:
 
 
 CHILD = ROOT / "wanwrap" / "rehearsal" / "child.py"
+MACHINE = Machine(upstream=Upstream(), python="", packages={}, gpus=[])
 
 
 @dataclass
 class Caches:
-    """A workspace with toy encoders, whose caching steps are carried out as `run` does."""
+    """A workspace with toy encoders, whose caches are filled as `run` does; `said` is what it says."""
 
     base: Path
+    said: list[str]
     before: dict[Path, int]
 
-    def run(self, data: Dataset, preset: Preset, name: str = "a") -> list[str]:
-        """The names of the files that were encoded, each time they were."""
+    def fill(self, data: Dataset, preset: Preset, name: str = "a") -> list[str]:
+        """The names of the files that were encoded."""
         plan = plan_of(preset, data.sound(), self.base, name, str(CHILD))
-        self.plan = replace(plan, steps=tuple(step for step in plan.steps if not step.recipe))
-        write_files(self.plan)
-        rows: list[dict[str, Any]] = [{"name": step.name, "state": "planned"} for step in self.plan.steps]
-        self.ledger = Ledger(path=plan.folder / "run.json", record={"steps": rows})
-        run(self.plan, self.ledger, bool, bool)
+        written(plan)
+        (train,) = plan.trainings
+        self.said.clear()
+        run = _Run(plan, How(heading=lambda _: iter(())), {train.expert: records.begin(plan, train, MACHINE)})
+        run.folder = train.folder
+        with ExitStack() as held:
+            run._cache(held)
         after = {path: path.stat().st_mtime_ns for path in self.base.rglob("*_wan*.safetensors")}
         encoded = sorted(path.name for path, time in after.items() if self.before.get(path) != time)
         self.before = after
         return encoded
 
     @property
-    def states(self) -> list[str]:
-        """How the steps of the last run ended: check caches, cache latents, cache text."""
-        return [row["state"] for row in self.ledger.record["steps"]]
+    def encoders(self) -> list[str]:
+        """The encoders that were started the last time: each takes its time to load."""
+        return [line.strip() for line in self.said if line.startswith("\ncache ")]
 
 
-def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     """With the real scripts and toy encoders, counted by the files' times."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder, base = tmp_path / "cats", tmp_path / "base"
@@ -287,10 +304,10 @@ def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     base.mkdir()
     make = [PYTHON, str(CHILD), "make", json.dumps({"task": "t2v-1.3B", "files": files})]
     subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": f"{FOLDER}/src"})
-    caches = Caches(base, {})
+    caches = Caches(base, said, {})
 
     def encoded(how: Preset = t2v, name: str = "a") -> list[str]:
-        return caches.run(scan(folder, how, whole=True), how, name)
+        return caches.fill(scan(folder, how, whole=True), how, name)
 
     all_of_it = [
         "c0_00000-001_0064x0048_wan.safetensors",
@@ -298,15 +315,15 @@ def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "c0_wan_te.safetensors",
     ]
     all_of_it += [f"p{n}_{96 + 16 * n:04d}x0064_wan.safetensors" for n in range(3)] + [f"p{n}_wan_te.safetensors" for n in range(3)]  # fmt: skip
-    assert encoded() == sorted(all_of_it) and caches.states == ["done"] * 3
-    assert encoded() == [] and caches.states == ["done", "not needed", "not needed"]  # a second run
+    assert encoded() == sorted(all_of_it) and caches.encoders == ["cache latents", "cache text"]
+    assert encoded() == [] and caches.encoders == []  # a second run
     assert encoded(preset("t2v-vanilla"), "b") == []  # another preset with the same needs, one of two experts
     (folder / "p1.txt").write_text("another caption")
-    assert encoded() == ["p1_wan_te.safetensors"] and caches.states == ["done", "not needed", "done"]
+    assert encoded() == ["p1_wan_te.safetensors"] and caches.encoders == ["cache text"]
     picture(folder / "p2.png", (128, 64), None).touch()
     assert encoded() == []  # written anew, and the same
     Image.new("RGB", (128, 64), "black").save(folder / "p2.png")
-    assert encoded() == ["p2_0128x0064_wan.safetensors"] and caches.states == ["done", "done", "not needed"]
+    assert encoded() == ["p2_0128x0064_wan.safetensors"] and caches.encoders == ["cache latents"]
     for path in folder.glob("p0.*"):
         path.unlink()
     assert encoded() == []
@@ -323,7 +340,9 @@ def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert encoded() == []
 
 
-def test_ones_own_cache_folder_is_kept_right_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ones_own_cache_folder_is_kept_right_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     """One folder whatever the resolution, beside the media: upstream's own way, in which it trains what is stale."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder, base = tmp_path / "cats", tmp_path / "base"
@@ -341,18 +360,16 @@ def test_ones_own_cache_folder_is_kept_right_too(tmp_path: Path, monkeypatch: py
     base.mkdir()
     make = [PYTHON, str(CHILD), "make", json.dumps({"task": "t2v-1.3B", "files": files})]
     subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": f"{FOLDER}/src"})
-    caches = Caches(tmp_path, {})
-    caches.base = base
+    caches = Caches(base, said, {})
     latents = [folder / f"p{number}_0096x0064_wan.safetensors" for number in range(2)]
 
     def shapes() -> set[str]:
         return {key for path in latents for key in header.read(path) if key.startswith("latents")}
 
-    caches.run(data(64), replace(t2v, cache_text={}))
-    assert shapes() == {"latents_1x8x8_bfloat16"} or len(shapes()) == 1
+    caches.fill(data(64), replace(t2v, cache_text={}))
     before = shapes()
-    caches.run(data(64), replace(t2v, cache_text={}))
-    assert caches.states == ["done", "not needed", "not needed"]
-    caches.run(data(96), replace(t2v, cache_text={}))
-    assert caches.states == ["done", "done", "not needed"]
-    assert len(shapes()) == 1 and shapes() != before
+    caches.fill(data(64), replace(t2v, cache_text={}))
+    assert caches.encoders == [] and shapes() == before
+    caches.fill(data(96), replace(t2v, cache_text={}))
+    assert caches.encoders == ["cache latents"]
+    assert len(shapes()) == len(before) == 1 and shapes() != before

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py parse|sanitize|count|schedule|resume|logged|load|structures|tokenize|sizes|captioner|frames FILE     (JSON in, JSON out on the last line)
+python upstream_child.py VERB FILE     (one of VERBS; JSON in, JSON out on the last line)
 """
 
 import json
@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "wanwrap" / "rehearsal"))
-import bare_cpu
+WANWRAP = Path(__file__).resolve().parent.parent / "wanwrap"
+sys.path += [str(WANWRAP / room) for room in ("upstream", "rehearsal")]  # last: their modules shadow no others
+import bare_cpu  # noqa: E402
 
 bare_cpu.help_if_needed()
 
@@ -201,6 +202,18 @@ def load(asked):
     return {**answers, "distance": distance * 2**11}
 
 
+def tensors(asked):
+    """Names and shapes of what upstream's network trains, with wanwrap's options of a training; of the toy or all of it."""
+    import toys
+    import trial
+
+    if asked["toy"]:
+        toys.shrink()
+    trainer, args = trial.parsed(asked["argv"])
+    network = trial.build_network(trainer, args)
+    return {name: list(value.shape) for name, value in network.state_dict().items()}
+
+
 def structures(tasks):
     """Names and shapes of all tensors that upstream's strict loaders want: of each task's DiT, and VAE, T5 and CLIP."""
     import torch
@@ -282,7 +295,21 @@ def logged(folder):
 
 VERBS = {
     each.__name__: each
-    for each in (parse, sanitize, count, schedule, resume, logged, load, structures, tokenize, sizes, captioner, frames)
+    for each in (
+        parse,
+        sanitize,
+        count,
+        schedule,
+        resume,
+        logged,
+        load,
+        tensors,
+        structures,
+        tokenize,
+        sizes,
+        captioner,
+        frames,
+    )
 }
 
 if __name__ == "__main__":

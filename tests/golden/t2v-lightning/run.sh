@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: t2v-lightning on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: t2v-lightning on cats: 6 items, 6 batches an epoch
 # train high: 300 steps in 50 epochs, rank 8
 # train low: 300 steps in 50 epochs, rank 42
 # folder: /training/outputs/cats-t2v-lightning
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-t2v-lightning
-cat > /training/outputs/cats-t2v-lightning/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-t2v-lightning/high /training/outputs/cats-t2v-lightning/low
+cat > /training/outputs/cats-t2v-lightning/high/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -15,7 +15,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-t2v-lightning/dataset.toml <<'END'
+cat > /training/outputs/cats-t2v-lightning/high/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -33,7 +33,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 1280x720.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-1280x720-t2v-ba1f2e2d"
 resolution = [1280, 720]
@@ -44,7 +44,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 960x544.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-960x544-t2v-26b096f8"
 resolution = [960, 544]
@@ -56,6 +56,8 @@ frame_extraction = "uniform"  # head: from the start; uniform: frame_sample wind
 frame_sample = 2
 END
 
+cp /training/outputs/cats-t2v-lightning/high/accelerate.yaml /training/outputs/cats-t2v-lightning/low/accelerate.yaml
+cp /training/outputs/cats-t2v-lightning/high/dataset.toml /training/outputs/cats-t2v-lightning/low/dataset.toml
 cd /training/outputs/cats-t2v-lightning
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
@@ -83,27 +85,28 @@ python -m wanwrap merge \
   --lora_sha256 ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-t2v-lightning/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-t2v-lightning/high/dataset.toml \
   --latents cd5f44ba \
   --text 01ba76e1
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-t2v-lightning/dataset.toml \
+  --dataset_config /training/outputs/cats-t2v-lightning/high/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --vae_cache_cpu \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-t2v-lightning/dataset.toml \
+  --dataset_config /training/outputs/cats-t2v-lightning/high/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --fp8_t5 \
   --skip_existing
 
 # train high
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-t2v-lightning/accelerate.yaml \
+  --config_file /training/outputs/cats-t2v-lightning/high/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -143,19 +146,27 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/merged_dits/wan2.2_t2v_high_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise-2e04368a.safetensors \
-  --dataset_config /training/outputs/cats-t2v-lightning/dataset.toml \
-  --output_dir /training/outputs/cats-t2v-lightning/training/high-1 \
+  --dataset_config /training/outputs/cats-t2v-lightning/high/dataset.toml \
   --output_name cats-t2v-lightning-high \
-  --logging_dir /training/outputs/cats-t2v-lightning/training/high-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41","strength":1.0}}'
-python -m wanwrap collect /training/outputs/cats-t2v-lightning/training/high-1 \
-  --into /training/outputs/cats-t2v-lightning \
-  --label cats-t2v-lightning-high \
-  --save_every 5
+  --output_dir /training/outputs/cats-t2v-lightning/high/attempt-1 \
+  --logging_dir /training/outputs/cats-t2v-lightning/high/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41","strength":1.0}}'
+mv high/attempt-1/cats-t2v-lightning-high-000005.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000010.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000015.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000020.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000025.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000030.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000035.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000040.safetensors \
+  high/attempt-1/cats-t2v-lightning-high-000045.safetensors \
+  high/attempt-1/cats-t2v-lightning-high.safetensors \
+  .
 
 # train low
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-t2v-lightning/accelerate.yaml \
+  --config_file /training/outputs/cats-t2v-lightning/low/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -195,12 +206,19 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/merged_dits/wan2.2_t2v_low_noise_14B_fp16-wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise-4713496d.safetensors \
-  --dataset_config /training/outputs/cats-t2v-lightning/dataset.toml \
-  --output_dir /training/outputs/cats-t2v-lightning/training/low-1 \
+  --dataset_config /training/outputs/cats-t2v-lightning/low/dataset.toml \
   --output_name cats-t2v-lightning-low \
-  --logging_dir /training/outputs/cats-t2v-lightning/training/low-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a","strength":1.0}}'
-python -m wanwrap collect /training/outputs/cats-t2v-lightning/training/low-1 \
-  --into /training/outputs/cats-t2v-lightning \
-  --label cats-t2v-lightning-low \
-  --save_every 5
+  --output_dir /training/outputs/cats-t2v-lightning/low/attempt-1 \
+  --logging_dir /training/outputs/cats-t2v-lightning/low/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-lightning","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"},"lightning":{"name":"wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors","dtype":"fp32","bytes":1226977424,"sha256":"ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a","strength":1.0}}'
+mv low/attempt-1/cats-t2v-lightning-low-000005.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000010.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000015.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000020.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000025.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000030.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000035.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000040.safetensors \
+  low/attempt-1/cats-t2v-lightning-low-000045.safetensors \
+  low/attempt-1/cats-t2v-lightning-low.safetensors \
+  .

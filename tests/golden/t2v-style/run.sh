@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: t2v-style on cats: 2 items, 2 batches an epoch
+# wanwrap 0.2.0: t2v-style on cats: 2 items, 2 batches an epoch
 # train high: 200 steps in 100 epochs, rank 16
 # train low: 200 steps in 100 epochs, rank 16
 # folder: /training/outputs/cats-t2v-style
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-t2v-style
-cat > /training/outputs/cats-t2v-style/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-t2v-style/high /training/outputs/cats-t2v-style/low
+cat > /training/outputs/cats-t2v-style/high/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -15,7 +15,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-t2v-style/dataset.toml <<'END'
+cat > /training/outputs/cats-t2v-style/high/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -33,6 +33,8 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 END
 
+cp /training/outputs/cats-t2v-style/high/accelerate.yaml /training/outputs/cats-t2v-style/low/accelerate.yaml
+cp /training/outputs/cats-t2v-style/high/dataset.toml /training/outputs/cats-t2v-style/low/dataset.toml
 cd /training/outputs/cats-t2v-style
 export PYTHONPATH=/musubi-tuner/src
 export PYTHONUTF8=1
@@ -40,25 +42,26 @@ export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-t2v-style/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-t2v-style/high/dataset.toml \
   --latents cd5f44ba \
   --text 9e019d56
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
+  --dataset_config /training/outputs/cats-t2v-style/high/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
+  --dataset_config /training/outputs/cats-t2v-style/high/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --skip_existing
 
 # train high
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-t2v-style/accelerate.yaml \
+  --config_file /training/outputs/cats-t2v-style/high/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -98,19 +101,21 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
-  --output_dir /training/outputs/cats-t2v-style/training/high-1 \
+  --dataset_config /training/outputs/cats-t2v-style/high/dataset.toml \
   --output_name cats-t2v-style-high \
-  --logging_dir /training/outputs/cats-t2v-style/training/high-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
-python -m wanwrap collect /training/outputs/cats-t2v-style/training/high-1 \
-  --into /training/outputs/cats-t2v-style \
-  --label cats-t2v-style-high \
-  --save_every 25
+  --output_dir /training/outputs/cats-t2v-style/high/attempt-1 \
+  --logging_dir /training/outputs/cats-t2v-style/high/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"high","boundary":875,"timesteps":[875,1000],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_high_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"c793e1515320fc8883ac8f97e2a45270c35edd8c4e334a6d42d3e95455bd8da2"}}'
+mv high/attempt-1/cats-t2v-style-high-000025.safetensors \
+  high/attempt-1/cats-t2v-style-high-000050.safetensors \
+  high/attempt-1/cats-t2v-style-high-000075.safetensors \
+  high/attempt-1/cats-t2v-style-high.safetensors \
+  .
 
 # train low
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-t2v-style/accelerate.yaml \
+  --config_file /training/outputs/cats-t2v-style/low/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -150,12 +155,13 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors \
-  --dataset_config /training/outputs/cats-t2v-style/dataset.toml \
-  --output_dir /training/outputs/cats-t2v-style/training/low-1 \
+  --dataset_config /training/outputs/cats-t2v-style/low/dataset.toml \
   --output_name cats-t2v-style-low \
-  --logging_dir /training/outputs/cats-t2v-style/training/low-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
-python -m wanwrap collect /training/outputs/cats-t2v-style/training/low-1 \
-  --into /training/outputs/cats-t2v-style \
-  --label cats-t2v-style-low \
-  --save_every 25
+  --output_dir /training/outputs/cats-t2v-style/low/attempt-1 \
+  --logging_dir /training/outputs/cats-t2v-style/low/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"t2v-style","task":"t2v-A14B","expert":"low","boundary":875,"timesteps":[0,875],"preserve_distribution_shape":true,"fp8":"scaled","base":{"name":"wan2.2_t2v_low_noise_14B_fp16.safetensors","dtype":"fp16","bytes":28577095592,"sha256":"431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"}}'
+mv low/attempt-1/cats-t2v-style-low-000025.safetensors \
+  low/attempt-1/cats-t2v-style-low-000050.safetensors \
+  low/attempt-1/cats-t2v-style-low-000075.safetensors \
+  low/attempt-1/cats-t2v-style-low.safetensors \
+  .

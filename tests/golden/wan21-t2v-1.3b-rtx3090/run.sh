@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-1.3b-rtx3090 on cats: 3 items, 3 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-1.3b-rtx3090 on cats: 3 items, 3 batches an epoch
 # train: 100 steps in 100 epochs, rank 64
 # folder: /training/outputs/cats-wan21-t2v-1.3b-rtx3090
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-wan21-t2v-1.3b-rtx3090
-cat > /training/outputs/cats-wan21-t2v-1.3b-rtx3090/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit
+cat > /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -14,7 +14,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml <<'END'
+cat > /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -32,7 +32,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 33, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-1a8b88b2"
 resolution = [832, 480]
@@ -53,26 +53,26 @@ export NCCL_IB_DISABLE=1
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml \
   --latents cd5f44ba \
   --text 01ba76e1
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --fp8_t5 \
   --skip_existing
 
 # train
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-wan21-t2v-1.3b-rtx3090/accelerate.yaml \
+  --config_file /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -106,12 +106,19 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dataset.toml \
-  --output_dir /training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1 \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml \
   --output_name cats-wan21-t2v-1.3b-rtx3090 \
-  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-rtx3090","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
-python -m wanwrap collect /training/outputs/cats-wan21-t2v-1.3b-rtx3090/training/dit-1 \
-  --into /training/outputs/cats-wan21-t2v-1.3b-rtx3090 \
-  --label cats-wan21-t2v-1.3b-rtx3090 \
-  --save_every 10
+  --output_dir /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/attempt-1 \
+  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-rtx3090","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
+mv dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000010.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000020.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000030.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000040.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000050.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000060.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000070.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000080.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000090.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090.safetensors \
+  .

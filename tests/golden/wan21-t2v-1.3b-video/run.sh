@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-1.3b-video on cats: 3 items, 3 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-1.3b-video on cats: 3 items, 3 batches an epoch
 # train: 300 steps in 100 epochs, rank 16
 # folder: /training/outputs/cats-wan21-t2v-1.3b-video
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-wan21-t2v-1.3b-video
-cat > /training/outputs/cats-wan21-t2v-1.3b-video/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-wan21-t2v-1.3b-video/dit
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/dit/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -14,7 +14,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml <<'END'
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/dit/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -32,7 +32,7 @@ batch_size = 2
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 73, resolution 832x480.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-832x480-t2v-da47903d"
 resolution = [832, 480]
@@ -43,7 +43,7 @@ target_frames = [73]  # 4N+1; a clip with fewer frames than this is passed over
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 END
 
-cat > /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt <<'END'
+cat > /training/outputs/cats-wan21-t2v-1.3b-video/dit/sample_prompts.txt <<'END'
 两只拟人化的猫咪身穿舒适的拳击装备，戴着鲜艳的手套，在聚光灯照射的舞台上激烈对战 --w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42
 a lifelike and intimate video portrait of a man, captured through nuanced movement and expression --w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42
 END
@@ -55,25 +55,26 @@ export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-1.3b-video/dit/dataset.toml \
   --latents cd5f44ba \
   --text 9e019d56
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dit/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dit/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --skip_existing
 
 # train
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-wan21-t2v-1.3b-video/accelerate.yaml \
+  --config_file /training/outputs/cats-wan21-t2v-1.3b-video/dit/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -107,16 +108,23 @@ python -m accelerate.commands.launch \
   --lr_scheduler_args num_warmup_steps=0 num_training_steps=300 \
   --save_state \
   --save_last_n_epochs_state 2 \
-  --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/sample_prompts.txt \
+  --sample_prompts /training/outputs/cats-wan21-t2v-1.3b-video/dit/sample_prompts.txt \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --dit /training/models/split_files/diffusion_models/wan2.1_t2v_1.3B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dataset.toml \
-  --output_dir /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1 \
+  --dataset_config /training/outputs/cats-wan21-t2v-1.3b-video/dit/dataset.toml \
   --output_name cats-wan21-t2v-1.3b-video \
-  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
-python -m wanwrap collect /training/outputs/cats-wan21-t2v-1.3b-video/training/dit-1 \
-  --into /training/outputs/cats-wan21-t2v-1.3b-video \
-  --label cats-wan21-t2v-1.3b-video \
-  --save_every 10
+  --output_dir /training/outputs/cats-wan21-t2v-1.3b-video/dit/attempt-1 \
+  --logging_dir /training/outputs/cats-wan21-t2v-1.3b-video/dit/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-1.3b-video","task":"t2v-1.3B","timesteps":[0,1000],"base":{"name":"wan2.1_t2v_1.3B_bf16.safetensors","dtype":"bf16","sha256":"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd"}}'
+mv dit/attempt-1/cats-wan21-t2v-1.3b-video-000010.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000020.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000030.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000040.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000050.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000060.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000070.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000080.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video-000090.safetensors \
+  dit/attempt-1/cats-wan21-t2v-1.3b-video.safetensors \
+  .

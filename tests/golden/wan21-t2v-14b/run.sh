@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-14b on cats: 6 items, 6 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-14b on cats: 6 items, 6 batches an epoch
 # train: 300 steps in 50 epochs, rank 24
 # folder: /training/outputs/cats-wan21-t2v-14b
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-wan21-t2v-14b
-cat > /training/outputs/cats-wan21-t2v-14b/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-wan21-t2v-14b/dit
+cat > /training/outputs/cats-wan21-t2v-14b/dit/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -14,7 +14,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-wan21-t2v-14b/dataset.toml <<'END'
+cat > /training/outputs/cats-wan21-t2v-14b/dit/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -32,7 +32,7 @@ batch_size = 1
 num_repeats = 1  # how often each item is seen in an epoch
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 1, 21, resolution 1280x720.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-1280x720-t2v-ba1f2e2d"
 resolution = [1280, 720]
@@ -43,7 +43,7 @@ target_frames = [1, 21]  # 4N+1; a clip with fewer frames than this is passed ov
 frame_extraction = "head"  # head: from the start; uniform: frame_sample windows spread over the clip
 
 [[datasets]]
-# Clips.
+# Clips, target_frames 45, resolution 960x544.
 video_directory = "/datasets/cats/videos"
 cache_directory = "/training/cache/cats/videos-960x544-t2v-26b096f8"
 resolution = [960, 544]
@@ -62,27 +62,28 @@ export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-wan21-t2v-14b/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-14b/dit/dataset.toml \
   --latents cd5f44ba \
   --text 01ba76e1
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-wan21-t2v-14b/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-14b/dit/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --vae_cache_cpu \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-wan21-t2v-14b/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-14b/dit/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --fp8_t5 \
   --skip_existing
 
 # train
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-wan21-t2v-14b/accelerate.yaml \
+  --config_file /training/outputs/cats-wan21-t2v-14b/dit/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -119,12 +120,19 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_bf16.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-14b/dataset.toml \
-  --output_dir /training/outputs/cats-wan21-t2v-14b/training/dit-1 \
+  --dataset_config /training/outputs/cats-wan21-t2v-14b/dit/dataset.toml \
   --output_name cats-wan21-t2v-14b \
-  --logging_dir /training/outputs/cats-wan21-t2v-14b/training/dit-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-14b","task":"t2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_t2v_14B_bf16.safetensors","dtype":"bf16","sha256":"193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"}}'
-python -m wanwrap collect /training/outputs/cats-wan21-t2v-14b/training/dit-1 \
-  --into /training/outputs/cats-wan21-t2v-14b \
-  --label cats-wan21-t2v-14b \
-  --save_every 5
+  --output_dir /training/outputs/cats-wan21-t2v-14b/dit/attempt-1 \
+  --logging_dir /training/outputs/cats-wan21-t2v-14b/dit/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-14b","task":"t2v-14B","timesteps":[0,1000],"fp8":"scaled","base":{"name":"wan2.1_t2v_14B_bf16.safetensors","dtype":"bf16","sha256":"193535c6450045f718df5f011de6d94d49bd9b13f37ca0412500f050dbbb01a8"}}'
+mv dit/attempt-1/cats-wan21-t2v-14b-000005.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000010.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000015.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000020.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000025.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000030.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000035.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000040.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b-000045.safetensors \
+  dit/attempt-1/cats-wan21-t2v-14b.safetensors \
+  .

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# wanwrap 0.1.0: wan21-t2v-style on cats: 2 items, 2 batches an epoch
+# wanwrap 0.2.0: wan21-t2v-style on cats: 2 items, 2 batches an epoch
 # train: 200 steps in 100 epochs, rank 32
 # folder: /training/outputs/cats-wan21-t2v-style
 set -euo pipefail
 
-mkdir -p /training/outputs/cats-wan21-t2v-style
-cat > /training/outputs/cats-wan21-t2v-style/accelerate.yaml <<'END'
+mkdir -p /training/outputs/cats-wan21-t2v-style/dit
+cat > /training/outputs/cats-wan21-t2v-style/dit/accelerate.yaml <<'END'
 # Read instead of the accelerate config that this account may have, so that nothing set there
 # (several GPUs, DeepSpeed, CPU, another precision) changes this run.
 compute_environment: LOCAL_MACHINE
@@ -14,7 +14,7 @@ use_cpu: false
 debug: false
 END
 
-cat > /training/outputs/cats-wan21-t2v-style/dataset.toml <<'END'
+cat > /training/outputs/cats-wan21-t2v-style/dit/dataset.toml <<'END'
 # The data set as musubi-tuner reads it. wanwrap fills in what is yours; every key is upstream's own
 # (docs/dataset_config.md there). [general] holds for all entries that don't say otherwise.
 
@@ -39,25 +39,26 @@ export PYTHONIOENCODING=utf-8
 export PYTHONUNBUFFERED=1
 
 # check caches
-python -m wanwrap prune /training/outputs/cats-wan21-t2v-style/dataset.toml \
+python -m wanwrap prune /training/outputs/cats-wan21-t2v-style/dit/dataset.toml \
   --latents cd5f44ba \
   --text 9e019d56
 
 # cache latents
 python -m musubi_tuner.wan_cache_latents \
-  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dit/dataset.toml \
   --vae /training/models/split_files/vae/wan_2.1_vae.safetensors \
   --skip_existing
 
 # cache text
 python -m musubi_tuner.wan_cache_text_encoder_outputs \
-  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dit/dataset.toml \
   --t5 /training/models/models_t5_umt5-xxl-enc-bf16.pth \
   --skip_existing
 
 # train
+# --lr_scheduler_type decides on the learning rate; upstream only notes --lr_scheduler in the LoRA.
 python -m accelerate.commands.launch \
-  --config_file /training/outputs/cats-wan21-t2v-style/accelerate.yaml \
+  --config_file /training/outputs/cats-wan21-t2v-style/dit/accelerate.yaml \
   --num_processes 1 \
   --num_machines 1 \
   --gpu_ids all \
@@ -93,12 +94,13 @@ python -m accelerate.commands.launch \
   --save_state \
   --save_last_n_epochs_state 2 \
   --dit /training/models/split_files/diffusion_models/wan2.1_t2v_14B_fp8_e4m3fn.safetensors \
-  --dataset_config /training/outputs/cats-wan21-t2v-style/dataset.toml \
-  --output_dir /training/outputs/cats-wan21-t2v-style/training/dit-1 \
+  --dataset_config /training/outputs/cats-wan21-t2v-style/dit/dataset.toml \
   --output_name cats-wan21-t2v-style \
-  --logging_dir /training/outputs/cats-wan21-t2v-style/training/dit-1/logs \
-  --training_comment '{"wanwrap":"0.1.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-style","task":"t2v-14B","timesteps":[0,1000],"fp8":"base","base":{"name":"wan2.1_t2v_14B_fp8_e4m3fn.safetensors","dtype":"fp8","sha256":"2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"}}'
-python -m wanwrap collect /training/outputs/cats-wan21-t2v-style/training/dit-1 \
-  --into /training/outputs/cats-wan21-t2v-style \
-  --label cats-wan21-t2v-style \
-  --save_every 25
+  --output_dir /training/outputs/cats-wan21-t2v-style/dit/attempt-1 \
+  --logging_dir /training/outputs/cats-wan21-t2v-style/dit/logs/attempt-1 \
+  --training_comment '{"wanwrap":"0.2.0","upstream":{"version":"0.3.4","commit":"30c658c4f4b0bf05038b3346eff9670259b10fc7"},"preset":"wan21-t2v-style","task":"t2v-14B","timesteps":[0,1000],"fp8":"base","base":{"name":"wan2.1_t2v_14B_fp8_e4m3fn.safetensors","dtype":"fp8","sha256":"2ee88ab18d7ed7691c5b7f8bdc3d0a9815e6efe75499287564830fd209d3cdfb"}}'
+mv dit/attempt-1/cats-wan21-t2v-style-000025.safetensors \
+  dit/attempt-1/cats-wan21-t2v-style-000050.safetensors \
+  dit/attempt-1/cats-wan21-t2v-style-000075.safetensors \
+  dit/attempt-1/cats-wan21-t2v-style.safetensors \
+  .
