@@ -55,12 +55,10 @@ def test_an_equals_sign_and_a_dash_in_a_value() -> None:
     assert [*spell({"logit_mean": -0.5, "training_comment": "--x"})] == ["--logit_mean=-0.5", "--training_comment=--x"]
 
 
-@pytest.mark.xfail(strict=True, reason="0.1.0 took upstream's options with hyphens, as wanwrap takes its own")
 def test_hyphens() -> None:
     assert parse(["--max-grad-norm", "0.5"]) == {"max_grad_norm": 0.5}
 
 
-@pytest.mark.xfail(strict=True, reason="argparse names the type by its function: 'invalid _number value'")
 def test_no_message_names_a_function() -> None:
     with pytest.raises(OptionError) as caught:
         parse(["--learning_rate", "x"])

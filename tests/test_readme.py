@@ -7,8 +7,8 @@ import re
 from helpers import ROOT
 
 from wanwrap import errors
-from wanwrap.plan.request import ALIASES
 from wanwrap.preset import shipped
+from wanwrap.upstream.options import ALIASES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

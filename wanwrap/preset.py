@@ -18,7 +18,7 @@ from wanwrap.upstream import dit
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.models import SHAPES
+from wanwrap.weights.models import MODELS, SHAPES
 
 NoiseLevel = Literal["high", "low"]
 Size = tuple[int, int]
@@ -106,7 +106,7 @@ class Preset:
     def __post_init__(self) -> None:
         if self.task not in SHAPES:
             raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
-        _check_experts(self.experts)
+        _check_experts(self.task, self.experts)
         for expert in self.experts:
             _check_train({**self.train, **expert.train})
         _check_lightning(self.lightning, self.task)
@@ -161,12 +161,16 @@ class Preset:
         return edges.pop() if len(edges) == 1 and self.experts[0].noise_level else None
 
 
-def _check_experts(experts: tuple[Expert, ...]) -> None:
+def _check_experts(task: str, experts: tuple[Expert, ...]) -> None:
     levels, dits = [expert.noise_level for expert in experts], [expert.dit for expert in experts]
     if levels != [None] and sorted(map(str, levels)) not in (["high"], ["low"], ["high", "low"]):
         raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
-    if unknown := [name for name in dits if name not in CATALOGUE]:
-        raise PresetError(f"there are no weights named {unknown[0]}.{closest(unknown[0], CATALOGUE)}")
+    fit = {name for model in MODELS.values() if task in model.tasks for name in model.names}
+    for name in dits:
+        if name not in CATALOGUE:
+            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+        if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != task.endswith("A14B"):
+            raise PresetError(f"{name} is no DiT for {task}.")
     if len({*dits}) < len(dits):
         raise PresetError(f"both experts train {dits[0]}; each has a DiT of its own.")
     for level, name in zip(levels, dits, strict=True):

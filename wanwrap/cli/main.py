@@ -117,8 +117,7 @@ def _failed(ctx: click.Context, why: str, code: int) -> None:
 
 def _hinted(error: click.NoSuchOption) -> click.UsageError:
     """The error with where upstream's own options go."""
-    from wanwrap.plan.request import ALIASES
-    from wanwrap.upstream.options import TRAIN, table
+    from wanwrap.upstream.options import ALIASES, TRAIN, table
 
     name = error.option_name.lstrip("-").replace("-", "_")
     ours = next((ours for ours, theirs in ALIASES.items() if theirs == name), None)

@@ -130,7 +130,8 @@ def check_trial(answer: Mapping[str, Any]) -> None:
     """Raises OptionError, PackageError, WeightsError: what upstream can't build of a training."""
     for expert, problem in answer.get("problems", {}).items():
         whose = "" if expert == "dit" else f" of the {expert}-noise expert"
-        text = f"upstream can't build the {problem['stage']}{whose}: {problem['error']}; change that option."
+        way = "install that package (pip), or change the option" if problem["package"] else "change that option"
+        text = f"upstream can't build the {problem['stage']}{whose}: {problem['error']}; {way}."
         kind = PackageError if problem["package"] else OptionError
         raise WeightsError(text) if ".safetensors is" in problem["error"] else kind(text)
 
@@ -270,9 +271,11 @@ def check_ram(plan: Plan, *, together: bool) -> None:
         return
     file = "page file" if sys.platform == "win32" else "swap"
     both = " for both experts at once" if together else ""
+    swaps = any(train.options.get("blocks_to_swap") for train in plan.trainings)
+    fewer = ", swap fewer blocks (--blocks_to_swap)" if swaps else ""
     raise RoomError(
         f"about {disk.large(needed)} of RAM are needed{both}, and {disk.large(ram)} are free, with {disk.large(page)} of "
-        f"{file}; close other programs, swap fewer blocks (--blocks_to_swap), or enlarge the {file}."
+        f"{file}; close other programs{fewer}, or enlarge the {file}."
     )
 
 

@@ -16,7 +16,7 @@ from wanwrap.errors import OptionError, PackageError, WeightsError
 from wanwrap.paths import PACKAGE, absolute, folder
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.upstream import pin
-from wanwrap.upstream.options import ATTENTION, TRAIN, Options, Value, check, parse
+from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
 from wanwrap.weights.locate import Located, locate
@@ -27,21 +27,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp16", "bf16"]
 
-# wanwrap's options, as the guides spell them, and upstream's names for them.
-ALIASES = {
-    "lr": "learning_rate",
-    "scheduler": "lr_scheduler",
-    "power": "lr_scheduler_power",
-    "min_lr": "lr_scheduler_min_lr_ratio",
-    "optimizer": "optimizer_type",
-    "dim": "network_dim",
-    "alpha": "network_alpha",
-    "epochs": "max_train_epochs",
-    "save_every": "save_every_n_epochs",
-    "seed": "seed",
-    "flow_shift": "discrete_flow_shift",
-    "blocks_to_swap": "blocks_to_swap",
-}
 WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
 SAMPLE = "sample"
 FILES = {

@@ -23,6 +23,22 @@ CACHE_LATENTS = "wan_cache_latents"
 CACHE_TEXT = "wan_cache_text_encoder_outputs"
 CAPTION = "caption_images_by_qwen_vl"
 
+# wanwrap's options, as the guides spell them, and upstream's names for them.
+ALIASES = {
+    "lr": "learning_rate",
+    "scheduler": "lr_scheduler",
+    "power": "lr_scheduler_power",
+    "min_lr": "lr_scheduler_min_lr_ratio",
+    "optimizer": "optimizer_type",
+    "dim": "network_dim",
+    "alpha": "network_alpha",
+    "epochs": "max_train_epochs",
+    "save_every": "save_every_n_epochs",
+    "seed": "seed",
+    "flow_shift": "discrete_flow_shift",
+    "blocks_to_swap": "blocks_to_swap",
+}
+
 ATTENTION = {"sdpa", "xformers", "flash_attn", "flash3"}
 
 # Options that would make wanwrap train something other than what it says, and the way out of each.
@@ -91,6 +107,11 @@ def spell(options: Options) -> Iterator[str]:
             yield str(value)
 
 
+def called(name: str) -> str:
+    """An option of upstream's as wanwrap's users know it."""
+    return next((f"--{ours}" for ours, theirs in ALIASES.items() if theirs == name), f"--{name}")
+
+
 def _number(word: str) -> float:
     """argparse itself takes nan and inf."""
     if not math.isfinite(value := float(word)):
@@ -107,6 +128,7 @@ def share(word: str) -> int | float | str:
     return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
 
 
+_number.__name__ = share.__name__ = "number"  # as argparse's messages call a type
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": share}
 
 
@@ -120,11 +142,12 @@ def parser(script: str) -> argparse.ArgumentParser:
     """Upstream's own parser of one script; only what is given stands in its result. It raises OptionError."""
     made = _Parser(f"upstream's {script}.py", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name, row in table(script).items():
+        words = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))  # hyphens are accepted too
         if row["kind"] == "flag":
-            made.add_argument(f"--{name}", action="store_true")
+            made.add_argument(*words, dest=name, action="store_true")
         else:
             kind = _TYPES.get(row["type"], str)
-            made.add_argument(f"--{name}", type=kind, nargs=row.get("nargs"), choices=row.get("choices"))
+            made.add_argument(*words, dest=name, type=kind, nargs=row.get("nargs"), choices=row.get("choices"))
     return made
 
 

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from wanwrap.errors import OptionError, closest
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import Options, arguments, number, texts, whole
+from wanwrap.upstream.options import Options, arguments, called, number, texts, whole
 
 Window = tuple[int, int]  # timesteps
 ALL: Window = (0, 1000)
@@ -35,10 +35,10 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("save_every_n_epochs", "save_last_n_epochs", "sample_every_n_epochs"), WHOLE),
     **dict.fromkeys(("sample_every_n_steps", "lr_scheduler_num_cycles", "block_swap_ring_size"), WHOLE),
     **dict.fromkeys(("learning_rate", "network_alpha", "discrete_flow_shift", "sigmoid_scale"), POSITIVE),
-    **dict.fromkeys(("lr_scheduler_power", "scale_weight_norms", "logit_std"), POSITIVE),
+    **dict.fromkeys(("scale_weight_norms", "logit_std"), POSITIVE),
     "network_dropout": SHARE,
     "lr_scheduler_min_lr_ratio": SHARE,
-    "max_data_loader_n_workers": (0.0, math.inf),
+    **dict.fromkeys(("max_data_loader_n_workers", "lr_scheduler_power"), (0.0, math.inf)),
     "max_grad_norm": (0.0, math.inf),  # 0 is off; a negative one multiplies the gradients by a negative number
     "seed": (0.0, 2.0**32),
 }
@@ -63,7 +63,7 @@ def check(options: Options, dtype: str, *, samples: bool) -> None:
     """
     for name, limits in RANGES.items():
         if options.get(name) is not None:
-            _check_range(f"--{name} {options[name]}", str(options[name]), limits)
+            _check_range(f"{called(name)} {options[name]}", str(options[name]), limits)
     swap, blocks = whole(options, "blocks_to_swap", 0), dit.blocks(str(options["task"]))
     if not 0 <= swap < blocks:
         raise OptionError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from wanwrap.errors import OptionError, closest, listing
-from wanwrap.upstream.options import Options, Value, arguments, number, share, texts, whole
+from wanwrap.upstream.options import Options, Value, arguments, called, number, share, texts, whole
 
 RATIO, ARGS, WARM_UP = "lr_scheduler_min_lr_ratio", "lr_scheduler_args", "lr_warmup_steps"
 DECAY, CYCLES, SCALE = "lr_decay_steps", "lr_scheduler_num_cycles", "lr_scheduler_timescale"
@@ -127,9 +127,9 @@ def _check(name: str, options: Options, steps: int) -> None:
     ignored = [setting for setting in SETTINGS if options.get(setting) and setting not in TAKES[name]]
     if ignored:
         others = ", ".join(sorted(other for other, taken in TAKES.items() if ignored[0] in taken))
-        raise OptionError(f"upstream's {name} scheduler takes no {_said(ignored[0])}; these do: {others}.")
+        raise OptionError(f"upstream's {name} scheduler takes no {called(ignored[0])}; these do: {others}.")
     if name in NEEDS and options.get(NEEDS[name]) is None:
-        raise OptionError(f"upstream's {name} scheduler fails without {_said(NEEDS[name])}.")
+        raise OptionError(f"upstream's {name} scheduler fails without {called(NEEDS[name])}.")
     if "lr_end" in arguments(options, ARGS) and options.get(RATIO) is not None:
         raise OptionError(f"--min_lr and --{ARGS} lr_end are two words for the lowest rate; give one.")
     lengths = {setting: length(options, setting, steps) for setting in (WARM_UP, DECAY) if options.get(setting)}
@@ -147,14 +147,9 @@ def _check(name: str, options: Options, steps: int) -> None:
 def _check_class(options: Options, gpus: int) -> None:
     """A class of torch's, or of another package: upstream hands it lr_scheduler_args and nothing else."""
     if ignored := [setting for setting in SETTINGS if options.get(setting)]:
-        raise OptionError(f"upstream ignores {_said(ignored[0])} beside --{TYPE}.")
+        raise OptionError(f"upstream ignores {called(ignored[0])} beside --{TYPE}.")
     if gpus > 1:
         raise OptionError(
             f"--{TYPE} {options[TYPE]} would run {gpus} times as fast with --gpus {gpus}: accelerate steps it for each "
             f"GPU; choose a --scheduler ({', '.join(TAKES)}), whose lengths wanwrap sets."
         )
-
-
-def _said(option: str) -> str:
-    """An option as wanwrap's users know it."""
-    return "--min_lr" if option == RATIO else f"--{option}"
