@@ -61,8 +61,8 @@ def test_ones_own(tmp_path: Path) -> None:
 def test_no_expert_has_the_others_dit(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match="both experts"):
         load(edited(tmp_path, 'dit="wan2.2-t2v-low"', 'dit="wan2.2-t2v-high"', "t2v-vanilla"))
-    with pytest.raises(PresetError, match="low-noise expert"):
-        load(edited(tmp_path, 'dit="wan2.2-t2v-low"', 'dit="wan2.2-i2v-high"', "t2v-vanilla"))
+    with pytest.raises(PresetError, match="no DiT for t2v-A14B"):
+        load(edited(tmp_path, 'dit="wan2.2-t2v-low"', 'dit="wan2.2-i2v-low"', "t2v-vanilla"))
 
 
 def test_what_a_run_without_the_merge_is_called(tmp_path: Path) -> None:
