@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import psutil
 import pytest
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
@@ -795,10 +797,13 @@ def begin(raw: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def children(process: subprocess.Popen[bytes]) -> list[Any]:
-    import psutil
-
-    return list(psutil.Process(process.pid).children(recursive=True))
+def encoders(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Its ffmpegs; one may end while it is looked at."""
+    found = list[psutil.Process]()
+    for each in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += [each] if "ffmpeg" in each.name() else []
+    return found
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
@@ -810,7 +815,7 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     for name in ("c", "d"):
         shutil.copy(long, raw / f"{name}.mp4")
     process = begin(raw, out, "--template", "x")
-    while not (running := [each for each in children(process) if "ffmpeg" in each.name()]):
+    while not (running := encoders(process)):
         assert process.poll() is None
         time.sleep(0.05)
     with begin(raw, out) as second:
