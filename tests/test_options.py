@@ -65,6 +65,7 @@ def test_no_message_names_a_function() -> None:
     assert "_number" not in str(caught.value)
 
 
+HERE = Path(__file__)
 VALUES = {"int": st.integers(0, 9999), "float": st.floats(0, 1e6), "str": st.text("abc=., ()", min_size=1)}
 
 
@@ -136,6 +137,7 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"optimizer_type": ""}, "--optimizer"),
         ({"optimizer_type": "adamw8bits"}, "adamw8bit"),
         ({"optimizer_type": "bogus"}, "--optimizer"),
+        ({"optimizer_type": "LBFGS"}, "--optimizer"),  # can't train a LoRA
         ({"optimizer_type": "adafactor"}, "relative_step=False"),
         ({"optimizer_type": "transformers.Adafactor"}, "relative_step=False"),
         (ADAFACTOR, "warmup_init=False"),
@@ -158,7 +160,14 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_warmup_steps": -5}, "300 steps"),
         ({"lr_decay_steps": 5}, "warmup_stable_decay"),
         (WSD, "300"),
-        ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "no schedule"),
+        ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
+        ({"lr_scheduler_args": ("power=5",), "lr_scheduler_power": 3.0}, "power"),
+        ({"fp8_t5": True}, "--sample_prompts"),
+        ({"block_swap_ring_size": 4}, "--block_swap_h2d_only"),
+        ({"weighting_scheme": "logit_normal"}, "--weighting_scheme"),
+        ({"network_args": ("conv_dim=8",)}, "conv_dim"),
+        ({"network_module": "networks.lokr", "network_args": ("faktor=4",)}, "Did you mean factor"),
     ],
 )
 def test_settings_that_fail_late_in_upstream(given: dict[str, Value], noun: str) -> None:
@@ -209,8 +218,9 @@ def test_timesteps_of_the_other_expert() -> None:
     with pytest.raises(OptionError, match="low-noise expert"):
         golden_plan("t2v-vanilla", noise_level="low", given={"min_timestep": 875, "max_timestep": 1000})
     assert len(golden_plan("t2v-vanilla", given={"min_timestep": 0}).notes) == 1  # the high one is widened
+    assert len(golden_plan("t2v-vanilla", given={"min_timestep": 500}).notes) == 2  # and the low one narrowed
     narrowed = golden_plan("t2v-vanilla", noise_level="high", given={"min_timestep": 900})
-    assert not narrowed.notes
+    assert "900 to 1000 alone" in narrowed.notes[0]
 
 
 def test_share_of_timesteps_within_a_window() -> None:
@@ -337,10 +347,12 @@ def test_names_that_cant_be_files(name: str) -> None:
         ({"preset": "wan21-t2v-14b", "noise_level": "both"}, "--noise_level"),
         ({"preset": "wan21-t2v-14b", "dit_high": Path("x")}, "--dit"),
         ({"preset": "t2v-vanilla", "dit": Path("x")}, "--dit_high, --dit_low"),
-        ({"preset": "t2v-vanilla", "dit_high": Path(__file__), "dit_low": Path(__file__)}, "one file"),
+        ({"preset": "t2v-vanilla", "noise_level": "low", "dit": HERE, "dit_low": HERE.with_name("helpers.py")}, "same"),
+        ({"preset": "t2v-vanilla", "dit_high": HERE, "dit_low": HERE}, "one file"),
         ({"preset": "t2v-vanilla", "clip": Path("x")}, "--clip"),
+        ({"preset": "t2v-vanilla", "base_dir": Path("a\udcff")}, "--base_dir"),
         ({"preset": "t2v-vanilla", "lightning_high": Path("x")}, "--lightning_high"),
-        ({"preset": "t2v-vanilla", "resume_from": Path(__file__)}, "--noise_level"),
+        ({"preset": "t2v-vanilla", "resume_from": HERE}, "--noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),
     ],
 )

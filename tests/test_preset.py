@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from helpers import golden_plan
 
-from wanwrap.errors import PresetError
+from wanwrap.errors import OptionError, PresetError
+from wanwrap.plan.request import read
 from wanwrap.preset import load, name_of, path_of, shipped
 
 TWELVE = {
@@ -50,6 +51,15 @@ def edited(tmp_path: Path, old: str, new: str, preset: str = "wan21-t2v-14b") ->
     path = tmp_path / "my_own_2_1.py"
     path.write_text(source.replace(old, new), encoding="utf-8")
     return str(path)
+
+
+def test_a_preset_of_one_expert_has_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "low.py"
+    more = "from dataclasses import replace\npreset = replace(preset, experts=preset.experts[1:])\n"
+    path.write_text(f"{path_of('t2v-vanilla').read_text(encoding='utf-8')}\n{more}", encoding="utf-8")
+    with pytest.raises(OptionError, match="no high-noise expert"):
+        read(preset=str(path), noise_level="high")
+    assert [expert.noise_level for expert in read(preset=str(path)).experts] == ["low"]
 
 
 def test_ones_own(tmp_path: Path) -> None:

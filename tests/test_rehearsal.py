@@ -75,20 +75,23 @@ def test_it_is_called_a_toy() -> None:
 
 
 def test_what_a_cpu_cannot_do_is_replaced_and_said() -> None:
-    plan, notes = staged("t2v-style", gpu=False, optimizer_type="bitsandbytes.optim.Lion", block_swap_h2d_only=True)
+    swap: dict[str, Any] = {"blocks_to_swap": 10, "block_swap_h2d_only": True, "block_swap_ring_size": 4}
+    plan, notes = staged("t2v-style", gpu=False, optimizer_type="bitsandbytes.optim.Lion", **swap)
     options = plan.trainings[0].options
     assert (options["optimizer_type"], options["sdpa"], options.get("xformers")) == ("adamw", True, None)
-    assert options.get("block_swap_h2d_only") is None
+    assert options.get("block_swap_h2d_only") is options.get("block_swap_ring_size") is None
     said = " ".join(notes)
     for words in ("adamw stands in for bitsandbytes.optim.Lion", "sdpa stands in for xformers", "h2d_only is left out"):
         assert words in said
 
 
 def test_toys_are_merged_and_what_takes_long_is_left_out_and_said() -> None:
-    plan, notes = staged("t2v-lightning", gpu=True, blocks_to_swap=30, network_weights="/old.safetensors")
+    samples: dict[str, Any] = {"sample_prompts": "/p.txt", "sample_every_n_epochs": 2, "vae_dtype": "float32"}
+    more: dict[str, Any] = {"blocks_to_swap": 30, "network_weights": "/old.safetensors", **samples}
+    plan, notes = staged("t2v-lightning", gpu=True, **more)
     assert [step.name for step in plan.steps[1:3]] == ["merge Lightning, high", "merge Lightning, low"]
     assert not any("sha256" in word for step in plan.rewrites for word in step.argv)
-    assert "network_weights is left out" in notes
+    assert {"network_weights is left out", "vae_dtype is left out"} <= {*notes}
     assert plan.trainings[0].options["blocks_to_swap"] == module.SWAP
 
 

@@ -498,6 +498,28 @@ def test_what_upstream_can_build_is_not(built: dict[str, Any]) -> None:
     assert not built["problems"].keys() & BUILDS.keys()
 
 
+PROMPTS = {
+    "good.txt": ("a cat --w 64 --h 64 --f 1 --i first.png", {}, ""),
+    "lacking.txt": ("a cat --w 64 --h 64 --f 1", {}, "first frame"),
+    "empty.txt": ("# a cat", {}, "no prompt"),
+    "broken.json": ("{", {}, "samples"),
+    "prompts.md": ("a cat", {}, ".txt, .toml or .json"),
+    "type.txt": ("a cat --i first.png", {"vae_dtype": "foo"}, "foo"),
+}
+
+
+def test_prompts_of_which_upstream_would_draw_nothing(tmp_path: Path) -> None:
+    """It would skip them at each epoch, or fail after the caching."""
+    trainings = {}
+    for name, (text, more, _) in PROMPTS.items():
+        (tmp_path / name).write_text(text)
+        given = {"sample_prompts": str(tmp_path / name), "sample_every_n_epochs": 1, "optimizer_type": "adamw", **more}
+        trainings[name] = _asked(golden_plan("wan21-i2v-480p", given=given))
+    problems = preflight.ask(PYTHON, find(Path(FOLDER), Path()), ["musubi_tuner"], trainings)["problems"]
+    for name, (_, _, noun) in PROMPTS.items():
+        assert (name in problems) == bool(noun) and noun in str(problems.get(name)), problems
+
+
 def test_a_lora_is_taken_where_upstream_would_load_all_of_it(tmp_path: Path) -> None:
     """One of T2V's for Wan 2.1 I2V: upstream would leave its image matrices untrained, and say nothing."""
     given = {"network_dim": 8, "network_alpha": 8}

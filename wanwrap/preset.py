@@ -234,9 +234,6 @@ def check_frames(frames: tuple[int, ...]) -> None:
         raise PresetError(f"target_frames {list(frames)} must be of the form 4N+1 (1, 5, 9 ... 81){near}.")
 
 
-# ---- the presets there are: one module each in `presets/`, or a file of the user's own
-
-
 def name_of(path: Path) -> str:
     """The preset's name: `wan21_t2v_1_3b.py` is wan21-t2v-1.3b."""
     return re.sub(r"(?<=\d)_(?=\d)", ".", path.stem).replace("_", "-")

@@ -29,7 +29,7 @@ from wanwrap.paths import PACKAGE
 from wanwrap.plan.preflight import PIP
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
-from wanwrap.upstream.pin import COMMIT, URL, VERSION
+from wanwrap.upstream.pin import COMMIT, PYTHONS, URL, VERSION
 
 # what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
 NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
@@ -47,7 +47,7 @@ HINTS = {  # what users meet -> the way out; the first that is found in the outp
     "(pip unpacks in the folder TMPDIR and keeps its downloads: {python} -m pip cache purge), then try again",
     NETWORK: "the network failed: check the connection (behind a proxy, set HTTPS_PROXY), then try again",
     r"No matching distribution|ResolutionImpossible": "there is none that fits this Python, this system and that build: "
-    "give another --torch, or another --python (3.10 to 3.12)",
+    f"give another --torch, or another --python ({', '.join(PYTHONS)})",
     r"permission denied|Read-only file system": "it may not write there: give a --base_dir and a --python of your own",
     r"not a tree|read tree|did not match any": f"{URL} gave no commit {COMMIT[:7]}: see whether git is told to use a copy of it "
     "(git config --get-regexp insteadOf)",

@@ -12,9 +12,6 @@ from wanwrap.upstream import rules, schedule
 from wanwrap.upstream.options import Options, Value, overlay, whole
 from wanwrap.weights.locate import Located
 
-# What upstream wants for a DiT of each type. It refuses the other one for fp16 and bf16; fp8 and fp32 take both.
-PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "bf16", "fp8": "bf16"}
-
 # Written out for every run because upstream's own defaults are traps, or because they belong together.
 BASE: Options = {
     "network_module": "musubi_tuner.networks.lora_wan",  # a bare `networks` may be sd-scripts' folder
@@ -46,7 +43,7 @@ def expert_options(request: Request, expert: Expert, dataset: Dataset, dit: Loca
         OptionError: a setting that upstream would refuse, ignore or misread.
     """
     preset, gpus = request.preset, request.gpus
-    precision = request.precision or PRECISION[dit.dtype]
+    precision = request.precision or rules.PRECISION[dit.dtype]
     kind: Options = {"task": preset.task, "mixed_precision": precision, "save_precision": precision}
     declared: Options = {**kind, **BASE, **preset.train, **expert.train}
     options, notes = _settled(declared, request.given, dit)

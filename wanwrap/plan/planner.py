@@ -20,17 +20,10 @@ from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.provenance import provenance
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert
-from wanwrap.upstream.caches import What
+from wanwrap.upstream.caches import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
 from wanwrap.upstream.pin import SETTINGS
 from wanwrap.weights.locate import Located, digest
-
-# What is not part of what is encoded: a cache serves all of these.
-NOT_CACHED = {
-    "image": {"batch_size", "num_repeats"},
-    "video": {"batch_size", "num_repeats", "enable_bucket", "bucket_no_upscale"},  # clips are cached in buckets anyway
-}
-SAME_LATENTS = {"vae_cache_cpu", "batch_size", "num_workers", "device"}  # how encoders work, not what they make
 
 
 def make_plan(request: Request, dataset: Dataset, weights: Mapping[str, Located]) -> Plan:

@@ -25,8 +25,8 @@ from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import spell
-from wanwrap.upstream.pin import Upstream
-from wanwrap.upstream.rules import late_imports
+from wanwrap.upstream.pin import PYTHONS, Upstream
+from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
 # What `wanwrap setup` installs of what a training imports, by module: how pip is told.
 PIP = {
@@ -38,8 +38,6 @@ PIP = {
     "xformers": "xformers",
     "flash_attn": "flash-attn --no-build-isolation",
 }
-ATTENTION = ("xformers.ops", "flash_attn", "flash_attn_interface")
-VERSIONS = [["3", "10"], ["3", "11"], ["3", "12"]]  # upstream's requires-python
 STATES = 3  # that lie there while the third is being written
 
 
@@ -74,9 +72,9 @@ def ask(
         ) from error
     if not isinstance(answer, dict) or not {"python", "missing", "gpus"} <= answer.keys():
         raise PackageError(f"{python} is no Python: it answered {str(answer)[:80]!r}; give another --python.")
-    if answer["python"].split(".")[:2] not in VERSIONS:
+    if answer["python"].rpartition(".")[0] not in PYTHONS:
         raise PackageError(
-            f"{python} is Python {answer['python']}; musubi-tuner needs 3.10 to 3.12: give another --python."
+            f"{python} is Python {answer['python']}; musubi-tuner needs {listing(PYTHONS)}: give another --python."
         )
     return answer
 
@@ -105,7 +103,7 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     others = [name.partition(".")[0] for name in missing if name not in ours]
     ways = ["`wanwrap setup` installs what is missing"] if ours else []
     ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
-    if any(name in ATTENTION for name in missing):
+    if any(name in ATTENTION_MODULES.values() for name in missing):
         ways.append("or choose another attention (--attention sdpa)")
     whys = "; ".join(f"{name} ({why})" for name, why in missing.items())
     raise PackageError(f"{python} can't import {whys}. {'; '.join(ways)[0].upper()}{'; '.join(ways)[1:]}.")

@@ -140,8 +140,11 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
     """Raises OptionError: two options, or an option and the preset, contradict each other."""
     if options.get("dataset") is not None and options.get("dataset_config") is not None:
         raise OptionError("--dataset and --dataset_config name two data sets; give one.")
-    if options.get("noise_level") and preset.experts[0].noise_level is None:
+    level, levels = options.get("noise_level"), [expert.noise_level for expert in preset.experts]
+    if level and levels == [None]:
         raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")
+    if level not in (None, "both", *levels):
+        raise OptionError(f"{preset.name} has no {level}-noise expert; leave out --noise_level.")
     if options.get("skip_lightning") and preset.lightning is None:
         raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
 
@@ -149,6 +152,8 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
 def workspace_folder(given: Path) -> Path:
     """The workspace, by its whole path. Raises OptionError: upstream would not find its caches in it."""
     base = absolute(given)
+    if re.search("[\ud800-\udfff]", str(base)):
+        raise OptionError(f"--base_dir {base}: a name in it is no text in UTF-8, which a TOML can't hold; rename that.")
     if glob.has_magic(str(base)):
         raise OptionError(
             f"--base_dir {base}: upstream can't find its caches below a folder with *, ? or [ in its name."
@@ -224,4 +229,7 @@ def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Pat
             raise WeightsError(f"--{name}: there is no file {path}.")
     if twice := [name for name, path in given.items() if [*given.values()].count(path) > 1]:
         raise OptionError(f"--{' and --'.join(twice)} are one file; give each its own.")
-    return {takes[name]: path for name, path in given.items()}
+    found = {takes[name]: path for name, path in given.items()}
+    if len(found) < len(given):  # --dit and --dit_low in a run of one expert
+        raise OptionError(f"of --{', --'.join(given)} two name the same weights; give one.")
+    return found

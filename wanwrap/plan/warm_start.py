@@ -17,11 +17,11 @@ from wanwrap.errors import WeightsError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.script import native
 from wanwrap.system.safetensors import Source, open_source
+from wanwrap.upstream import states
 from wanwrap.upstream.options import number, whole
 from wanwrap.upstream.rules import window
 from wanwrap.weights import provenance
 
-RANKS = (".lora_down.weight", ".hada_w1_b", ".lokr_w2_b")  # tensors whose first side is the rank
 LOST = (
     "the optimizer's moments, the random numbers, the count of steps and the place in the learning rate's schedule "
     "begin anew, the rate at the full --lr"
@@ -83,7 +83,7 @@ def _run(record: Mapping[str, Any]) -> str:
 def _check_format(plan: Plan, train: Train, source: Source) -> None:
     """Raises WeightsError: in another format, of which upstream would load nothing."""
     path, first = source.paths[0], next(iter(source.rows), "nothing")
-    if not any(key.startswith("lora_unet_") for key in source.rows):
+    if not any(key.startswith(states.PREFIX) for key in source.rows):
         raise WeightsError(
             f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
             f"scratch; upstream converts those of ComfyUI and diffusers: {_convert(plan, train, path)}"
@@ -101,7 +101,7 @@ def _convert(plan: Plan, train: Train, path: Path) -> str:
 
 def _rank_alpha(source: Source) -> tuple[set[int], set[float]]:
     """The ranks and alphas in a file; without an alpha it is the rank. A LoKr's whole matrices have none."""
-    ranks = {row.shape[0] for name, row in source.rows.items() if name.endswith(RANKS) and row.shape}
+    ranks = {row.shape[0] for name, row in source.rows.items() if name.endswith(states.RANKS) and row.shape}
     modules = {name.removesuffix(".alpha") for name in source.rows if name.endswith(".alpha")}
     alphas = {source.scalar(f"{name}.alpha") for name in modules if f"{name}.lokr_w2" not in source.rows}
     return ranks, alphas or {float(rank) for rank in ranks}

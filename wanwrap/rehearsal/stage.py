@@ -20,12 +20,13 @@ from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request, slug
 from wanwrap.preset import Preset
 from wanwrap.run import record as records
-from wanwrap.run.run import check_folders
+from wanwrap.run.folders import check_folders
 from wanwrap.run.training import LOG
 from wanwrap.system import disk
 from wanwrap.system.safetensors import open_source
+from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
-from wanwrap.upstream.rules import OWN_OPTIMIZERS, optimizer_class
+from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -44,6 +45,7 @@ LEFT_OUT = {
     "sample_every_n_epochs",
     "sample_every_n_steps",
     "sample_at_first",
+    *(name for name, other in IDLE_WITHOUT.items() if other == "sample_prompts"),
 }
 PROMPT = "--w 64 --h 64 --f 1 --s 2"
 
@@ -70,7 +72,8 @@ def rehearsal(request: Request) -> Rehearsal:
     missing = {name: why for name, why in answer["missing"].items() if why.startswith("AttributeError")}
     preflight.check_packages({"missing": missing}, request.python)  # no stand-in for what there isn't
     gpu = bool(answer["gpus"])
-    base = request.base_dir / "rehearsal" / slug(f"{real.dataset.name}-{request.preset.name}")
+    level = f"-{request.noise_level}" if request.noise_level else ""  # they may be rehearsed at the same time
+    base = request.base_dir / "rehearsal" / slug(f"{real.dataset.name}-{request.preset.name}{level}")
     plan, notes = stage(real, base, gpu=gpu)
     if why := disk.lacking(base, BYTES, what="needed for a rehearsal"):
         raise RoomError(why)
@@ -101,7 +104,7 @@ def verify(plan: Plan) -> None:
 def _learned(lora: Path) -> bool:
     """Whether any up matrix, all zeros before the first step, has changed. LoHa and LoKr have none."""
     source = open_source(lora)
-    ups = [row for row in source.rows.values() if row.name.endswith("lora_up.weight")]
+    ups = [row for row in source.rows.values() if row.name.endswith(states.UP)]
     return not ups or any(any(source.read(row.name, 0, row.end - row.begin)) for row in ups)
 
 
@@ -154,8 +157,9 @@ def _soften(options: Options, gpu: bool, notes: list[str]) -> dict[str, Value]:
         soft["blocks_to_swap"] = SWAP
     if gpu:
         return soft
-    if soft.pop("block_swap_h2d_only", None):
-        notes.append("without a GPU block_swap_h2d_only is left out")
+    for name in ("block_swap_h2d_only", "block_swap_ring_size"):
+        if soft.pop(name, None):
+            notes.append(f"without a GPU {name} is left out")
     for name in ATTENTION - {"sdpa"}:
         if soft.pop(name, None):
             soft["sdpa"] = True

@@ -16,6 +16,13 @@ TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"
 # its names for latents and embeddings: anything else under their ending makes it fail, or goes
 NAMED = re.compile(r"_\d{4,}x\d{4,}_wan\.safetensors$|_wan_te\.safetensors$")
 
+# What of an entry is not part of what is encoded: a cache serves all of these.
+NOT_CACHED = {
+    "image": {"batch_size", "num_repeats"},
+    "video": {"batch_size", "num_repeats", "enable_bucket", "bucket_no_upscale"},  # clips are cached in buckets anyway
+}
+SAME_LATENTS = {"vae_cache_cpu", "batch_size", "num_workers", "device"}  # how encoders work, not what they make
+
 
 def text_name(stem: str) -> str:
     """The embedding of a caption."""

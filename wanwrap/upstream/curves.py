@@ -50,9 +50,8 @@ def points(file: IO[bytes]) -> Iterator[Point]:
         if file.tell() + length > size:
             break
         data = file.read(length)
-        with suppress(
-            LookupError, ValueError, TypeError, struct.error
-        ):  # what is no protobuf TensorBoard could not read either
+        # what is no protobuf TensorBoard could not read either
+        with suppress(LookupError, ValueError, TypeError, struct.error):
             yield from _points(data[:-4])
     file.seek(-len(head), os.SEEK_CUR)
 

@@ -11,6 +11,7 @@ from wanwrap.paths import absolute
 
 VERSION = "0.3.4"
 COMMIT = "30c658c4f4b0bf05038b3346eff9670259b10fc7"
+PYTHONS = ("3.10", "3.11", "3.12")  # its requires-python
 URL = "https://github.com/kohya-ss/musubi-tuner"
 # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
 SETTINGS = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}

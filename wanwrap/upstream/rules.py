@@ -22,9 +22,10 @@ OWN_OPTIMIZERS = {
     "adamw8bit": "bitsandbytes.optim:AdamW8bit",
     "adafactor": "transformers.optimization:Adafactor",
 }
-TORCH_OPTIMIZERS = (
-    "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS Muon NAdam RAdam RMSprop Rprop SGD SparseAdam"
-)
+# LBFGS and SparseAdam can't train a LoRA: one wants a closure, the other sparse gradients.
+TORCH_OPTIMIZERS = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Muon NAdam RAdam RMSprop Rprop SGD"
+# What upstream wants for a DiT of each type. It refuses the other one for fp16 and bf16; fp8 and fp32 take both.
+PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "bf16", "fp8": "bf16"}
 NETWORKS = ("lora_wan", "loha", "lokr")  # of upstream's; its others are for other models
 ATTENTION_MODULES = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
 
@@ -42,12 +43,20 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_grad_norm": (0.0, math.inf),  # 0 is off; a negative one multiplies the gradients by a negative number
     "seed": (0.0, 2.0**32),
 }
-# All that upstream's LoRA for Wan reads (networks/lora.py), others it ignores; with the range of each that is a number.
+# All that upstream's networks read for Wan (networks/lora.py, lokr.py), with the range of each that is a number; others
+# they ignore, and conv_dim and conv_alpha do nothing: no trained block of Wan's has a convolution.
 NETWORK_ARGS: dict[str, tuple[float, float] | None] = {
-    **dict.fromkeys(("conv_dim",), WHOLE),
-    **dict.fromkeys(("conv_alpha", "loraplus_lr_ratio"), POSITIVE),
     **dict.fromkeys(("rank_dropout", "module_dropout"), SHARE),
     **dict.fromkeys(("verbose", "exclude_patterns", "include_patterns"), None),
+}
+OWN_ARGS = {"lora_wan": {"loraplus_lr_ratio": POSITIVE}, "lokr": {"factor": (-1.0, math.inf)}}
+# Options that do nothing without another one.
+IDLE_WITHOUT = {
+    **dict.fromkeys(("fp8_t5", "vae_cache_cpu", "vae_dtype", "one_frame"), "sample_prompts"),  # caching has its own
+    **dict.fromkeys(("use_pinned_memory_for_block_swap", "block_swap_h2d_only"), "blocks_to_swap"),
+    "block_swap_ring_size": "block_swap_h2d_only",
+    **dict.fromkeys(("compile_backend", "compile_mode", "compile_dynamic", "compile_fullgraph"), "compile"),
+    **dict.fromkeys(("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic"), "dynamo_backend"),
 }
 SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
 # Upstream draws up to 1000 times for a timestep within the window, then takes one outside of it without a word.
@@ -91,10 +100,11 @@ def check_network(options: Options) -> None:
     home, _, name = str(options["network_module"]).removeprefix("musubi_tuner.").rpartition(".")
     if home == "networks" and name not in NETWORKS:
         raise OptionError(f"--network_module {name} is for another model than Wan; take one of {', '.join(NETWORKS)}.")
-    for key, value in arguments(options, "network_args").items() if (home, name) == ("networks", "lora_wan") else ():
-        if key not in NETWORK_ARGS:
-            raise OptionError(f"upstream ignores --network_args {key}.{closest(key, NETWORK_ARGS)}")
-        if limits := NETWORK_ARGS[key]:
+    known = {**NETWORK_ARGS, **OWN_ARGS.get(name, {})}
+    for key, value in arguments(options, "network_args").items() if home == "networks" else ():
+        if key not in known:
+            raise OptionError(f"upstream ignores --network_args {key}.{closest(key, known)}")
+        if limits := known[key]:
             _check_range(f"--network_args {key}={value}", value, limits)
 
 
@@ -126,13 +136,18 @@ def _check_together(options: Options, dtype: str, *, samples: bool) -> None:
     allowed = [dtype] if dtype in ("fp16", "bf16") else ["bf16", "fp16"]
     sampled = any(options.get(name) for name in SAMPLING)
     given, sampling = texts(options, "optimizer_args"), options.get("timestep_sampling")
-    adafactor = str(options["optimizer_type"]).rpartition(".")[2].lower() == "adafactor"
+    home, _, optimizer = optimizer_class(str(options["optimizer_type"])).partition(":")
+    adafactor = optimizer == "Adafactor" and home.startswith("transformers")  # torch's own takes --lr
+    scheme = options.get("weighting_scheme")
     wrong = {
         f"--mixed_precision must be {' or '.join(allowed)} for a DiT in {dtype}; with others upstream fails (--precision "
         "casts the DiT).": options["mixed_precision"] not in allowed,
         "--fp8_scaled needs --fp8_base beside it.": options.get("fp8_scaled") and not options.get("fp8_base"),
         "upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.": None
         not in (options.get("max_train_epochs"), options.get("max_train_steps")),
+        f"upstream ignores --weighting_scheme {scheme} with timestep_sampling {sampling}.": scheme
+        in ("logit_normal", "mode")
+        and sampling != "sigma",
         f"upstream ignores --flow_shift with timestep_sampling {sampling}.": sampling != "shift"
         and options.get("discrete_flow_shift") is not None,
         "samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.": sampled
@@ -143,6 +158,9 @@ def _check_together(options: Options, dtype: str, *, samples: bool) -> None:
     }
     if told := [text for text, so in wrong.items() if so]:
         raise OptionError(told[0])
+    for name, other in IDLE_WITHOUT.items():
+        if options.get(name) and not (options.get(other) or (samples and other == "sample_prompts")):
+            raise OptionError(f"--{name} does nothing without --{other}; give both, or neither.")
 
 
 def window(options: Options) -> Window:
@@ -163,12 +181,12 @@ def check_timesteps(options: Options) -> None:
     if options.get("preserve_distribution_shape") and share is not None and share < RAREST:
         raise OptionError(
             f"only {share:.2%} of the timesteps that {how} draws lie within {low} to {high}, too few for upstream to find; "
-            "raise --flow_shift, or leave out the window."
+            f"widen the window, or leave it out{', or raise --flow_shift' if how == 'shift' and high == ALL[1] else ''}."
         )
 
 
 def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
-    """A remark on timesteps that are not only the expert's own.
+    """A remark on timesteps that are not the expert's own, or not all of them.
 
     Raises:
         OptionError: none of them is.
@@ -178,8 +196,13 @@ def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
             f"--min_timestep {trained[0]} and --max_timestep {trained[1]} hold none of the {expert}-noise expert's "
             f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
         )
-    if own[0] <= trained[0] and trained[1] <= own[1]:
+    if own == trained:
         return None
+    if own[0] <= trained[0] and trained[1] <= own[1]:
+        return (
+            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]} alone, of its own "
+            f"{own[0]} to {own[1]}."
+        )
     return (
         f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
         f"from {own[0]} to {own[1]} alone."

@@ -65,12 +65,16 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     """
     if free_of_schedule(options):
         if mine := [name for name in given if name.startswith("lr_")]:
-            raise OptionError(f"upstream ignores --{mine[0]} with {options['optimizer_type']}, which has no schedule.")
+            raise OptionError(
+                f"upstream ignores {called(mine[0])} with {options['optimizer_type']}, which has no schedule."
+            )
         return {name: value for name, value in options.items() if not name.startswith("lr_")}
     name = str(options.get(TYPE) or options.get("lr_scheduler"))
     if POWER in given and name != "polynomial":
         raise OptionError(f"--power goes with --scheduler polynomial; {name} takes none.")
     if options.get(TYPE):
+        if "lr_scheduler" in given:
+            raise OptionError(f"upstream ignores --scheduler beside --{TYPE}; give one of them.")
         _check_class(options, gpus)
         return {**options, "lr_scheduler": None, POWER: None}
     _check(name, options, steps)
@@ -83,6 +87,8 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": number(options, POWER, 1.0)}
     else:
         built, values = BUILT_BY[name], _values(name, options, steps, gpus)
+    if twice := sorted(values.keys() & arguments(options, ARGS).keys()):
+        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that for {name}; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
 

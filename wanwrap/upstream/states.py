@@ -21,6 +21,9 @@ from wanwrap.system.safetensors import open_source
 
 LAST = "random_states_0.pkl"
 REMOVED = ".removed"
+# How it calls a LoRA's tensors (networks/lora.py, loha.py, lokr.py).
+PREFIX, UP = "lora_unet_", ".lora_up.weight"  # the up matrices are zeros before the first step
+RANKS = (".lora_down.weight", ".hada_w1_b", ".lokr_w2_b")  # their first side is the rank
 
 
 def lora_name(label: str, epoch: int | None) -> str:
