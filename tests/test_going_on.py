@@ -20,6 +20,7 @@ from wanwrap.plan.expert_options import state_interval
 from wanwrap.run.attempt import Attempt
 from wanwrap.run.record import Record
 from wanwrap.run.saves import Saves
+from wanwrap.run.training import REFUSED, Training
 from wanwrap.upstream import states
 from wanwrap.upstream.curves import Curves
 
@@ -135,6 +136,7 @@ def test_restart_puts_aside_loras_and_samples(tmp_path: Path, wanwrap: Wanwrap, 
     assert {f"{NAME}-low-000004.safetensors", "low/record.json", "low/samples/a.png"} <= there
     assert not any("high" in name or "state" in name for name in there)
     assert told(tmp_path, "high")["state"] == "done" and loras(tmp_path, "high") == WHOLE
+    assert "--restart" not in told(tmp_path)["command"]  # which status tells to give again: it goes on
     assert wanwrap(*low, "--restart").returncode == 0
     assert (folder(tmp_path) / "before-2" / f"{NAME}-low.safetensors").is_file()
 
@@ -285,8 +287,31 @@ def test_a_stop_between_the_experts(tmp_path: Path, wanwrap: Wanwrap, low: Words
     with begin(tmp_path, *low, "--noise_level", "both", "--epochs", 2, STANDIN_PACE="1.5") as process:
         until(lambda: told(tmp_path, "high").get("steps_done", 0) >= 1)
         assert wanwrap("stop").returncode == 0
-        assert "stopped before train low" in ended(process, 130)
+        assert "low was stopped before it began" in ended(process, 130)
     assert told(tmp_path, "high")["state"] == "done" and told(tmp_path)["state"] == "waiting"
+
+
+@pytest.mark.parametrize("expert", ["high", "low"])
+def test_one_of_two_experts_is_stopped(expert: str, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    """The other one is trained to its end."""
+    other = "low" if expert == "high" else "high"
+    with begin(tmp_path, *low, "--noise_level", "both", "--epochs", 4, STANDIN_PACE="0.1") as process:
+        until(lambda: told(tmp_path, "high").get("steps_done", 0) >= 1)
+        assert f"{expert} ends" in wanwrap("stop", "--noise_level", expert).stdout
+        ended(process, 130)
+    assert told(tmp_path, other)["state"] == "done" and told(tmp_path, expert)["state"] != "done"
+    assert wanwrap(*low, "--noise_level", "both", "--epochs", 4).returncode == 0
+    assert told(tmp_path, expert)["state"] == "done"
+
+
+def test_one_of_two_experts_is_stopped_before_both(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    """While the data set is cached."""
+    words = (*low, "--noise_level", "both", "--epochs", 2)
+    with begin(tmp_path, *words, STANDIN_DO="meanwhile:import time; time.sleep(4)", STANDIN_FILE="") as process:
+        until(lambda: str(told(tmp_path, "high").get("doing")).startswith("cache"))
+        assert wanwrap("stop", "--noise_level", "high").returncode == 0
+        ended(process, 130)
+    assert told(tmp_path)["state"] == "done" and not told(tmp_path, "high")["attempts"]
 
 
 def test_status_knows_of_the_expert_that_comes_next(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
@@ -353,6 +378,39 @@ def test_a_training_that_was_begun_by_hand(tmp_path: Path, wanwrap: Wanwrap, low
 def test_states_come_often_enough(per_epoch: int, save_every: int | None, state_every: int) -> None:
     """Every 200 steps at most where epochs are shorter, in a part of the epochs of which LoRAs are kept."""
     assert state_interval(save_every, per_epoch) == state_every
+
+
+@pytest.mark.parametrize("looks", [REFUSED, REFUSED + 1])
+def test_a_file_that_cannot_be_moved_for_a_while(looks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a scanner or a viewer has it open: that alone ends no night."""
+    plan = golden_plan("wan21-t2v-14b")
+    train = replace(plan.trainings[0], folder=tmp_path / "dit")
+    training, answers = Training(plan, train, Record("dit", "", {}, 100, 10, 10, 5)), [True, *[False] * looks]
+    attempt = Attempt(train, 1, 0, 0, Curves(train.logs(1)))
+
+    def keep(*_: object) -> bool:
+        if answers.pop():
+            return True
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr(Saves, "keep", keep)
+    for _ in range(REFUSED):
+        assert not training._keep(attempt)
+    if looks == REFUSED:
+        assert training._keep(attempt)
+    else:
+        with pytest.raises(PermissionError):
+            training._keep(attempt)
+
+
+def test_a_state_that_a_kill_has_kept_from_going(tmp_path: Path) -> None:
+    (train,) = golden_plan("wan21-t2v-14b").trainings
+    saves = Saves(replace(train, folder=tmp_path / "dit"), Record("dit", "", {}, 100, 10, 10, 5))
+    for each in (saves.last, saves.clear):
+        left = tmp_path / "dit" / f"state-000005{states.REMOVED}"
+        left.mkdir(parents=True)
+        each()
+        assert not left.exists()
 
 
 def test_a_state_that_upstream_removes_just_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

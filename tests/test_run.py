@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from runs import asleep, begin, calls, ended, folder, is_gone, told
 from wanwrap.system.failures import failure
 from wanwrap.system.files import is_locked, lock
 from wanwrap.system.log import Log, last_lines
-from wanwrap.system.process import Command, run
+from wanwrap.system.process import Command, interruptible, run, signals
 from wanwrap.upstream.output import TrainingOutput
 
 RUN = ("run", "t2v-vanilla")
@@ -253,6 +254,22 @@ def test_stopping_leaves_nothing_behind(
     assert "the same command goes on. There is no whole state of high yet" in text
     assert is_gone(pid)
     assert [told(tmp_path, expert)["state"] for expert in ("high", "low")] == ["interrupted", "waiting"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGHUP")
+def test_under_nohup_a_closed_terminal_is_nothing() -> None:
+    with signals(signal.SIG_IGN, signal.SIGHUP), interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+    with signals(signal.SIG_DFL, signal.SIGHUP), pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names as Linux has them")
+def test_a_weight_file_whose_name_is_no_text(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path) -> None:
+    at, odd = weights.index("--vae") + 1, tmp_path / os.fsdecode(b"v\xff.safetensors")
+    shutil.copyfile(weights[at], odd)
+    done = wanwrap(*RUN, cats, "--noise_level", "low", "--epochs", 1, *weights[:at], odd, *weights[at + 1 :])
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_relative_python_and_a_screen_that_is_gone(tmp_path: Path, cats: Path, weights: list[str]) -> None:

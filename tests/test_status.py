@@ -303,6 +303,14 @@ def test_stop_now(base: Path, wanwrap: Wanwrap) -> None:
         assert "asked to end at once" in wanwrap("status").stdout
 
 
+@pytest.mark.parametrize(("begun", "ends"), [(0, 24), (5, 21), (6, 22), (20, 24)])
+def test_a_stop_between_states_of_another_interval(begun: int, ends: int, base: Path, wanwrap: Wanwrap) -> None:
+    """Upstream counts from where it has gone on: after a state at epoch 5 it saves each epoch, not every fourth."""
+    going = training(state_every=4, epochs_done=20, attempts=[{"number": 1, "epoch": begun, "step": 50 * begun}])
+    with alive(run_folder(base, "cats", low=going)):
+        assert f"after epoch {ends}" in wanwrap("stop").stdout
+
+
 def test_stop_waits_for_the_end(base: Path, wanwrap: Wanwrap) -> None:
     cats = run_folder(base, "cats", low=training())
     with alive(cats, "low", "until asked"):
@@ -331,6 +339,9 @@ def test_one_expert_is_stopped(base: Path, wanwrap: Wanwrap) -> None:
         done = wanwrap("stop", "--noise_level", "low")
         assert "low ends after" in done.stdout and "high" not in done.stdout
         assert (cats / "low" / "stop").is_file() and not (cats / "high" / "stop").exists()
+    with alive(run_folder(base, "dogs", high=HIGH), "high"):
+        done = wanwrap("stop", "dogs", "--noise_level", "low")
+        assert done.returncode == 11 and "no expert of low noise" in done.stderr
 
 
 def test_nothing_to_stop(base: Path, wanwrap: Wanwrap) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from runs import WHOLE, alive, asleep, begin, calls, ended, folder, is_gone, lor
 
 from wanwrap.data.cache_lock import READERS, changing, check_unused, reading
 from wanwrap.errors import OutputError
-from wanwrap.system.files import is_locked
+from wanwrap.system.files import is_locked, lock
 
 Words = tuple[object, ...]
 CACHING = ("wan_cache_latents.py", "wan_cache_text_encoder_outputs.py")
@@ -148,6 +149,47 @@ def test_it_waits_for_anothers_caching(tmp_path: Path, low: Words) -> None:
         assert "waiting: another wanwrap is caching in" in text
         ended(first, 0)
     assert cached(tmp_path) == [1, 1] and loras(tmp_path) == loras(tmp_path, name="other") == WHOLE
+
+
+def waiting(process: subprocess.Popen[str], what: str) -> None:
+    """Until it says that it waits for another one that does so."""
+    assert process.stdout
+    said = list[str]()
+    while f"waiting: another wanwrap {what}" not in "".join(said[-1:]):
+        said.append(process.stdout.readline())
+        assert said[-1], "".join(said)
+
+
+def test_a_caption_that_changes_while_it_waits(tmp_path: Path, wanwrap: Wanwrap, low: Words, cats: Path) -> None:
+    """Its new words were not planned: nothing is trained on them under the name of the old ones."""
+    assert wanwrap(*low).returncode == 0
+    (cache,) = (path.parent for path in folder(tmp_path).parents[1].rglob("*images*/.wanwrap-cache.json"))
+    (cats / "images" / "one.txt").write_text("a second caption")
+    with changing([cache]):
+        process = begin(tmp_path, *low, "--output_name", "other")
+        waiting(process, "is caching in")
+        (cats / "images" / "one.txt").write_text("a third caption")
+    text = ended(process, 10)
+    assert "one_wan_te.safetensors: the data set has changed" in text, text
+    assert len(calls(tmp_path)) == 1 and wanwrap(*low, "--output_name", "other").returncode == 0
+
+
+@pytest.mark.parametrize("what", ["caching", "making"])
+def test_a_wait_that_is_stopped(what: str, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    """For another's caching, or for another that casts the same DiT."""
+    run = (*low, "--precision", "bf16")
+    plan = json.loads(wanwrap(*run, "--dry_run", "--json").stdout)
+    (toml,) = (text for text in plan["files"].values() if "cache_directory" in text)
+    cache = Path(re.findall('cache_directory = "(.*)"', toml)[0]) / ".wanwrap-cache"
+    trained_on = next(option(step["argv"], "dit") for step in plan["steps"] if "makes" in step)
+    place = cache if what == "caching" else Path(str(trained_on))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with lock(place, ""), begin(tmp_path, *run) as process:
+        waiting(process, f"is {what}")
+        assert wanwrap("stop", "--now").returncode == 0
+        text = ended(process, 130)
+    assert "stopped while it waited, as you asked" in text, text
+    assert not (tmp_path / "record.jsonl").exists()  # upstream was not started
 
 
 def test_what_a_dead_process_has_left_is_in_nobodys_way(

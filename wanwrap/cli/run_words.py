@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from wanwrap.cli.words import count, duration
@@ -74,12 +75,18 @@ def detail(run: Run) -> Iterator[str]:
     if len(run.running) > 1 and run.seconds_left:
         yield f"  all     {duration(run.seconds_left)} left"
     ended = [each.record for each in run.experts if each.record and not each.running and each.state != "done"]
-    yield from (f"  again   {command}" for command in sorted({record.command for record in ended if record.command}))
+    yield from (f"  again   {words}" for words in sorted({_command(record) for record in ended if record.command}))
     yield f"  folder  {run.folder}"
     yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
     if any((each.folder / "logs").is_dir() for each in run.experts):
         folder = shlex.quote(str(run.folder)) if os.name == "posix" else f'"{run.folder}"'
         yield f"  curves  tensorboard --logdir {folder}"
+
+
+def _command(record: Record) -> str:
+    """What goes on: its paths may be seen from its own folder."""
+    there = record.cwd in ("", str(Path.cwd()))
+    return record.command if there else f"cd {shlex.quote(record.cwd)} && {record.command}"
 
 
 def _about(expert: Expert) -> Iterator[str]:
@@ -111,8 +118,8 @@ def stopping(expert: Expert, *, now: bool) -> str:
     if now or expert.stop == "now":
         return f"{expert.name} ends at once. {again(expert.record, expert.name)}"
     if not expert.training:
-        doing = expert.record.doing if expert.record and expert.record.doing else "what it does"
-        return f"{expert.name} ends when {doing} is done, before it is trained."
+        doing = f" when {expert.record.doing} is done," if expert.record and expert.record.doing else ""
+        return f"{expert.name} ends{doing} before it is trained."
     epoch, seconds = expert.stops_after()
     when = f", in about {duration(seconds)}" if seconds is not None else ""
     return f"{expert.name} ends after epoch {epoch}, when its state is saved{when}."
@@ -123,7 +130,7 @@ def again(record: Record | None, expert: str) -> str:
     if record is None or not record.saved_epoch:
         return f"There is no whole state of {expert} yet: it begins anew the next time."
     steps = max(record.steps_done - record.saved_epoch * record.steps_per_epoch, 0)
-    more = f": {count(steps, 'step')} are trained again" if steps else ""
+    more = f", with {count(steps, 'step')} to train again" if steps else ""
     return f"{expert} goes on from epoch {record.saved_epoch} the next time{more}."
 
 

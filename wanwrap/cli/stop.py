@@ -34,6 +34,8 @@ def stop(run: str | None, now: bool, wait: bool, noise_level: str | None, base_d
     """
     asked = find(run, absolute(base_dir))
     mine = [each for each in asked.experts if noise_level in (None, "both", each.name)]
+    if not mine:
+        raise OutputError(f"{asked.name} trains no expert of {noise_level} noise.")
     try:
         work.stop(mine, now=now)
     except OutputError as error:

@@ -12,6 +12,7 @@ from wanwrap.plan import preflight
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.run import run as work
+from wanwrap.run.folders import check_folders, put_aside
 from wanwrap.run.parallel import run_each
 from wanwrap.run.record import read, standing
 from wanwrap.run.run import How, bytes_to_save
@@ -24,7 +25,7 @@ from wanwrap.weights import marks
 
 def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bool) -> None:
     """Check all, then carry the plan out; with `as_json` the records come out however it ends."""
-    work.check_folders(plan, restart=restart)
+    check_folders(plan, restart=restart)
     _begin(plan)
     for words in filter(None, map(standing, plan.trainings if not restart else ())):
         console.say(words)
@@ -33,7 +34,7 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
     todo = plan if restart else work.remaining(plan)
     machine = _preflight(todo, together=parallel, restart=restart) if todo else None
     if restart:
-        work.put_aside(plan)
+        put_aside(plan)
     try:
         if todo and machine and parallel and len(todo.trainings) > 1:
             _side_by_side(todo, machine)
@@ -88,7 +89,7 @@ def _interrupted(plan: Plan) -> str:
     """Where a run was stopped, and what is left of it."""
     if plan.request.upstream.child:
         return "stopped; a rehearsal begins anew the next time."
-    words = ["stopped; the same command goes on."]
+    words = [f"stopped; the same command{' without --restart' if '--restart' in sys.argv else ''} goes on."]
     for train in plan.trainings:
         record = read(train.folder)
         if record and record.attempts and record.state != "done":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +25,7 @@ HELD = "WANWRAP_CACHES_HELD"  # in the environment of a run's own `wanwrap prune
 
 
 @contextmanager
-def changing(caches: Sequence[Path]) -> Iterator[None]:
+def changing(caches: Sequence[Path], meanwhile: Callable[[], object] = check_interrupted) -> Iterator[None]:
     """Nobody else looks at or changes these caches meanwhile; waits for who does, and says so."""
     if os.environ.get(HELD):
         yield
@@ -33,22 +33,26 @@ def changing(caches: Sequence[Path]) -> Iterator[None]:
     with ExitStack() as locks:
         for cache in _real(caches):
             cache.mkdir(parents=True, exist_ok=True)
-            _enter(locks, cache)
+            locks.enter_context(in_turn(cache / ".wanwrap-cache", f"is caching in {cache}", meanwhile))
         yield
 
 
-def _enter(locks: ExitStack, cache: Path) -> None:
+@contextmanager
+def in_turn(place: Path, what: str, meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock; while another process does, say what it does and wait. `meanwhile` may raise, which ends the wait."""
     told = False
-    while True:
-        with suppress(OutputError):
-            if not locks.enter_context(lock(cache / ".wanwrap-cache", "")):
-                console.say(f"note: the drive of {cache} has no locks: start no two runs there at once.")
-            return
-        if not told:
-            console.say(f"waiting: another wanwrap is caching in {cache} (Ctrl-C ends the wait)")
-        told = True
-        time.sleep(POLL)
-        check_interrupted()
+    with ExitStack() as held:
+        while True:
+            with suppress(OutputError):
+                if not held.enter_context(lock(place, "")):
+                    console.say(f"note: the drive of {place.parent} has no locks: start no two runs there at once.")
+                break
+            if not told:
+                console.say(f"waiting: another wanwrap {what} (Ctrl-C ends the wait)")
+            told = True
+            time.sleep(POLL)
+            meanwhile()
+        yield
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def survey(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Survey:
     Raises:
         DatasetError: something else lies there that upstream would delete.
     """
-    expected = {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
+    expected = _expected(entry, marks)
     wanted = {name: mark for each in expected.values() for name, mark in each.items()}
     there = [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))] if cache.is_dir() else []
     if foreign := [path.name for path in there if not NAMED.search(path.name) or not path.is_file()]:
@@ -160,6 +160,21 @@ def survey(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Survey:
     stays = {path.name for path in there if before.get(path.name, "") == wanted.get(path.name) and _whole(path)}
     goes = tuple(path for path in there if path.name not in stays)
     return Survey(folder=cache, expected=expected, stays=frozenset(stays), goes=goes)
+
+
+def _expected(entry: Entry, marks: Mapping[What, str]) -> dict[What, dict[str, str]]:
+    """A mark of what each file should be made of."""
+    return {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
+
+
+def differing(entries: Sequence[Entry], caches: Sequence[Path], marks: Mapping[What, str]) -> list[str]:
+    """Files that the manifest, written since the entries were read, tells to be made of something else."""
+    found = list[str]()
+    for entry, cache in zip(entries, caches, strict=True):
+        written = _manifest(cache)
+        wanted = [pair for each in _expected(entry, marks).values() for pair in each.items()]
+        found += [name for name, mark in wanted if written.get(name) != mark]
+    return found
 
 
 def _manifest(cache: Path) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """A plan carried out: its DiTs made, its caches filled, each expert trained from where it stands, with a record, a log
 and a lock of its own.
 
-Others use `run` (carry_out), `record`, `status`, `training` (Stopped), `parallel` and `comfyui`.
+Others use `run` (carry_out), `folders`, `record`, `status`, `training` (Stopped), `parallel` and `comfyui`.
 """

@@ -27,9 +27,7 @@ class LoraFolder:
 
     def taken(self, train: Train) -> Path | None:
         """Another file that ComfyUI would see under the LoRA's name; one that this run made, now or before, is none."""
-        run = train.lora.parent
-        before = (path / train.lora.name for path in run.iterdir() if path.name.startswith("before-"))
-        mine = [train.lora, *before] if run.is_dir() else []
+        mine = [train.lora, *(path / train.lora.name for path in train.lora.parent.glob("before-*"))]
         there = [path for each in (self.folder, *self.others) if os.path.lexists(path := each / train.lora.name)]
         return next((path for path in there if not any(_same(own, path) for own in mine)), None)
 

@@ -27,7 +27,7 @@ FILE = "record.json"
 BASE, ENCODERS = "the base model", "the VAE, the text encoder or CLIP"
 DATA = "the data set (its files, captions, buckets or repeats)"
 
-State = Literal["waiting", "running", "retrying", "done", "failed", "stopped", "interrupted"]
+State = Literal["waiting", "running", "done", "failed", "stopped", "interrupted"]
 
 
 def now() -> str:
@@ -125,7 +125,8 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
     )
     found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
     found.state = found.state if found.state == "done" else "waiting"  # a kill has left it as it was
-    found.command, found.cwd = shlex.join(["wanwrap", *sys.argv[1:]]), str(Path.cwd())
+    again = [word for word in sys.argv[1:] if word != "--restart"]  # the same once more would throw this one away
+    found.command, found.cwd = shlex.join(["wanwrap", *again]), str(Path.cwd())
     found.preset = request.called
     found.dataset = {
         "name": plan.dataset.name,

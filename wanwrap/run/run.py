@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wanwrap.data.cache_lock import HELD, changing, check_unused, reading
-from wanwrap.data.caches import WHAT, forget, missing, stamps, survey, unexpected
+from wanwrap.data.cache_lock import HELD, changing, check_unused, in_turn, reading
+from wanwrap.data.caches import WHAT, differing, forget, missing, stamps, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
 from wanwrap.run import record as records
-from wanwrap.run import version_1
+from wanwrap.run.folders import BUSY, check_folder
 from wanwrap.run.record import Record, is_done
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
-from wanwrap.system import console, disk, header
+from wanwrap.system import console, header
 from wanwrap.system.failures import also_others, failure
-from wanwrap.system.files import is_locked, lock, write_atomic
+from wanwrap.system.files import lock, write_atomic
 from wanwrap.system.log import run_logged
-from wanwrap.system.process import Command, interruptible
-from wanwrap.upstream import states
-
-BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
+from wanwrap.system.process import Command, check_interrupted, interruptible
 
 
 @dataclass(frozen=True)
@@ -36,45 +32,6 @@ class How:
     heading: Callable[[Plan], Iterator[str]]
     show: Callable[[], object] = bool
     retry: bool = True
-
-
-def check_folders(plan: Plan, *, restart: bool = False) -> None:
-    """What the plan's folders tell; a `restart` puts aside what is there.
-
-    Raises:
-        OutputError: they can't be written, are in use, or hold another training or files that nobody knows of.
-    """
-    for place in (plan.folder, *plan.caches):
-        disk.writable(place)
-    for train in plan.trainings:
-        if is_locked(train.folder):
-            raise OutputError(BUSY.format(train.folder))
-        if not restart:
-            _check_folder(plan, train)
-
-
-def _check_folder(plan: Plan, train: Train) -> None:
-    found = records.begun(train.folder)
-    before = found.settings if found else version_1.settings(plan.folder, train.expert)
-    if before is not None:
-        records.check_same(plan, train, before)
-        return
-    unknown = sorted(path.name for path in _loras(train))
-    begun = (
-        [path for path in train.folder.iterdir() if path.name.startswith("attempt-")] if train.folder.is_dir() else []
-    )
-    if unknown or begun:
-        what = f"LoRAs ({listing(unknown)})" if unknown else f"a training that was begun by hand ({begun[0]})"
-        raise OutputError(
-            f"{plan.folder} holds {what} of which no record is there; give another --output_name, move them away, or "
-            "begin anew with --restart (they are put aside)."
-        )
-
-
-def _loras(train: Train) -> list[Path]:
-    """Those that lie in the run's folder."""
-    there = train.folder.parent.iterdir() if train.folder.parent.is_dir() else ()
-    return [path for path in there if states.lora_epoch(path.name, train.label) is not None]
 
 
 def remaining(plan: Plan) -> Plan | None:
@@ -112,36 +69,6 @@ def bytes_to_save(plan: Plan, *, restart: bool) -> int:
     return total
 
 
-def put_aside(plan: Plan) -> None:
-    """Move what earlier runs of these experts have made into a folder of its own; their states go. Says where."""
-    if not plan.folder.is_dir():
-        return
-    for train in plan.trainings:
-        with lock(train.folder, BUSY.format(train.folder)):
-            loras = _loras(train)
-            if not (train.folder.exists() or loras or version_1.is_there(plan.folder, train.expert)):
-                continue
-            aside = _new_folder(plan.folder)
-            version_1.put_aside(plan.folder, train.expert, aside)
-            if train.folder.exists():
-                train.folder.replace(aside / train.expert)
-            for path in loras:
-                path.replace(aside / path.name)
-            for path in (aside / train.expert).glob("*/"):
-                if path.name.startswith(("state-", "attempt-")):
-                    states.remove(path)
-            console.say(f"what was there of {train.expert} is in {aside} now")
-
-
-def _new_folder(folder: Path) -> Path:
-    """The next `before-N`, made: the other expert's run may make one at the same moment."""
-    for number in itertools.count(1):
-        with suppress(FileExistsError):
-            (aside := folder / f"before-{number}").mkdir()
-            return aside
-    raise AssertionError
-
-
 def carry_out(plan: Plan, machine: Machine, how: How) -> None:
     """Everything of a plan, from where earlier runs of it have come.
 
@@ -154,7 +81,7 @@ def carry_out(plan: Plan, machine: Machine, how: How) -> None:
         for train in plan.trainings:
             if not held.enter_context(lock(train.folder, BUSY.format(train.folder))):
                 console.say(f"note: the drive of {plan.folder} has no locks: start no two runs there at once.")
-            _check_folder(plan, train)  # again: another may have trained there since
+            check_folder(plan, train)  # again: another may have trained there since
             train.folder.mkdir(exist_ok=True)
             (train.folder / STOP).unlink(missing_ok=True)
         _Run(plan, how, {train.expert: records.begin(plan, train, machine) for train in plan.trainings}).all(held)
@@ -186,7 +113,8 @@ class _Run:
         name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
         for train in self.plan.trainings:
             own = alone(self.plan, train)
-            (train.folder / name).write_text(script(own, shell, self.how.heading(own)), encoding=encoding)
+            text = script(own, shell, self.how.heading(own))
+            (train.folder / name).write_bytes(text.encode(encoding, "surrogateescape"))  # a file's name may be no text
         for path, text in self.plan.files.items():
             write_atomic(path, text)
 
@@ -225,13 +153,16 @@ class _Run:
             raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {self.folder / LOG}")
 
     def _rewrite(self, step: Rewrite) -> None:
-        self._step(step)
+        """Where another run is making the same, wait for it: the step finds it there."""
+        step.out.parent.mkdir(parents=True, exist_ok=True)
+        with in_turn(step.out, f"is making {step.out}", self._check):
+            self._step(step)
         header.read(step.out)  # it is there, and as long as it says
 
     def _cache(self, held: ExitStack) -> None:
         """Fill the caches, alone; then train from them, beside others that do."""
         plan, entries = self.plan, self.plan.dataset.entries
-        with changing(plan.caches):
+        with changing(plan.caches, self._check):
             found = [survey(*pair, plan.encoders) for pair in zip(entries, plan.caches, strict=True)]
             if all(each.complete for each in found):
                 console.say("all of the data set is cached: nothing to encode")
@@ -240,6 +171,7 @@ class _Run:
                 console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused([each.folder for each in found if not each.complete])
                 self._fill(stamps(entries))
+                self._check_data()
             held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
     def _fill(self, before: Mapping[Path, list[int]]) -> None:
@@ -266,6 +198,14 @@ class _Run:
                 f"please report this with {self.folder}."
             )
 
+    def _check_data(self) -> None:
+        """Raises StepError: what was cached is not what was planned, by what the pruning has read.
+
+        A data set may change after it was read, while weights are checked and merged or another's caching is awaited.
+        """
+        if other := differing(self.plan.dataset.entries, self.plan.caches, self.plan.encoders):
+            raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
+
     # ---- training
 
     def _train(self) -> None:
@@ -274,25 +214,33 @@ class _Run:
         for train in self.plan.trainings:
             self.records[train.expert].write(train.folder, doing="")
         for train in self.plan.trainings:
-            if self._wish() is not None:
-                raise Stopped(f"{self.plan.name} was stopped before {train.name}, as you asked.")
+            if stop_asked(train.folder) is not None:
+                errors.append(Stopped(f"{train.name} was stopped before it began, as you asked."))
+                continue
             console.say(f"\n{train.name}")
             training = Training(self.plan, train, self.records[train.expert], self.how.retry, self.how.show, blocks)
             try:
                 training.run()
             except WanwrapError as error:
-                console.say(f"{train.expert}: {first_line(error)}")
                 errors.append(error)
-                if isinstance(error, Stopped | RoomError | OutputError) or also_others(training.kind):
+                if isinstance(error, RoomError | OutputError) or also_others(training.kind):
                     break
+                if train is not self.plan.trainings[-1]:
+                    console.say(f"{train.expert}: {first_line(error)}")
             finally:
                 console.show([])
                 blocks = training.more_blocks
         if errors:
-            others = "".join(f"\n\n{error}" for error in errors[1:])
-            raise type(errors[0])(f"{errors[0]}{others}") from errors[0]
+            first = next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+            raise type(first)("\n\n".join(map(str, errors))) from first
 
     def _wish(self) -> str | None:
-        """Whether it was asked to stop: NOW, or in good order."""
-        asked = [wish for train in self.plan.trainings if (wish := stop_asked(train.folder)) is not None]
-        return None if not asked else NOW if NOW in asked else ""
+        """Whether all of it was asked to stop: NOW, or in good order. Of one expert alone `_train` takes note."""
+        wishes = {stop_asked(train.folder) for train in self.plan.trainings}
+        return None if None in wishes else NOW if wishes == {NOW} else ""
+
+    def _check(self) -> None:
+        """Raises Stopped, KeyboardInterrupt: somebody wants no more of it, while it waits."""
+        check_interrupted()
+        if self._wish() is not None:
+            raise Stopped(f"{self.plan.name} was stopped while it waited, as you asked.")

@@ -16,7 +16,7 @@ from wanwrap.plan.plan import Train
 from wanwrap.run.attempt import Attempt, recorded
 from wanwrap.run.record import Record
 from wanwrap.system import console, header
-from wanwrap.system.files import sync, sync_folder
+from wanwrap.system.files import move, sync, sync_folder
 from wanwrap.upstream import states
 
 SAMPLE = re.compile(r"_(e)?(\d{6})(?=_\d\d_\d{14})")  # upstream's names: e000005 is an epoch, 000123 a step
@@ -47,10 +47,13 @@ class Saves:
         return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
 
     def attempts(self) -> dict[Path, int]:
-        """The folders of attempts, and what a kill has kept from being removed, with their numbers."""
-        ours = re.compile(rf"attempt-(\d+)({re.escape(states.REMOVED)})?")
-        there = {path: ours.fullmatch(path.name) for path in self.train.folder.iterdir()}
+        """The folders of attempts, with their numbers."""
+        there = {path: re.match(r"attempt-(\d+)", path.name) for path in self.train.folder.iterdir()}
         return {path: int(found[1]) for path, found in there.items() if found}
+
+    def removed(self) -> list[Path]:
+        """States that a kill has kept from going."""
+        return [*self.train.folder.glob(f"state-*{states.REMOVED}")]
 
     def last(self) -> int:
         """The epoch of the state to go on from, 0 where there is none; what else earlier attempts have left goes.
@@ -74,7 +77,7 @@ class Saves:
             )
         if epoch < known:
             console.say(f"{self.train.expert}: the state after epoch {known} is gone or damaged, going on from {epoch}")
-        for path in (*(path for each, path in there.items() if each != epoch), *self.attempts()):
+        for path in (*(path for each, path in there.items() if each != epoch), *self.attempts(), *self.removed()):
             states.remove(path)
         return epoch
 
@@ -112,7 +115,7 @@ class Saves:
             )
         states.settle(path)
         self.place_loras(attempt, epoch)  # first: once the state is moved no later start looks for them
-        path.rename(self.state(true))
+        move(path, self.state(true))
         sync_folder(self.train.folder)
         self._move_samples(attempt, self.state(true).stat().st_mtime)
         self.record.bytes["state"] = states.size(self.state(true))
@@ -136,7 +139,8 @@ class Saves:
         there = {states.lora_epoch(path.name, train.label): path for path in train.folder.parent.iterdir()}
         numbered = sorted(epoch for epoch in there if epoch)
         for epoch in numbered[: -train.keep_last] if train.keep_last else ():
-            there.pop(epoch).unlink()
+            with suppress(PermissionError):  # Windows: ComfyUI has it open; it goes with the next
+                there.pop(epoch).unlink()
         self.record.files = sorted(path.name for epoch, path in there.items() if epoch is not None)
 
     def _place(self, path: Path, name: str) -> None:
@@ -145,7 +149,7 @@ class Saves:
         with path.open("rb+") as file:
             sync(file)
         self.record.bytes["lora"] = path.stat().st_size
-        path.replace(self.train.folder.parent / name)
+        move(path, self.train.folder.parent / name)
         sync_folder(self.train.folder.parent)
         console.say(f"{self.train.expert}: saved {name}")
 
@@ -178,6 +182,6 @@ class Saves:
 
     def clear(self) -> None:
         """What was needed to go on goes."""
-        for path in (*self.states().values(), *self.attempts()):
+        for path in (*self.states().values(), *self.attempts(), *self.removed()):
             states.remove(path)
         self.record.saved_epoch = 0

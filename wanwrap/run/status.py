@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,13 +43,13 @@ class Expert:
             return "done" if state == "done" else "begun by 0.1.0" if state else "unreadable"
         if self.record.state != "done" and not self.running and (self.folder.parent / self.record.lora).is_file():
             return "done"  # and the disk took no record of it
-        unfinished = self.record.state in ("running", "retrying") or self.record.doing
+        unfinished = self.record.state == "running" or self.record.doing
         return "killed" if unfinished and self.running is False else self.record.state
 
     @property
     def training(self) -> bool:
         """Whether upstream trains it right now."""
-        return bool(self.running) and self.state in ("running", "retrying")
+        return bool(self.running) and self.state == "running"
 
     @property
     def seconds_left(self) -> float | None:
@@ -62,7 +63,8 @@ class Expert:
     def stops_after(self) -> tuple[int, float | None]:
         """The epoch after which it ends when asked to, whose state is saved; and in how many seconds that is."""
         assert self.record
-        record, every = self.record, max(self.record.state_every, 1)
+        record, begun = self.record, (self.record.attempts or [{}])[-1].get("epoch", 0)
+        every = max(math.gcd(record.state_every, begun), 1)  # as upstream saves them, which counts from there
         epoch = min((record.epochs_done // every + 1) * every, max(record.epochs_planned, 1))
         left = max(epoch * record.steps_per_epoch - record.steps_done, 0)
         return epoch, None if self.pace is None else left * self.pace
@@ -167,9 +169,9 @@ def stop(experts: Sequence[Expert], *, now: bool) -> None:
         OutputError: none of them runs; nothing is left there for the next one to see.
     """
     for each in experts:
-        if each.running and (now or each.stop != NOW):  # once asked to end at once it does
+        if each.running is not False and (now or each.stop != NOW):  # once asked to end at once it does
             write_atomic(each.folder / STOP, NOW if now else "")
-    if not any(is_locked(each.folder) for each in experts):
+    if all(is_locked(each.folder) is False for each in experts):
         for each in experts:
             with suppress(OSError):
                 (each.folder / STOP).unlink()

@@ -23,6 +23,7 @@ LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
 LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
+REFUSED = 60  # looks at which what was saved can't be moved, after which that won't change
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
 BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
 
@@ -51,6 +52,7 @@ class Training:
     show: Callable[[], object] = bool
     more_blocks: int = 0  # that the GPU took beyond what was asked for, with the other expert's training
     kind: str = ""  # of failure, as failures.py has them
+    refused: int = 0  # looks in a row at which the system refused to move what was saved
     noted: float = 0.0
 
     def __post_init__(self) -> None:
@@ -160,7 +162,7 @@ class Training:
                 f"{self.train.folder}."
             )
         attempt.curves.follow()
-        kept, wish = self.saves.keep(attempt), stop_asked(self.train.folder)
+        kept, wish = self._keep(attempt), stop_asked(self.train.folder)
         self._check_loss(attempt)
         if wish == NOW or (kept and wish is not None):
             raise Stopped(f"{self.train.name} was stopped, as you asked.")
@@ -170,6 +172,18 @@ class Training:
             self.noted = time.monotonic()
             with suppress(OSError):  # a disk that is full for a while stops no training
                 self.record.write(self.train.folder, **attempt.far())
+
+    def _keep(self, attempt: Attempt) -> bool:
+        """As Saves.keep. Windows moves nothing that a scanner or a viewer has open: the next look tries again."""
+        try:
+            kept = self.saves.keep(attempt)
+        except PermissionError:
+            self.refused += 1
+            if self.refused > REFUSED:
+                raise
+            return False
+        self.refused = 0
+        return kept
 
     def _check_loss(self, attempt: Attempt) -> None:
         """Raises StepError: nothing will come of it."""
@@ -195,7 +209,6 @@ class Training:
         if found.kind == "gpu memory" and self._more_blocks():
             text = f"{text} Trying again with {self.record.blocks_to_swap} blocks swapped."
             self.record.attempts[-1] |= {"reason": text}
-            self.record.write(self.train.folder, state="retrying", reason=text)
             console.say(text)
             return
         self.record.attempts[-1] |= {"reason": text}

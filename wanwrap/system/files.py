@@ -101,12 +101,22 @@ def sync_folder(folder: Path) -> None:
         os.close(place)
 
 
+def move(path: Path, out: Path) -> None:
+    """Windows refuses that as long as somebody reads either: `wanwrap status`, a scanner."""
+    for wait in (0.1, 0.4, 1.5) if sys.platform == "win32" else ():
+        with suppress(PermissionError):
+            path.replace(out)
+            return
+        time.sleep(wait)
+    path.replace(out)
+
+
 def put(file: IO[bytes], part: Path, out: Path) -> None:
     """Give the whole file its name, and see to it that the name is on the disk too."""
     if not _own(file, part):
         raise OutputError(f"{part} has been removed while it was written; try again.")
     _let_go(file)
-    _replace(part, out)
+    move(part, out)
     sync_folder(out.parent)
 
 
@@ -127,16 +137,6 @@ def _let_go(file: IO[bytes]) -> None:
     """Windows renames and removes no open file; elsewhere the lock is held until all is done."""
     if sys.platform == "win32":
         file.close()
-
-
-def _replace(part: Path, out: Path) -> None:
-    """Windows refuses that as long as somebody reads the old file: `wanwrap status`, a scanner."""
-    for wait in (0.1, 0.4, 1.5) if sys.platform == "win32" else ():
-        with suppress(PermissionError):
-            part.replace(out)
-            return
-        time.sleep(wait)
-    part.replace(out)
 
 
 def _lock(file: IO[bytes]) -> bool | None:

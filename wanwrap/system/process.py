@@ -207,16 +207,18 @@ def _interrupt(*_: object) -> None:
 
 
 def check_interrupted() -> None:
-    """Raises KeyboardInterrupt: it came where Python throws exceptions away, as in a __del__."""
+    """Raises KeyboardInterrupt: a signal has come whose exception Python has swallowed, as it does in a `__del__`."""
     if _asked.is_set():
         raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal are a Ctrl-C meanwhile."""
-    _asked.clear()
-    with signals(_interrupt, signal.SIGINT, *ENDINGS):
+    """SIGTERM and a closed terminal are a Ctrl-C meanwhile; under nohup a closed terminal is nothing."""
+    if signal.getsignal(signal.SIGINT) is not _interrupt:  # it may stand within another
+        _asked.clear()
+    endings = [number for number in ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    with signals(_interrupt, signal.SIGINT, *endings):
         yield
 
 

@@ -181,4 +181,4 @@ def _dit(found: Found, name: str) -> str:
 
 def digest(*parts: object) -> str:
     """Eight hex digits that change when any of the parts does."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:8]
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
