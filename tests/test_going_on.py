@@ -403,6 +403,15 @@ def test_a_file_that_cannot_be_moved_for_a_while(looks: int, tmp_path: Path, mon
             training._keep(attempt)
 
 
+def test_a_folder_that_the_user_has_made_stays(tmp_path: Path) -> None:
+    (train,) = golden_plan("wan21-t2v-14b").trainings
+    saves = Saves(replace(train, folder=tmp_path / "dit"), Record("dit", "", {}, 100, 10, 10, 5))
+    for name in ("attempt-1", "attempt-1 (copy)", "attempt-2-keep", f"attempt-2{states.REMOVED}"):
+        (tmp_path / "dit" / name).mkdir(parents=True)
+    saves.clear()
+    assert {path.name for path in (tmp_path / "dit").iterdir()} == {"attempt-1 (copy)", "attempt-2-keep"}
+
+
 def test_a_state_that_a_kill_has_kept_from_going(tmp_path: Path) -> None:
     (train,) = golden_plan("wan21-t2v-14b").trainings
     saves = Saves(replace(train, folder=tmp_path / "dit"), Record("dit", "", {}, 100, 10, 10, 5))

@@ -163,6 +163,7 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
         ({"lr_scheduler_args": ("power=5",), "lr_scheduler_power": 3.0}, "power"),
+        ({"lr_scheduler": "linear", "lr_scheduler_args": ("num_training_steps=5",)}, "num_training_steps"),
         ({"fp8_t5": True}, "--sample_prompts"),
         ({"block_swap_ring_size": 4}, "--block_swap_h2d_only"),
         ({"weighting_scheme": "logit_normal"}, "--weighting_scheme"),
@@ -210,6 +211,12 @@ def test_numbers_at_the_end_of_their_range() -> None:
     """Off, none, nothing: what upstream means by them."""
     plan = golden_plan("t2v-vanilla", given={"max_grad_norm": 0.0, "network_dropout": 0.0, "seed": 0})
     assert not plan.notes
+
+
+def test_an_argument_of_ones_own_for_the_scheduler_wins() -> None:
+    given: dict[str, Value] = {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_args": ("num_cycles=3",)}
+    words = golden_plan("wan21-t2v-14b", given=given).trainings[0].argv
+    assert [word for word in words if word.startswith("num_cycles=")][-1] == "num_cycles=3"
 
 
 def test_timesteps_of_the_other_expert() -> None:

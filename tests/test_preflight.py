@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +25,23 @@ def test_all_that_is_missing_is_told_at_once() -> None:
     told = str(caught.value)
     assert all(module.partition(":")[0] in told for module in modules) and "AdamW8bit" not in told
     assert "`wanwrap setup`" in told and "/training/python -m pip install prodigyopt" in told and "--attention" in told
+
+
+def test_prompts_that_an_earlier_start_has_left_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset's own are written when the run begins."""
+    asked = dict[str, list[str]]()
+
+    def ask(*arguments: Any) -> dict[str, Any]:
+        asked.update({name: row["argv"] for name, row in arguments[3].items()})
+        return {"missing": {}, "gpus": [{}], "python": "3.11", "packages": {}, "upstream": {}}
+
+    monkeypatch.setattr(preflight, "ask", ask)
+    own = golden_plan("wan21-t2v-1.3b-video")
+    preflight.check_machine(own, gpus=1)
+    assert "--sample_prompts" in own.trainings[0].argv and "--sample_prompts" not in asked["dit"]
+    given = {"sample_prompts": "/p.txt", "sample_every_n_epochs": 1}
+    preflight.check_machine(golden_plan("wan21-t2v-14b", given=given), gpus=1)
+    assert "/p.txt" in asked["dit"]
 
 
 def test_setup_is_not_named_for_what_it_does_not_install() -> None:

@@ -19,6 +19,7 @@ from helpers import PYTHONPATH, Wanwrap
 from runs import begin, ended, until
 
 from wanwrap.cli import run_words
+from wanwrap.cli.stop import stop
 from wanwrap.cli.words import duration
 from wanwrap.errors import OutputError
 from wanwrap.run import status
@@ -353,6 +354,28 @@ def test_nothing_to_stop(base: Path, wanwrap: Wanwrap) -> None:
         assert not (cats / "low" / "stop").exists()  # the next run would see it
     assert json.loads(wanwrap("stop", "cats", "--json").stdout)["exit_code"] == 11
     assert wanwrap("stop", "cast").stderr.rstrip().endswith("Did you mean cats?")
+
+
+@pytest.mark.parametrize(("changes", "live"), [(DONE, False), ({"state": "waiting"}, False), ({}, True)])
+def test_stop_on_a_drive_without_locks(
+    changes: dict[str, Any], live: bool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record alone tells whether somebody is at work."""
+    monkeypatch.setattr(status, "is_locked", lambda _: None)
+    cats = run_folder(base, "cats", low=training(**changes))
+    for _ in range(2):
+        (low,) = status.look(cats).experts
+        assert (low.running, low.live, low.training) == (None, live, live)
+        if live:
+            status.stop([low], now=False)
+            assert "ends after epoch" in run_words.stopping(low, now=False)
+        else:
+            with pytest.raises(OutputError):
+                status.stop([low], now=False)
+        assert (cats / "low" / "stop").exists() == live
+    verb: Any = stop.callback
+    with pytest.raises(OutputError, match="no locks" if live else "not running"):
+        verb(run=str(cats), now=False, wait=True, noise_level=None, base_dir=base, as_json=False)
 
 
 def test_several_that_run(base: Path, wanwrap: Wanwrap) -> None:

@@ -443,6 +443,21 @@ def test_the_network_that_is_built_before_a_run_is_the_one_that_is_trained(
     assert shapes(lora_of(experts["high"])) == built
 
 
+def test_a_list_of_captions_rehearses(tmp_path: Path) -> None:
+    """Its words are those of the list, whatever lies beside the pictures."""
+    rows = list[str]()
+    for name in ("a", "b"):
+        picture(tmp_path / "pictures" / f"{name}.png")
+        rows.append(json.dumps({"image_path": str(tmp_path / "pictures" / f"{name}.png"), "caption": f"words {name}"}))
+    (tmp_path / "list.jsonl").write_text("\n".join(rows) + "\n")
+    toml = tmp_path / "own.toml"
+    toml.write_text(
+        f'[general]\nresolution = [256, 256]\n[[datasets]]\nimage_jsonl_file = "{tmp_path}/list.jsonl"\n'
+        f'cache_directory = "{tmp_path}/cache"\n'
+    )
+    assert rehearse(tmp_path, "wan21-t2v-1.3b", toml)["dit"]["state"] == "done"
+
+
 BUILDS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "loha": {"network_module": "networks.loha"},

@@ -36,11 +36,13 @@ def stop(run: str | None, now: bool, wait: bool, noise_level: str | None, base_d
     mine = [each for each in asked.experts if noise_level in (None, "both", each.name)]
     if not mine:
         raise OutputError(f"{asked.name} trains no expert of {noise_level} noise.")
+    if wait and any(each.live and each.running is None for each in mine):
+        raise OutputError(f"the drive of {asked.folder} has no locks, so that nobody sees it end; leave out --wait.")
     try:
         work.stop(mine, now=now)
     except OutputError as error:
         raise OutputError(f"{asked.name} is not running: {'; '.join(map(line, mine))}.") from error
-    words = [f"{asked.name}: {stopping(each, now=now)}" for each in mine if each.running]
+    words = [f"{asked.name}: {stopping(each, now=now)}" for each in mine if each.live]
     if not as_json:
         click.echo("\n".join(words))
     ended = work.look(asked.folder)

@@ -24,7 +24,7 @@ from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import spell
+from wanwrap.upstream.options import Options, spell
 from wanwrap.upstream.pin import PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
@@ -140,6 +140,12 @@ def modules(plan: Plan) -> set[str]:
     return {"musubi_tuner", "torch", "accelerate", *late}
 
 
+def _tried(plan: Plan, train: Train) -> Options:
+    """A training's options without a preset's own prompts: what lies there is of an earlier start."""
+    own = {str(path) for path in plan.files}
+    return {name: value for name, value in train.options.items() if name != "sample_prompts" or value not in own}
+
+
 def check_machine(plan: Plan, *, gpus: int) -> Machine:
     """The Python, upstream and GPUs that will train, and the trainings built there once without numbers.
 
@@ -148,7 +154,8 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     """
     request = plan.request
     trainings: dict[str, dict[str, Any]] = {
-        train.expert: {"argv": [*spell(train.options)], "steps": train.steps * request.gpus} for train in plan.trainings
+        train.expert: {"argv": [*spell(_tried(plan, train))], "steps": train.steps * request.gpus}
+        for train in plan.trainings
     }
     answer = ask(request.python, request.upstream, modules(plan), trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)

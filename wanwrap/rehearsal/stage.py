@@ -192,9 +192,10 @@ def _dataset(dataset: Dataset, base: Path) -> Dataset:
 
 
 def _entry(entry: Entry, folder: Path) -> Entry:
-    """The first items of a folder, to be trained small from a copy."""
+    """The first items of a folder, to be trained small from a copy; captions of a list are given as one."""
+    listed = entry.listed or f"{entry.kind}_jsonl_file" in entry.options
     items = tuple(replace(item, path=folder / item.path.name) for item in entry.items[:ITEMS])
-    return replace(entry, directory=folder, items=items, options=_small(entry.options))
+    return replace(entry, directory=folder, items=items, options=_small(entry.options), listed=listed)
 
 
 def _copy(entry: Entry, small: Entry) -> None:

@@ -47,8 +47,9 @@ class Saves:
         return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
 
     def attempts(self) -> dict[Path, int]:
-        """The folders of attempts, with their numbers."""
-        there = {path: re.match(r"attempt-(\d+)", path.name) for path in self.train.folder.iterdir()}
+        """The folders of attempts, and what a kill has kept from going, with their numbers."""
+        ours = re.compile(rf"attempt-(\d+)({re.escape(states.REMOVED)})?")
+        there = {path: ours.fullmatch(path.name) for path in self.train.folder.iterdir()}
         return {path: int(found[1]) for path, found in there.items() if found}
 
     def removed(self) -> list[Path]:

@@ -49,7 +49,13 @@ class Expert:
     @property
     def training(self) -> bool:
         """Whether upstream trains it right now."""
-        return bool(self.running) and self.state == "running"
+        return self.live and self.state == "running"
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody is at work on it, as far as can be told: on a drive without locks its record says so."""
+        doing = self.record is not None and (self.record.state == "running" or bool(self.record.doing))
+        return doing if self.running is None else self.running
 
     @property
     def seconds_left(self) -> float | None:
@@ -169,9 +175,9 @@ def stop(experts: Sequence[Expert], *, now: bool) -> None:
         OutputError: none of them runs; nothing is left there for the next one to see.
     """
     for each in experts:
-        if each.running is not False and (now or each.stop != NOW):  # once asked to end at once it does
+        if each.live and (now or each.stop != NOW):  # once asked to end at once it does
             write_atomic(each.folder / STOP, NOW if now else "")
-    if all(is_locked(each.folder) is False for each in experts):
+    if not any(each.live and is_locked(each.folder) is not False for each in experts):
         for each in experts:
             with suppress(OSError):
                 (each.folder / STOP).unlink()

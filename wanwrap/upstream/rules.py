@@ -53,7 +53,6 @@ OWN_ARGS = {"lora_wan": {"loraplus_lr_ratio": POSITIVE}, "lokr": {"factor": (-1.
 # Options that do nothing without another one.
 IDLE_WITHOUT = {
     **dict.fromkeys(("fp8_t5", "vae_cache_cpu", "vae_dtype", "one_frame"), "sample_prompts"),  # caching has its own
-    **dict.fromkeys(("use_pinned_memory_for_block_swap", "block_swap_h2d_only"), "blocks_to_swap"),
     "block_swap_ring_size": "block_swap_h2d_only",
     **dict.fromkeys(("compile_backend", "compile_mode", "compile_dynamic", "compile_fullgraph"), "compile"),
     **dict.fromkeys(("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic"), "dynamo_backend"),

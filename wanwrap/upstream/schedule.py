@@ -33,6 +33,7 @@ TAKES = {
     "warmup_stable_decay": {WARM_UP, CYCLES, RATIO, DECAY},
 }
 NEEDS = {"cosine_with_min_lr": RATIO, "warmup_stable_decay": DECAY, "piecewise_constant": ARGS}
+OURS = {"num_training_steps", "total_iters", "num_steps", "max_lr"}  # by the run's steps and --lr
 
 # What upstream builds each from; those without a length go by their name alone.
 HUB = "transformers.optimization.get_"
@@ -87,8 +88,9 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": number(options, POWER, 1.0)}
     else:
         built, values = BUILT_BY[name], _values(name, options, steps, gpus)
-    if twice := sorted(values.keys() & arguments(options, ARGS).keys()):
-        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that for {name}; leave it out.")
+    ours = OURS | {"power"} if POWER in given else OURS
+    if twice := sorted(ours & values.keys() & arguments(options, ARGS).keys()):
+        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from its own options; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
 

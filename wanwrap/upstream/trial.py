@@ -38,7 +38,7 @@ def attempt(argv: "list[str]", steps: int) -> "dict[str, str] | None":
         args.max_train_steps = steps
         walk(trainer.get_lr_scheduler(args, optimizer, 1), optimizer, steps)
         stage = "samples"
-        if args.sample_prompts and Path(args.sample_prompts).is_file():  # a preset's own are not written yet
+        if args.sample_prompts:
             check_prompts(args)
     except NotImplementedError:  # somebody's network or optimizer wants numbers, of which there are none here
         return None
