@@ -87,8 +87,11 @@ class Saves:
 
         An older one than is here already is left: upstream keeps two.
         """
+        saved = states.saved(attempt.folder, self.train.label)
+        if not saved:  # as at nearly every look: none of ours is opened each second
+            return False
         here = max((epoch for epoch, path in self.states().items() if states.is_whole(path)), default=0)
-        for epoch, path in reversed(states.saved(attempt.folder, self.train.label).items()):
+        for epoch, path in reversed(saved.items()):
             if attempt.epoch + epoch <= here:
                 return False
             try:
