@@ -171,7 +171,6 @@ class _Run:
                 console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused([each.folder for each in found if not each.complete])
                 self._fill(stamps(entries))
-                self._check_data()
             held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
     def _fill(self, before: Mapping[Path, list[int]]) -> None:
@@ -182,6 +181,7 @@ class _Run:
                     self._check_cached(step, before)
             elif isinstance(step, Prune):
                 self._step(step, {HELD: "1"})
+                self._check_data()
 
     def _check_cached(self, step: Cache, before: Mapping[Path, list[int]]) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
@@ -199,7 +199,7 @@ class _Run:
             )
 
     def _check_data(self) -> None:
-        """Raises StepError: what was cached is not what was planned, by what the pruning has read.
+        """Raises StepError: what would be cached is not what was planned, by what the pruning has read.
 
         A data set may change after it was read, while weights are checked and merged or another's caching is awaited.
         """
