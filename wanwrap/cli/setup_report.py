@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from wanwrap.errors import listing
+from wanwrap.machine.install import Trainer
 from wanwrap.machine.setup import Progress, Survey
-from wanwrap.machine.trainer import Trainer
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
