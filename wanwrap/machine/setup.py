@@ -18,8 +18,8 @@ from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import comfyui, download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import checked, digest, locate, published
-from wanwrap.weights.names import option
+from wanwrap.weights.locate import checked, digest, published
+from wanwrap.weights.models import option
 from wanwrap.weights.search import Search, could_be, search, unchecked
 from wanwrap.weights.workspace import Record, Workspace
 
@@ -92,7 +92,7 @@ def survey(
     folders = [wish.models, *_comfyui(wish), *comfyui.hub_cache()]
     found = search([*wish.needs], folders, sha256)
     for name in wish.needs:
-        if known := _known(wish, name, sha256) or _said(name, found, ask):
+        if known := _known(wish, name, found, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
@@ -110,21 +110,25 @@ def _comfyui(wish: Wish) -> Iterator[Path]:
             console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
-def _known(wish: Wish, name: str, sha256: Sha256) -> Found | None:
+def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
 
     Raises:
         WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
     """
     given, record = wish.given.get(name), wish.before.weights.get(name)
-    if given and CATALOGUE[name].role == "t5" and (found := look(given, sha256)).convert:
-        return replace(found, reason="you named it")
-    if not given and (record is None or _gone(record, look(record.path, sha256), name)):
+    path = given or (record.path if record else None)
+    if path is None:
         return None
-    found = look(locate(name, wish.models, given, record).path, sha256)
+    found = next((each for each in searched.files if each.path == path), None) or look(path, sha256)
+    if not given and record and _gone(record, found, name):
+        return None
+    why = "you named it" if given else "as before"
+    if given and found.convert:
+        return replace(found, reason=why)
     checked(found, name)
     told = "sha256" if found.told == "sha256" else "user"
-    return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
+    return replace(found, usable=True, names=(name,), told=told, reason=why)
 
 
 def _gone(record: Record, found: Found, name: str) -> bool:

@@ -18,7 +18,7 @@ from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
 from wanwrap.system.files import PART
 from wanwrap.system.safetensors import SHARD, header_sha256, open_source, sha256, shards, stat
-from wanwrap.weights.record import made_from
+from wanwrap.weights.provenance import made_from
 
 ADVICE = {
     "gpu memory": "end what else is on the GPU, or set CUDA_VISIBLE_DEVICES=-1 to do without it",

@@ -150,8 +150,8 @@ def checked(found: Found, name: str) -> str:
         return weight.dtype
     if weight.role == "dit":
         return _dit(found, name)
-    if found.opaque:
-        return weight.dtype
+    if found.keys == "pickle" and found.role == "other":
+        return weight.dtype  # nothing but the user's word tells what is in it
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")
     if found.convert:
@@ -166,7 +166,7 @@ def checked(found: Found, name: str) -> str:
 
 def _dit(found: Found, name: str) -> str:
     """A DiT's type. Raises WeightsError: upstream can't train on it, or it is another model."""
-    if found.opaque or found.path.suffix != ".safetensors":
+    if found.path.suffix != ".safetensors":
         raise WeightsError(f"{found.path} is no .safetensors file; upstream reads a DiT from nothing else.")
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")
