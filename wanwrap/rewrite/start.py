@@ -17,7 +17,7 @@ from wanwrap.rewrite.job import Job
 from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
 from wanwrap.system.files import PART
-from wanwrap.system.safetensors import SHARD, header_sha256, open_source, sha256, shards, stat
+from wanwrap.system.safetensors import SHARD, header_sha256, open_source, shards, stat
 from wanwrap.weights.provenance import made_from
 
 ADVICE = {
@@ -95,16 +95,16 @@ def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
         record = made_from(open_source(out).metadata)
     except WeightsError as error:
         raise OutputError(f"--out is there already, but damaged: {error} Delete it, or give another name.") from error
-    other = [
+    why = [
         f"with {name} {record.get(name)!r}, not {value!r}"
         for name, value in wanted.items()
         if record.get(name) != value
     ]
-    other += [
+    why += [
         f"not of {path} as it is now" for key, (path, mark) in sources.items() if not _same(path, record.get(key), mark)
     ]
-    if other:
-        raise OutputError(f"{out} is there already, made {', '.join(other)}; give another --out, or delete it.")
+    if why:
+        raise OutputError(f"{out} is there already, made {', '.join(why)}; give another --out, or delete it.")
     return Made(out, record, reused=True)
 
 
@@ -132,14 +132,9 @@ def _same(path: Path, recorded: Any, mark: str | None) -> bool:
 
 
 def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
-    """By name, size, time and header; where the sha256 is known and the time another, by that."""
-    size, mtime = stat(path)
-    if size != file["bytes"]:
-        return False
-    same = (path.name, mtime) == (file["name"], file["mtime_ns"])
-    if "sha256" in file:
-        return same or sha256(path) == file["sha256"]
-    return same and header_sha256(path) == file["header_sha256"]
+    """By name, size and time, and by the header where no sha256 was worth computing."""
+    same = (path.name, *stat(path)) == (file["name"], file["bytes"], file["mtime_ns"])
+    return same and ("sha256" in file or header_sha256(path) == file["header_sha256"])
 
 
 def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str) -> Made:
