@@ -9,7 +9,7 @@ from helpers import dit, safetensors
 from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
-from wanwrap.system.header import read
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.dit_file import blocks_dtype
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
 from wanwrap.weights.locate import locate
@@ -64,7 +64,7 @@ def test_cut_off_and_lying_files(tmp_path: Path) -> None:
     ):
         (tmp_path / "b.safetensors").write_bytes(content)
         with pytest.raises(WeightsError, match=message):
-            read(tmp_path / "b.safetensors")
+            read_header(tmp_path / "b.safetensors")
 
 
 def test_where_a_weight_is(tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from wanwrap.errors import OptionError, WeightsError
 from wanwrap.plan import preflight, warm_start
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.preset import Clips, Pictures, load, shipped
-from wanwrap.system import header
-from wanwrap.system.safetensors import open_source
+from wanwrap.system.safetensors import open_source, read_header
 from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.upstream.options import TRAIN, spell
 from wanwrap.upstream.pin import find
@@ -411,7 +410,7 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
     assert [*experts] == [expert.key for expert in load(name).experts]
     for level, expert in experts.items():
         assert expert["state"] == "done" and expert["steps_done"] == expert["steps_planned"]
-        rows = header.read(lora_of(expert))
+        rows = read_header(lora_of(expert))
         modules = [key for key in rows if key.endswith(".lora_down.weight")]
         assert len(modules) == 4 * (12 if load(name).needs_clip else 10)  # the toy has 4 blocks
         assert rows["__metadata__"]["ss_steps"] == str(expert["steps_planned"])
@@ -421,7 +420,7 @@ def test_every_preset_rehearses(name: str, tmp_path: Path) -> None:
 
 
 def shapes(path: Path) -> dict[str, list[int]]:
-    return {name: row["shape"] for name, row in header.read(path).items() if name != "__metadata__"}
+    return {name: row["shape"] for name, row in read_header(path).items() if name != "__metadata__"}
 
 
 @pytest.mark.parametrize(

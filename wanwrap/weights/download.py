@@ -128,7 +128,8 @@ def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
     # What Xet and hf_transfer leave of a file can't be gone on with, and today's hf_hub_download throws it away: over
     # a slow line 28.6 GB would never come. A plain GET goes on, and a file below 50 GB can always be had by it.
     vars(constants).update(HF_HUB_DISABLE_XET=True, HF_HUB_ENABLE_HF_TRANSFER=False, DOWNLOAD_CHUNK_SIZE=CHUNK)
-    set_verbosity_error()  # the warnings at its own retries hold addresses that are signed
+    # The warnings at its own retries hold addresses that are signed.
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision))
     if not (found.commit_hash and found.etag):
         raise DownloadError(
