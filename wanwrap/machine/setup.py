@@ -72,16 +72,8 @@ class Survey:
         parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
         return sum(part.stat().st_size for part in parts)
 
-    def lacking_disk(self) -> str | None:
-        """Why the disk is too small; None where it is not."""
-        return disk.lacking(self.wish.models, self.to_write, what="needed for what is to be written")
 
-
-def survey(
-    wish: Wish,
-    sha256: Sha256,
-    ask: Callable[[str], bool] | None = None,
-) -> Survey:
+def survey(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None) -> Survey:
     """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
 
     `ask` is asked of files of which only the user can say what they are.
@@ -160,7 +152,7 @@ def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found 
 def check(found: Survey) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
     disk.writable(found.wish.base_dir)
-    if why := found.lacking_disk():
+    if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
         raise RoomError(why)
 
 
@@ -258,10 +250,4 @@ def _convert(found: Found, out: Path, python: str) -> None:
     """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
     if out.is_file() and look(out).broken:
         out.unlink()
-    start.run_convert(
-        file=found.path,
-        out=out,
-        python=python,
-        precision=None,
-        sha256=found.sha256,
-    )
+    start.run_convert(file=found.path, out=out, python=python, precision=None, sha256=found.sha256)
