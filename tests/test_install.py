@@ -194,6 +194,7 @@ TURING = "NVIDIA GeForce RTX 2080 Ti, 7.5"
         (R580, [TURING], "cu130"),
         (R580, [PASCAL], "cu124"),
         (R580, [ADA, PASCAL], "cu124"),
+        (R580, [BLACK, PASCAL], "cu130"),
         (R580, ["Some Day's GPU, [N/A]"], "cu130"),
         (R570, [], "cu128"),
     ],
@@ -212,7 +213,6 @@ def test_the_newest_build_that_driver_and_gpus_can_run(
         ("CUDA Version: 11.8 ", [ADA], ["CUDA 11.8", "install driver 550 or newer."]),
         (R560, [ADA, BLACK], ["NVIDIA GeForce RTX 5090", "CUDA 12.8", "install driver 570 or newer."]),
         (R535, [BLACK], ["NVIDIA GeForce RTX 5090", "install driver 570 or newer."]),
-        (R580, [BLACK, PASCAL], ["RTX 5090 and NVIDIA GeForce GTX 1080 Ti", "--torch cu128", "--torch cu124"]),
         ("CUDA Version: N/A ", [ADA], ["no NVIDIA driver", "--torch (cpu, cu124, cu128, cu130)"]),
     ],
 )

@@ -43,9 +43,8 @@ def surveyed(found: Survey) -> Iterator[str]:
         state = "to download (21 MB)" if name in found.tokenizers else "in the Hugging Face cache"
         yield f"Tokenizer of {name}: {state}"
     place = nearest(found.wish.models)
-    more = f" (and {large(found.to_check)} if the sha256 of what is to be checked is another)" if found.to_check else ""
     free = large(shutil.disk_usage(place).free)
-    yield f"To download: {large(found.to_download)}{more}; to write: {large(found.to_write)}; free in {place}: {free}"
+    yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {free}"
     for name, size in found.wish.merged.items():
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
 

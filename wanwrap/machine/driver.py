@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wanwrap.errors import GpuError
@@ -76,37 +75,16 @@ def build(driver: Driver | None) -> str:
             "nvidia-smi tells of no NVIDIA driver; install NVIDIA's driver, "
             f"or name the build of PyTorch with --torch ({', '.join(sorted(PYTORCH))})."
         )
-    old = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability < TURING]
-    new = _new(driver)
-    if old and new:
-        raise GpuError(
-            f"no build of PyTorch runs on both {new[0]} and {old[0]}; "
-            f"name the one for the GPU that is to train: --torch cu128 ({new[0]}) or --torch cu124 ({old[0]})."
-        )
+    old = any(gpu.capability and gpu.capability < TURING for gpu in driver.gpus)
+    new = next((gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL), None)
     able = [name for name, (cuda, _) in BUILDS.items() if cuda <= driver.cuda and not (new and name == "cu124")]
-    if not able:
-        raise GpuError(_too_old(driver.cuda, new))
-    return "cu124" if old else able[0]
-
-
-def _new(driver: Driver) -> list[str]:
-    return [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL]
-
-
-def check(driver: Driver | None, named: str | None) -> None:
-    """Raises GpuError: the build that the user names has no kernels for a GPU that is there."""
-    if named == "cu124" and driver and (new := _new(driver)):
-        raise GpuError(
-            f"{new[0]} needs a build of PyTorch for CUDA 12.8 or later; give --torch cu128, or leave it out."
-        )
-
-
-def _too_old(cuda: tuple[int, int], new: Sequence[str]) -> str:
-    least = BUILDS["cu128" if new else "cu124"][1]
+    if able:
+        return "cu124" if old and not new else able[0]
+    wanted = "cu128" if new else "cu124"
+    (major, minor), least = BUILDS[wanted]
     # within CUDA 12, NVIDIA promises that what is compiled for a later one mostly runs ("minor version compatibility")
-    other = ", or try the build for CUDA 12.4 with --torch cu124" if cuda[0] == 12 and not new else ""
-    what = f"{new[0]} needs a build of PyTorch" if new else "upstream needs PyTorch builds"
-    return (
-        f"the NVIDIA driver supports CUDA {cuda[0]}.{cuda[1]}, and {what} for CUDA {'12.8' if new else '12.4'} or later; "
-        f"install driver {least} or newer{other}."
+    other = ", or try the build for CUDA 12.4 with --torch cu124" if driver.cuda[0] == 12 and not new else ""
+    raise GpuError(
+        f"the NVIDIA driver supports CUDA {driver.cuda[0]}.{driver.cuda[1]}, and {new or 'upstream'} needs PyTorch for "
+        f"CUDA {major}.{minor} or later; install driver {least} or newer{other}."
     )

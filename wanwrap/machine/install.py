@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import GpuError, PackageError, StepError, UpstreamError, WanwrapError
-from wanwrap.machine.driver import BUILDS, INDEX, PYTORCH, Driver, build, check, driver
+from wanwrap.machine.driver import BUILDS, INDEX, PYTORCH, Driver, build, driver
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
 from wanwrap.plan.preflight import PIP
@@ -74,7 +74,6 @@ def trainer(wish: Wish, torch: str | None) -> Trainer:
     """What is missing; `torch` is the build that the user names. Nothing has been installed yet."""
     try:
         seen = driver()
-        check(seen, torch)
         answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
         return Trainer(commands=tuple(commands(wish, answer, seen, torch)))
     except (PackageError, GpuError, UpstreamError) as error:

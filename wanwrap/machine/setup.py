@@ -20,7 +20,7 @@ from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
 from wanwrap.weights.locate import checked, digest, published
 from wanwrap.weights.models import option
-from wanwrap.weights.search import Search, could_be, search, unchecked
+from wanwrap.weights.search import Search, could_be, search
 from wanwrap.weights.workspace import Record, Workspace
 
 
@@ -61,11 +61,6 @@ class Survey:
     def to_write(self) -> int:
         """Bytes that the disk must have room for."""
         return self.to_download + sum(self.chosen[name].size for name in self.convert)
-
-    @property
-    def to_check(self) -> int:
-        """Bytes of what is known by its name, and would be downloaded if its sha256 turned out to be another."""
-        return sum(each.size for each in self.chosen.values() if unchecked(each))
 
     def have(self, name: str) -> int:
         """Bytes that an attempt which broke off has brought."""

@@ -52,9 +52,8 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **wish: Any) -> 
     """
     wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
     wanted |= {} if wish["allow_partial"] else {"left": ""}
-    arguments: dict[str, Any] = {"dit": dit, "lora": lora, **wish}
     sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
-    return _made("merge", merge.job, arguments, wanted, sources, out, python)
+    return _run(merge.job, {"dit": dit, "lora": lora, **wish}, wanted, sources, out, python)
 
 
 def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
@@ -64,13 +63,11 @@ def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
         the errors of convert.job; OutputError, RoomError, PackageError, StepError.
     """
     wanted = {"made": "convert", "precision": wish["precision"]}
-    arguments: dict[str, Any] = {"file": file, **wish}
-    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python)
+    return _run(convert.job, {"file": file, **wish}, wanted, {"from": (file, wish["sha256"])}, out, python)
 
 
-def _made(
-    verb: str,
-    job: Callable[..., Job],
+def _run(
+    decide: Callable[..., Job],
     arguments: Mapping[str, Any],
     wanted: Mapping[str, Any],
     sources: Sources,
@@ -80,9 +77,9 @@ def _made(
     """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
     _check_out(out, [path for path, _ in sources.values()])
     if not out.exists():
-        return _make(verb, job(**arguments), arguments, out, python)
+        return _make(str(wanted["made"]), decide(**arguments), arguments, out, python)
     if all(path.is_file() for path, _ in sources.values()):
-        job(**arguments)
+        decide(**arguments)
     return _there(out, wanted, sources)
 
 

@@ -52,14 +52,11 @@ def _folders(given: Path, kinds: Collection[str], quiet: bool) -> list[Path]:
 
 def _homes(given: Path) -> Iterator[Path]:
     """The folders beside whose `models` ComfyUI or a launcher may stand: users give any level."""
-    bases = [given, given / "ComfyUI", given / "Data", *_each(given / "Packages"), *_each(given / "Data" / "Packages")]
+    bases = [given, given / "ComfyUI", given / "Data", *sorted(given.glob("Packages/*/"))]
+    bases += sorted(given.glob("Data/Packages/*/"))
     if given.parent.name == "Packages":  # Stability Matrix shares one store among its packages
         bases.append(given.parent.parent)
     yield from (base for base in bases if base.is_dir())
-
-
-def _each(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/")) if folder.is_dir() else []
 
 
 def _kinds(home: Path, kinds: Collection[str]) -> Iterator[Path]:

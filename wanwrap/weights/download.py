@@ -5,7 +5,6 @@ What huggingface_hub 0.34 and 2.4 have in common is used; it is slow to import, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,14 +75,11 @@ def fetch_tokenizer(tokenizer: Tokenizer) -> None:
         for name in tokenizer.files if not cached(tokenizer) else ():  # all: one of another revision may be gone
             path = f"{tokenizer.folder}/{name}"
             where = f"{tokenizer.repo}/{path}"
-            _drop_wrong(tokenizer, name)  # else the cache would give it again
             patiently(where, partial(_published, tokenizer.repo, "main", path))
-            patiently(where, partial(hf_hub_download, tokenizer.repo, path, revision="main"), lambda: 0)
-            if _drop_wrong(tokenizer, name):
-                raise DownloadError(
-                    f"{path} of {tokenizer.repo} is not what was published, and has been removed from the Hugging Face "
-                    "cache; update wanwrap, or look at HF_ENDPOINT."
-                )
+            get = partial(hf_hub_download, tokenizer.repo, path, revision="main", force_download=True)
+            patiently(where, get, lambda: 0)
+            if not _is_right(tokenizer, name):
+                raise DownloadError(f"{where} is not what was published; update wanwrap, or look at HF_ENDPOINT.")
 
 
 def cached(tokenizer: Tokenizer) -> bool:
@@ -91,33 +87,14 @@ def cached(tokenizer: Tokenizer) -> bool:
     return all(_is_right(tokenizer, name) for name in tokenizer.files)
 
 
-def _in_cache(tokenizer: Tokenizer, name: str) -> Path | None:
+def _is_right(tokenizer: Tokenizer, name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(tokenizer.repo, f"{tokenizer.folder}/{name}", revision="main")
-    return Path(found) if isinstance(found, str) else None
-
-
-def _is_right(tokenizer: Tokenizer, name: str) -> bool:
-    """By the sha256 that is known; else by the name of what a link in the cache leads to: the sha256, or git's sha1."""
-    found = _in_cache(tokenizer, name)
-    if found is None or not found.is_file():
+    if not isinstance(found, str) or not _bytes(Path(found)):
         return False
-    mark = tokenizer.files[name] or found.resolve().name
-    if len(mark) == 64:
-        return safetensors.sha256(found) == mark
-    content = found.read_bytes()
-    return len(mark) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == mark
-
-
-def _drop_wrong(tokenizer: Tokenizer, name: str) -> bool:
-    """Whether the cache held something else, which is removed."""
-    found = _in_cache(tokenizer, name)
-    if found is None or _is_right(tokenizer, name):
-        return False
-    found.resolve().unlink(missing_ok=True)
-    found.unlink(missing_ok=True)
-    return True
+    mark = tokenizer.files[name]
+    return mark is None or safetensors.sha256(Path(found)) == mark
 
 
 def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
