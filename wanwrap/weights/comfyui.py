@@ -132,17 +132,17 @@ def hub_cache() -> list[Path]:
 
 def files(folder: Path) -> Iterator[Path]:
     """All that could be weights in a folder and below; links are followed, each folder is seen once."""
-    seen = set[str]()
     if not folder.is_dir():
         return
-    for where, below, here in os.walk(folder, followlinks=True, onerror=_unread):
+    seen = set[str]()
+
+    def unread(error: OSError) -> None:
+        console.say(f"{error.filename} can't be read: {error.strerror}")
+
+    for where, below, here in os.walk(folder, followlinks=True, onerror=unread):
         if (real := os.path.realpath(where)) in seen:
             below.clear()
             continue
         seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (path for name in sorted(here) if (path := Path(where, name)).suffix.lower() in SUFFIXES)
-
-
-def _unread(error: OSError) -> None:
-    console.say(f"{error.filename} can't be read: {error.strerror}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wanwrap.errors import WeightsError
 from wanwrap.paths import absolute
 from wanwrap.system.safetensors import header_sha256, shards, stat
-from wanwrap.weights.catalogue import CATALOGUE, Weight
+from wanwrap.weights.catalogue import ALSO, CATALOGUE, Weight
 from wanwrap.weights.workspace import Record
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ def _recorded(record: Record, name: str) -> Located:
 
 def published(name: str) -> set[str | None]:
     """The sha256 of all published files that are this one."""
-    from wanwrap.weights.identify import PUBLISHED
-
-    model = name.removesuffix("-fp8")
-    return {row.sha256 for each, row in PUBLISHED if each.removesuffix("-fp8") == model}
+    model, rows = name.removesuffix("-fp8"), (*CATALOGUE.items(), *ALSO)
+    return {row.sha256 for each, row in rows if each.removesuffix("-fp8") == model}
 
 
 def _own(path: Path, name: str, dtype: str, weight: Weight | None = None) -> Located:
