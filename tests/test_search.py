@@ -117,6 +117,7 @@ TREE = [
     Made(f"{NATIVE}/text_encoders/headless.safetensors", {name: row for name, row in rows("t5").items() if name != "norm.weight"}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
     Made(f"{NATIVE}/vae/my_wan_vae.pth", 507_609_880, "not used: it has the size of Wan-AI/Wan2.1-T2V-14B's Wan2.1_VAE.pth, but another content", "d" * 64),
     Made(f"{NATIVE}/text_encoders/somebodys_t5.pth", 11_361_920_418, "used for t5", published("t5")),
+    Made(f"{NATIVE}/text_encoders/preallocated.pth", 11_361_920_418, "not used: it is still being downloaded", aria2=True),
     Made(f"{NATIVE}/vae/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "not used: it is none of those that upstream loads (Wan 2.1's VAE"),
     Made(f"{NATIVE}/vae/itself.safetensors", "itself.safetensors", "not used: it is a broken link"),
     # Portable: another level, and bf16 under a plain name of the community's

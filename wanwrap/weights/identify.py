@@ -134,7 +134,8 @@ def _told(found: Found, sha256: Sha256, needs: Collection[str] | None) -> Found:
     """What the header has left open: by the content, where a published file has this size, else by the name."""
     if not found.usable:
         return replace(found, names=agreeing(said(found.path), found.names))
-    same = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role and _fits(row, found)]
+    rows = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role]
+    same = [(name, row) for name, row in rows if abs(row.bytes - found.size) < (NEAR if row.about else 1)]
     never = {mark: what for mark, (size, what) in NEVER.items() if size == found.size}
     hashable = bool(same or never)
     needed = needs is None or found.role != "dit" or any(name.removesuffix("-fp8") in found.names for name in needs)
@@ -156,11 +157,6 @@ def _qwen(found: Found, what: str) -> Found:
     """What upstream would take for Wan's VAE."""
     why = f"it is {what}: upstream would load it, and train on noise{_instead(found.path, 'vae')}"
     return replace(found, usable=False, names=(), what=what, reason=why)
-
-
-def _fits(row: Weight, found: Found) -> bool:
-    """Whether a published file has this size, as far as it is known."""
-    return row.size == found.size if row.size else row.about is not None and abs(row.about - found.size) < NEAR
 
 
 def _named(found: Found) -> Found:

@@ -77,7 +77,7 @@ def unchecked(found: Found) -> bool:
 
 def could_be(name: str, found: Search) -> list[Found]:
     """Files that upstream would load for it, of which only the user can say whether they are it."""
-    return [each for each in found.files if each.usable and not each.told and name in _serves(each) and not each.made]
+    return [each for each in found.files if each.usable and not each.told and name in _serves(each)]
 
 
 def _candidate(found: Found) -> bool:
@@ -105,8 +105,6 @@ def _ranked(name: str, files: Sequence[Found]) -> Iterator[tuple[tuple[int, ...]
 
 def _worse(found: Found, needs: Sequence[str]) -> str | None:
     """Why a file that upstream loads is only used if the user says so."""
-    if found.made and found.role == "dit":
-        return "wanwrap made it, of what is used itself"
     if not found.told:
         return found.reason
     if found.dtype == "fp8" and not any(CATALOGUE[name].dtype == "fp8" for name in needs if name in _serves(found)):
