@@ -117,21 +117,18 @@ def _check_out(out: Path, sources: Sequence[Path]) -> None:
 
 
 def _same(path: Path, recorded: Any, mark: str | None) -> bool:
-    """Whether `path` is what was recorded; `mark` is the sha256 that it must have. Where it is gone, that must do."""
+    """Whether `path` is what was recorded: by the sha256 that it must have, else by name, size, time and header."""
     files = recorded if isinstance(recorded, list) else [recorded]
     try:
-        if mark or not path.is_file():
-            return bool(mark) and [file["sha256"] for file in files] == [mark]
+        if mark:
+            return [file["sha256"] for file in files] == [mark]
         paths = list(shards(path))
-        return len(paths) == len(files) and all(map(_unchanged, paths, files))
+        if [(each.name, *stat(each)) for each in paths] != [(f["name"], f["bytes"], f["mtime_ns"]) for f in files]:
+            return False
+        pairs = zip(paths, files, strict=True)
+        return all("sha256" in file or header_sha256(each) == file["header_sha256"] for each, file in pairs)
     except (KeyError, TypeError):  # another program's record
         return False
-
-
-def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
-    """By name, size and time, and by the header where no sha256 was worth computing."""
-    same = (path.name, *stat(path)) == (file["name"], file["bytes"], file["mtime_ns"])
-    return same and ("sha256" in file or header_sha256(path) == file["header_sha256"])
 
 
 def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str) -> Made:
