@@ -190,6 +190,15 @@ def test_an_answer_that_ends_early_is_a_cut_too(served: Hub, call: Done, models:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_an_answer_that_begins_anew(served: Hub, call: Done, models: Path) -> None:
+    """Of a proxy that knows no ranges: what was there is not in front of it."""
+    part(models).parent.mkdir(parents=True)
+    part(models).write_bytes(LARGE[:700_000])
+    served.faults[PATH] = Fault(page=LARGE)
+    whole(call(weight()), models)
+    assert served.ranges(PATH) == ["bytes=700000-"]
+
+
 def test_after_a_kill_a_new_process_fetches_what_is_missing(
     served: Hub, begin: Child, call: Done, models: Path
 ) -> None:

@@ -164,7 +164,8 @@ class _Part:
         if chunk[:99].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise DownloadError(f"a web page came instead of {self.name}; log in to the network, then {AGAIN}.")
         if self.anew:
-            self.file.truncate(0)
+            self.file.seek(0)
+            self.file.truncate()
             self.anew = False
         return self.file.write(chunk)
 
