@@ -96,7 +96,7 @@ def structure(shapes: Mapping[str, Sequence[int]]) -> str:
 
 
 def comfy_t5(shapes: Mapping[str, Sequence[int]]) -> dict[str, str] | None:
-    """Wan's names of a text encoder's tensors in ComfyUI's, without those of no use; None where it is no such encoder."""
+    """Wan's names of a text encoder's tensors in ComfyUI's, but for those of no use; None: it is no such encoder."""
     names, native = dict[str, str](), dict[str, Sequence[int]]()
     for name in shapes.keys() - T5_EXTRA:
         wans = (re.sub(old, new, name) for old, new in T5_NAMES.items() if re.fullmatch(old, name))
