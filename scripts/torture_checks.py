@@ -17,8 +17,8 @@ from wanwrap.run import record as records
 from wanwrap.run.attempt import recorded
 from wanwrap.run.record import FILE, Record
 from wanwrap.run.training import LOG
-from wanwrap.system import header
 from wanwrap.system.files import LOCK, PART
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import states
 from wanwrap.upstream.curves import LOSS, points
 from wanwrap.weights.provenance import trained
@@ -75,7 +75,7 @@ def half_files(plan: Plan) -> Iterator[str]:
     for path in (*plan.folder.glob("*.safetensors"), *_base(plan, "merged_dits").glob("*.safetensors")):
         with suppress(FileNotFoundError):  # one of those that are not kept
             try:
-                header.read(path)
+                read_header(path)
             except WeightsError as error:
                 yield str(error)
 
@@ -114,7 +114,7 @@ def _files(plan: Plan) -> Iterator[str]:
             yield f"curves of no attempt: {sorted(map(str, foreign))}"
         for name in train.loras:
             epoch = states.lora_epoch(name, train.label) or train.epochs
-            facts = trained(header.read(plan.folder / name).get("__metadata__", {}))
+            facts = trained(read_header(plan.folder / name).get("__metadata__", {}))
             wanted = {"epoch": epoch, "steps": train.per_epoch * epoch}
             wanted |= {"epochs": train.epochs, "steps_planned": train.steps}
             if odd := {key: facts.get(key) for key, value in wanted.items() if facts.get(key) != value}:
@@ -137,7 +137,7 @@ def _caches(plan: Plan) -> Iterator[str]:
         yield f"caches: {lacking} missing, {unexpected(entries, caches)} of no file"
     for entry, cache in zip(entries, caches, strict=True):
         for path in (cache / name for what in WHAT for name, _ in names(entry, what)):
-            header.read(path)
+            read_header(path)
     if plan.rewrites:
         yield from _differs(_base(plan, "merged_dits"), {step.out.name for step in plan.rewrites})
     yield from half_files(plan)

@@ -24,7 +24,7 @@ from torture_child import DIE, Case
 from wanwrap.errors import WeightsError
 from wanwrap.plan.plan import Plan
 from wanwrap.run import record as records
-from wanwrap.system import header
+from wanwrap.system.safetensors import read_header
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "TORTURE_RUN"  # in the environment of all that a start has started
@@ -192,7 +192,7 @@ class Run:
             with suppress(OSError, WeightsError):
                 mark = path.stat().st_ino, path.stat().st_mtime_ns
                 if path not in self.cached:
-                    header.read(path)
+                    read_header(path)
                 if self.cached.setdefault(path, mark) != mark:
                     self.cached[path] = mark
                     self.problems.append(f"{path.name} was encoded again")

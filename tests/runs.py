@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from helpers import PYTHONPATH, STANDIN, record
 
-from wanwrap.system import header
+from wanwrap.system.safetensors import read_header
 from wanwrap.weights.provenance import trained as counted
 
 NAME = "cats-t2v-vanilla"
@@ -55,7 +55,7 @@ def loras(tmp_path: Path, expert: str = "low", name: str = NAME) -> dict[str, tu
     """Epoch and steps that each LoRA tells of itself, over all starts, by its number."""
     found = {}
     for path in folder(tmp_path, name).glob(f"*-{expert}*.safetensors"):
-        facts = counted(header.read(path)["__metadata__"])
+        facts = counted(read_header(path)["__metadata__"])
         found[path.stem.rpartition(f"-{expert}")[2].removeprefix("-")] = (facts["epoch"], facts["steps"])
     return found
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from wanwrap.errors import WeightsError  # noqa: E402
 from wanwrap.rewrite import convert  # noqa: E402
 from wanwrap.rewrite.child import carry_out  # noqa: E402
+from wanwrap.weights.models import MODELS, Model, structure  # noqa: E402
 
 NAMES = comfy_names((0, 1, 11))
 
@@ -26,6 +27,13 @@ def comfy() -> dict[str, Any]:
         "encoder.embed_tokens.weight": made["shared.weight"] + 0,
     }
     return {**made, **extra}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small encoder is one that upstream loads."""
+    model = Model(role="t5", what="a toy", names=("t5",))
+    monkeypatch.setitem(MODELS, structure(dict.fromkeys(NAMES.values(), (3, 5))), model)
 
 
 def dit(dtype: Any, prefix: str = "") -> dict[str, Any]:
@@ -82,13 +90,10 @@ def test_the_prefix_alone(tmp_path: Path) -> None:
         (dit(torch.float16), "is as upstream reads it; --precision fp16 or bf16 casts it"),
         ({"a": torch.ones(2)}, "neither a Wan DiT nor a UMT5"),
         ({**comfy(), "scaled_fp8": torch.ones(1)}, "scaled fp8 .it holds scaled_fp8.: what was rounded away"),
-        ({**comfy(), "encoder.block.0.more.weight": torch.ones(1)}, "it holds encoder.block.0.more.weight"),
-        (
-            {n: t for n, t in comfy().items() if "block.11.layer.1.DenseReluDense.wo" not in n},
-            "31 tensors for 3 blocks",
-        ),
-        ({**comfy(), "shared.weight": torch.ones(3, 5).to(torch.float8_e4m3fn)}, "holds shared.weight as F8_E4M3"),
-        ({n: t for n, t in comfy().items() if "11.layer.0.SelfAttention.rel" not in n}, "is a T5 of another model"),
+        ({**comfy(), "encoder.block.0.more.weight": torch.ones(1)}, "is no UMT5-XXL as ComfyUI publishes it"),
+        ({n: t for n, t in comfy().items() if "block.11.layer.1.DenseReluDense.wo" not in n}, "is no UMT5-XXL"),
+        ({**comfy(), "shared.weight": torch.ones(3, 5).to(torch.float8_e4m3fn)}, "is no UMT5-XXL"),
+        ({n: t for n, t in comfy().items() if "11.layer.0.SelfAttention.rel" not in n}, "is no UMT5-XXL"),
         (dit(torch.float8_e4m3fn), "F8_E4M3; .* fp8 keeps 3 bits: another type would not bring them back"),
     ],
 )

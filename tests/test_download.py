@@ -180,8 +180,7 @@ def test_a_cut_is_mended_by_the_same_process(served: Hub, call: Done, models: Pa
     whole(done, models)
     begun = starts(served.ranges(PATH))
     assert len(begun) == 3 and begun == sorted(set(begun)) and begun[1] >= MIB, begun
-    said = [line for line in done.stderr.splitlines() if line.startswith("dit.safetensors: ")]
-    assert len(said) == 2 and "http" not in done.stderr, done.stderr
+    assert "http" not in done.stderr, done.stderr
 
 
 def test_an_answer_that_ends_early_is_a_cut_too(served: Hub, call: Done, models: Path) -> None:
@@ -191,6 +190,15 @@ def test_an_answer_that_ends_early_is_a_cut_too(served: Hub, call: Done, models:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_an_answer_that_begins_anew(served: Hub, call: Done, models: Path) -> None:
+    """Of a proxy that knows no ranges: what was there is not in front of it."""
+    part(models).parent.mkdir(parents=True)
+    part(models).write_bytes(LARGE[:700_000])
+    served.faults[PATH] = Fault(page=LARGE)
+    whole(call(weight()), models)
+    assert served.ranges(PATH) == ["bytes=700000-"]
+
+
 def test_after_a_kill_a_new_process_fetches_what_is_missing(
     served: Hub, begin: Child, call: Done, models: Path
 ) -> None:
@@ -321,7 +329,7 @@ def test_too_many_requests_are_tried_again(served: Hub, call: Done, models: Path
     served.faults[PATH] = Fault(status=429, times=1)
     done = call(weight())
     whole(done, models)
-    assert "429" in done.stderr and served.endpoint not in done.stderr
+    assert served.endpoint not in done.stderr
 
 
 def test_a_hub_that_does_not_answer_in_time(served: Hub, call: Done, models: Path) -> None:
@@ -405,11 +413,9 @@ def test_a_tokenizer_of_which_a_file_is_missing_is_not_cached(call: Done, tmp_pa
     assert json.loads(call(TOKENIZER, "cached").stdout) is True
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_tokenizer_of_wrong_bytes_is_not_kept(served: Hub, call: Done, known: bool) -> None:
-    file = TOKENIZER if known else dataclasses.replace(TOKENIZER, files=dict.fromkeys(TOKENIZER.files))
+def test_a_tokenizer_of_wrong_bytes_is_not_taken(served: Hub, call: Done) -> None:
     served.faults["google/umt5/spiece.model"] = Fault(body=b"PIECES", times=1)
-    refused(call(file, "fetch_tokenizer"), DownloadError, "google/umt5/spiece.model", "removed")
-    assert json.loads(call(file, "cached").stdout) is False
-    assert call(file, "fetch_tokenizer").returncode == 0
-    assert json.loads(call(file, "cached").stdout) is True
+    refused(call(TOKENIZER, "fetch_tokenizer"), DownloadError, "google/umt5/spiece.model", "not what was published")
+    assert json.loads(call(TOKENIZER, "cached").stdout) is False
+    assert call(TOKENIZER, "fetch_tokenizer").returncode == 0
+    assert json.loads(call(TOKENIZER, "cached").stdout) is True

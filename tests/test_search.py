@@ -82,8 +82,8 @@ TREE = [
     Made(f"{NATIVE}/unet/Wan2.2-T2V-High-Q4_K_M.gguf", b"GGUF\x03\0\0\0" + bytes(16) + (20).to_bytes(8, "little") + b"general.architecture" + (8).to_bytes(4, "little") + (3).to_bytes(8, "little") + b"wan", f"not used: it is GGUF, which upstream can't read; take {HIGH}"),
     Made(f"{NATIVE}/diffusion_models/wan2.2_ti2v_5B_fp16.safetensors", {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [3072, 3072])}, "not used: it is Wan 2.2's TI2V 5B, which upstream can't train"),
     Made(f"{NATIVE}/diffusion_models/wan2.1_vace_14B_fp16.safetensors", {**T2V, "vace_blocks.0.after_proj.weight": ("F16", [8, 8])}, "not used: it is made for VACE, which no preset trains"),
-    Made(f"{NATIVE}/diffusion_models/diffusers.safetensors", {"condition_embedder.time_proj.weight": ("F16", [8]), "blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "not used: it is made for diffusers, whose key names upstream doesn't read"),
-    Made(f"{NATIVE}/diffusion_models/Rapid-AIO.safetensors", {**prefixed(T2V), "vae.decoder.conv1.weight": ("F16", [1])}, "not used: it is an all-in-one checkpoint"),
+    Made(f"{NATIVE}/diffusion_models/diffusers.safetensors", {"condition_embedder.time_proj.weight": ("F16", [8]), "blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
+    Made(f"{NATIVE}/diffusion_models/Rapid-AIO.safetensors", {**prefixed(T2V), "vae.decoder.conv1.weight": ("F16", [1])}, "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
     Made(f"{NATIVE}/diffusion_models/Wan2.2_Remix_t2v_14b_high_lighting_v0.9_dyno.safetensors", prefixed(FP8), "not used: upstream loads it, but by its name (remix, lighting, v0, 9, dyno) it may be a finetune or merge of wan2.2-t2v-high: only you can say, with --dit_high"),
     Made(f"{NATIVE}/diffusion_models/merged.safetensors", BF16, "not used: upstream loads it, but its name (merged) doesn't tell whether it is wan2.1-t2v-14b or wan2.2-t2v-high or wan2.2-t2v-low: only you can say, with --dit or --dit_high or --dit_low"),
     Made(f"{NATIVE}/diffusion_models/cut.safetensors", (200).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}' + b" " * 146 + b"abc", "not used: it is cut off: 211 of 216 bytes are there; get it again"),
@@ -95,9 +95,9 @@ TREE = [
     Made(f"{NATIVE}/vae/ae.safetensors", rows("vae", "BF16"), "not used: it is Qwen-Image's VAE", QWEN),
     Made(f"{NATIVE}/vae/wan_video_vae.safetensors", rows("vae", "BF16"), "not used: another is used", KIJAI_VAE),
     Made(f"{NATIVE}/vae/wan2.2_vae.safetensors", {"decoder.conv1.weight": ("BF16", [1024]), "conv2.weight": ("BF16", [48, 48, 1, 1, 1]), "decoder.upsamples.0.upsamples.0.residual.2.weight": ("BF16", [8])}, "not used: it is the VAE of Wan 2.2's 5B model; all others use Wan 2.1's; take wan_2.1_vae.safetensors"),
-    Made(f"{NATIVE}/vae/sdxl_vae.safetensors", {"decoder.conv_in.weight": ("F16", [8, 8]), "encoder.down_blocks.0.x.weight": ("F16", [8])}, "not used: it is a VAE of another model"),
+    Made(f"{NATIVE}/vae/sdxl_vae.safetensors", {"decoder.conv_in.weight": ("F16", [8, 8]), "encoder.down_blocks.0.x.weight": ("F16", [8])}, "not used: it is none of those that upstream loads (Wan 2.1's VAE"),
     Made(f"{NATIVE}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors", {"shared.weight": ("F8_E4M3", [256384, 4096]), "scaled_fp8": ("F8_E4M3", [2])}, "not used: it is already scaled or quantised (it holds scaled_fp8), which upstream can't read; take models_t5"),
-    Made(f"{NATIVE}/text_encoders/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096]), "encoder.block.0.layer.0.SelfAttention.q.weight": ("F16", [8, 8])}, "not used: it is a T5 of another model"),
+    Made(f"{NATIVE}/text_encoders/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096]), "encoder.block.0.layer.0.SelfAttention.q.weight": ("F16", [8, 8])}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
     Made(f"{NATIVE}/text_encoders/umt5_xxl_fp16.safetensors", COMFY_T5, "not used: another is used", COMFY_MARK),
     Made(f"{NATIVE}/text_encoders/umt5-xxl-enc-fp8_e4m3fn.safetensors", {name: ("F8_E4M3", shape) for name, (_, shape) in rows("t5").items()}, "not used: it is fp8, rounded once and for all"),
     Made(f"{NATIVE}/clip_vision/clip_vision_h.safetensors", {"vision_model.embeddings.class_embedding": ("F16", [1280])}, "not needed: only Wan 2.1 I2V takes a CLIP"),
@@ -110,14 +110,15 @@ TREE = [
     Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_融合_fp16.safetensors", BF16, "not used: upstream loads it, but by its name (融合) it may be a finetune or merge of wan2.2-t2v-high"),
     Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_0.7_0.3.safetensors", BF16, "not used: upstream loads it, but by its name (0, 7, 0, 3) it may be a finetune or merge of wan2.2-t2v-high"),
     Made(f"{NATIVE}/diffusion_models/Wan2.2-Remix-T2V/high_noise_model/model.safetensors", BF16, "not used: upstream loads it, but by its name (model) it may be a finetune or merge of wan2.2-t2v-high"),
-    Made(f"{NATIVE}/diffusion_models/comfyui_prefix.safetensors", prefixed(T2V, "diffusion_model."), "not used: its keys have a prefix that upstream doesn't strip"),
+    Made(f"{NATIVE}/diffusion_models/comfyui_prefix.safetensors", prefixed(T2V, "diffusion_model."), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
     Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_fp8_e5m2.safetensors", {name: ("F8_E5M2", shape) for name, (_, shape) in T2V.items()}, f"not used: it stores blocks.0.cross_attn.k.bias as F8_E5M2, which upstream can't train with; take {HIGH}"),
     Made(f"{NATIVE}/text_encoders/umt5_int8.safetensors", {name: ("I8", shape) for name, (_, shape) in rows("t5").items()}, "not used: it stores"),
-    Made(f"{NATIVE}/text_encoders/umt5-base.safetensors", {name.replace("block.23", "block.11"): (dtype, [side // 4 if side in (4096, 10240) else side for side in shape]) for name, (dtype, shape) in COMFY_T5.items() if not re.search(r"block\.(1[2-9]|2[0-2])\.", name)}, "not used: it is a UMT5 of another size than XXL"),
-    Made(f"{NATIVE}/text_encoders/headless.safetensors", {name: row for name, row in rows("t5").items() if name != "norm.weight"}, "not used: it is no t5 that upstream reads"),
+    Made(f"{NATIVE}/text_encoders/umt5-base.safetensors", {name.replace("block.23", "block.11"): (dtype, [side // 4 if side in (4096, 10240) else side for side in shape]) for name, (dtype, shape) in COMFY_T5.items() if not re.search(r"block\.(1[2-9]|2[0-2])\.", name)}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
+    Made(f"{NATIVE}/text_encoders/headless.safetensors", {name: row for name, row in rows("t5").items() if name != "norm.weight"}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
     Made(f"{NATIVE}/vae/my_wan_vae.pth", 507_609_880, "not used: it has the size of Wan-AI/Wan2.1-T2V-14B's Wan2.1_VAE.pth, but another content", "d" * 64),
     Made(f"{NATIVE}/text_encoders/somebodys_t5.pth", 11_361_920_418, "used for t5", published("t5")),
-    Made(f"{NATIVE}/vae/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "not used: it is a VAE of another model, or in other key names"),
+    Made(f"{NATIVE}/text_encoders/preallocated.pth", 11_361_920_418, "not used: it is still being downloaded", aria2=True),
+    Made(f"{NATIVE}/vae/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "not used: it is none of those that upstream loads (Wan 2.1's VAE"),
     Made(f"{NATIVE}/vae/itself.safetensors", "itself.safetensors", "not used: it is a broken link"),
     # Portable: another level, and bf16 under a plain name of the community's
     Made(f"{PORTABLE}/diffusion_models/wan22_t2v_14B_low_noise_bf16.safetensors", BF16, "not used: another is used"),
@@ -131,8 +132,8 @@ TREE = [
     Made(f"{STABILITY}/VAE/wan_2.1_vae.safetensors", rows("vae", "BF16"), "used for vae", published("vae"), {"x": "y" * 9048}),
     # the Desktop app's folder, and one that extra_model_paths.yaml names
     Made(f"{DESKTOP}/clip/models_t5_umt5-xxl-enc-bf16.pth", 1000, "not used: it has 1,000 bytes instead of 11,361,920,418; get it again"),
-    Made(f"{EXTRA}/dits/flf2v.safetensors", rows("flf2v-14B"), "not used: it is made for FLF2V"),
-    Made(f"{EXTRA}/dits/fun_control.safetensors", rows("fun-control"), "not used: it is a Wan DiT of a kind that no preset trains (5120 wide, 48 channels)"),
+    Made(f"{EXTRA}/dits/flf2v.safetensors", rows("flf2v-14B"), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
+    Made(f"{EXTRA}/dits/fun_control.safetensors", rows("fun-control"), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
     # the Hugging Face cache: links into blobs, a set of shards
     *(Made(f"{HUB}/high_noise_model/diffusion_pytorch_model-0000{n}-of-00002.safetensors", dict(list({k: ("F32", s) for k, (_, s) in T2V.items()}.items())[n - 1 :: 2]), "not used: upstream loads it, but by its name (diffusion_pytorch_model-00001-of-00002) it may be" if n == 1 else "") for n in (1, 2)),
 ]  # fmt: skip
@@ -227,7 +228,7 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
         "not needed",
         "not used: another",
         "not used: upstream loads",
-        "not used: it is none",
+        "not used: it is none of the releases",
         "not used: it is fp8",
     )
     for made, row in zip(TREE, found, strict=True):
@@ -244,8 +245,8 @@ def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanw
 def test_what_the_clip_is_said_to_be(tree: Path, wanwrap: Wanwrap) -> None:
     home = ("--comfyui_dir", tree / "ComfyUI")
     said = wanwrap("setup", "wan21-i2v-480p", "--weights_only", "--dry_run", *home).stdout
-    assert "clip_vision_h.safetensors: not used: it is a CLIP in other key names than Wan's" in said
-    assert "visual_fp16.safetensors: not used: it is the visual half of CLIP alone" in said
+    assert "clip_vision_h.safetensors: not used: it is no whole CLIP in Wan's key names" in said
+    assert "visual_fp16.safetensors: not used: it is no whole CLIP" in said
     assert "wan2.1-i2v-480p  download" in said and "Tokenizer of clip: in the Hugging Face cache" in said
 
 

@@ -34,7 +34,7 @@ from wanwrap.plan.request import Request
 from wanwrap.preset import Clips, Pictures, Preset, load
 from wanwrap.run import record as records
 from wanwrap.run.run import How, _Run
-from wanwrap.system import header
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.caches import LATENTS
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
@@ -364,7 +364,7 @@ def test_ones_own_cache_folder_is_kept_right_too(
     latents = [folder / f"p{number}_0096x0064_wan.safetensors" for number in range(2)]
 
     def shapes() -> set[str]:
-        return {key for path in latents for key in header.read(path) if key.startswith("latents")}
+        return {key for path in latents for key in read_header(path) if key.startswith("latents")}
 
     caches.fill(data(64), replace(t2v, cache_text={}))
     before = shapes()

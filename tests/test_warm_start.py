@@ -14,7 +14,7 @@ from wanwrap.errors import WeightsError
 from wanwrap.plan import warm_start
 from wanwrap.plan.plan import Plan
 from wanwrap.preset import load
-from wanwrap.system import header
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import trial
 from wanwrap.weights import provenance
 
@@ -112,7 +112,7 @@ def test_each_tensor_must_be_one_of_the_networks(tmp_path: Path) -> None:
 
 def test_alphas_may_be_lacking_all_together(tmp_path: Path) -> None:
     path = lora(tmp_path / "x.safetensors", modules={"a": (4, 4)})
-    rows = {name: (row["dtype"], row["shape"]) for name, row in header.read(path).items()}
+    rows = {name: (row["dtype"], row["shape"]) for name, row in read_header(path).items()}
     del rows["lora_unet_a.alpha"]
     trial.compare(safetensors(path, rows), {**{name: tuple(shape) for name, (_, shape) in rows.items()}, "a.alpha": ()})
 

@@ -76,7 +76,7 @@ def unfit(path: Path) -> str | None:
 
 def _unfit(source: Source) -> str | None:
     rows = source.rows
-    if structure({name: {"shape": row.shape} for name, row in rows.items()}) == STRUCTURE:
+    if structure({name: row.shape for name, row in rows.items()}) == STRUCTURE:
         strange = next((row for row in rows.values() if WIDTHS[row.dtype] > 4 or row.dtype[0] in "IUO"), None)
         return f"it stores {strange.name} as {strange.dtype}" if strange else None
     if not any("visual." in name for name in rows):

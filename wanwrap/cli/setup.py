@@ -23,9 +23,9 @@ from wanwrap.cli.options import (
 from wanwrap.cli.terminal import indented, show_json
 from wanwrap.errors import GpuError, PackageError, UpstreamError
 from wanwrap.machine import setup as work
+from wanwrap.machine.install import Trainer, install_all
+from wanwrap.machine.install import trainer as trainer_of
 from wanwrap.machine.setup import Survey
-from wanwrap.machine.trainer import Trainer, install_all
-from wanwrap.machine.trainer import trainer as trainer_of
 from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.system import console

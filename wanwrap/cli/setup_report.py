@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from wanwrap.errors import listing
+from wanwrap.machine.install import Trainer
 from wanwrap.machine.setup import Progress, Survey
-from wanwrap.machine.trainer import Trainer
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
@@ -43,9 +43,8 @@ def surveyed(found: Survey) -> Iterator[str]:
         state = "to download (21 MB)" if name in found.tokenizers else "in the Hugging Face cache"
         yield f"Tokenizer of {name}: {state}"
     place = nearest(found.wish.models)
-    more = f" (and {large(found.to_check)} if the sha256 of what is to be checked is another)" if found.to_check else ""
     free = large(shutil.disk_usage(place).free)
-    yield f"To download: {large(found.to_download)}{more}; to write: {large(found.to_write)}; free in {place}: {free}"
+    yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {free}"
     for name, size in found.wish.merged.items():
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
 

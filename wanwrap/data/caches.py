@@ -19,8 +19,8 @@ from wanwrap.data.dataset import Entry
 from wanwrap.data.media import CAPTION, Item, Unfit, caption_of, content_mark
 from wanwrap.data.probed import stamp_of
 from wanwrap.errors import DatasetError, WeightsError, listing
-from wanwrap.system import header
 from wanwrap.system.files import write_atomic
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.caches import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 from wanwrap.weights.locate import digest
 
@@ -186,7 +186,7 @@ def _manifest(cache: Path) -> dict[str, str]:
 
 def _whole(path: Path) -> bool:
     try:
-        header.read(path)
+        read_header(path)
     except (WeightsError, OSError):
         return False
     return True

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.errors import GpuError, OutputError, PackageError, RoomError, UpstreamError, WeightsError, listing
+from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError, listing
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
+from wanwrap.preset import Preset
 from wanwrap.system import disk
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -37,11 +40,20 @@ def examine(wish: Wish) -> list[Line]:
     weights = {name: _located(wish, name) for name in wish.needs}
     return [
         *_trainer(wish),
-        *_machine(wish, weights),
-        *_weights(wish, weights),
+        _memory(max(CATALOGUE[name].bytes for name in wish.needs)),
+        _checked("disk", lambda: _disk(wish, weights)),
+        *(_weights(wish, preset, weights) for preset in wish.presets),
         *_tokenizers(wish),
         *_comfyui(wish),
     ]
+
+
+def _checked(name: str, check: Callable[[], str]) -> Line:
+    """What a check says of what is fine, else the error that a run would end with."""
+    try:
+        return Line(name, check())
+    except WanwrapError as error:
+        return Line(name, str(error), error.exit_code)
 
 
 def _located(wish: Wish, name: str) -> Located | WeightsError:
@@ -55,96 +67,70 @@ def _located(wish: Wish, name: str) -> Located | WeightsError:
 def _trainer(wish: Wish) -> Iterator[Line]:
     """Python, upstream, torch, packages and GPUs, as the training Python tells."""
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
-    wanted = {*question(wish.modules), *OPTIONAL}
+    wanted = question(wish.modules)
     try:
-        answer = preflight.ask(wish.python, wish.upstream, wanted)
+        answer = preflight.ask(wish.python, wish.upstream, {*wanted, *OPTIONAL})
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
+    missing = answer["missing"]
     yield Line("Python", f"{answer['python']}, {wish.python}")
-    yield _upstream(wish, answer)
-    yield from _torch(answer)
-    yield _packages(wish, answer["missing"])
-
-
-def _packages(wish: Wish, missing: Mapping[str, str]) -> Line:
-    needed = question(wish.modules) - {"musubi_tuner", "torch", CUDA_BUILD}
-    if lacking := {name.partition(":")[0]: why for name, why in sorted(missing.items()) if name in needed}:
-        why = next(iter(lacking.values()))
-        text = f"{listing(lacking)} can't be imported ({why}); `wanwrap setup` installs what is missing"
-        return Line("packages", text, PackageError.exit_code)
-    have = listing(name.partition(".")[0] for name in OPTIONAL if name not in missing) or "none"
-    return Line("packages", f"the presets' are there; of those to choose from: {have}")
-
-
-def _upstream(wish: Wish, answer: Mapping[str, Any]) -> Line:
-    missing = {name: why for name, why in answer["missing"].items() if name == "musubi_tuner"}
-    try:
-        found = preflight.check_upstream({**answer, "missing": missing}, wish.python, wish.upstream, any_upstream=False)
-    except UpstreamError as error:
-        return Line("musubi-tuner", str(error), error.exit_code)
-    commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
-    return Line("musubi-tuner", f"{found.version}, {commit}, {found.folder or 'installed'}")
-
-
-def _torch(answer: Mapping[str, Any]) -> Iterator[Line]:
-    version, missing = answer["packages"].get("torch"), answer["missing"]
-    if "torch" in missing:
-        text = f"can't be imported ({missing['torch']}); `wanwrap setup` installs it"
-        yield Line("torch", text, PackageError.exit_code)
-        seen = driver()
-        names = (
-            listing(gpu.name for gpu in seen.gpus) if seen else "there is no NVIDIA driver; training needs a CUDA GPU"
-        )
-        yield Line("GPU", names, 0 if seen else GpuError.exit_code)
-        return
-    yield Line("torch", str(version))
+    yield _checked("musubi-tuner", lambda: _upstream(wish, answer))
+    yield _checked("packages", lambda: _packages(answer, wanted - {"musubi_tuner", CUDA_BUILD}))
     if not answer["gpus"]:
-        cpu = "`wanwrap setup` installs the build for this driver"
-        why = f"torch {version} sees none: {cpu if CUDA_BUILD in missing else 'it may be too new for the driver'}"
-        why = why if driver() else "there is no NVIDIA driver"
+        why = "torch may be too new for the NVIDIA driver"
+        if driver() is None:
+            why = "there is no NVIDIA driver"
+        elif CUDA_BUILD in missing:
+            why = "torch is not there or a build for the CPU: `wanwrap setup` installs the one for this driver"
         yield Line("GPU", f"{why}; training needs a CUDA GPU (`wanwrap rehearse` works without)", GpuError.exit_code)
     for gpu in answer["gpus"]:
         yield Line("GPU", f"{gpu['name']}, {disk.large(gpu['free'])} of {disk.large(gpu['memory'])} free")
 
 
-def _machine(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> Iterator[Line]:
-    """Memory and disk."""
+def _upstream(wish: Wish, answer: Mapping[str, Any]) -> str:
+    found = preflight.check_upstream(answer, wish.python, wish.upstream, any_upstream=False)
+    commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
+    return f"{found.version}, {commit}, {found.folder or 'installed'}"
+
+
+def _packages(answer: Mapping[str, Any], wanted: Collection[str]) -> str:
+    """Raises PackageError: one of those that are wanted can't be imported."""
+    missing = answer["missing"]
+    if lacking := {name.partition(":")[0]: why for name, why in sorted(missing.items()) if name in wanted}:
+        why = next(iter(lacking.values()))
+        raise PackageError(f"{listing(lacking)} can't be imported ({why}); `wanwrap setup` installs what is missing")
+    have = listing(name.partition(".")[0] for name in OPTIONAL if name not in missing) or "none"
+    return f"torch {answer['packages'].get('torch')}, and what the presets need; of those to choose from: {have}"
+
+
+def _memory(largest: int) -> Line:
     import psutil
 
-    memory, largest = psutil.virtual_memory(), max(CATALOGUE[name].bytes for name in wish.needs)
+    memory = psutil.virtual_memory()
     text = f"{disk.large(memory.available)} of {disk.large(memory.total)} free"
-    short = memory.total + psutil.swap_memory().total < largest
-    more = f"; a DiT of {disk.large(largest)} passes through it: add memory or swap" if short else ""
-    yield Line("RAM", text + more, RoomError.exit_code if short else 0)
-    place, get = disk.nearest(wish.base_dir), sum(each.size for each in _missing(weights.values()))
-    try:
-        why = disk.lacking(place, get, what="to download still")
-        free = f"{disk.large(shutil.disk_usage(place).free)} free in {place}"
-        yield Line("disk", why or free, RoomError.exit_code if why else 0)
-    except OutputError as error:
-        yield Line("disk", str(error), error.exit_code)
+    if memory.total + psutil.swap_memory().total >= largest:
+        return Line("RAM", text)
+    more = f"a DiT of {disk.large(largest)} passes through it: add memory or swap"
+    return Line("RAM", f"{text}; {more}", RoomError.exit_code)
 
 
-def _missing(weights: Iterable[Located | WeightsError]) -> list[Located]:
-    return [each for each in weights if isinstance(each, Located) and not each.exists and not each.changed]
+def _disk(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> str:
+    """Raises RoomError, OutputError: too little for what is to be downloaded, or no place to write to."""
+    missing = [each for each in weights.values() if isinstance(each, Located) and not each.exists and not each.changed]
+    place = disk.nearest(wish.base_dir)
+    if why := disk.lacking(place, sum(each.size for each in missing), what="to download still"):
+        raise RoomError(why)
+    return f"{disk.large(shutil.disk_usage(place).free)} free in {place}"
 
 
-def _weights(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> Iterator[Line]:
-    """Each preset's, with a verdict."""
-    for preset in wish.presets:
-        names = wish.request(preset).needed
-        mine = [weights[name] for name in names]
-        missing = _missing(mine)
-        problems = [str(each) for each in mine if isinstance(each, WeightsError)]
-        there = [each for each in mine if isinstance(each, Located) and each not in missing]
-        problems += [why for each in there if (why := each.complaint())]
-        if missing:
-            size = disk.large(sum(each.size for each in missing))
-            get = f"`wanwrap setup {preset.name}` finds or fetches them."
-            problems.append(f"{len(missing)} of {len(names)} are not there ({size}): {get}")
-        code = WeightsError.exit_code if problems else 0
-        yield Line(f"weights of {preset.name}", " ".join(problems) or f"all {len(names)} are there", code)
+def _weights(wish: Wish, preset: Preset, weights: Mapping[str, Located | WeightsError]) -> Line:
+    mine = [weights[name] for name in wish.request(preset).needed]
+    problems = [each.complaint() if isinstance(each, Located) else str(each) for each in mine]
+    if whys := [why for why in problems if why]:
+        get = f"`wanwrap setup {preset.name}` finds or fetches what is missing."
+        return Line(f"weights of {preset.name}", " ".join([*whys, get]), WeightsError.exit_code)
+    return Line(f"weights of {preset.name}", f"all {len(mine)} are there")
 
 
 def _tokenizers(wish: Wish) -> Iterator[Line]:
@@ -158,8 +144,8 @@ def _comfyui(wish: Wish) -> Iterator[Line]:
     if not wish.before.comfyui:
         yield Line("ComfyUI", "none given; `wanwrap setup --comfyui_dir FOLDER` uses the weights of one")
     for folder in wish.before.comfyui:
-        try:
-            count = len(comfyui.folders(folder, quiet=True))
-            yield Line("ComfyUI", f"{folder}, {count} folders of models")
-        except WeightsError as error:
-            yield Line("ComfyUI", str(error), error.exit_code)
+        yield _checked("ComfyUI", partial(_models, folder))
+
+
+def _models(folder: Path) -> str:
+    return f"{folder}, {len(comfyui.folders(folder, quiet=True))} folders of models"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wanwrap.errors import GpuError
@@ -12,7 +11,14 @@ from wanwrap.system.process import capture
 # upstream's extras, newest first: the CUDA version that a driver must support, and the first driver that does
 # (NVIDIA's table "CUDA Toolkit and Corresponding Driver Versions", in the release notes of the toolkit)
 BUILDS = {"cu130": ((13, 0), 580), "cu128": ((12, 8), 570), "cu124": ((12, 4), 550)}
-CHOICES = (*BUILDS, "cpu")
+# their torch and torchvision, as in upstream's pyproject.toml, and the index that it names: one folder a build
+PYTORCH = {
+    "cu130": ("torch>=2.9.1", "torchvision>=0.24.1"),
+    "cu128": ("torch>=2.7.1", "torchvision>=0.22.1"),
+    "cu124": ("torch>=2.5.1", "torchvision>=0.20.1"),
+    "cpu": ("torch>=2.9.1", "torchvision>=0.24.1"),
+}
+INDEX = "https://download.pytorch.org/whl"
 BLACKWELL = (10, 0)  # RTX 50xx is 12.0, B200 10.0: builds for CUDA 12.4 hold no kernels for them
 TURING = (7, 5)  # the oldest that CUDA 13 compiles for; torch's builds for CUDA 12.8 leave out what is older, too
 
@@ -67,39 +73,18 @@ def build(driver: Driver | None) -> str:
     if driver is None:
         raise GpuError(
             "nvidia-smi tells of no NVIDIA driver; install NVIDIA's driver, "
-            f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))})."
+            f"or name the build of PyTorch with --torch ({', '.join(sorted(PYTORCH))})."
         )
-    old = [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability < TURING]
-    new = _new(driver)
-    if old and new:
-        raise GpuError(
-            f"no build of PyTorch runs on both {new[0]} and {old[0]}; "
-            f"name the one for the GPU that is to train: --torch cu128 ({new[0]}) or --torch cu124 ({old[0]})."
-        )
+    old = any(gpu.capability and gpu.capability < TURING for gpu in driver.gpus)
+    new = next((gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL), None)
     able = [name for name, (cuda, _) in BUILDS.items() if cuda <= driver.cuda and not (new and name == "cu124")]
-    if not able:
-        raise GpuError(_too_old(driver.cuda, new))
-    return "cu124" if old else able[0]
-
-
-def _new(driver: Driver) -> list[str]:
-    return [gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL]
-
-
-def check(driver: Driver | None, named: str | None) -> None:
-    """Raises GpuError: the build that the user names has no kernels for a GPU that is there."""
-    if named == "cu124" and driver and (new := _new(driver)):
-        raise GpuError(
-            f"{new[0]} needs a build of PyTorch for CUDA 12.8 or later; give --torch cu128, or leave it out."
-        )
-
-
-def _too_old(cuda: tuple[int, int], new: Sequence[str]) -> str:
-    least = BUILDS["cu128" if new else "cu124"][1]
+    if able:
+        return "cu124" if old and not new else able[0]
+    wanted = "cu128" if new else "cu124"
+    (major, minor), least = BUILDS[wanted]
     # within CUDA 12, NVIDIA promises that what is compiled for a later one mostly runs ("minor version compatibility")
-    other = ", or try the build for CUDA 12.4 with --torch cu124" if cuda[0] == 12 and not new else ""
-    what = f"{new[0]} needs a build of PyTorch" if new else "upstream needs PyTorch builds"
-    return (
-        f"the NVIDIA driver supports CUDA {cuda[0]}.{cuda[1]}, and {what} for CUDA {'12.8' if new else '12.4'} or later; "
-        f"install driver {least} or newer{other}."
+    other = ", or try the build for CUDA 12.4 with --torch cu124" if driver.cuda[0] == 12 and not new else ""
+    raise GpuError(
+        f"the NVIDIA driver supports CUDA {driver.cuda[0]}.{driver.cuda[1]}, and {new or 'upstream'} needs PyTorch for "
+        f"CUDA {major}.{minor} or later; install driver {least} or newer{other}."
     )

@@ -1,8 +1,6 @@
 """Upstream into the Python that trains: the pinned commit, the torch build that fits the driver, what presets import.
 
-`commands` decides and touches nothing, `install` carries it out: what a dry run prints is what a setup runs.
-Run by its path, this module is pip with the index that a checkout names for a torch build: before the checkout is there,
-nobody knows that index.
+`trainer` decides and touches nothing, `install_all` carries it out: what a dry run prints is what a setup runs.
 """
 
 from __future__ import annotations
@@ -12,24 +10,21 @@ import re
 import shlex
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
-from wanwrap.errors import PackageError, StepError, UpstreamError, WanwrapError
-from wanwrap.machine.driver import BUILDS, Driver, build
+from wanwrap.errors import GpuError, PackageError, StepError, UpstreamError, WanwrapError
+from wanwrap.machine.driver import BUILDS, INDEX, PYTORCH, Driver, build, driver
 from wanwrap.machine.wish import Wish
-from wanwrap.paths import PACKAGE
+from wanwrap.plan import preflight
 from wanwrap.plan.preflight import PIP
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
-from wanwrap.upstream.pin import COMMIT, PYTHONS, URL, VERSION
+from wanwrap.upstream import pin
+from wanwrap.upstream.pin import COMMIT, PYTHONS, URL, VERSION, Upstream
 
 # what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
 NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
@@ -48,9 +43,6 @@ HINTS = {  # what users meet -> the way out; the first that is found in the outp
     NETWORK: "the network failed: check the connection (behind a proxy, set HTTPS_PROXY), then try again",
     r"No matching distribution|ResolutionImpossible": "there is none that fits this Python, this system and that build: "
     f"give another --torch, or another --python ({', '.join(PYTHONS)})",
-    r"permission denied|Read-only file system": "it may not write there: give a --base_dir and a --python of your own",
-    r"not a tree|read tree|did not match any": f"{URL} gave no commit {COMMIT[:7]}: see whether git is told to use a copy of it "
-    "(git config --get-regexp insteadOf)",
 }
 NO_GIT = "git is not there, and musubi-tuner comes with it; install git, or give your own checkout with --musubi_dir."
 KEEP = 8000  # bytes of output in which a hint is looked for
@@ -70,6 +62,41 @@ class Command:
     does: Callable[[], object] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Upstream in the Python that will train: what has to be installed for it, or why that can't be."""
+
+    commands: tuple[Command, ...] = ()
+    problem: WanwrapError | None = None
+
+
+def trainer(wish: Wish, torch: str | None) -> Trainer:
+    """What is missing; `torch` is the build that the user names. Nothing has been installed yet."""
+    try:
+        seen = driver()
+        answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
+        return Trainer(commands=tuple(commands(wish, answer, seen, torch)))
+    except (PackageError, GpuError, UpstreamError) as error:
+        return Trainer(problem=error)
+
+
+def install_all(wish: Wish, found: Trainer) -> Upstream:
+    """Install what is missing, and have it imported: the upstream that will train.
+
+    Raises:
+        PackageError, GpuError, UpstreamError: it can't be installed, or can't be imported after all.
+    """
+    if found.problem:
+        raise found.problem
+    wish.base_dir.mkdir(parents=True, exist_ok=True)
+    install(found.commands)
+    upstream = pin.find(None, wish.base_dir) if wish.upstream.folder is None else wish.upstream
+    answer = preflight.ask(wish.python, upstream, question(wish.modules) - {CUDA_BUILD})
+    found_upstream = preflight.check_upstream(answer, wish.python, upstream, any_upstream=True)
+    preflight.check_packages(answer, wish.python)
+    return found_upstream
+
+
 def question(wanted: Iterable[str]) -> set[str]:
     """What to `preflight.ask` of the training Python before `commands`; `wanted` is what the chosen presets import."""
     return {*wanted, "musubi_tuner", "torch", "torchvision", CUDA_BUILD, *NEEDS}
@@ -79,39 +106,38 @@ def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: 
     """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
 
     A module that neither upstream brings nor `preflight.PIP` names gets nothing installed: a package of its name may be
-    anybody's. `preflight.check_answer` says so afterwards.
+    anybody's. `preflight.check_packages` says so afterwards.
 
     Raises:
         GpuError: torch is missing, and no build fits.
-        UpstreamError: what is there is no checkout, or does not know the build.
+        UpstreamError: what is there is no checkout.
     """
-    names = {module.partition(":")[0] for module in answer["missing"]}
-    brought = any(name.partition(".")[0] in BROUGHT for name in names)
-    fresh, folder, python = _wants_torch(answer["missing"], seen, torch), wish.upstream.folder, wish.python
-    checkout = folder or wish.base_dir / "musubi-tuner"
-    clone = _clone(checkout) if folder is None and (fresh or brought or "musubi_tuner" in names) else []
-    extras = sorted({name.partition(".")[0] for name in names} & PIP.keys() - {"torch", *BROUGHT})
-    kept, first = _kept(answer), list[Command]()
+    modules = {module.partition(":")[0] for module in answer["missing"]}
+    names = {module.partition(".")[0] for module in modules}
+    brought, fresh, python = bool(names & BROUGHT), _wants_torch(answer["missing"], seen, torch), wish.python
+    checkout = wish.upstream.folder or wish.base_dir / "musubi-tuner"
+    clone = []
+    if wish.upstream.folder is None and (fresh or brought or "musubi_tuner" in names):
+        clone = _clone(checkout)
+    extras, version, first = sorted(names & PIP.keys() - {"torch", *BROUGHT}), answer["packages"].get("torch"), []
+    # what keeps pip from changing the torch that is there: accelerate, bitsandbytes and xformers all want one
+    kept = [f"torch=={version}"] if version and not fresh else []
     if fresh:
-        joint = [name for name in extras if name == "xformers"]
-        first = _torch(python, checkout, torch or build(seen), _replaced(answer), *(PIP[name] for name in joint))
-        kept, extras = [], [name for name in extras if name not in joint]
+        joint = [PIP[name] for name in extras if name == "xformers"]
+        first = _torch(python, torch or build(seen), _replaced(answer), joint)
+        extras = [name for name in extras if name != "xformers"]
     elif "torchvision" in names:
         extras.insert(0, "torchvision")
-    needs = [_pip(f"what musubi-tuner {VERSION} needs", python, "-e", str(checkout), *kept)] if clone or brought else []
-    return [*clone, *first, *needs, *(_extra(name, python, checkout, kept) for name in extras)]
+    needs = []
+    if clone or brought:
+        needs = [_pip(f"what musubi-tuner {VERSION} needs", python, "-e", str(checkout), *kept)]
+    return [*clone, *first, *needs, *(_extra(name, python, kept) for name in extras)]
 
 
 def _wants_torch(missing: Mapping[str, str], seen: Driver | None, torch: str | None) -> bool:
     """Whether torch can't be imported, or is a build for the CPU where a GPU is to train."""
     gpu = torch != "cpu" and (torch is not None or seen is not None)
     return "torch" in missing or (gpu and CUDA_BUILD in missing)
-
-
-def _kept(answer: Mapping[str, Any]) -> list[str]:
-    """What keeps pip from changing the torch that is there: accelerate, bitsandbytes and xformers all want one."""
-    version = answer["packages"].get("torch")
-    return [f"torch=={version}"] if version else []
 
 
 def _replaced(answer: Mapping[str, Any]) -> str:
@@ -128,21 +154,14 @@ def _clone(checkout: Path) -> list[Command]:
             f"{checkout} is there and is no checkout of musubi-tuner; move it away, or give one with --musubi_dir."
         )
     part = checkout.with_name(checkout.name + PART)
-    left = _own("what a killed attempt left", partial(_remove, part), "rm", "-rf", str(part))
-    return [
-        *([left] if os.path.lexists(part) else []),
-        Command(why=f"musubi-tuner {VERSION}", argv=("git", "clone", URL, str(part)), fails=UpstreamError),
-        Command(
-            why=f"its commit {COMMIT[:7]}",
-            argv=("git", "-C", str(part), "checkout", "--quiet", "--detach", COMMIT),
-            fails=UpstreamError,
-        ),
-        _own("whole: under its name", partial(part.rename, checkout), "mv", str(part), str(checkout)),
+    rows: list[tuple[str, tuple[str, ...], Callable[[], object] | None]] = [
+        (f"musubi-tuner {VERSION}", ("git", "clone", URL, str(part)), None),
+        (f"its commit {COMMIT[:7]}", ("git", "-C", str(part), "checkout", "--quiet", "--detach", COMMIT), None),
+        ("whole: under its name", ("mv", str(part), str(checkout)), partial(part.rename, checkout)),
     ]
-
-
-def _own(why: str, does: Callable[[], object], *argv: str) -> Command:
-    return Command(why=why, argv=argv, fails=UpstreamError, does=does)
+    if os.path.lexists(part):
+        rows.insert(0, ("what a killed attempt left", ("rm", "-rf", str(part)), partial(_remove, part)))
+    return [Command(why=why, argv=argv, fails=UpstreamError, does=does) for why, argv, does in rows]
 
 
 def _remove(folder: Path) -> None:
@@ -152,59 +171,27 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _torch(python: str, checkout: Path, build: str, replaced: str, *more: str) -> list[Command]:
+def _torch(python: str, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
     """torch and torchvision, and what has to fit them: pip chooses the newest torch for which there is all of it."""
     name = "the CPU" if build == "cpu" else "CUDA " + ".".join(map(str, BUILDS[build][0]))
-    both = ("torch", "torchvision")
+    words, index = PYTORCH[build], ("--index-url", f"{INDEX}/{build}")
+    whole = _pip(f"PyTorch for {name} (some GB)", python, *words, *joint, *index)
+    if not replaced:
+        return [whole]
     # a build for the CPU would satisfy pip; what it depends on must not be installed anew with it
-    anew = _indexed(python, checkout, build, "--force-reinstall", "--no-deps", *both)
-    return [
-        *([Command(why=f"PyTorch for {name}{replaced}", argv=anew, python=python)] if replaced else []),
-        Command(
-            why=f"PyTorch for {name} (some GB)", argv=_indexed(python, checkout, build, *both, *more), python=python
-        ),
-    ]
+    anew = ("--force-reinstall", "--no-deps", *words, *index)
+    return [_pip(f"PyTorch for {name}{replaced}", python, *anew), whole]
 
 
-def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
+def _extra(module: str, python: str, kept: Sequence[str]) -> Command:
     """One more package; what fits one build of torch only comes from that build's index."""
-    words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
-    if module in ("torchvision", "xformers") and tag in BUILDS:
-        return Command(why=module, argv=_indexed(python, checkout, tag, *words), python=python)
-    return _pip(module, python, *words)
+    tag = "".join(kept).partition("+")[2]
+    index = ["--index-url", f"{INDEX}/{tag}"] if module in ("torchvision", "xformers") and tag in BUILDS else []
+    return _pip(module, python, *shlex.split(PIP.get(module, module)), *kept, *index)
 
 
 def _pip(why: str, python: str, *words: str) -> Command:
     return Command(why=why, argv=(python, "-m", "pip", "install", *words), python=python)
-
-
-def _indexed(python: str, checkout: Path, build: str, *words: str) -> tuple[str, ...]:
-    """pip with a build's index; by way of this module where there is no checkout yet that names it."""
-    if (checkout / "pyproject.toml").is_file():
-        return from_index(python, checkout, build, *words)
-    return (sys.executable, str(PACKAGE / "machine" / "install.py"), python, str(checkout), build, *words)
-
-
-def from_index(python: str, checkout: Path, build: str, *words: str) -> tuple[str, ...]:
-    """`pip install` of `words` with the index of upstream's extra; a bare `torch` gets the extra's bounds.
-
-    Raises:
-        UpstreamError: the checkout has no such extra.
-    """
-    import tomlkit
-
-    try:
-        project: Any = tomlkit.parse((checkout / "pyproject.toml").read_text(encoding="utf-8")).unwrap()
-        extra = project["project"]["optional-dependencies"]["cu130" if build == "cpu" else build]
-        urls = {index["name"]: index["url"] for index in project["tool"]["uv"]["index"]} if build != "cpu" else {}
-        index = [] if build == "cpu" else ["--index-url", urls[f"pytorch-{build}"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UpstreamError(
-            f"the pyproject.toml in {checkout} names no PyTorch for {build}; give another --torch, "
-            f"or install torch and torchvision into {python} yourself."
-        ) from error
-    bounds = {re.split(r"[^\w.-]", each)[0]: each for each in extra} if "torch" in words else {}
-    return (python, "-m", "pip", "install", *(bounds.get(word, word) for word in words), *index)
 
 
 def install(commands: Sequence[Command]) -> None:
@@ -216,23 +203,17 @@ def install(commands: Sequence[Command]) -> None:
     """
     for number, command in enumerate(commands, 1):
         console.say(f"\n{command.why} ({number} of {len(commands)})\n+ {shlex.join(command.argv)}")
-        failed = _own_work(command) if command.does else _run(command)
-        if failed:
-            raise command.fails(failed)
+        if command.does is None:
+            _run(command)
+            continue
+        try:
+            command.does()
+        except OSError as error:
+            raise command.fails(f"{shlex.join(command.argv)}: {error}; look at what is there and try again.") from error
 
 
-def _own_work(command: Command) -> str | None:
-    """How it failed, or None."""
-    assert command.does
-    try:
-        command.does()
-    except OSError as error:
-        return f"{shlex.join(command.argv)}: {error}; look at what is there and try again."
-    return None
-
-
-def _run(command: Command) -> str | None:
-    """How it failed, or None. Messages of git in English: the hints are looked for in them."""
+def _run(command: Command) -> None:
+    """Messages of git in English: the hints are looked for in them."""
     tail = b""
 
     def listen(chunk: bytes) -> None:
@@ -243,32 +224,16 @@ def _run(command: Command) -> str | None:
     try:
         status = process.run(process.Command(command.argv, Path.cwd(), {"LANGUAGE": "en"}), listen)
     except StepError as error:
-        return NO_GIT if command.argv[0] == "git" else str(error)
-    return _failed(command, status, tail.decode("utf-8", "replace")) if status else None
+        raise command.fails(NO_GIT if command.argv[0] == "git" else str(error)) from error
+    if status:
+        raise command.fails(_failed(command, status, tail.decode("utf-8", "replace")))
 
 
 def _failed(command: Command, status: int, text: str) -> str:
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()][-12:]
-    hint = next(
-        (hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.I)), "mend what it says and try again"
-    )
+    found = (hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.I))
+    hint = next(found, "mend what it says and try again")
     if status == -9:
         hint = "usually the memory was full: close other programs, and set PIP_NO_CACHE_DIR=1"
     way = hint.format(python=shlex.quote(command.python))
     return "\n".join([f"{command.why}: {shlex.join(command.argv[:4])} ... failed ({status}); {way}.", *lines])
-
-
-def main(python: str, checkout: str, build: str, *words: str) -> None:
-    """Be pip, with the index that the checkout names."""
-    argv = from_index(python, Path(checkout), build, *words)
-    print("+", shlex.join(argv), flush=True)
-    if os.name == "posix":
-        os.execvp(argv[0], argv)
-    sys.exit(process.run(process.Command(argv, Path.cwd()), sys.stdout.buffer.write))
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except WanwrapError as error:
-        sys.exit(f"Error: {error}")

@@ -18,9 +18,9 @@ from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import comfyui, download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import checked, digest, locate, published
-from wanwrap.weights.names import option
-from wanwrap.weights.search import Search, could_be, search, unchecked
+from wanwrap.weights.locate import checked, digest, published
+from wanwrap.weights.models import option
+from wanwrap.weights.search import Search, could_be, search
 from wanwrap.weights.workspace import Record, Workspace
 
 
@@ -62,26 +62,13 @@ class Survey:
         """Bytes that the disk must have room for."""
         return self.to_download + sum(self.chosen[name].size for name in self.convert)
 
-    @property
-    def to_check(self) -> int:
-        """Bytes of what is known by its name, and would be downloaded if its sha256 turned out to be another."""
-        return sum(each.size for each in self.chosen.values() if unchecked(each))
-
     def have(self, name: str) -> int:
         """Bytes that an attempt which broke off has brought."""
         parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
         return sum(part.stat().st_size for part in parts)
 
-    def lacking_disk(self) -> str | None:
-        """Why the disk is too small; None where it is not."""
-        return disk.lacking(self.wish.models, self.to_write, what="needed for what is to be written")
 
-
-def survey(
-    wish: Wish,
-    sha256: Sha256,
-    ask: Callable[[str], bool] | None = None,
-) -> Survey:
+def survey(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None) -> Survey:
     """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
 
     `ask` is asked of files of which only the user can say what they are.
@@ -92,7 +79,7 @@ def survey(
     folders = [wish.models, *_comfyui(wish), *comfyui.hub_cache()]
     found = search([*wish.needs], folders, sha256)
     for name in wish.needs:
-        if known := _known(wish, name, sha256) or _said(name, found, ask):
+        if known := _known(wish, name, found, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
@@ -110,21 +97,25 @@ def _comfyui(wish: Wish) -> Iterator[Path]:
             console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
-def _known(wish: Wish, name: str, sha256: Sha256) -> Found | None:
+def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
 
     Raises:
         WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
     """
     given, record = wish.given.get(name), wish.before.weights.get(name)
-    if given and CATALOGUE[name].role == "t5" and (found := look(given, sha256)).convert:
-        return replace(found, reason="you named it")
-    if not given and (record is None or _gone(record, look(record.path, sha256), name)):
+    path = given or (record.path if record else None)
+    if path is None:
         return None
-    found = look(locate(name, wish.models, given, record).path, sha256)
+    found = next((each for each in searched.files if each.path == path), None) or look(path, sha256)
+    if not given and record and _gone(record, found, name):
+        return None
+    why = "you named it" if given else "as before"
+    if given and found.convert:
+        return replace(found, reason=why)
     checked(found, name)
     told = "sha256" if found.told == "sha256" else "user"
-    return replace(found, usable=True, names=(name,), told=told, reason="you named it" if given else "as before")
+    return replace(found, usable=True, names=(name,), told=told, reason=why)
 
 
 def _gone(record: Record, found: Found, name: str) -> bool:
@@ -156,7 +147,7 @@ def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found 
 def check(found: Survey) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
     disk.writable(found.wish.base_dir)
-    if why := found.lacking_disk():
+    if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
         raise RoomError(why)
 
 
@@ -254,10 +245,4 @@ def _convert(found: Found, out: Path, python: str) -> None:
     """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
     if out.is_file() and look(out).broken:
         out.unlink()
-    start.run_convert(
-        file=found.path,
-        out=out,
-        python=python,
-        precision=None,
-        sha256=found.sha256,
-    )
+    start.run_convert(file=found.path, out=out, python=python, precision=None, sha256=found.sha256)

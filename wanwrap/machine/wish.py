@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,28 +57,20 @@ class Wish:
     @property
     def merged(self) -> dict[str, int]:
         """Bytes that the presets write when they run: the DiTs into which they merge Lightning."""
-        found = {}
-        for preset in self.presets:
-            if preset.lightning:
-                found[preset.name] = sum(CATALOGUE[expert.dit].bytes for expert in self.request(preset).experts)
-        return found
+        merging = [self.request(preset) for preset in self.presets if preset.lightning]
+        return {each.preset.name: sum(CATALOGUE[expert.dit].bytes for expert in each.experts) for each in merging}
 
     @property
     def modules(self) -> set[str]:
         """What the training Python must be able to import."""
-        wanted = {"musubi_tuner", "torch", "accelerate"}
-        for preset in self.presets:
-            for expert in preset.experts:
-                wanted |= {*late_imports({**BASE, **preset.train, **expert.train})}
-        return wanted
+        experts = [(preset, expert) for preset in self.presets for expert in preset.experts]
+        late = (late_imports({**BASE, **preset.train, **expert.train}) for preset, expert in experts)
+        return {"musubi_tuner", "torch", "accelerate"}.union(*late)
 
     def request(self, preset: Preset) -> Request:
         """One preset's run, of the expert that is asked for where it has several."""
-        return Request(preset=preset, base_dir=self.base_dir, noise_level=_level(preset, self.level))
-
-
-def _level(preset: Preset, level: Any) -> Any:
-    return level if preset.experts[0].noise_level else None
+        level = self.level if preset.experts[0].noise_level else None
+        return Request(preset=preset, base_dir=self.base_dir, noise_level=level)
 
 
 def wish(
@@ -106,31 +98,27 @@ def wish(
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error
-    level = None if noise_level == "both" else noise_level
-    found = pin.find(musubi_dir, base, before.musubi_dir)
-    return Wish(
+    found = Wish(
         presets=presets,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
         base_dir=base,
         python=request.training_python(python or before.python),
-        upstream=found,
+        upstream=pin.find(musubi_dir, base, before.musubi_dir),
         comfyui=tuple(dict.fromkeys(map(absolute, comfyui_dir))),
-        level=level,
-        given=_given(presets, level, given),
+        level=None if noise_level == "both" else noise_level,
         before=before,
     )
+    return replace(found, given=_given(found, {name: path for name, path in given.items() if path}))
 
 
-def _given(presets: Sequence[Preset], level: Any, given: Mapping[str, Any]) -> dict[str, Path]:
+def _given(found: Wish, named: Mapping[str, Path]) -> dict[str, Path]:
     """The weights that the user names, by the catalogue's names.
 
     Raises:
         OptionError: one is for no preset, or nobody knows for which.
     """
-    named = {name: path for name, path in given.items() if path}
     dits = sorted(named.keys() - {"vae", "t5", "clip"})
-    if dits and len(presets) > 1:
+    if dits and len(found.presets) > 1:
         raise OptionError(f"--{dits[0]} is one preset's file; set up one preset at a time.")
-    first = next((preset for preset in presets if preset.needs_clip), presets[0])
-    asked = Request(preset=first, base_dir=Path(), noise_level=_level(first, level))
-    return request.weights_given(asked, named)
+    first = next((preset for preset in found.presets if preset.needs_clip), found.presets[0])
+    return request.weights_given(found.request(first), named)

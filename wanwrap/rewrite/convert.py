@@ -8,9 +8,9 @@ from wanwrap.errors import WeightsError
 from wanwrap.rewrite.engine import Tensor, layout
 from wanwrap.rewrite.job import OWN, Job, cast, check_published, worth_hashing
 from wanwrap.rewrite.merge import main_dtype, native
-from wanwrap.system.safetensors import Row, Source, open_source
-from wanwrap.upstream.dit_file import BLOCK, PREFIX
-from wanwrap.weights.t5 import wan_names
+from wanwrap.system.safetensors import FLOATS, Row, Source, open_source
+from wanwrap.upstream.dit_file import BLOCK, PREFIX, scaled
+from wanwrap.weights.models import comfy_t5
 
 
 def job(*, file: Path, precision: str | None = None, sha256: str | None = None) -> Job:
@@ -54,10 +54,20 @@ def _dit(source: Source, precision: str | None) -> list[Tensor]:
 
 def _t5(source: Source, precision: str | None) -> list[Tensor]:
     """Wan's key names, and unless another type is asked for bf16, in which upstream runs the encoder."""
-    names, main = wan_names(source), source.rows["shared.weight"].dtype
+    path, rows = source.paths[0], source.rows
+    if sign := scaled(rows):
+        raise WeightsError(
+            f"{path} is scaled fp8 (it holds {sign}): what was rounded away would stay lost; "
+            "give umt5_xxl_fp16.safetensors, or download models_t5_umt5-xxl-enc-bf16.pth."
+        )
+    names = comfy_t5({name: row.shape for name, row in rows.items()})
+    if names is None or any(rows[name].dtype not in FLOATS for name in names):
+        raise WeightsError(f"{path} is no UMT5-XXL as ComfyUI publishes it; take umt5_xxl_fp16.safetensors.")
+    wans, main = names, rows["shared.weight"].dtype
 
     def change(row: Row) -> Tensor | None:
-        name = names[row.name]
-        return Tensor(row, name, cast(row.dtype, main, precision or "bf16")) if name else None
+        if row.name not in wans:
+            return None
+        return Tensor(row, wans[row.name], cast(row.dtype, main, precision or "bf16"))
 
     return layout(source, change)

@@ -67,9 +67,6 @@ Work = Callable[[Chunk, memoryview], int]  # changes the bytes in place; how man
 def layout(source: Source, change: Map) -> list[Tensor]:
     """The new file's tensors in its order: wide types first, so that all are aligned; else as in the source."""
     kept = [tensor for row in source.rows.values() if (tensor := change(row)) is not None]
-    names = [tensor.name for tensor in kept]
-    if len(set(names)) < len(names):
-        raise WeightsError(f"{source.paths[0]} holds tensors that would get one name; it can't be rewritten.")
     return sorted(kept, key=lambda tensor: -WIDTHS[tensor.dtype])
 
 

@@ -15,7 +15,7 @@ from wanwrap.system.safetensors import Source, header_sha256
 from wanwrap.upstream.dit_file import DTYPES
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.lora import Match
-from wanwrap.weights.record import made_from
+from wanwrap.weights.provenance import made_from
 
 STORED = {name: dtype for dtype, name in DTYPES.items()}
 

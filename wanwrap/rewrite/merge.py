@@ -13,9 +13,8 @@ from wanwrap.system.safetensors import FLOATS, Row, Source, open_source
 from wanwrap.upstream.dit_file import PREFIX, blocks_dtype
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.lora import LowRank, Match, grouped, is_lora, match
-from wanwrap.weights.models import SHAPES
-from wanwrap.weights.names import said_by
-from wanwrap.weights.record import history
+from wanwrap.weights.models import SHAPES, said_by
+from wanwrap.weights.provenance import history
 
 OPPOSITES = (("high", "low"), ("t2v", "i2v"))
 CHANNELS = {

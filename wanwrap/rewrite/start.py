@@ -17,8 +17,8 @@ from wanwrap.rewrite.job import Job
 from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
 from wanwrap.system.files import PART
-from wanwrap.system.safetensors import SHARD, header_sha256, open_source, sha256, shards, stat
-from wanwrap.weights.record import made_from
+from wanwrap.system.safetensors import SHARD, header_sha256, open_source, shards, stat
+from wanwrap.weights.provenance import made_from
 
 ADVICE = {
     "gpu memory": "end what else is on the GPU, or set CUDA_VISIBLE_DEVICES=-1 to do without it",
@@ -52,9 +52,8 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **wish: Any) -> 
     """
     wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
     wanted |= {} if wish["allow_partial"] else {"left": ""}
-    arguments: dict[str, Any] = {"dit": dit, "lora": lora, **wish}
     sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
-    return _made("merge", merge.job, arguments, wanted, sources, out, python)
+    return _run(merge.job, {"dit": dit, "lora": lora, **wish}, wanted, sources, out, python)
 
 
 def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
@@ -64,13 +63,11 @@ def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
         the errors of convert.job; OutputError, RoomError, PackageError, StepError.
     """
     wanted = {"made": "convert", "precision": wish["precision"]}
-    arguments: dict[str, Any] = {"file": file, **wish}
-    return _made("convert", convert.job, arguments, wanted, {"from": (file, wish["sha256"])}, out, python)
+    return _run(convert.job, {"file": file, **wish}, wanted, {"from": (file, wish["sha256"])}, out, python)
 
 
-def _made(
-    verb: str,
-    job: Callable[..., Job],
+def _run(
+    decide: Callable[..., Job],
     arguments: Mapping[str, Any],
     wanted: Mapping[str, Any],
     sources: Sources,
@@ -80,9 +77,9 @@ def _made(
     """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
     _check_out(out, [path for path, _ in sources.values()])
     if not out.exists():
-        return _make(verb, job(**arguments), arguments, out, python)
+        return _make(str(wanted["made"]), decide(**arguments), arguments, out, python)
     if all(path.is_file() for path, _ in sources.values()):
-        job(**arguments)
+        decide(**arguments)
     return _there(out, wanted, sources)
 
 
@@ -95,16 +92,16 @@ def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
         record = made_from(open_source(out).metadata)
     except WeightsError as error:
         raise OutputError(f"--out is there already, but damaged: {error} Delete it, or give another name.") from error
-    other = [
+    why = [
         f"with {name} {record.get(name)!r}, not {value!r}"
         for name, value in wanted.items()
         if record.get(name) != value
     ]
-    other += [
+    why += [
         f"not of {path} as it is now" for key, (path, mark) in sources.items() if not _same(path, record.get(key), mark)
     ]
-    if other:
-        raise OutputError(f"{out} is there already, made {', '.join(other)}; give another --out, or delete it.")
+    if why:
+        raise OutputError(f"{out} is there already, made {', '.join(why)}; give another --out, or delete it.")
     return Made(out, record, reused=True)
 
 
@@ -120,26 +117,18 @@ def _check_out(out: Path, sources: Sequence[Path]) -> None:
 
 
 def _same(path: Path, recorded: Any, mark: str | None) -> bool:
-    """Whether `path` is what was recorded; `mark` is the sha256 that it must have. Where it is gone, that must do."""
+    """Whether `path` is what was recorded: by the sha256 that it must have, else by name, size, time and header."""
     files = recorded if isinstance(recorded, list) else [recorded]
     try:
-        if mark or not path.is_file():
-            return bool(mark) and [file["sha256"] for file in files] == [mark]
+        if mark:
+            return [file["sha256"] for file in files] == [mark]
         paths = list(shards(path))
-        return len(paths) == len(files) and all(map(_unchanged, paths, files))
+        if [(each.name, *stat(each)) for each in paths] != [(f["name"], f["bytes"], f["mtime_ns"]) for f in files]:
+            return False
+        pairs = zip(paths, files, strict=True)
+        return all("sha256" in file or header_sha256(each) == file["header_sha256"] for each, file in pairs)
     except (KeyError, TypeError):  # another program's record
         return False
-
-
-def _unchanged(path: Path, file: Mapping[str, Any]) -> bool:
-    """By name, size, time and header; where the sha256 is known and the time another, by that."""
-    size, mtime = stat(path)
-    if size != file["bytes"]:
-        return False
-    same = (path.name, mtime) == (file["name"], file["mtime_ns"])
-    if "sha256" in file:
-        return same or sha256(path) == file["sha256"]
-    return same and header_sha256(path) == file["header_sha256"]
 
 
 def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: str) -> Made:

@@ -18,11 +18,12 @@ from wanwrap.run import record as records
 from wanwrap.run.folders import BUSY, check_folder
 from wanwrap.run.record import Record, is_done
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
-from wanwrap.system import console, header
+from wanwrap.system import console
 from wanwrap.system.failures import also_others, failure
 from wanwrap.system.files import lock, write_atomic
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command, check_interrupted, interruptible
+from wanwrap.system.safetensors import read_header
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class _Run:
         step.out.parent.mkdir(parents=True, exist_ok=True)
         with in_turn(step.out, f"is making {step.out}", self._check):
             self._step(step)
-        header.read(step.out)  # it is there, and as long as it says
+        read_header(step.out)  # it is there, and as long as it says
 
     def _cache(self, held: ExitStack) -> None:
         """Fill the caches, alone; then train from them, beside others that do."""

@@ -15,8 +15,9 @@ from wanwrap.errors import OutputError, StepError
 from wanwrap.plan.plan import Train
 from wanwrap.run.attempt import Attempt, recorded
 from wanwrap.run.record import Record
-from wanwrap.system import console, header
+from wanwrap.system import console
 from wanwrap.system.files import move, sync, sync_folder
+from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import states
 
 SAMPLE = re.compile(r"_(e)?(\d{6})(?=_\d\d_\d{14})")  # upstream's names: e000005 is an epoch, 000123 a step
@@ -149,7 +150,7 @@ class Saves:
 
     def _place(self, path: Path, name: str) -> None:
         """Raises WeightsError: not all of it is there."""
-        header.read(path)
+        read_header(path)
         with path.open("rb+") as file:
             sync(file)
         self.record.bytes["lora"] = path.stat().st_size

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wanwrap.errors import WeightsError
-from wanwrap.system import header
 
 # bytes of one element
 WIDTHS = {
@@ -26,6 +27,7 @@ FLOATS = {"F16", "BF16", "F32"}  # what is cast and added to
 SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "I64": "<q", "I32": "<i", "I16": "<h", "I8": "<b", "U8": "<B"}
 SHARD = re.compile(r"(\d+)-of-(\d+)\.safetensors$")  # upstream's own pattern for a set
 BLOCK = 16 << 20
+LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
 
 
 class Row(NamedTuple):
@@ -80,6 +82,31 @@ class Source:
         return float(struct.unpack(SCALARS[dtype], raw)[0])
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """The header: `{"blocks.0...": {"dtype": "F16", "shape": [..], "data_offsets": [a, b]}, ...}`.
+
+    Raises:
+        WeightsError: not a safetensors file, or shorter than its own header says.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(LONGEST, size):
+                raise ValueError("its header would be larger than the file")
+            header: dict[str, Any] = json.loads(file.read(length))
+        end = max((row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"), default=0)
+        if size >= 8 + length + end and not all(type(text) is str for text in header.get("__metadata__", {}).values()):
+            raise ValueError("its metadata are no texts")
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {os.strerror(error.errno or 0)}.") from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a safetensors file ({error}); get it again.") from error
+    if size < 8 + length + end:
+        raise WeightsError(f"{path} is cut off: {size:,} of {8 + length + end:,} bytes are there; get it again.")
+    return header
+
+
 def open_source(path: Path) -> Source:
     """A file, or all shards of the set that it belongs to (`...-00001-of-00006.safetensors`).
 
@@ -90,7 +117,7 @@ def open_source(path: Path) -> Source:
     rows, metadata, stats = dict[str, Row](), dict[str, str](), []
     for number, each in enumerate(paths):
         stats.append(stat(each))
-        content = header.read(each)
+        content = read_header(each)
         metadata |= content.pop("__metadata__", {})
         for row in _rows(each, number, content, stats[-1][0]):
             if row.name in rows:

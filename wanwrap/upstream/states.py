@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import WeightsError
-from wanwrap.system import header
 from wanwrap.system.files import sync, sync_folder
-from wanwrap.system.safetensors import open_source
+from wanwrap.system.safetensors import open_source, read_header
 
 LAST = "random_states_0.pkl"
 REMOVED = ".removed"
@@ -53,7 +52,7 @@ def is_whole(state: Path, *, thorough: bool = False) -> bool:
     try:
         if not _archive(state / LAST, thorough):
             return False
-        header.read(state / "model.safetensors")
+        read_header(state / "model.safetensors")
         return all(_archive(path, thorough) for path in (*state.glob("*.bin"), *state.glob("*.pt")))
     except (FileNotFoundError, WeightsError):
         return False

@@ -15,9 +15,7 @@ from wanwrap.weights.identify import SUFFIXES
 # Folders of models, in small letters without _: ComfyUI's, older names of theirs, Stability Matrix', SwarmUI's, Forge's.
 LORAS = frozenset({"loras", "lora"})
 KINDS = {*LORAS, "diffusionmodels", "unet", "textencoders", "textencoder", "clip", "vae", "clipvision"}
-YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml", "extra_models_config.yaml")
-# Where the Desktop app keeps its yaml, by the environment's or the user's folder.
-DESKTOP = ("$APPDATA/ComfyUI", "~/Library/Application Support/ComfyUI", "~/.config/ComfyUI")
+YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml")
 
 
 def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False) -> list[Path]:
@@ -28,20 +26,18 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
     Raises:
         WeightsError: no such folder, no ComfyUI, or something in it that can't be read.
     """
-    try:
-        return _folders(given, kinds, quiet)
-    except OSError as error:
-        raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
-
-
-def _folders(given: Path, kinds: Collection[str], quiet: bool) -> list[Path]:
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
-    homes = list(_homes(given))
-    found = [kind for home in homes for kind in _kinds(home, kinds)]
-    yamls = [path for home in homes for name in YAMLS if (path := home / name).is_file()] + _desktop(given)
-    for path in yamls:
-        found += _named(path, kinds, quiet)
+    found = list[Path]()
+    try:
+        homes = list(_homes(given))
+        for home in homes:
+            found += _kinds(home, kinds)
+        for home in homes:
+            for name in YAMLS:
+                found += _named(home / name, kinds, quiet)
+    except OSError as error:
+        raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
     if not found:
         raise WeightsError(
             f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
@@ -52,14 +48,11 @@ def _folders(given: Path, kinds: Collection[str], quiet: bool) -> list[Path]:
 
 def _homes(given: Path) -> Iterator[Path]:
     """The folders beside whose `models` ComfyUI or a launcher may stand: users give any level."""
-    bases = [given, given / "ComfyUI", given / "Data", *_each(given / "Packages"), *_each(given / "Data" / "Packages")]
+    bases = [given, given / "ComfyUI", given / "Data", *sorted(given.glob("Packages/*/"))]
+    bases += sorted(given.glob("Data/Packages/*/"))
     if given.parent.name == "Packages":  # Stability Matrix shares one store among its packages
         bases.append(given.parent.parent)
     yield from (base for base in bases if base.is_dir())
-
-
-def _each(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/")) if folder.is_dir() else []
 
 
 def _kinds(home: Path, kinds: Collection[str]) -> Iterator[Path]:
@@ -73,43 +66,32 @@ def _kind(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-def _desktop(given: Path) -> list[Path]:
-    """The Desktop app's yaml, if it speaks of this folder."""
-    places = [Path(os.path.expanduser(os.path.expandvars(place)), YAMLS[2]) for place in DESKTOP]  # noqa: PTH111
-    there = [path for path in places if path.is_file()]
-    return [path for path in there if any(base == given.resolve() for base, _ in _sections(path))]
+def _named(path: Path, kinds: Collection[str], quiet: bool) -> Iterator[Path]:
+    """The folders that a yaml, if there is one, names for these kinds. Raises WeightsError: it can't be read."""
+    content = _yaml(path) if path.is_file() else None
+    for section in content.values() if isinstance(content, dict) else ():
+        if not isinstance(section, dict):
+            continue
+        base = _path(str(section.get("base_path") or ""), path.parent)
+        for line in (line for key in section if _kind(str(key)) in kinds for line in _lines(section[key])):
+            folder = _path(line, base)
+            if folder.is_dir():
+                yield folder
+            elif not quiet:
+                console.say(f"{path} names {folder}, which is not there")
 
 
-def _sections(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(base, section) of each section. Raises WeightsError: it can't be read."""
+def _yaml(path: Path) -> Any:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError) as error:
-        where = getattr(error, "problem_mark", None)
+        where, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
         line = f" in line {where.line + 1}" if where else ""
         raise WeightsError(
-            f"{path} is no YAML{line} ({getattr(error, 'problem', None) or error}), so that ComfyUI can't read it either; mend it."
+            f"{path} is no YAML{line} ({problem}), so that ComfyUI can't read it either; mend it."
         ) from error
-    for section in content.values() if isinstance(content, dict) else ():
-        if isinstance(section, dict):
-            base = section.get("base_path")
-            yield _path(base, path.parent) if isinstance(base, str) and base else path.parent, section
-
-
-def _named(path: Path, kinds: Collection[str], quiet: bool) -> Iterator[Path]:
-    """The folders that a yaml names, for the kinds that hold weights."""
-    for base, section in _sections(path):
-        for key, value in section.items():
-            if _kind(str(key)) not in kinds:
-                continue
-            for line in _lines(value):
-                folder = _path(line, base)
-                if folder.is_dir():
-                    yield folder
-                elif not quiet:
-                    console.say(f"{path} names {folder}, which is not there")
 
 
 def _lines(value: Any) -> Iterator[str]:
@@ -135,17 +117,17 @@ def hub_cache() -> list[Path]:
 
 def files(folder: Path) -> Iterator[Path]:
     """All that could be weights in a folder and below; links are followed, each folder is seen once."""
-    seen = set[str]()
     if not folder.is_dir():
         return
-    for where, below, here in os.walk(folder, followlinks=True, onerror=_unread):
+    seen = set[str]()
+
+    def unread(error: OSError) -> None:
+        console.say(f"{error.filename} can't be read: {error.strerror}")
+
+    for where, below, here in os.walk(folder, followlinks=True, onerror=unread):
         if (real := os.path.realpath(where)) in seen:
             below.clear()
             continue
         seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (path for name in sorted(here) if (path := Path(where, name)).suffix.lower() in SUFFIXES)
-
-
-def _unread(error: OSError) -> None:
-    console.say(f"{error.filename} can't be read: {error.strerror}")

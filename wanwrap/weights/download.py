@@ -5,7 +5,6 @@ What huggingface_hub 0.34 and 2.4 have in common is used; it is slow to import, 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from wanwrap.errors import FULL, DownloadError, OutputError, RoomError
 from wanwrap.system import console, safetensors
-from wanwrap.system.disk import nearest, writable
+from wanwrap.system.disk import writable
 from wanwrap.system.files import lock, put, sync
 from wanwrap.weights.catalogue import Tokenizer, Weight
 from wanwrap.weights.patience import AGAIN, host, patiently, status_of
@@ -38,7 +37,6 @@ def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
     """
     place, where = models / weight.path, f"{weight.repo}/{weight.path}"
     with _disk(writable(models)):
-        _check_device(models, place)
         if place.is_file():
             try:
                 return place, _checked(place, weight.size, weight.sha256, sha256)
@@ -63,12 +61,6 @@ def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
         return place, found
 
 
-def _check_device(models: Path, place: Path) -> None:
-    """Raises OutputError: a file that is whole could not be moved there."""
-    if models.exists() and nearest(place.parent).stat().st_dev != models.stat().st_dev:
-        raise OutputError(f"{place.parent} is on another disk than {models}; put all of {models} there.")
-
-
 def fetch_tokenizer(tokenizer: Tokenizer) -> None:
     """Bring a tokenizer's files into the Hugging Face cache, as `main`: transformers asks for no other revision.
 
@@ -83,14 +75,11 @@ def fetch_tokenizer(tokenizer: Tokenizer) -> None:
         for name in tokenizer.files if not cached(tokenizer) else ():  # all: one of another revision may be gone
             path = f"{tokenizer.folder}/{name}"
             where = f"{tokenizer.repo}/{path}"
-            _drop_wrong(tokenizer, name)  # else the cache would give it again
             patiently(where, partial(_published, tokenizer.repo, "main", path))
-            patiently(where, partial(hf_hub_download, tokenizer.repo, path, revision="main"), lambda: 0)
-            if _drop_wrong(tokenizer, name):
-                raise DownloadError(
-                    f"{path} of {tokenizer.repo} is not what was published, and has been removed from the Hugging Face "
-                    "cache; update wanwrap, or look at HF_ENDPOINT."
-                )
+            get = partial(hf_hub_download, tokenizer.repo, path, revision="main", force_download=True)
+            patiently(where, get, lambda: 0)
+            if not _is_right(tokenizer, name):
+                raise DownloadError(f"{where} is not what was published; update wanwrap, or look at HF_ENDPOINT.")
 
 
 def cached(tokenizer: Tokenizer) -> bool:
@@ -98,42 +87,26 @@ def cached(tokenizer: Tokenizer) -> bool:
     return all(_is_right(tokenizer, name) for name in tokenizer.files)
 
 
-def _in_cache(tokenizer: Tokenizer, name: str) -> Path | None:
+def _is_right(tokenizer: Tokenizer, name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(tokenizer.repo, f"{tokenizer.folder}/{name}", revision="main")
-    return Path(found) if isinstance(found, str) else None
-
-
-def _is_right(tokenizer: Tokenizer, name: str) -> bool:
-    """By the sha256 that is known; else by the name of what a link in the cache leads to: the sha256, or git's sha1."""
-    found = _in_cache(tokenizer, name)
-    if found is None or not found.is_file():
+    if not isinstance(found, str) or not _bytes(Path(found)):
         return False
-    mark = tokenizer.files[name] or found.resolve().name
-    if len(mark) == 64:
-        return safetensors.sha256(found) == mark
-    content = found.read_bytes()
-    return len(mark) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == mark
-
-
-def _drop_wrong(tokenizer: Tokenizer, name: str) -> bool:
-    """Whether the cache held something else, which is removed."""
-    found = _in_cache(tokenizer, name)
-    if found is None or _is_right(tokenizer, name):
-        return False
-    found.resolve().unlink(missing_ok=True)
-    found.unlink(missing_ok=True)
-    return True
+    mark = tokenizer.files[name]
+    return mark is None or safetensors.sha256(Path(found)) == mark
 
 
 def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
     """What the Hub says of a file. Raises DownloadError: whatever answers is no Hub."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils.logging import set_verbosity_error
 
     # What Xet and hf_transfer leave of a file can't be gone on with, and today's hf_hub_download throws it away: over
     # a slow line 28.6 GB would never come. A plain GET goes on, and a file below 50 GB can always be had by it.
     vars(constants).update(HF_HUB_DISABLE_XET=True, HF_HUB_ENABLE_HF_TRANSFER=False, DOWNLOAD_CHUNK_SIZE=CHUNK)
+    # The warnings at its own retries hold addresses that are signed.
+    set_verbosity_error()  # type: ignore[no-untyped-call]
     found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision))
     if not (found.commit_hash and found.etag):
         raise DownloadError(
@@ -142,14 +115,10 @@ def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
     return found
 
 
-def _lfs_sha256(published: HfFileMetadata) -> str | None:
-    """The ETag of a large file is its sha256, that of a small one git's sha1."""
-    return published.etag if re.fullmatch("[0-9a-f]{64}", published.etag or "") else None
-
-
 def _expected(weight: Weight, published: HfFileMetadata) -> tuple[int, str]:
     """Size and sha256 that the file must have. Raises DownloadError: nobody knows, or the Hub's file is another."""
-    theirs, what = _lfs_sha256(published), f"{weight.repo}/{weight.path} on {host()}"
+    etag, what = published.etag or "", f"{weight.repo}/{weight.path} on {host()}"
+    theirs = etag if re.fullmatch("[0-9a-f]{64}", etag) else None  # of a small file it is git's sha1
     size, mark = weight.size or published.size, weight.sha256 or theirs
     if size is None or mark is None:
         raise DownloadError(f"{what} can't be verified, for its sha256 is not told; look at HF_ENDPOINT.")
@@ -170,43 +139,34 @@ def _go_on(weight: Weight, commit: str | None, part: Path, size: int) -> None:
     have = _bytes(part)
     if have >= size:
         return
-    with _Part(part, weight.name) as file:
-        try:
-            http_get(
-                url,
-                cast(Any, file),
-                resume_size=have,
-                headers=headers,
-                expected_size=size,
-                displayed_filename=weight.name,
-            )
-        except OSError as error:
-            miscounted = type(error) is OSError and error.errno is None  # its own check of the size
-            if miscounted and file.tell() < size:
-                raise ConnectionError("it ended early") from error
-            if not miscounted and status_of(error) != 416:  # 416: no more bytes are there
-                raise
+    file = _Part(part, weight.name)
+    more: dict[str, Any] = {"resume_size": have, "expected_size": size, "displayed_filename": weight.name}
+    try:
+        http_get(url, cast(Any, file), headers=headers, **more)
+    except OSError as error:
+        miscounted = type(error) is OSError and error.errno is None  # its own check of the size
+        if miscounted and file.tell() < size:
+            raise ConnectionError("it ended early") from error
+        if not miscounted and status_of(error) != 416:  # 416: no more bytes are there
+            raise
+    finally:
+        file.file.close()
 
 
 class _Part:
-    """A file that is appended to. What is there stays until an answer that begins anew has brought more."""
+    """A file that is appended to. What is there stays until an answer that begins anew has brought weights."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name, self.anew = path, name, path.with_name(f"{path.name}.anew")
-        self.file = path.open("ab")
-
-    def __enter__(self) -> _Part:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if self.anew.exists():
-            self.anew.replace(self.path) if _bytes(self.anew) >= _bytes(self.path) else self.anew.unlink()
+        self.name, self.file, self.anew = name, path.open("ab"), False
 
     def write(self, chunk: bytes) -> int:
         """Raises DownloadError: it is a page, which some networks send instead of anything."""
         if chunk[:99].lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise DownloadError(f"a web page came instead of {self.name}; log in to the network, then {AGAIN}.")
+        if self.anew:
+            self.file.seek(0)
+            self.file.truncate()
+            self.anew = False
         return self.file.write(chunk)
 
     def tell(self) -> int:
@@ -216,8 +176,7 @@ class _Part:
         """To the beginning, before `truncate`."""
 
     def truncate(self) -> None:
-        self.file.close()
-        self.file = self.anew.open("wb")
+        self.anew = True
 
 
 class _Wrong(Exception):

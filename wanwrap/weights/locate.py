@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wanwrap.errors import WeightsError
 from wanwrap.paths import absolute
 from wanwrap.system.safetensors import header_sha256, shards, stat
-from wanwrap.weights.catalogue import CATALOGUE, Weight
+from wanwrap.weights.catalogue import ALSO, CATALOGUE, Weight
 from wanwrap.weights.workspace import Record
 
 if TYPE_CHECKING:
@@ -65,10 +65,6 @@ def locate(name: str, models: Path, given: Path | None, record: Record | None = 
     Raises:
         WeightsError: the user's file is not there, or one that upstream cannot train on, or another model's.
     """
-    return replace(_locate(name, models, given, record), name=name)
-
-
-def _locate(name: str, models: Path, given: Path | None, record: Record | None) -> Located:
     weight = CATALOGUE[name]
     if given is None and record and record.bytes is None:
         given = record.path  # written by hand
@@ -87,6 +83,7 @@ def _locate(name: str, models: Path, given: Path | None, record: Record | None) 
         identity=weight.sha256 or weight.path,
         size=path.stat().st_size if exists else weight.bytes,
         weight=weight,
+        name=name,
     )
 
 
@@ -99,35 +96,38 @@ def _look(path: Path, sha256: Sha256 = lambda _: None) -> Found:
 
 def _recorded(record: Record, name: str) -> Located:
     """What setup found: verified then, and unchanged since."""
-    weight = CATALOGUE[name]
+    weight, path = CATALOGUE[name], record.path
     if record.changed:
-        return Located(path=record.path, dtype=weight.dtype, exists=False, identity=name, changed=True)
-    dtype = _dit(_look(record.path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
+        return Located(path=path, dtype=weight.dtype, exists=False, identity=name, name=name, changed=True)
+    dtype = _dit(_look(path, lambda _: record.sha256), name) if weight.role == "dit" else weight.dtype
     if weight.role == "lightning":  # it must be that release, whatever stands there
-        return _own(record.path, dtype, weight)
-    if record.sha256 not in published(name):
-        return _own(record.path, dtype)
-    assert record.sha256
-    known = replace(weight, size=record.bytes, sha256=record.sha256)
-    size = record.path.stat().st_size
-    return Located(path=record.path, dtype=dtype, exists=True, identity=record.sha256, size=size, weight=known)
+        return _own(path, name, dtype, weight)
+    if record.sha256 is None or record.sha256 not in published(name):
+        return _own(path, name, dtype)
+    size = path.stat().st_size
+    known = replace(weight, size=size, sha256=record.sha256)
+    return Located(path=path, dtype=dtype, exists=True, identity=record.sha256, size=size, weight=known, name=name)
 
 
 def published(name: str) -> set[str | None]:
     """The sha256 of all published files that are this one."""
-    from wanwrap.weights.identify import PUBLISHED
-
-    model = name.removesuffix("-fp8")
-    return {row.sha256 for each, row in PUBLISHED if each.removesuffix("-fp8") == model}
+    model, rows = name.removesuffix("-fp8"), (*CATALOGUE.items(), *ALSO)
+    return {row.sha256 for each, row in rows if each.removesuffix("-fp8") == model}
 
 
-def _own(path: Path, dtype: str, weight: Weight | None = None) -> Located:
+def _own(path: Path, name: str, dtype: str, weight: Weight | None = None) -> Located:
     """A file of the user's, known by its path, size and time."""
     stats = {each: stat(each) for each in shards(path)}
-    size = sum(size for size, _ in stats.values())
-    identity = ":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items())
-    mark = header_sha256(path) if path.suffix == ".safetensors" else None
-    return Located(path=path, dtype=dtype, exists=True, identity=identity, size=size, weight=weight, header_sha256=mark)
+    return Located(
+        path=path,
+        dtype=dtype,
+        exists=True,
+        identity=":".join(f"{each}:{size}:{mtime}" for each, (size, mtime) in stats.items()),
+        size=sum(size for size, _ in stats.values()),
+        weight=weight,
+        name=name,
+        header_sha256=header_sha256(path) if path.suffix == ".safetensors" else None,
+    )
 
 
 def _given(path: Path, name: str) -> Located:
@@ -135,23 +135,23 @@ def _given(path: Path, name: str) -> Located:
     if not path.is_file():
         raise WeightsError(f"there is no file {path}, which was given as the {weight.role}.")
     if weight.role == "lightning":  # it must be that release: nothing but its content tells
-        return _own(path, weight.dtype, weight)
+        return _own(path, name, weight.dtype, weight)
     from wanwrap.weights import marks
 
-    return _own(path, checked(_look(path, marks.quick), name))
+    return _own(path, name, checked(_look(path, marks.quick), name))
 
 
 def checked(found: Found, name: str) -> str:
     """The type of a file that the user says is `name`. Raises WeightsError: it can't be."""
     weight = CATALOGUE[name]
-    if weight.role == "lightning" and (found.told, found.names) != ("sha256", (name,)):
-        raise WeightsError(f"{found.path} is not {name}, which its sha256 would tell: {found.reason}; give that one.")
-    if weight.role == "lightning":
-        return weight.dtype
     if weight.role == "dit":
         return _dit(found, name)
-    if found.opaque:
-        return weight.dtype
+    if weight.role == "lightning":
+        if (found.told, found.names) == ("sha256", (name,)):
+            return weight.dtype
+        raise WeightsError(f"{found.path} is not {name}, which its sha256 would tell: {found.reason}; give that one.")
+    if found.keys == "pickle" and found.role == "other":
+        return weight.dtype  # nothing but the user's word tells what is in it
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")
     if found.convert:
@@ -166,7 +166,7 @@ def checked(found: Found, name: str) -> str:
 
 def _dit(found: Found, name: str) -> str:
     """A DiT's type. Raises WeightsError: upstream can't train on it, or it is another model."""
-    if found.opaque or found.path.suffix != ".safetensors":
+    if found.path.suffix != ".safetensors":
         raise WeightsError(f"{found.path} is no .safetensors file; upstream reads a DiT from nothing else.")
     if not found.usable:
         raise WeightsError(f"{found.path}: {found.reason}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from wanwrap.errors import WeightsError, listing
@@ -27,7 +27,7 @@ PARTS = {
 }
 PREFIXES = ("model.diffusion_model.", "base_model.model.", "diffusion_model.", "transformer.", "lora_unet_")
 # What a difference is added to: the weight, the bias, the modulation of a block (as LightX2V writes them).
-TARGETS = {"diff": ("weight", ""), "diff_b": ("bias",), "diff_m": ("modulation", "")}
+TARGETS = {"diff": (".weight", ""), "diff_b": (".bias",), "diff_m": (".modulation", "")}
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     """
     if any(key.endswith(BLOCK) for key in lora.rows):
         raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
-    modules, found, left = _modules(lora, dit), dict[str, list[Patch]](), list[str]()
-    for module, parts in modules.items():
-        for target, keys, patch in _patches(lora, module, parts, dit, strength):
+    found, left = dict[str, list[Patch]](), list[str]()
+    for module, parts in _modules(lora, dit).items():
+        for keys, targets, patch in _changes(lora, module, parts, strength):
+            target = next((name for name in targets if name in dit), None)
             if target is None:
                 left += keys
                 continue
-            assert patch
             _check(lora, dit[target], patch)
             found.setdefault(target, []).append(patch)
     if not found:
@@ -112,7 +112,9 @@ def _modules(lora: Source, dit: Mapping[str, Row]) -> dict[str, dict[str, str]]:
             raise WeightsError(
                 f"{lora.paths[0]} has {parts[PARTS[suffix]]} and {key} for one tensor; give another LoRA."
             )
-    foreign += [key for parts in modules.values() for key in _unpaired(parts)]
+    for parts in modules.values():
+        if not {"up", "down"} <= parts.keys():  # which mean nothing alone
+            foreign += [parts[part] for part in ("up", "down", "alpha") if part in parts]
     if foreign:
         raise WeightsError(
             f"{lora.paths[0]} holds what wanwrap can't merge: {grouped(foreign)}; give a LoRA of up and down matrices."
@@ -120,25 +122,16 @@ def _modules(lora: Source, dit: Mapping[str, Row]) -> dict[str, dict[str, str]]:
     return modules
 
 
-def _unpaired(parts: Mapping[str, str]) -> list[str]:
-    """Keys that mean nothing alone."""
-    pair = {"up", "down"} & parts.keys()
-    return [parts[part] for part in ("up", "down", "alpha") if part in parts and len(pair) < 2]
-
-
-def _patches(
-    lora: Source, module: str, parts: Mapping[str, str], dit: Mapping[str, Row], strength: float
-) -> Iterable[tuple[str | None, list[str], Patch | None]]:
-    """(target, keys, patch) of each change in a module; without a target the DiT lacks the tensor."""
+def _changes(
+    lora: Source, module: str, parts: Mapping[str, str], strength: float
+) -> Iterator[tuple[list[str], list[str], Patch]]:
+    """(keys, names of the DiT's tensor that may be meant, patch) of each change in a module."""
     if "down" in parts:
         keys = [parts[part] for part in ("down", "up", "alpha") if part in parts]
-        target = f"{module}.weight" if f"{module}.weight" in dit else None
-        yield target, keys, _low_rank(lora, parts, strength) if target else None
+        yield keys, [f"{module}.weight"], _low_rank(lora, parts, strength)
     for part, endings in TARGETS.items():
         if part in parts:
-            names = (f"{module}.{ending}" if ending else module for ending in endings)
-            target = next((name for name in names if name in dit), None)
-            yield target, [parts[part]], Difference(parts[part], strength)
+            yield [parts[part]], [f"{module}{ending}" for ending in endings], Difference(parts[part], strength)
 
 
 def _low_rank(lora: Source, parts: Mapping[str, str], strength: float) -> LowRank:

@@ -10,18 +10,10 @@ from pathlib import Path
 
 from wanwrap.errors import OutputError
 from wanwrap.system import console
-from wanwrap.system.files import atomic_file
+from wanwrap.system.files import write_atomic
 from wanwrap.system.safetensors import sha256, stat
 
 SMALL = 1_300_000_000  # bytes up to which nobody waits for it, a second from an SSD: VAEs and Lightning's LoRAs
-
-
-def kept(path: Path) -> str | None:
-    """What was computed before, if the file is as it was."""
-    with suppress(OSError, UnicodeDecodeError):
-        mark = _entry(path).read_text()
-        return mark if re.fullmatch("[0-9a-f]{64}", mark) else None
-    return None
 
 
 def keep(path: Path, mark: str) -> str:
@@ -29,18 +21,21 @@ def keep(path: Path, mark: str) -> str:
     with suppress(OSError, OutputError):
         entry = _entry(path)
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(entry) as file:
-            file.write(mark.encode())
+        write_atomic(entry, mark)
     return mark
 
 
 def quick(path: Path) -> str | None:
-    """What is kept, or of a small file computed."""
-    return kept(path) or (_compute(path) if path.stat().st_size < SMALL else None)
+    """What was computed before, if the file is as it was; of a small file it is computed."""
+    with suppress(OSError, UnicodeDecodeError):
+        mark = _entry(path).read_text()
+        if re.fullmatch("[0-9a-f]{64}", mark):
+            return mark
+    return _compute(path) if path.stat().st_size < SMALL else None
 
 
 def thorough(path: Path) -> str:
-    """What is kept, else computed, with a bar where that takes long."""
+    """The same, and of a large file computed too, with a bar."""
     if mark := quick(path):
         return mark
     with console.bar(f"sha256 of {path.name}", path.stat().st_size, "B") as done:

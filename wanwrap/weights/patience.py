@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import logging
-import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -37,8 +34,7 @@ def patiently(where: str, attempt: Callable[[], T], done: Callable[[], int] | No
     failures, have = 0, done() if done else 0
     while True:
         try:
-            with _heard(name):
-                return attempt()
+            return attempt()
         except Exception as error:
             trouble = _trouble(error, reached=done is not None)
             if trouble is None:
@@ -114,28 +110,3 @@ def status_of(error: BaseException) -> int | None:
     """What the Hub answered, if it did."""
     found = (getattr(getattr(each, "response", None), "status_code", None) for each in _chain(error))
     return next((status for status in found if isinstance(status, int)), None)
-
-
-class _Lines(logging.Handler):
-    """The library's own warnings, one line each. The addresses in them may be signed."""
-
-    def __init__(self, about: str) -> None:
-        super().__init__(logging.WARNING)
-        self.about = about
-
-    def emit(self, record: logging.LogRecord) -> None:
-        words = re.sub(r"https?://\S+?(?=:?(\s|$))", "the Hub", record.getMessage()).split()
-        console.say(f"{self.about}: {' '.join(words)}")
-
-
-@contextmanager
-def _heard(name: str) -> Iterator[None]:
-    """What the library tries again by itself is said too."""
-    from huggingface_hub.utils import logging as hub_logging
-
-    logger = hub_logging.get_logger()
-    theirs, logger.handlers = logger.handlers, [_Lines(name)]
-    try:
-        yield
-    finally:
-        logger.handlers = theirs

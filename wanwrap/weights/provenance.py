@@ -1,12 +1,13 @@
-"""What a LoRA was trained on and by, as its own metadata tell: wanwrap's record, and what upstream writes itself.
+"""Where a file comes from, as its own metadata tell: what a LoRA was trained on and by, what a DiT was made of.
 
-The record stands in upstream's `ss_training_comment`, where anything may stand. plan/provenance.py writes it.
+A LoRA's record stands in upstream's `ss_training_comment`, where anything may stand (plan/provenance.py writes it),
+beside what upstream writes itself; that of a DiT or text encoder which wanwrap has made stands under `wanwrap`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from wanwrap.upstream.rules import ALL, Window
@@ -101,3 +102,22 @@ def _named(how: str, file: Any) -> str:
     if not file or not isinstance(file.get("name"), str):
         return ""
     return f"{how} {file['name']}" + (f" at {file['strength']}" if "strength" in file else "")
+
+
+def made_from(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What wanwrap wrote into a file that it made; empty for others."""
+    try:
+        found = json.loads(metadata.get("wanwrap", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def history(metadata: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """How a file was made, and what it was made from was made; `from` and `lora` are what they should be."""
+    record: Any = made_from(metadata)
+    while isinstance(record, dict):
+        files, lora = record.get("from"), record.get("lora")
+        named = [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+        yield {"from": named, "lora": lora if isinstance(lora, dict) else {}}
+        record = record.get("before")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 
 from wanwrap.system import console
 from wanwrap.system.safetensors import SHARD
-from wanwrap.weights import comfyui, marks
+from wanwrap.weights import comfyui
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.identify import Found, Sha256, look
 
@@ -41,27 +42,21 @@ class Search:
 
 def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256) -> Search:
     """Look through all folders. `sha256` is asked only of files that could be needed ones."""
-    with console.bar("looking at file") as done:
-        return _search(needs, folders, sha256, done)
-
-
-def _search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256, done: Callable[[], object]) -> Search:
     found, seen = Search(tuple(needs)), set[str]()
-    for path in (path for folder in folders for path in comfyui.files(folder)):
-        if (real := os.path.realpath(path)) in seen:
-            continue
-        seen.add(real)
-        shard = SHARD.search(path.name)
-        if shard and int(shard[1]) != 1:
-            continue  # the first one speaks for its set
-        first = look(path, marks.quick)
-        done()
-        if not _candidate(first):
-            found.others += 1
-        else:
-            found.files.append(look(path, sha256) if _concerns(first, needs) else first)
+    with console.bar("looking at file") as done:
+        for path in (path for folder in folders for path in comfyui.files(folder)):
+            shard, real = SHARD.search(path.name), os.path.realpath(path)
+            if real in seen or (shard and int(shard[1]) != 1):  # the first one speaks for its set
+                continue
+            seen.add(real)
+            file = look(path, sha256, needs)
+            done()
+            if _candidate(file):
+                found.files.append(file)
+            else:
+                found.others += 1
     for name in needs:
-        if best := min(_ranked(name, found.files), key=lambda row: row[0], default=None):
+        if best := min(_ranked(name, found.files), key=itemgetter(0), default=None):
             found.chosen[name] = best[1]
     return found
 
@@ -70,9 +65,9 @@ def _how(found: Found) -> str:
     """How it is known to be what it is used for."""
     if unchecked(found):
         return f"by its {found.told}; its sha256 is to be checked"
-    how = {"sha256": "its sha256 is the published one", "name": "by its name", "size": "by its size"}
-    made = ", once it has Wan's key names" if found.convert else ""
-    return how.get(str(found.told), "by its header" if found.told == "header" else found.reason) + made
+    if found.told == "sha256":
+        return "its sha256 is the published one"
+    return f"by its {found.told}" if found.told != "user" else found.reason
 
 
 def unchecked(found: Found) -> bool:
@@ -82,7 +77,7 @@ def unchecked(found: Found) -> bool:
 
 def could_be(name: str, found: Search) -> list[Found]:
     """Files that upstream would load for it, of which only the user can say whether they are it."""
-    return [each for each in found.files if each.usable and not each.told and name in _serves(each) and not each.made]
+    return [each for each in found.files if each.usable and not each.told and name in _serves(each)]
 
 
 def _candidate(found: Found) -> bool:
@@ -90,13 +85,6 @@ def _candidate(found: Found) -> bool:
     if found.role == "lora":
         return found.hashable or "light" in found.path.name.lower()
     return (found.role != "other" or found.broken) and not (found.role == "dit" and found.made)
-
-
-def _concerns(found: Found, needs: Sequence[str]) -> bool:
-    """Whether its content matters: it could be needed, whatever its name says."""
-    if found.role == "lora":
-        return "lightning" in {CATALOGUE[name].role for name in needs}
-    return found.usable and not found.sha256 and bool({*found.family} & {name.removesuffix("-fp8") for name in needs})
 
 
 def _serves(found: Found) -> Iterator[str]:
@@ -109,21 +97,14 @@ def _ranked(name: str, files: Sequence[Found]) -> Iterator[tuple[tuple[int, ...]
     """Those that will be used without asking, the best first: by how surely they are it, then by their type."""
     wanted = CATALOGUE[name].dtype
     for found in files:
-        if (
-            found.usable
-            and found.told
-            and len(found.names) == 1
-            and name in _serves(found)
-            and not _worse(found, [name])
-        ):
+        alone = len(found.names) == 1 and name in _serves(found)
+        if found.usable and found.told and alone and not _worse(found, [name]):
             sure = ("sha256", "size", "header", "name").index(found.told)
             yield (found.convert, sure, found.dtype != wanted), found
 
 
 def _worse(found: Found, needs: Sequence[str]) -> str | None:
     """Why a file that upstream loads is only used if the user says so."""
-    if found.made and found.role == "dit":
-        return "wanwrap made it, of what is used itself"
     if not found.told:
         return found.reason
     if found.dtype == "fp8" and not any(CATALOGUE[name].dtype == "fp8" for name in needs if name in _serves(found)):

@@ -14,6 +14,7 @@ from wanwrap.system.safetensors import stat
 from wanwrap.weights.catalogue import CATALOGUE
 
 NAME = "wanwrap.toml"
+TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 HEAD = "What `wanwrap setup` found on this machine; `wanwrap run` reads it. Run setup again when something has moved."
 
 
@@ -54,81 +55,68 @@ def load(base: Path) -> Workspace:
     if not path.is_file():
         return Workspace()
     import tomlkit
-    from tomlkit.exceptions import ParseError
 
     try:
-        content = tomlkit.parse(path.read_text(encoding="utf-8-sig", errors="surrogateescape")).unwrap()
-        return _workspace(_Fields(content, base))
-    except (ParseError, UnicodeDecodeError, _Wrong) as error:
+        return _workspace(tomlkit.parse(path.read_text(**TEXT)).unwrap(), base)
+    except ValueError as error:  # tomlkit's are, too
         raise OptionError(f"{path} can't be read ({error}); mend it, or delete it and run setup again.") from error
 
 
-class _Wrong(Exception):
-    """A field that is not what it should be."""
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """A table of the file, asked for its fields by the type they must have."""
-
-    content: Mapping[str, Any]
-    base: Path
-
-    def get(self, name: str, kind: type, what: str) -> Any:
-        """The field; None where there is none."""
-        value = self.content.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise _Wrong(f"{name} must be {what}, not {value!r}")
-        return value
-
-    def text(self, name: str) -> str | None:
-        """None where it is empty, too."""
-        return self.get(name, str, "a text") or None
-
-    def path(self, name: str) -> Path | None:
-        """Relative ones are below the workspace."""
-        text = self.text(name)
-        return self.below(text) if text else None
-
-    def below(self, text: str) -> Path:
-        """Raises OptionError: below the home of nobody."""
-        return absolute(text if text.startswith("~") else self.base / text)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        found = self.get(name, list, "a list of texts") or ()
-        if not all(isinstance(each, str) for each in found):
-            raise _Wrong(f"{name} must be a list of texts, not {found!r}")
-        return tuple(found)
-
-    def table(self, name: str) -> _Fields:
-        return _Fields(self.get(name, dict, "a table") or {}, self.base)
-
-
-def _workspace(fields: _Fields) -> Workspace:
-    upstream, weights = fields.table("upstream"), fields.table("weights")
-    if strange := next((name for name in weights.content if name not in CATALOGUE), None):
-        raise _Wrong(f"there are no weights named {strange}.{closest(strange, CATALOGUE)}")
+def _workspace(content: Mapping[str, Any], base: Path) -> Workspace:
+    upstream, weights = (_field(content, name, dict, "a table") or {} for name in ("upstream", "weights"))
+    if strange := next((name for name in weights if name not in CATALOGUE), None):
+        raise ValueError(f"there are no weights named {strange}.{closest(strange, CATALOGUE)}")
+    records = {name: _record(name, weights, base) for name in weights}
     return Workspace(
-        presets=fields.texts("presets"),
-        comfyui=tuple(map(fields.below, fields.texts("comfyui_dir"))),
-        python=upstream.text("python"),
-        musubi_dir=upstream.path("musubi_dir"),
-        commit=upstream.text("commit"),
-        weights={name: record for name in weights.content if (record := _record(name, weights))},
+        presets=_texts(content, "presets"),
+        comfyui=tuple(_below(base, text) for text in _texts(content, "comfyui_dir")),
+        python=_text(upstream, "python"),
+        musubi_dir=_path(upstream, "musubi_dir", base),
+        commit=_text(upstream, "commit"),
+        weights={name: record for name, record in records.items() if record},
     )
 
 
-def _record(name: str, weights: _Fields) -> Record | None:
+def _record(name: str, weights: Mapping[str, Any], base: Path) -> Record | None:
     """A table as setup writes it, or the bare path that a user writes; None for an empty one."""
-    if isinstance(weights.content[name], str):
-        path = weights.path(name)
+    if isinstance(weights[name], str):
+        path = _path(weights, name, base)
         return Record(path) if path else None
-    row = weights.table(name)
-    path = row.path("path")
+    row = _field(weights, name, dict, "a table")
+    path = _path(row, "path", base)
     if path is None:
-        raise _Wrong(f"{name} has no path")
-    size, mtime = (row.get(field, int, "a number") for field in ("bytes", "mtime_ns"))
-    return Record(path, size, mtime, row.text("sha256"))
+        raise ValueError(f"{name} has no path")
+    size, mtime = (_field(row, field, int, "a number") for field in ("bytes", "mtime_ns"))
+    return Record(path, size, mtime, _text(row, "sha256"))
+
+
+def _field(table: Mapping[str, Any], name: str, kind: type, what: str) -> Any:
+    """The field, None where there is none. Raises ValueError: it is no such thing."""
+    value = table.get(name)
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise ValueError(f"{name} must be {what}, not {value!r}")
+    return value
+
+
+def _text(table: Mapping[str, Any], name: str) -> str | None:
+    return _field(table, name, str, "a text") or None
+
+
+def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = _field(table, name, list, "a list of texts") or []
+    if not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{name} must be a list of texts, not {found!r}")
+    return tuple(found)
+
+
+def _path(table: Mapping[str, Any], name: str, base: Path) -> Path | None:
+    text = _text(table, name)
+    return _below(base, text) if text else None
+
+
+def _below(base: Path, text: str) -> Path:
+    """Relative paths are below the workspace. Raises OptionError: below the home of nobody."""
+    return absolute(text if text.startswith("~") else base / text)
 
 
 def save(base: Path, found: Workspace) -> None:
@@ -136,25 +124,22 @@ def save(base: Path, found: Workspace) -> None:
     import tomlkit
 
     path = base / NAME
-    document = (
-        tomlkit.parse(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
-        if path.is_file()
-        else tomlkit.document()
-    )
+    document = tomlkit.parse(path.read_text(**TEXT)) if path.is_file() else tomlkit.document()
     if not document:
         document.add(tomlkit.comment(HEAD))
     document["presets"] = list(found.presets)
     document["comfyui_dir"] = [str(folder) for folder in found.comfyui]
-    upstream = {"python": found.python, "musubi_dir": _text(found.musubi_dir), "commit": found.commit}
-    document["upstream"] = {name: value for name, value in upstream.items() if value}
+    document["upstream"] = _written({name: getattr(found, name) for name in ("python", "musubi_dir", "commit")})
     table = tomlkit.table()
     for name, record in found.weights.items():
-        row = tomlkit.inline_table()
-        row.update({name: _text(value) for name, value in vars(record).items() if value is not None})
-        table[name] = row
+        table[name] = tomlkit.inline_table()
+        table[name].update(_written(vars(record)))
     document["weights"] = table
     write_atomic(path, tomlkit.dumps(document))
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+def _written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known, as TOML holds it."""
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None
+    }
