@@ -35,7 +35,7 @@ def run(
 
     What stands after `--` goes to upstream's training command, checked against its options.
     """
-    from wanwrap.data.probed import read_apart  # here and below: help waits for none of them, a dry run for few
+    from wanwrap.data.read import read_apart  # here and below: help waits for none of them, a dry run for few
     from wanwrap.plan.build import build
     from wanwrap.plan.request import read
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wanwrap.data.dataset import Entry
 from wanwrap.data.media import CAPTION, Item, Unfit, caption_of, content_mark
-from wanwrap.data.probed import stamp_of
+from wanwrap.data.read import stamp_of
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system import header
 from wanwrap.system.files import write_atomic

@@ -81,7 +81,7 @@ class Checked:
         count = Counter[tuple[int, ...]]()
         for entry in self.dataset.entries:
             for item in entry.items:
-                for key in entry.shapes_of(item):
+                for key in entry.shapes(item):
                     count[key] += entry.options.get("num_repeats", 1)
         return count
 
@@ -189,7 +189,7 @@ def _rows(data: Dataset) -> list[Row]:
 def _kept(path: Path, pairs: list[tuple[Entry, Item]]) -> Row:
     """One file in all the entries that take it."""
     entry, item = pairs[0]
-    keys = tuple(key for each, _ in pairs for key in each.shapes_of(item))
+    keys = tuple(key for each, _ in pairs for key in each.shapes(item))
     sizes = [each.cached_size(item) for each, _ in pairs]
     scale = max(max(width / item.size[0], height / item.size[1]) for width, height in sizes)
     small = all(4 * size[0] * size[1] < _area(each) for (each, _), size in zip(pairs, sizes, strict=True))

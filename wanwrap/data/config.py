@@ -7,13 +7,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
-from wanwrap.data.gather import gather
-from wanwrap.data.media import IMAGES, SAME_FPS, VIDEOS, Kind, meant, warnings
+from wanwrap.data.dataset import Dataset, Entry, length_notes, odd_notes, too_short
+from wanwrap.data.media import SAME_FPS, Item, Kind, meant
+from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.preset import check_frames, check_size
 from wanwrap.system import console
@@ -77,7 +77,8 @@ def load(path: Path, *, whole: bool = False) -> Dataset:
     pairs = [_entry(f"[[datasets]] number {i}", general, t, whole) for i, t in enumerate(tables, 1)]
     entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
-    left = {each.path: each for each in chain(*(bad for _, bad in pairs), _without_window(entries))}
+    left = {item.path: item for _, bad in pairs for item in bad}
+    left |= {item.path: item for item in _without_window(entries)}
     data = Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes), left=tuple(left.values()))
     if len({os.path.realpath(cache) for _, cache in caches(data)}) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
@@ -118,7 +119,7 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
 
 
-def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Left]]:
+def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Item]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
     for name in FOLDERS:
@@ -133,21 +134,21 @@ def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry
     directory, paths, captions = _files(where, kind, options)
     suffix = options.get("caption_extension", "")
     with console.bar("reading files", len(paths)) as done:
-        items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
-    entry = Entry(kind=kind, directory=directory, items=items, options=options)
+        items = read_files(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
+    sound = tuple(item for item in items if not item.problem)
+    entry = Entry(kind=kind, directory=directory, items=sound, options=options)
     _check_items(where, entry)
-    return entry, left
+    return entry, [item for item in items if item.problem]
 
 
-def _without_window(entries: Sequence[Entry]) -> Iterator[Left]:
+def _without_window(entries: Sequence[Entry]) -> Iterator[Item]:
     """Clips of which no entry takes anything: upstream passes them over without a word."""
     clips = [entry for entry in entries if entry.kind == "video"]
     taken = {item.path for entry in clips for item in entry.items if entry.windows(item)}
     for entry in clips:
         for item in entry.items:
             if item.path not in taken:
-                shortest = min(entry.options.get("target_frames") or [1])
-                yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
+                yield replace(item, problem=too_short(item, min(entry.options.get("target_frames") or [1])))
 
 
 def _check_sizes(where: str, kind: Kind, options: Table) -> None:
@@ -191,7 +192,7 @@ def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], di
     directory = Path(options[f"{kind}_directory"])
     if not directory.is_dir():
         raise DatasetError(f"{where}: there is no folder {directory}.")
-    paths = sorted(p for p in directory.iterdir() if p.name[0] != "." and meant(p, IMAGES, VIDEOS) == kind)
+    paths = sorted(p for p in directory.iterdir() if p.name[0] != "." and meant(p, read=True) == kind)
     if not paths:
         raise DatasetError(f"{where}: {kind}_directory {directory} holds no {kind}s that upstream reads.")
     if "caption_extension" not in options:
@@ -236,13 +237,13 @@ def _check_batches(where: str, entry: Entry) -> None:
 
 def _notes(where: str, entry: Entry) -> Iterator[str]:
     """What is allowed and may not be meant."""
-    yield from warnings(entry.items)
+    yield from odd_notes(entry.items)
     if entry.kind == "image":
         return
     taken = entry.options.get("source_fps", buckets.FPS)
-    off = [item for item in entry.items if abs((item.fps or 0) - taken) > SAME_FPS * taken]
+    off = [item for item in entry.items if abs(item.fps - taken) > SAME_FPS * taken]
     if off:
-        speed = f"{(off[0].fps or 0) / taken:.2f} times"
+        speed = f"{off[0].fps / taken:.2f} times"
         yield f"{where}: {off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: motion at 1/{speed}."
-    if note := too_short_for_longest(entry):
-        yield f"{where}: {note}"
+    if entry.options.get("frame_extraction") != "full":
+        yield from (f"{where}: {note}" for note in length_notes(entry.items, entry.options))

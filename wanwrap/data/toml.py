@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,23 @@ def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None
     """The TOML of a data set; `caches` gives the cache folder of each entry, `lists` its list of files if it has one."""
     import tomlkit
 
-    document = tomlkit.parse((folder("templates") / "dataset.toml").read_text(encoding="utf-8"))
-    image, video = document["datasets"]
-    general = document["general"]
-    common = {name: value for name, value in _shared(dataset) if name in general}
-    general.update(common)
-    filled = tomlkit.aot()
+    head, image, video = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
+    document, common = tomlkit.parse(head), dict[str, Any]()
+    for name, value in dataset.entries[0].options.items():
+        if name in document["general"] and all(entry.options.get(name) == value for entry in dataset.entries):
+            document["general"][name] = common[name] = value
+    parts = [tomlkit.dumps(document)]
     for entry, cache, files in zip(dataset.entries, caches, lists or [None] * len(caches), strict=True):
-        table = copy.deepcopy(image if entry.kind == "image" else video)
-        table[f"{entry.kind}_directory"] = entry.directory.as_posix()
-        if files:
-            _instead(table, f"{entry.kind}_directory", f"{entry.kind}_jsonl_file", files.as_posix())
+        place, listed = f"{entry.kind}_directory", f"{entry.kind}_jsonl_file"
+        part = image if entry.kind == "image" else video.replace("# Clips.", _heading(entry))
+        table = tomlkit.parse(part.replace(place, listed) if files else part)
+        table[listed if files else place] = (files or entry.directory).as_posix()
         table["cache_directory"] = cache.as_posix()
         for name, value in entry.options.items():
             if name not in common:
                 table[name] = list(value) if isinstance(value, tuple) else value
-        filled.append(table)
-    document["datasets"] = filled
-    text = re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))  # tomlkit parts copied entries twice
-    headings = (_heading(entry) for entry in dataset.entries if entry.kind == "video")
-    return re.sub(r"^# Clips\.$", lambda _: next(headings), text, flags=re.MULTILINE)
+        parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
 
 
 def _heading(entry: Entry) -> str:
@@ -46,22 +42,7 @@ def _heading(entry: Entry) -> str:
     return f"# Clips, target_frames {frames}, resolution {width}x{height}."
 
 
-def _instead(table: Any, key: str, other: str, value: str) -> None:
-    """Another key in a key's place, at the head of its table."""
-    rest = {name: table.pop(name) for name in list(table) if name != key}
-    del table[key]
-    table[other] = value
-    for name, kept in rest.items():
-        table[name] = kept
-
-
 def file_list(entry: Entry) -> str:
     """An entry's files as upstream reads a list of them: a JSON object a line, with whole paths and captions."""
     rows = ({f"{entry.kind}_path": item.path.as_posix(), "caption": item.caption} for item in entry.items)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _shared(dataset: Dataset) -> Iterator[tuple[str, Any]]:
-    """The options that all entries have alike."""
-    first, *others = (entry.options for entry in dataset.entries)
-    return ((name, value) for name, value in first.items() if all(each.get(name) == value for each in others))
