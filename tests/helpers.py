@@ -168,7 +168,8 @@ def golden_plan(name: str, train: Mapping[str, Any] = {}, **asked: Any) -> Plan:
     preset = replace(preset, train={**preset.train, **train})
     cats = Path("/datasets/cats")
     pictures = tuple(
-        Item(path=cats / "images" / f"{i}.png", kind="image", size=size) for i, size in enumerate([(1024, 768), (1920, 1080)])
+        Item(path=cats / "images" / f"{i}.png", kind="image", size=size)
+        for i, size in enumerate([(1024, 768), (1920, 1080)])
     )
     run = Item(path=cats / "videos" / "run.mp4", kind="video", size=(1280, 720), frames=150, fps=24.0)
     items = [*(pictures if preset.pictures else ()), *([run] if preset.clips else ())]

@@ -80,10 +80,13 @@ def targets(folder: Path) -> list[Target]:
 
     What upstream passes over is not captioned; `check` tells of it. Raises DatasetError: the folder holds none.
     """
-    found = [
-        Target(path, kind) for (_, kind), paths in media_in(folder).items() for path in paths if media.kind_of(path)
-    ]
-    return list({each.caption: each for each in reversed(found)}.values())[::-1]
+    media_files, _ = media_in(folder)
+    found = dict[Path, Target]()
+    for (_, kind), paths in sorted(media_files.items()):
+        for path in filter(media.kind_of, paths):
+            target = Target(path, kind)
+            found.setdefault(target.caption, target)
+    return list(found.values())
 
 
 def keep(replaced: Iterable[Target], folder: Path) -> Path:
