@@ -3,8 +3,8 @@
 Upstream's own names tell neither content nor resolution nor mode (T14), and it trains whatever lies in a cache
 folder (T15). So each folder has a manifest, and what does not agree with it goes before upstream is started, with
 `--skip_existing`. The manifest is written before anything is encoded: a file that is there and whole then is either
-one that was kept, or has been made since of what the manifest names: what changes between the two is told by the
-files' times (`stamps`), and goes (`forget`). A kill leaves half a file, which is told by its header.
+one that was kept, or has been made since of what the manifest names: of what changes between the two it goes
+(`forget`). A kill leaves half a file, which is told by its header.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wanwrap.data.config import read_list
 from wanwrap.data.dataset import Entry
-from wanwrap.data.media import CAPTION, Item, Unfit, caption_of, content_mark
-from wanwrap.data.read import stamp_of
+from wanwrap.data.media import CAPTION
+from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system import header
 from wanwrap.system.files import write_atomic
@@ -49,57 +50,28 @@ def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> lis
     return [path for path in wanted if not path.is_file()]
 
 
-def stamps(entries: Sequence[Entry]) -> dict[Path, list[int]]:
-    """All files that upstream reads of a data set, as they are now."""
-    files = {path for entry in entries for item in entry.items for path in (item.path, _words(entry, item)) if path}
-    return {path: _stamp(path) for path in files}
-
-
-def _words(entry: Entry, item: Item) -> Path | None:
-    """Where upstream reads a caption; None where that is the list that wanwrap has written."""
-    if name := entry.options.get(f"{entry.kind}_jsonl_file"):
-        return Path(name)
-    return None if entry.listed else item.path.with_suffix(entry.options.get("caption_extension", CAPTION))
-
-
-def _stamp(path: Path) -> list[int]:
-    with suppress(OSError):
-        return stamp_of(path)
-    return []
-
-
-def forget(entries: Sequence[Entry], caches: Sequence[Path], before: Mapping[Path, list[int]]) -> set[str]:
-    """Remove what was cached of files that are not as they were: nobody knows of what it was made. Their names.
-
-    A file that was only touched, or linked, is as it was.
+def forget(entries: Sequence[Entry], caches: Sequence[Path]) -> set[str]:
+    """Remove what was cached of files that are no longer as they were read: nobody knows of what it was made. Their
+    names.
     """
-    moved, gone = {path for path, stamp in stamps(entries).items() if stamp != before.get(path)}, set[str]()
+    gone = set[str]()
     for entry, cache in zip(entries, caches, strict=True):
-        for item in entry.items:
-            others: dict[What, bool] = {
-                "latents": item.path in moved and _content(item.path) != item.mark,
-                "text": _words(entry, item) in moved and _caption(entry, item) != item.caption,
-            }
-            for what in (what for what, other in others.items() if other):
+        suffix, paths = entry.options.get("caption_extension", CAPTION), [item.path for item in entry.items]
+        now = read_files(paths, entry.kind, suffix=suffix, captions=_listed_captions(entry), whole=True)
+        for item, latest in zip(entry.items, now, strict=True):
+            changed: dict[What, bool] = {"latents": latest.mark != item.mark, "text": latest.caption != item.caption}
+            for what in (what for what, so in changed.items() if so):
                 gone.add(item.path.name)
                 for name, _ in names(replace(entry, items=(item,)), what):
                     (cache / name).unlink(missing_ok=True)
     return gone
 
 
-def _content(path: Path) -> str:
-    with suppress(OSError):
-        return content_mark(path)
-    return ""
-
-
-def _caption(entry: Entry, item: Item) -> str | None:
-    """The words that stand there now; None where there are none that can be told."""
-    if entry.options.get(f"{entry.kind}_jsonl_file"):
-        return None
-    with suppress(Unfit):
-        return caption_of(item.path, entry.options.get("caption_extension", CAPTION))
-    return None
+def _listed_captions(entry: Entry) -> Mapping[Path, str] | None:
+    """Each file's caption where upstream reads it from a list; None where it lies beside the file."""
+    if name := entry.options.get(f"{entry.kind}_jsonl_file"):
+        return {item.path: "" for item in entry.items} | read_list(entry.kind, Path(name))
+    return {item.path: item.caption for item in entry.items} if entry.listed else None
 
 
 def unexpected(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:

@@ -50,14 +50,6 @@ _VIDEO = {
     "source_fps": float,
 }
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
-FOLDERS = (
-    "image_directory",
-    "video_directory",
-    "image_jsonl_file",
-    "video_jsonl_file",
-    "cache_directory",
-    "control_directory",
-)
 
 Table = Mapping[str, Any]
 
@@ -122,10 +114,10 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
 def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Item]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
-    for name in FOLDERS:
-        if name in table and not Path(table[name]).is_absolute():
+    for name, value in table.items():
+        if name.endswith(("_directory", "_jsonl_file")) and not Path(value).is_absolute():
             raise DatasetError(
-                f"{where}: {name} = {table[name]!r} is relative to a folder that upstream does not run in; write the whole path."
+                f"{where}: {name} = {value!r} is relative to a folder that upstream does not run in; write the whole path."
             )
     options = {"resolution": [960, 544], **general, **table}
     if type(options["resolution"]) is int:
@@ -137,7 +129,7 @@ def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry
         items = read_files(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
     sound = tuple(item for item in items if not item.problem)
     entry = Entry(kind=kind, directory=directory, items=sound, options=options)
-    _check_items(where, entry)
+    _check_entry(where, entry)
     return entry, [item for item in items if item.problem]
 
 
@@ -184,8 +176,10 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
 def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], dict[Path, str] | None]:
     """The folder (of the media, or of their list), the files that upstream is to find, and the list's captions."""
     if f"{kind}_jsonl_file" in options:
+        if "cache_directory" not in options:
+            raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
         file = Path(options[f"{kind}_jsonl_file"])
-        captions = _rows(where, kind, file, options)
+        captions = read_list(kind, file)
         return file.parent, list(captions), captions
     if f"{kind}_directory" not in options:
         raise DatasetError(f"{where} names neither image_directory nor video_directory.")
@@ -200,38 +194,32 @@ def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], di
     return directory, paths, None
 
 
-def _rows(where: str, kind: Kind, file: Path, options: Table) -> dict[Path, str]:
-    """What a list of files says: each file's caption."""
-    if "cache_directory" not in options:
-        raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
+def read_list(kind: Kind, file: Path) -> dict[Path, str]:
+    """What a list of files says: each file's caption. Raises DatasetError."""
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
         pairs = [(Path(row[f"{kind}_path"]), row["caption"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{where}: {file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
+            f"{file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
         ) from error
     wrong = [path for path, caption in pairs if not path.is_absolute() or not caption.strip()]
     if wrong:
-        raise DatasetError(f"{where}: {file} has relative paths or empty captions: {listing(wrong)}.")
+        raise DatasetError(f"{file} has relative paths or empty captions: {listing(wrong)}.")
     if len({path.stem for path, _ in pairs}) < len(pairs):
-        raise DatasetError(f"{where}: {file} lists files that share a name; they would share a cache file.")
+        raise DatasetError(f"{file} lists files that share a name; they would share a cache file.")
     return dict(pairs)
 
 
-def _check_items(where: str, entry: Entry) -> None:
-    if not entry.options.get("source_fps", buckets.FPS) >= buckets.FPS:
+def _check_entry(where: str, entry: Entry) -> None:
+    """Raises DatasetError: upstream would train clips too fast, lose its caches, or stack several shapes in one batch."""
+    options, kind = entry.options, entry.kind
+    if options.get("source_fps", buckets.FPS) < buckets.FPS:
         raise DatasetError(f"{where}: source_fps below 16 trains motion too fast; convert the clips to 16 fps.")
-    if glob.has_magic(str(entry.options.get("cache_directory") or entry.directory)):
+    if glob.has_magic(str(options.get("cache_directory") or entry.directory)):
         raise DatasetError(f"{where}: upstream can't find its caches in a folder with *, ? or [ in its name.")
-    _check_batches(where, entry)
-
-
-def _check_batches(where: str, entry: Entry) -> None:
-    """Raises DatasetError: without buckets, upstream would stack clips of several shapes in one batch."""
-    if entry.kind == "image" or entry.options.get("enable_bucket") or entry.options.get("batch_size", 1) == 1:
-        return
-    if len({buckets.bucket(item.size, tuple(entry.options["resolution"])) for item in entry.items}) > 1:
+    stacked = kind == "video" and not options.get("enable_bucket") and options.get("batch_size", 1) > 1
+    if stacked and len({entry.cached_size(item) for item in entry.items}) > 1:
         raise DatasetError(f"{where}: clips of several shapes can't share a batch; add enable_bucket = true.")
 
 
