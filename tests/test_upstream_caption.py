@@ -13,7 +13,7 @@ from test_caption import QWEN, colour, film, media_of, texts
 from test_upstream import FOLDER, PYTHON, ask
 from weightfiles import sparse
 
-from wanwrap.caption.captions import seen
+from wanwrap.caption.captioning import seen
 from wanwrap.caption.model import BYTES, unfit
 from wanwrap.system.safetensors import open_source
 
