@@ -22,15 +22,12 @@ from typing import Any
 
 import pytest
 from helpers import clip
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from raw import noise
 
 from wanwrap.data.check import Row
 from wanwrap.data.media import Item, Kind
-from wanwrap.look.contact_sheet import LONGEST, THREADS, page
-from wanwrap.look.crop import covering, kept, thumbnail
+from wanwrap.look.contact_sheet import LONGEST, THREADS, page, thumbnail
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 FLAGS = [
@@ -335,46 +332,6 @@ def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
     links = re.findall(r"""(?:src|href|url|action|@import)\s*[=(]\s*["']?([^"'\s>)]{5})""", text)
     assert links == ["data:"] and "loading=lazy" in text  # the picture
     assert "http:" not in text and "https:" not in text
-
-
-SIDES = st.integers(8, 8000)
-
-
-@given(st.tuples(SIDES, SIDES), st.tuples(st.integers(1, 120), st.integers(1, 120)))
-def test_what_is_kept_covers_the_bucket_and_is_in_the_middle(size: tuple[int, int], blocks: tuple[int, int]) -> None:
-    bucket = blocks[0] * 16, blocks[1] * 16
-    wide, high = covering(size, bucket)
-    assert wide >= bucket[0] and high >= bucket[1] and (wide == bucket[0] or high == bucket[1])
-    left, top, right, bottom = kept(size, bucket)
-    assert left >= 0 and top >= 0 and right <= size[0] + 1e-6 and bottom <= size[1] + 1e-6
-    x, y = size[0] / wide, size[1] / high
-    assert (size[0] - right) - left == pytest.approx(x / 2, abs=x / 2 + 1e-6)  # at most a pixel more on that side
-    assert (size[1] - bottom) - top == pytest.approx(y / 2, abs=y / 2 + 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "bucket", "covers", "crop"),
-    [  # worked out by hand from upstream's lines: scale, int(side * scale + 0.5), (side - bucket) // 2
-        ((1920, 1080), (960, 544), (967, 544), (3, 0)),  # 967.1
-        ((1080, 1920), (544, 960), (544, 967), (0, 3)),
-        ((1921, 1080), (960, 544), (968, 544), (4, 0)),  # 967.6
-        ((1080, 1921), (544, 960), (544, 968), (0, 4)),
-        ((33, 32), (16, 16), (17, 16), (0, 0)),  # 16.5: up
-        ((1000, 1000), (960, 544), (960, 960), (0, 208)),
-        ((640, 480), (960, 544), (960, 720), (0, 88)),  # enlarged
-        ((3, 2), (16, 16), (24, 16), (4, 0)),
-        ((1001, 333), (512, 512), (1539, 512), (513, 0)),  # 1539.1; 1027 // 2
-        ((960, 544), (960, 544), (960, 544), (0, 0)),
-    ],
-)
-def test_the_arithmetic_is_upstreams(
-    size: tuple[int, int], bucket: tuple[int, int], covers: tuple[int, int], crop: tuple[int, int]
-) -> None:
-    assert covering(size, bucket) == covers
-    left, top, right, bottom = kept(size, bucket)
-    x, y = covers[0] / size[0], covers[1] / size[1]
-    assert (left * x, top * y) == pytest.approx(crop)
-    assert (right * x, bottom * y) == pytest.approx((crop[0] + bucket[0], crop[1] + bucket[1]))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])

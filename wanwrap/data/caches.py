@@ -26,7 +26,8 @@ from wanwrap.upstream.caches import LATENTS, NAMED, TEXT, What, picture_name, te
 from wanwrap.weights.locate import digest
 
 MANIFEST = ".wanwrap-cache.json"
-WHAT: tuple[What, ...] = ("latents", "text")
+ENDINGS: dict[What, str] = {"latents": LATENTS, "text": TEXT}
+WHAT = tuple(ENDINGS)
 
 
 def names(entry: Entry, what: What) -> Iterator[tuple[str, tuple[object, ...]]]:
@@ -79,74 +80,77 @@ def unexpected(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
     found = list[str]()
     for entry, cache in zip(entries, caches, strict=True):
         wanted = {name for what in WHAT for name, _ in names(entry, what)}
-        there = (path.name for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS)))
-        found += sorted(name for name in there if name not in wanted)
+        found += sorted(path.name for path in _cached(cache) if path.name not in wanted)
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """An entry's cache as it is: what of it stays, what goes, and a mark of what each file should be made of."""
+    """An entry's cache as it is: what each file should be made of (`marks`, by name), what of it `stays` and `goes`."""
 
     folder: Path
-    expected: Mapping[What, Mapping[str, str]]
+    marks: Mapping[str, str]
     stays: frozenset[str]
     goes: tuple[Path, ...]
 
+    def expected(self, what: What) -> list[str]:
+        """The names of all that upstream caches."""
+        return [name for name in self.marks if name.endswith(ENDINGS[what])]
+
     def to_encode(self, what: What) -> list[str]:
         """The names of files that upstream has yet to make."""
-        return [name for name in self.expected[what] if name not in self.stays]
+        return [name for name in self.expected(what) if name not in self.stays]
 
     @property
     def complete(self) -> bool:
         """Whether nothing is to be done."""
-        return not (self.goes or any(map(self.to_encode, WHAT)))
+        return not self.goes and self.marks.keys() == self.stays
 
     def prune(self) -> None:
         """Remove what goes, and write down what the rest is, and will be, made of."""
-        marks = {name: mark for each in self.expected.values() for name, mark in each.items()}
         for path in self.goes:
             path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
-        if _manifest(self.folder) != marks:
-            write_atomic(self.folder / MANIFEST, json.dumps(marks, indent=0, sort_keys=True))
+        if _manifest(self.folder) != self.marks:
+            write_atomic(self.folder / MANIFEST, json.dumps(self.marks, indent=0, sort_keys=True))
 
 
-def survey(entry: Entry, cache: Path, marks: Mapping[What, str]) -> Survey:
-    """What of an entry's cache is stale, half, or of no file of its; `marks` tell encoders and mode.
+def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
+    """What of an entry's cache is stale, half, or of no file of its; `encoders` are marks of what makes it.
 
     The entry's items must have been read whole.
 
     Raises:
         DatasetError: something else lies there that upstream would delete.
     """
-    expected = _expected(entry, marks)
-    wanted = {name: mark for each in expected.values() for name, mark in each.items()}
-    there = [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))] if cache.is_dir() else []
+    marks, there = _marks(entry, encoders), _cached(cache)
     if foreign := [path.name for path in there if not NAMED.search(path.name) or not path.is_file()]:
         raise DatasetError(
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
     # what a control_directory holds is no file of the entry's, and may have changed
     before = {} if "control_directory" in entry.options else _manifest(cache)
-    stays = {path.name for path in there if before.get(path.name, "") == wanted.get(path.name) and _whole(path)}
+    stays = {path.name for path in there if before.get(path.name, "") == marks.get(path.name) and _whole(path)}
     goes = tuple(path for path in there if path.name not in stays)
-    return Survey(folder=cache, expected=expected, stays=frozenset(stays), goes=goes)
+    return Survey(folder=cache, marks=marks, stays=frozenset(stays), goes=goes)
 
 
-def _expected(entry: Entry, marks: Mapping[What, str]) -> dict[What, dict[str, str]]:
-    """A mark of what each file should be made of."""
-    return {what: {name: digest(*of, mark) for name, of in names(entry, what)} for what, mark in marks.items()}
-
-
-def differing(entries: Sequence[Entry], caches: Sequence[Path], marks: Mapping[What, str]) -> list[str]:
+def differing(entries: Sequence[Entry], caches: Sequence[Path], encoders: Mapping[What, str]) -> list[str]:
     """Files that the manifest, written since the entries were read, tells to be made of something else."""
     found = list[str]()
     for entry, cache in zip(entries, caches, strict=True):
         written = _manifest(cache)
-        wanted = [pair for each in _expected(entry, marks).values() for pair in each.items()]
-        found += [name for name, mark in wanted if written.get(name) != mark]
+        found += [name for name, mark in _marks(entry, encoders).items() if written.get(name) != mark]
     return found
+
+
+def _marks(entry: Entry, encoders: Mapping[What, str]) -> dict[str, str]:
+    """A mark of what each file should be made of, by its name."""
+    return {name: digest(*of, mark) for what, mark in encoders.items() for name, of in names(entry, what)}
+
+
+def _cached(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.name.endswith((TEXT, LATENTS))] if cache.is_dir() else []
 
 
 def _manifest(cache: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import struct
-from collections.abc import Iterator
+from collections import deque
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,15 +152,8 @@ def middle(path: Path, frames: int) -> Image:
 
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
-        last = _last(islice(container.decode(video=0), frames // 2 + 1))
-    if last is None:
+        last = deque(islice(container.decode(video=0), frames // 2 + 1), maxlen=1)
+    if not last:
         raise ValueError("none of its frames can be decoded")
-    image: Image = last.to_image()  # type: ignore[no-untyped-call, unused-ignore]
+    image: Image = last[0].to_image()  # type: ignore[no-untyped-call, unused-ignore]
     return image
-
-
-def _last(frames: Iterator[VideoFrame]) -> VideoFrame | None:
-    frame = None
-    for frame in frames:  # noqa: B007  the last of them is meant
-        continue
-    return frame

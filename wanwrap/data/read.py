@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wanwrap.data.media import CAPTION, MARKED, Item, Kind, Unfit, caption_of, is_text, kind_of, meant, why
 from wanwrap.errors import OutputError
 from wanwrap.upstream import buckets
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 VERSION = 5  # of what `pictures.read` and `clips.read` find
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
@@ -126,34 +122,14 @@ def _in_parallel(
     one: Callable[[Path], tuple[Item, Row | None]], paths: Sequence[Path]
 ) -> Iterator[tuple[Item, Row | None]]:
     """Each as soon as it is read."""
-    from concurrent.futures import as_completed  # here, for a dry run whose files are all known needs none
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # a dry run whose files are all known needs none
 
-    pool = _pool()
+    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
     try:
         for future in as_completed([pool.submit(one, path) for path in paths]):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the files that are being read alone
-
-
-def _pool() -> Executor:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-
-    if not _apart:
-        return ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
-    context = multiprocessing.get_context("spawn")
-    deaf = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is the business of the process that waits
-    return ProcessPoolExecutor(min(4, os.cpu_count() or 1), context, initializer=signal.signal, initargs=deaf)
-
-
-def read_apart() -> None:
-    """From now on files are read in processes of their own: decoders take 30 MB, which would be held all night."""
-    global _apart
-    _apart = True
-
-
-_apart = False
 
 
 def _read(path: Path, kind: Kind, whole: bool) -> tuple[Item, Row | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,12 +18,16 @@ from html import escape
 from itertools import repeat
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 from wanwrap.data.check import Key, Row, bucket_name
-from wanwrap.data.media import Item
+from wanwrap.data.media import Item, Kind
 from wanwrap.errors import OptionError
-from wanwrap.look.crop import Size, thumbnail
 from wanwrap.paths import folder
+from wanwrap.upstream.buckets import Size
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 GENERATOR = b'content="wanwrap contact sheet"'  # as the template has it
 LONGEST = 200  # pixels of a thumbnail's longer side
@@ -123,3 +128,33 @@ def _picture(item: Item, bucket: Size | None) -> str:
         f'<img src="data:image/jpeg;base64,{data}" width={small.width} height={small.height} '
         f'alt="{text(item.path.name)}" loading=lazy decoding=async>'
     )
+
+
+def thumbnail(path: Path, kind: Kind, bucket: Size | None, longest: int) -> Image.Image:
+    """What is trained in `bucket`, or all there is without one; `longest` pixels on the longer side, or fewer.
+
+    A clip by its first frame. RGB as upstream makes it: not turned, and what is transparent with its hidden colour. Of
+    what sticks out of the bucket the same goes on both sides (dataset/media_utils.py: resize_image_to_bucket).
+
+    Raises:
+        Exception: whatever a decoder raises; the file is what is wrong.
+    """
+    from PIL import Image, ImageOps
+
+    with _first_frame(path) if kind == "video" else Image.open(path) as picture:
+        width, height = bucket or picture.size
+        scale = min(1, longest / max(width, height))
+        small = max(1, round(width * scale)), max(1, round(height * scale))
+        covers = max(small[0] / picture.width, small[1] / picture.height)
+        # a JPEG is decoded at a fraction of its size: far faster
+        picture.draft("RGB", (math.ceil(picture.width * covers), math.ceil(picture.height * covers)))
+        picture.info.pop("transparency", None)  # it is dropped, about which Pillow would warn
+        return ImageOps.fit(picture.convert("RGB"), small, Image.Resampling.LANCZOS)
+
+
+def _first_frame(path: Path) -> Image.Image:
+    import av
+
+    with av.open(str(path)) as container:
+        frame: Image.Image = next(container.decode(video=0)).to_image()
+        return frame
