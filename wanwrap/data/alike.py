@@ -41,19 +41,19 @@ def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
     for key, seen in looks.items():
         same[seen].append(key)
     # of most + 1 bands of bits two near looks share one, so only those that share one are compared
-    tables = [(mask, defaultdict[int, set[int]](set)) for mask in _bands(list(same), most + 1)]
+    tables = [(mask, defaultdict[int, list[int]](list)) for mask in _bands(list(same), most + 1)]
     for seen in same:
         for mask, table in tables:
-            table[seen & mask].add(seen)
+            table[seen & mask].append(seen)
     found, free = list[list[K]](), set(same)
     while free:
         group = [free.pop()]
         for seen in group:  # which grows
             for mask, table in tables:
-                table[seen & mask] &= free  # a crowd is found in few rounds
-                near = [other for other in table[seen & mask] if (seen ^ other).bit_count() <= most]
+                others = table[seen & mask] = [other for other in table[seen & mask] if other in free]
+                near = [other for other in others if (seen ^ other).bit_count() <= most]
                 group += near
-                free.difference_update(near)
+                free.difference_update(near)  # a crowd is found in few rounds
         found.append(sorted(key for seen in group for key in same[seen]))
     return sorted(group for group in found if len(group) > 1)
 

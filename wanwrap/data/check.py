@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -139,16 +139,18 @@ def check(dataset: Dataset, trigger: str | None = None) -> Checked:
     like = {path: group for group in groups for path in group}
     rows = [Row(item=item, trigger=_holds(item, trigger)) for item in dataset.left]
     for path, item in kept.items():
-        row = _fitted(item, entries[path], _holds(item, trigger))
+        keys, scale, small = _fit(item, entries[path])
+        having = _holds(item, trigger)
         others = [_short(dataset, other) for other in like.get(path, [])[: MOST_ALIKE + 1] if other != path]
         remarks = {
-            f"enlarged {row.scale:.1f} times": row.scale > 1,
-            "small": row.small and row.scale <= 1,
+            f"enlarged {scale:.1f} times": scale > 1,
+            "small": small and scale <= 1,
             f"looks like {listing(others[:MOST_ALIKE])}": others,
             "its caption is another's, too": len(captions[item.caption]) > 1,
-            f"{trigger!r} is not in its caption": row.trigger is False,
+            f"{trigger!r} is not in its caption": having is False,
         }
-        rows.append(replace(row, remarks=[*item.odd, *(what for what, so in remarks.items() if so)]))
+        told = [*item.odd, *(what for what, so in remarks.items() if so)]
+        rows.append(Row(item=item, keys=keys, scale=scale, small=small, trigger=having, remarks=told))
     return Checked(
         dataset=dataset,
         trigger=trigger or None,
@@ -162,8 +164,8 @@ def _holds(item: Item, trigger: str | None) -> bool | None:
     return holds(item.caption, trigger) if trigger and any(item.size) else None
 
 
-def _fitted(item: Item, entries: Sequence[Entry], trigger: bool | None) -> Row:
-    """One file in all the entries that take it."""
+def _fit(item: Item, entries: Sequence[Entry]) -> tuple[list[Key], float, bool]:
+    """Buckets, scale and smallness of a file in all the entries that take it."""
     keys, scale, small = list[Key](), 0.0, True
     for entry in entries:
         keys += entry.shapes(item)
@@ -171,7 +173,7 @@ def _fitted(item: Item, entries: Sequence[Entry], trigger: bool | None) -> Row:
         most = entry.options["resolution"]
         scale = max(scale, width / item.size[0], height / item.size[1])
         small = small and 4 * width * height < most[0] * most[1]
-    return Row(item=item, keys=keys, scale=scale, small=small, trigger=trigger)
+    return keys, scale, small
 
 
 def _short(dataset: Dataset, path: Path) -> str:
