@@ -318,14 +318,13 @@ NEWER = {name.replace("model.", "model.language_model."): row for name, row in Q
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"blocks.0.cross_attn.k.weight": ("BF16", [4, 4])}, "it is no Qwen2.5-VL"),
-        (scaled(QWEN, ".comfy_quant"), "it is scaled fp8"),
-        (NEWER, "newer key names"),
+        ({"blocks.0.cross_attn.k.weight": ("BF16", [4, 4])}, "is not Qwen2.5-VL 7B"),
+        (scaled(QWEN, ".comfy_quant"), "is scaled fp8"),
+        (NEWER, "under the names that upstream reads"),
         (
             {name: row for name, row in QWEN.items() if name != "lm_head.weight"},
-            "another Qwen-VL than 2.5 7B, or a part",
+            "is not Qwen2.5-VL 7B",
         ),
-        ({**QWEN, "model.norm.weight": ("I8", [3584])}, "it stores model.norm.weight as I8"),
     ],
 )
 def test_models_that_upstream_would_refuse(
@@ -344,10 +343,10 @@ def test_models_that_are_there(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) ->
         file.truncate(1_000_000)
     (mixed / "two.txt").unlink()
     done = wanwrap("caption", mixed, "--model", path)
-    assert done.returncode == 5 and "can't write captions: it is cut off" in done.stderr
+    assert done.returncode == 5 and "is cut off" in done.stderr
     shard = path.rename(tmp_path / "m-00001-of-00002.safetensors")
     done = wanwrap("caption", mixed, "--model", shard)
-    assert done.returncode == 5 and "can't write captions: there is no file" in done.stderr
+    assert done.returncode == 5 and "there is no file" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")

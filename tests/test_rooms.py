@@ -25,7 +25,6 @@ STARTERS = {
     "system.crew",  # ffmpeg, several side by side
     "system.watchdog",  # the child of process.py that holds a command
     "machine.install",  # as a script of its own it becomes pip
-    "data.read",  # worker processes: the memory that decoders take goes with them
 }
 FILES = {"open", "stat", "exists", "is_file", "is_dir", "iterdir", "glob", "rglob", "mkdir", "touch", "unlink", "rename", "write_text", "write_bytes", "read_bytes", "samefile", "resolve"}  # fmt: skip
 

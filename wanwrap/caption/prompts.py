@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wanwrap.data.trigger import led_by
+from wanwrap.data.media import led_by
 from wanwrap.errors import OptionError
 from wanwrap.paths import absolute, folder
 

@@ -79,11 +79,10 @@ class CaptionRequest:
 
     def missing(self) -> tuple[Path, list[str]]:
         """For a dry run: the model, or where it would be; and what is not there."""
-        notes = list[str]()
         try:
-            return self.found_model(), notes
+            return self.found_model(), []
         except WeightsError as error:
-            return self.model or self.base_dir / "models" / model.FILE, [*notes, str(error)]
+            return self.model or self.base_dir / "models" / model.FILE, [str(error)]
 
     def ask(self) -> list[str]:
         """What is to be said of upstream and machine before they write. Raises what they lack."""

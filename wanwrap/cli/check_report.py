@@ -57,7 +57,7 @@ def _heading(outlook: Outlook) -> str:
 
 
 def _table(found: Checked) -> Iterator[str]:
-    names = [found.short(row.item.path) for row in found.rows]
+    names = [found.dataset.short(row.item.path) for row in found.rows]
     width = max(map(len, names), default=0)
     for name, row in zip(names, found.rows, strict=True):
         text = "NOT TRAINED, see below" if row.item.problem else f"{_caption(row.item.caption)} -> {_gives(row)}"
@@ -101,7 +101,7 @@ def _sum(outlook: Outlook) -> Iterator[str]:
         if large := found.enlarged:
             most = max(large, key=lambda row: row.scale)
             share = f"{len(large)} of {len(found.kept)} ({len(large) / len(found.kept):.0%})"
-            yield f"enlarged: {share}, the most {found.short(most.item.path)}, {most.scale:.1f} times"
+            yield f"enlarged: {share}, the most {found.dataset.short(most.item.path)}, {most.scale:.1f} times"
 
 
 def _trigger(found: Checked) -> str:
@@ -114,7 +114,7 @@ def _trigger(found: Checked) -> str:
 def _left(title: str, found: Checked, rows: Sequence[Row], everything: bool) -> Iterator[str]:
     reasons = defaultdict[str, list[str]](list)
     for row in rows:
-        reasons[str(row.item.problem)].append(found.short(row.item.path))
+        reasons[str(row.item.problem)].append(found.dataset.short(row.item.path))
     if rows:
         yield f"\n{title}"
     for reason, names in reasons.items():

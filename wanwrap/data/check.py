@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from pathlib import Path
 
 from wanwrap.data import alike
 from wanwrap.data.dataset import Dataset, Entry
-from wanwrap.data.media import Item
-from wanwrap.data.trigger import holds
+from wanwrap.data.media import Item, holds
 from wanwrap.errors import DatasetError, listing
 from wanwrap.upstream import buckets
 
@@ -94,10 +92,6 @@ class Checked:
         """The bucket of most tokens, which decides on the memory."""
         return max(self.buckets, key=buckets.tokens, default=None)
 
-    def short(self, path: Path) -> str:
-        """A path as the data set's owner knows it."""
-        return _short(self.dataset, path)
-
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""
         yield from self.dataset.notes
@@ -117,7 +111,7 @@ class Checked:
             yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
 
     def _names(self, paths: Iterable[Path]) -> str:
-        return listing(map(self.short, paths))
+        return listing(map(self.dataset.short, paths))
 
 
 def check(dataset: Dataset, trigger: str | None = None) -> Checked:
@@ -141,7 +135,7 @@ def check(dataset: Dataset, trigger: str | None = None) -> Checked:
     for path, item in kept.items():
         keys, scale, small = _fit(item, entries[path])
         having = _holds(item, trigger)
-        others = [_short(dataset, other) for other in like.get(path, [])[: MOST_ALIKE + 1] if other != path]
+        others = [dataset.short(other) for other in like.get(path, [])[: MOST_ALIKE + 1] if other != path]
         remarks = {
             f"enlarged {scale:.1f} times": scale > 1,
             "small": small and scale <= 1,
@@ -174,11 +168,6 @@ def _fit(item: Item, entries: Sequence[Entry]) -> tuple[list[Key], float, bool]:
         scale = max(scale, width / item.size[0], height / item.size[1])
         small = small and 4 * width * height < most[0] * most[1]
     return keys, scale, small
-
-
-def _short(dataset: Dataset, path: Path) -> str:
-    name = str(path).removeprefix(f"{dataset.root}{os.sep}")
-    return name if name.isprintable() else repr(name)[1:-1]
 
 
 def bucket_name(key: Key) -> str:

@@ -86,8 +86,6 @@ def _read(path: Path) -> dict[str, Any]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    if path.exists() and not path.is_file():
-        raise DatasetError(f"{path} is no file; give a TOML.")
     if path.suffix.lower() != ".toml":
         raise DatasetError(f"{path} must end in .toml, by which upstream knows how to read it.")
     try:
@@ -159,13 +157,9 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
         raise DatasetError(
             f"{where}: give {kind}_directory or {kind}_jsonl_file; upstream would take the folder alone."
         )
-    low = [
-        name
-        for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames")
-        if options.get(name, 1) < 1
-    ]
-    if low:
-        raise DatasetError(f"{where}: {listing(low)} must be 1 at least.")
+    for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames"):
+        if options.get(name, 1) < 1:
+            raise DatasetError(f"{where}: {name} must be 1 at least.")
     try:
         check_size(tuple(options["resolution"]))
         check_frames(tuple(options.get("target_frames", (1,))))

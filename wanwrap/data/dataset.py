@@ -1,9 +1,12 @@
-"""What is trained: entries of pictures or clips, counted as upstream counts them; and what is left out, and why."""
+"""What is trained: entries of pictures or clips, counted as upstream counts them, and as the TOML that it reads."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 from wanwrap.data.media import Item, Kind
 from wanwrap.errors import DatasetError, listing
+from wanwrap.paths import folder
 from wanwrap.upstream import buckets
 
 MOST = 5  # files that an error names; `check` names all
@@ -102,6 +106,11 @@ class Dataset:
         """What upstream prints as `total optimization steps`."""
         return epochs * buckets.steps_per_epoch(self.batches, accumulation, gpus)
 
+    def short(self, path: Path) -> str:
+        """A path as the data set's owner knows it."""
+        name = str(path).removeprefix(f"{self.root}{os.sep}")
+        return name if name.isprintable() else repr(name)[1:-1]
+
     def sound(self, *, skip_bad: bool = False) -> Dataset:
         """The data set, if a run may start on it; with `skip_bad` without the files that would stop it.
 
@@ -159,3 +168,39 @@ def length_notes(items: Iterable[Item], options: Mapping[str, Any]) -> list[str]
     short = [item.path.name for item in items if not in_full(item, options)]
     where = f"too short for {longest(options)} frames, not trained at that length"
     return [f"{where}: {listing(short)}."] if short else []
+
+
+def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None] | None = None) -> str:
+    """The commented template, filled with a data set; `caches` gives the cache folder of each entry, `lists` its list of files if it has one."""
+    import tomlkit
+
+    head, image, video = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
+    document, common = tomlkit.parse(head), dict[str, Any]()
+    for name, value in dataset.entries[0].options.items():
+        if name in document["general"] and all(entry.options.get(name) == value for entry in dataset.entries):
+            document["general"][name] = common[name] = value
+    parts = [tomlkit.dumps(document)]
+    for entry, cache, files in zip(dataset.entries, caches, lists or [None] * len(caches), strict=True):
+        place, listed = f"{entry.kind}_directory", f"{entry.kind}_jsonl_file"
+        part = image if entry.kind == "image" else video.replace("# Clips.", _heading(entry))
+        table = tomlkit.parse(part.replace(place, listed) if files else part)
+        table[listed if files else place] = (files or entry.directory).as_posix()
+        table["cache_directory"] = cache.as_posix()
+        for name, value in entry.options.items():
+            if name not in common:
+                table[name] = list(value) if isinstance(value, tuple) else value
+        parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
+
+
+def _heading(entry: Entry) -> str:
+    """What tells one entry of clips from the next."""
+    width, height = entry.options["resolution"]
+    frames = ", ".join(map(str, entry.options.get("target_frames", (1,))))
+    return f"# Clips, target_frames {frames}, resolution {width}x{height}."
+
+
+def file_list(entry: Entry) -> str:
+    """An entry's files as upstream reads a list of them: a JSON object a line, with whole paths and captions."""
+    rows = ({f"{entry.kind}_path": item.path.as_posix(), "caption": item.caption} for item in entry.items)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,13 @@ def filled(caption: Path) -> bool:
         return bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
     except OSError:
         return True
+
+
+def holds(caption: str, word: str) -> bool:
+    """Whether a word, or several, stands in a caption as such, in large letters or small."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE) is not None
+
+
+def led_by(word: str | None, caption: str) -> str:
+    """The caption with the word in front, where it lacks it."""
+    return f"{word}, {caption}" if word and not holds(caption, word) else caption
