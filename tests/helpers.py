@@ -168,10 +168,12 @@ def golden_plan(name: str, train: Mapping[str, Any] = {}, **asked: Any) -> Plan:
     preset = replace(preset, train={**preset.train, **train})
     cats = Path("/datasets/cats")
     pictures = tuple(
-        Item(path=cats / "images" / f"{i}.png", size=size) for i, size in enumerate([(1024, 768), (1920, 1080)])
+        Item(path=cats / "images" / f"{i}.png", kind="image", size=size)
+        for i, size in enumerate([(1024, 768), (1920, 1080)])
     )
-    clips = (Item(path=cats / "videos" / "run.mp4", size=(1280, 720), frames=150, fps=24.0),)
-    data = arrange(cats, {(cats / "images", "image"): pictures, (cats / "videos", "video"): clips}, preset)
+    run = Item(path=cats / "videos" / "run.mp4", kind="video", size=(1280, 720), frames=150, fps=24.0)
+    items = [*(pictures if preset.pictures else ()), *([run] if preset.clips else ())]
+    data = arrange(cats, items, preset)
     upstream = Upstream(folder=Path("/musubi-tuner"), version=VERSION, commit=COMMIT)
     request = Request(preset=preset, base_dir=base, upstream=upstream, python="python", **asked)
     return make_plan(request, data, {key: locate(key, base / "models", None) for key in request.needed})

@@ -53,7 +53,7 @@ def test_buckets_repeats_and_batches() -> None:
     entry = Entry(
         kind="image",
         directory=Path(),
-        items=tuple(Item(path=Path(str(i)), size=s) for i, s in enumerate(sizes)),
+        items=tuple(Item(path=Path(str(i)), kind="image", size=s) for i, s in enumerate(sizes)),
         options=options,
     )
     assert buckets.batches(entry.keys, options) == 3 + 1  # ceil(9/4) + ceil(3/4)
@@ -64,7 +64,9 @@ def test_buckets_repeats_and_batches() -> None:
 
 def test_small_clips_of_other_sizes_share_the_bucket_that_they_are_cached_in() -> None:
     options = {"resolution": (832, 480), "enable_bucket": True, "bucket_no_upscale": True, "target_frames": (5,)}
-    items = tuple(Item(path=Path(str(w)), size=(w, w * 240 // 416), frames=9, fps=16.0) for w in (416, 624))
+    items = tuple(
+        Item(path=Path(str(w)), kind="video", size=(w, w * 240 // 416), frames=9, fps=16.0) for w in (416, 624)
+    )
     entry = Entry(kind="video", directory=Path(), items=items, options=options)
     assert len(set(entry.keys)) == 1
 

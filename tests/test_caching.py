@@ -16,7 +16,8 @@ from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
 
 from wanwrap.data.cache_lock import HELD, READERS, changing, check_unused, reading
-from wanwrap.data.caches import MANIFEST, WHAT, missing, names, survey, unexpected
+from wanwrap.data.caches import MANIFEST, WHAT, forget, missing, names, survey, unexpected
+from wanwrap.data.config import load as load_config
 from wanwrap.data.dataset import Entry
 from wanwrap.data.folder import scan
 from wanwrap.errors import DatasetError, OutputError
@@ -269,3 +270,18 @@ def test_a_file_that_comes_while_others_are_cached(cats: Path, tmp_path: Path) -
     assert unexpected([entry], [tmp_path / "cache"]) == []
     (tmp_path / "cache" / "q_0640x0640_wan.safetensors").write_bytes(EMPTY)
     assert unexpected([entry], [tmp_path / "cache"]) == ["q_0640x0640_wan.safetensors"]
+
+
+def test_a_list_that_changes_while_it_is_cached(tmp_path: Path) -> None:
+    """Its captions are read where upstream reads them: not beside the pictures."""
+    path, rows, cache = picture(tmp_path / "a.png", caption=None), tmp_path / "list.jsonl", tmp_path / "cache"
+    rows.write_text(json.dumps({"image_path": str(path), "caption": "a cat"}) + "\n")
+    own = tmp_path / "own.toml"
+    own.write_text(f'[[datasets]]\nimage_jsonl_file = "{rows}"\ncache_directory = "{cache}"\nresolution = [64, 64]\n')
+    (entry,) = load_config(own, whole=True).sound().entries
+    survey(entry, cache, MARKS).prune()
+    encode(entry, cache)
+    assert forget([entry], [cache]) == set() and missing([entry], [cache], "text") == []
+    rows.write_text(json.dumps({"image_path": str(path), "caption": "a dog"}) + "\n")
+    assert forget([entry], [cache]) == {"a.png"}
+    assert missing([entry], [cache], "text") and not missing([entry], [cache], "latents")

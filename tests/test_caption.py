@@ -17,7 +17,7 @@ from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, picture, record
 from PIL import Image
 from weightfiles import rows, scaled, sparse
 
-from wanwrap.caption.captions import Outcome, Target, seen
+from wanwrap.caption.captioning import Outcome, seen
 from wanwrap.caption.prompts import caption as cleaned
 
 QWEN = rows("qwen2.5-vl-7b", "BF16")
@@ -173,8 +173,8 @@ def test_ctrl_c_keeps_what_was_written(mixed: Path, wanwrap: Wanwrap, tmp_path: 
 
 
 def test_a_caption_written_meanwhile_stays(tmp_path: Path) -> None:
-    target, outcome = Target(picture(tmp_path / "one.png", caption="mine"), "image"), Outcome()
-    outcome.write(target, "red", overwrite=False)
+    outcome = Outcome()
+    outcome.write(picture(tmp_path / "one.png", caption="mine"), "red", overwrite=False)
     assert (outcome.kept, outcome.written, texts(tmp_path)) == (1, {}, {"one": "mine"})
 
 
@@ -251,7 +251,6 @@ def test_prompts_of_ones_own(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -> N
         (["--trigger", "a\\nb"], "holds a backslash before an n"),
         (["--trigger", ""], "--trigger is empty"),
         (["--trigger", "a\nb"], "must be one line"),
-        (["--prompt", "x" * 20_000], "has 20,000 characters"),
     ],
 )
 @pytest.mark.usefixtures("model")
@@ -319,14 +318,13 @@ NEWER = {name.replace("model.", "model.language_model."): row for name, row in Q
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"blocks.0.cross_attn.k.weight": ("BF16", [4, 4])}, "it is no Qwen2.5-VL"),
-        (scaled(QWEN, ".comfy_quant"), "it is scaled fp8"),
-        (NEWER, "newer key names"),
+        ({"blocks.0.cross_attn.k.weight": ("BF16", [4, 4])}, "is not Qwen2.5-VL 7B"),
+        (scaled(QWEN, ".comfy_quant"), "is scaled fp8"),
+        (NEWER, "under the names that upstream reads"),
         (
             {name: row for name, row in QWEN.items() if name != "lm_head.weight"},
-            "another Qwen-VL than 2.5 7B, or a part",
+            "is not Qwen2.5-VL 7B",
         ),
-        ({**QWEN, "model.norm.weight": ("I8", [3584])}, "it stores model.norm.weight as I8"),
     ],
 )
 def test_models_that_upstream_would_refuse(
@@ -345,10 +343,10 @@ def test_models_that_are_there(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) ->
         file.truncate(1_000_000)
     (mixed / "two.txt").unlink()
     done = wanwrap("caption", mixed, "--model", path)
-    assert done.returncode == 5 and "can't write captions: it is cut off" in done.stderr
+    assert done.returncode == 5 and "is cut off" in done.stderr
     shard = path.rename(tmp_path / "m-00001-of-00002.safetensors")
     done = wanwrap("caption", mixed, "--model", shard)
-    assert done.returncode == 5 and "can't write captions: there is no file" in done.stderr
+    assert done.returncode == 5 and "there is no file" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")

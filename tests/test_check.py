@@ -19,9 +19,8 @@ from helpers import Wanwrap, captioned, clip, record
 from PIL import Image, ImageDraw
 from raw import footage, noise
 
-from wanwrap.data import probed
+from wanwrap.data import read as reading
 from wanwrap.data.folder import scan
-from wanwrap.data.media import Item
 from wanwrap.errors import DatasetError
 from wanwrap.preset import load
 
@@ -208,9 +207,7 @@ def test_what_is_trained_otherwise_than_it_is_seen(tmp_path: Path, wanwrap: Wanw
         captioned(path, f"about {path.name}")
     (folder / "opaque.txt").write_bytes(b"\xef\xbb\xbfabout opaque")
     found = checked(wanwrap, folder, "--preset", "t2v-vanilla")
-    known = Item(path=folder, size=(1, 1), turned=True, alpha=True, cmyk=True, moving=True, caption="\ufeff").odd
-    remarks = {name: [each for each in item["remarks"] if each in known] for name, item in by_name(found).items()}
-    assert remarks == {
+    expected = {
         "turned.jpg": ["turned by its metadata, which upstream ignores"],
         "clear.png": ["transparent in part, and upstream trains what lies under it"],
         "opaque.png": ["a byte order mark begins its caption, and is trained"],
@@ -219,6 +216,9 @@ def test_what_is_trained_otherwise_than_it_is_seen(tmp_path: Path, wanwrap: Wanw
         "phone.mov": ["turned by its metadata, which upstream ignores"],
         "glass.mkv": ["transparent in part, and upstream trains what lies under it"],
     }
+    known = {what for remarks in expected.values() for what in remarks}
+    remarks = {name: [each for each in item["remarks"] if each in known] for name, item in by_name(found).items()}
+    assert remarks == expected
     told = {line.partition(": ")[0]: line for line in found["warnings"]}
     for what, names in {
         "turned by its metadata, which upstream ignores": {"turned.jpg", "phone.mov"},
@@ -286,18 +286,13 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch
     seen.clear()
     scan(tmp_path, VANILLA, whole=True)
     assert seen == ["b.png"]  # written a moment ago
-    seen.clear()
-    paths[0].chmod(0o600)
-    os.link(paths[2], tmp_path.parent / "link.png")
-    scan(tmp_path, VANILLA, whole=True)
-    assert seen == ["b.png"]  # the others' content is as it was
 
 
 def test_a_cache_of_somebody_elses_making(tmp_path: Path) -> None:
     path = pattern(tmp_path / "a.png")
     os.utime(path, ns=(1, 1))
     first = scan(tmp_path, VANILLA, whole=True)
-    kept = probed._place(tmp_path)
+    kept = reading._place(tmp_path)
     assert json.loads(kept.read_text())["files"].keys() == {"a.png"}
     rows = json.loads(kept.read_text())
     for text in ("", "[]", "{}", '{"files": 3}', '{"files": {"a.png": 5}}', '{"files": {"a.png": {"stamp": 1}}}',
@@ -499,7 +494,7 @@ def test_a_drive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Image, "open", vanish)
     data = scan(tmp_path, VANILLA, whole=True)
-    assert [(left.path.name, "Input/output error" in left.reason) for left in data.left] == [
+    assert [(left.path.name, "Input/output error" in str(left.problem)) for left in data.left] == [
         ("c.png", True),
         ("d.png", True),
     ]

@@ -22,13 +22,12 @@ from typing import Any
 
 import pytest
 from helpers import clip
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from raw import noise
 
-from wanwrap.look.contact_sheet import LONGEST, THREADS, Shown, page
-from wanwrap.look.crop import covering, kept, thumbnail
+from wanwrap.data.check import Row
+from wanwrap.data.media import Item, Kind
+from wanwrap.look.contact_sheet import LONGEST, THREADS, page, thumbnail
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 FLAGS = [
@@ -115,9 +114,18 @@ def striped(path: Path, size: tuple[int, int], **how: Any) -> Path:
     return path
 
 
-def shown(path: Path, **other: Any) -> Shown:
-    facts: dict[str, Any] = {"kind": "image", "group": "64x64", "bucket": (64, 64), "facts": "", "caption": "a cat"}
-    return Shown(path=path, **{**facts, **other})
+def shown(
+    path: Path,
+    bucket: tuple[int, ...] = (64, 64),
+    caption: str = "a cat",
+    notes: tuple[str, ...] = (),
+    reason: str | None = None,
+) -> Row:
+    """A file in one bucket, or left out for that reason."""
+    kind: Kind = "video" if path.suffix == ".mp4" else "image"
+    frames = 40 if kind == "video" else 0
+    item = Item(path=path, kind=kind, size=(64, 48), frames=frames, fps=16.0, caption=caption, problem=reason)
+    return Row(item=item, keys=[] if reason else [bucket], remarks=notes)
 
 
 def browse(folder: Path, text: str, extra: str = "", *flags: str) -> dict[str, Any]:
@@ -158,20 +166,20 @@ def test_pictures_are_cropped_as_they_are_trained(tmp_path: Path) -> None:
     transparent = Image.new("RGBA", (400, 300), (*BLUE, 0))
     transparent.save(tmp_path / "hidden.png")
     items = [
-        shown(striped(tmp_path / "wide.jpg", (4000, 1200), quality=95), bucket=(960, 544), group="960x544"),
-        shown(striped(tmp_path / "tall.png", (300, 900)), bucket=(960, 544), group="960x544"),
-        shown(striped(tmp_path / "whole.webp", (480, 272), lossless=True), bucket=(960, 544), group="960x544"),
-        shown(striped(tmp_path / "turned.jpg", (400, 300), exif=exif), bucket=(544, 960), group="544x960"),
-        shown(tmp_path / "hidden.png", bucket=(400, 300), group="400x300"),
-        shown(clip(tmp_path / "run.mp4"), kind="video", bucket=(640, 480), group="640x480, 21 frames", facts="5 s"),
-        shown(striped(tmp_path / "dropped.png", (900, 300)), bucket=None, reason="it has no caption"),
+        shown(striped(tmp_path / "wide.jpg", (4000, 1200), quality=95), bucket=(960, 544)),
+        shown(striped(tmp_path / "tall.png", (300, 900)), bucket=(960, 544)),
+        shown(striped(tmp_path / "whole.webp", (480, 272), lossless=True), bucket=(960, 544)),
+        shown(striped(tmp_path / "turned.jpg", (400, 300), exif=exif), bucket=(544, 960)),
+        shown(tmp_path / "hidden.png", bucket=(400, 300)),
+        shown(clip(tmp_path / "run.mp4"), bucket=(640, 480, 21)),
+        shown(striped(tmp_path / "dropped.png", (900, 300)), reason="it has no caption"),
     ]
     found = browse(tmp_path, "".join(page("Cats", [], items)))
 
     assert [(each["heading"], each["names"]) for each in found["sections"]] == [
-        ("960x544 (3)", ["wide.jpg", "tall.png", "whole.webp"]),
-        ("544x960 (1)", ["turned.jpg"]),
-        ("400x300 (1)", ["hidden.png"]),
+        ("960x544, picture (3)", ["wide.jpg", "tall.png", "whole.webp"]),
+        ("544x960, picture (1)", ["turned.jpg"]),
+        ("400x300, picture (1)", ["hidden.png"]),
         ("640x480, 21 frames (1)", ["run.mp4"]),
         ("Dropped (1)", ["dropped.png"]),
     ]
@@ -186,12 +194,12 @@ def test_pictures_are_cropped_as_they_are_trained(tmp_path: Path) -> None:
         "dropped.png": "left top right bottom",  # all of it
     }
     for item in items:
-        figure, (wide, high) = figures[item.path.name], item.bucket or (900, 300)
-        assert max(figure["natural"]) == LONGEST and figure["alt"] == item.path.name
+        figure, (wide, high) = figures[item.item.path.name], item.keys[0][:2] if item.keys else (900, 300)
+        assert max(figure["natural"]) == LONGEST and figure["alt"] == item.item.path.name
         assert figure["natural"][0] / figure["natural"][1] == pytest.approx(wide / high, rel=0.01)
         assert figure["shown"] == pytest.approx(figure["natural"])
     assert near(figures["run.mp4"]["colours"]["left"], (0x8C, 0xC4, 0xEE))
-    assert "5 s, first frame shown" in figures["run.mp4"]["text"] and "first frame" not in figures["tall.png"]["text"]
+    assert "2.5 s, first frame shown" in figures["run.mp4"]["text"] and "first frame" not in figures["tall.png"]["text"]
     assert "Dropped: it has no caption" in figures["dropped.png"]["text"]
     assert found["lang"] == "en" and found["charset"] == "UTF-8" and not found["violations"]
 
@@ -235,9 +243,9 @@ def test_captions_and_names_are_words_only(tmp_path: Path) -> None:
         caption = HOSTILE % (port, port, port)
         plain = striped(tmp_path / "plain.png", (64, 64))
         items = [
-            shown(path, caption=caption, notes=(caption,), facts=caption, group=caption),
-            shown(plain, caption=None, reason=caption),
-            shown(tmp_path / "gone\n.png", caption="تجربة"),
+            shown(path, caption=caption, notes=(caption,)),
+            shown(plain, caption="", reason=caption),
+            shown(tmp_path / "gone\n.png", bucket=(64, 48), caption="تجربة"),
         ]
         found = browse(tmp_path, "".join(page(caption, [caption], items)))
         assert not asked
@@ -267,13 +275,13 @@ def test_what_is_not_escaped_would_not_run_either(tmp_path: Path) -> None:
 def test_the_filter_shows_what_was_asked_for(tmp_path: Path) -> None:
     path = [striped(tmp_path / f"{name}.png", (64, 64)) for name in ("one", "two", "three")]
     items = [
-        shown(path[0], caption="a gull over the Sea", group="first"),
-        shown(path[1], caption="a gull over land", group="second", notes=("enlarged",)),
+        shown(path[0], caption="a gull over the Sea"),
+        shown(path[1], bucket=(64, 48), caption="a gull over land", notes=("enlarged",)),
         shown(path[2], caption="the sea", reason="too short"),
     ]
     text = "".join(page("Cats", [], items))
     words, remarks, nothing, everything = browse(tmp_path, text, FILTERED)["extra"]
-    assert words == {"sections": [{"heading": "first (1)", "names": ["one.png"]}], "count": "1 of 3"}
+    assert words == {"sections": [{"heading": "64x64, picture (1)", "names": ["one.png"]}], "count": "1 of 3"}
     assert [each["names"] for each in remarks["sections"]] == [["two.png"], ["three.png"]]
     assert nothing == {"sections": [], "count": "0 of 3"}
     assert [each["names"] for each in everything["sections"]] == [["one.png"], ["two.png"], ["three.png"]]
@@ -311,7 +319,7 @@ def test_files_that_are_damaged_or_strange_are_shown_without_a_picture(tmp_path:
     palette.save(tmp_path / "palette.png", transparency=bytes(16))  # Pillow warns of it, and warnings are errors here
     Image.new("I;16", (64, 64), 300).save(tmp_path / "deep.png")
     names = ["cut.jpg", "empty.png", "words.mp4", "folder.png", "gone.png", "palette.png", "deep.png"]
-    items = [shown(tmp_path / name, kind="video" if name.endswith("mp4") else "image") for name in names]
+    items = [shown(tmp_path / name) for name in names]
     done = list[int]()
     text = "".join(page("Cats", [], items, lambda: done.append(1)))
     figures = dict(zip(names, text.split("<figure")[1:], strict=True))
@@ -324,46 +332,6 @@ def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
     links = re.findall(r"""(?:src|href|url|action|@import)\s*[=(]\s*["']?([^"'\s>)]{5})""", text)
     assert links == ["data:"] and "loading=lazy" in text  # the picture
     assert "http:" not in text and "https:" not in text
-
-
-SIDES = st.integers(8, 8000)
-
-
-@given(st.tuples(SIDES, SIDES), st.tuples(st.integers(1, 120), st.integers(1, 120)))
-def test_what_is_kept_covers_the_bucket_and_is_in_the_middle(size: tuple[int, int], blocks: tuple[int, int]) -> None:
-    bucket = blocks[0] * 16, blocks[1] * 16
-    wide, high = covering(size, bucket)
-    assert wide >= bucket[0] and high >= bucket[1] and (wide == bucket[0] or high == bucket[1])
-    left, top, right, bottom = kept(size, bucket)
-    assert left >= 0 and top >= 0 and right <= size[0] + 1e-6 and bottom <= size[1] + 1e-6
-    x, y = size[0] / wide, size[1] / high
-    assert (size[0] - right) - left == pytest.approx(x / 2, abs=x / 2 + 1e-6)  # at most a pixel more on that side
-    assert (size[1] - bottom) - top == pytest.approx(y / 2, abs=y / 2 + 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "bucket", "covers", "crop"),
-    [  # worked out by hand from upstream's lines: scale, int(side * scale + 0.5), (side - bucket) // 2
-        ((1920, 1080), (960, 544), (967, 544), (3, 0)),  # 967.1
-        ((1080, 1920), (544, 960), (544, 967), (0, 3)),
-        ((1921, 1080), (960, 544), (968, 544), (4, 0)),  # 967.6
-        ((1080, 1921), (544, 960), (544, 968), (0, 4)),
-        ((33, 32), (16, 16), (17, 16), (0, 0)),  # 16.5: up
-        ((1000, 1000), (960, 544), (960, 960), (0, 208)),
-        ((640, 480), (960, 544), (960, 720), (0, 88)),  # enlarged
-        ((3, 2), (16, 16), (24, 16), (4, 0)),
-        ((1001, 333), (512, 512), (1539, 512), (513, 0)),  # 1539.1; 1027 // 2
-        ((960, 544), (960, 544), (960, 544), (0, 0)),
-    ],
-)
-def test_the_arithmetic_is_upstreams(
-    size: tuple[int, int], bucket: tuple[int, int], covers: tuple[int, int], crop: tuple[int, int]
-) -> None:
-    assert covering(size, bucket) == covers
-    left, top, right, bottom = kept(size, bucket)
-    x, y = covers[0] / size[0], covers[1] / size[1]
-    assert (left * x, top * y) == pytest.approx(crop)
-    assert (right * x, bottom * y) == pytest.approx((crop[0] + bucket[0], crop[1] + bucket[1]))
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])

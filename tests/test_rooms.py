@@ -24,7 +24,6 @@ STARTERS = {
     "system.process",  # all that a run needs
     "system.crew",  # ffmpeg, several side by side
     "system.watchdog",  # the child of process.py that holds a command
-    "data.probed",  # worker processes: the memory that decoders take goes with them
 }
 FILES = {"open", "stat", "exists", "is_file", "is_dir", "iterdir", "glob", "rglob", "mkdir", "touch", "unlink", "rename", "write_text", "write_bytes", "read_bytes", "samefile", "resolve"}  # fmt: skip
 

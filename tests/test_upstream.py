@@ -19,8 +19,8 @@ from hub import hub
 from weightfiles import rows, sparse
 
 from wanwrap.data.config import load as load_config
+from wanwrap.data.dataset import render
 from wanwrap.data.folder import scan
-from wanwrap.data.toml import render
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.plan import preflight, warm_start
 from wanwrap.plan.plan import Plan, Train

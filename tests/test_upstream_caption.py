@@ -13,8 +13,8 @@ from test_caption import QWEN, colour, film, media_of, texts
 from test_upstream import FOLDER, PYTHON, ask
 from weightfiles import sparse
 
-from wanwrap.caption.captions import seen
-from wanwrap.caption.model import BYTES, unfit
+from wanwrap.caption.captioning import seen
+from wanwrap.caption.model import BYTES, check
 from wanwrap.system.safetensors import open_source
 
 pytestmark = pytest.mark.upstream
@@ -75,4 +75,4 @@ def test_sizes_are_refused_alike(tmp_path: Path) -> None:
 def test_upstreams_strict_loader_takes_the_structure(tmp_path: Path) -> None:
     assert ask("captioner", {name: shape for name, (_, shape) in QWEN.items()}, tmp_path) == len(QWEN) == 729
     path = sparse(tmp_path / "m.safetensors", QWEN)
-    assert unfit(path) is None and sum(row.end - row.begin for row in open_source(path).rows.values()) == BYTES
+    assert check(path) == path and sum(row.end - row.begin for row in open_source(path).rows.values()) == BYTES

@@ -191,7 +191,7 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
             break
     assert len(cases) >= 20 and {plan.request.preset.name for _, _, plan in cases} == set(MODES)
     assert any(entry.listed for data, _, _ in cases for entry in data.entries)
-    assert any(not row.kept for _, checked, _ in cases for row in checked.rows)
+    assert any(row.item.problem for _, checked, _ in cases for row in checked.rows)
     toys = dict[str, dict[str, Any]]()
     for _, _, plan in cases:
         toys.setdefault(plan.request.preset.task, {}).update(spec_of(plan))
@@ -202,7 +202,7 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
 
 
 def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
-    kept = {row.path.stem: row for row in checked.kept}
+    kept = {row.item.path.stem: row for row in checked.kept}
     things = Counter[str]()
     for entry, cache in zip(data.entries, plan.caches, strict=True):
         there = {path.name for path in cache.iterdir() if path.suffix == ".safetensors"}

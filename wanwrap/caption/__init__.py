@@ -1,4 +1,4 @@
 """Captions written by upstream's own script.
 
-Others use `request`, `captioning` and `captions`.
+Others use `request` and `captioning`.
 """

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import DownloadError, WeightsError, listing
-from wanwrap.system.safetensors import SHARD, WIDTHS, Source, open_source
+from wanwrap.system.safetensors import SHARD, open_source
 from wanwrap.upstream.dit_file import scaled
 from wanwrap.weights import comfyui
 from wanwrap.weights.models import structure
@@ -32,9 +32,10 @@ def find(models: Path, comfyuis: Iterable[Path]) -> Path:
     """
     wrong = list[str]()
     for path in _named(models, comfyuis):
-        if (why := unfit(path)) is None:
-            return path
-        wrong.append(f"{path} ({why})")
+        try:
+            return check(path)
+        except (WeightsError, OSError) as error:
+            wrong.append(str(error).removesuffix("."))
     unlike = f" What looks like it is not: {listing(wrong, 3)}." if wrong else ""
     raise WeightsError(
         f"there is no {NAME} ({BYTES / 1e9:.1f} GB), which writes the captions, in {models} or in a ComfyUI that setup "
@@ -55,37 +56,15 @@ def _named(models: Path, comfyuis: Iterable[Path]) -> Iterator[Path]:
 
 
 def check(path: Path) -> Path:
-    """The file that the user gave. Raises WeightsError: it is not there, or upstream can't caption with it."""
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}, which was given as --model; look at its path.")
-    if why := unfit(path):
-        raise WeightsError(f"{path} can't write captions: {why}; give {NAME} of {REPO}.")
-    return path
-
-
-def unfit(path: Path) -> str | None:
-    """Why upstream can't load it, from its header; None where it can."""
-    try:
-        return _unfit(open_source(path))
-    except WeightsError as error:
-        text = str(error).removesuffix("; get it again.").removesuffix(".")
-        return f"it{text.removeprefix(str(path))}" if text.startswith(str(path)) else text
-    except OSError as error:
-        return f"it can't be read: {error.strerror}"
-
-
-def _unfit(source: Source) -> str | None:
-    rows = source.rows
+    """The file, by its header one that upstream loads. Raises WeightsError: it is not there, cut off, or another."""
+    rows = open_source(path).rows
     if structure({name: row.shape for name, row in rows.items()}) == STRUCTURE:
-        strange = next((row for row in rows.values() if WIDTHS[row.dtype] > 4 or row.dtype[0] in "IUO"), None)
-        return f"it stores {strange.name} as {strange.dtype}" if strange else None
-    if not any("visual." in name for name in rows):
-        return "it is no Qwen2.5-VL, whose tensors are called visual..."
+        return path
     if sign := scaled(rows):
-        return f"it is scaled fp8 (it holds {sign}), which upstream can't load; --fp8 makes fp8 of the bf16 file"
-    if any(name.startswith(("model.language_model.", "model.visual.")) for name in rows):
-        return "it has newer key names (model.language_model...) than those that upstream reads (model.layers...)"
-    return "it is another Qwen-VL than 2.5 7B, or a part of it"
+        raise WeightsError(
+            f"{path} is scaled fp8 (it holds {sign}), which upstream can't load; --fp8 makes fp8 of the bf16 file."
+        )
+    raise WeightsError(f"{path} is not Qwen2.5-VL 7B under the names that upstream reads; give {NAME} of {REPO}.")
 
 
 def check_configs() -> list[str]:

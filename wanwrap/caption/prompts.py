@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wanwrap.data.trigger import led_by
+from wanwrap.data.media import led_by
 from wanwrap.errors import OptionError
 from wanwrap.paths import absolute, folder
 
 TRIGGER = "{trigger}"  # a line with it is there only where there is a trigger
 BEGIN = f"Begin the caption with these words: {TRIGGER}"
-MOST = 10_000  # characters; Windows takes 32,767 for a whole command
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
@@ -56,10 +55,6 @@ def _checked(option: str, text: str) -> str:
         why = "is empty"
     elif "\\n" in text:
         why = "holds a backslash before an n, which upstream turns into a line break; write it otherwise"
-    elif len(text) > MOST:
-        why = f"has {len(text):,} characters, of which a command can carry {MOST:,}"
-    elif "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        why = "holds bytes that are no text; write it anew, in UTF-8"
     elif option == "--trigger" and (text != text.strip() or len(text.splitlines()) > 1):
         why = "must be one line, without spaces around it"
     if why:

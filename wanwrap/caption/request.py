@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wanwrap.caption import captions, model, prompts
-from wanwrap.caption.captions import Target
-from wanwrap.data.folder import find
+from wanwrap.caption import model, prompts
+from wanwrap.data.folder import find, media_in
+from wanwrap.data.media import CAPTION, Item, filled, kind_of
 from wanwrap.errors import GpuError, WeightsError
 from wanwrap.paths import absolute
 from wanwrap.plan import preflight
 from wanwrap.plan.request import slug, training_python, workspace_folder
 from wanwrap.system import disk
 from wanwrap.upstream import pin
-from wanwrap.upstream.options import CAPTION, Options, check, spell
+from wanwrap.upstream.options import CAPTION as SCRIPT
+from wanwrap.upstream.options import Options, check, spell
 from wanwrap.upstream.pin import SETTINGS, Upstream
 from wanwrap.weights.workspace import Workspace
 from wanwrap.weights.workspace import load as load_workspace
@@ -31,8 +32,8 @@ class CaptionRequest:
     """One captioning as it was asked for. `targets` are to be captioned, of which `replaced` have a caption."""
 
     folder: Path
-    targets: tuple[Target, ...]
-    replaced: tuple[Target, ...]
+    targets: tuple[Item, ...]
+    replaced: tuple[Item, ...]
     kept: int
     base_dir: Path
     python: str
@@ -73,16 +74,15 @@ class CaptionRequest:
             "output_format": "jsonl",
         }
         options = {**paths, **self.options}
-        check(options, CAPTION)
-        return (self.python, *self.upstream.start(CAPTION), *spell(options))
+        check(options, SCRIPT)
+        return (self.python, *self.upstream.start(SCRIPT), *spell(options))
 
     def missing(self) -> tuple[Path, list[str]]:
         """For a dry run: the model, or where it would be; and what is not there."""
-        notes = list[str]()
         try:
-            return self.found_model(), notes
+            return self.found_model(), []
         except WeightsError as error:
-            return self.model or self.base_dir / "models" / model.FILE, [*notes, str(error)]
+            return self.model or self.base_dir / "models" / model.FILE, [str(error)]
 
     def ask(self) -> list[str]:
         """What is to be said of upstream and machine before they write. Raises what they lack."""
@@ -129,11 +129,11 @@ def read(
     base = workspace_folder(base_dir)
     found, folder = load_workspace(base), find(dataset, base / "datasets")
     text = prompts.prompt(kind, prompt, prompt_file, trigger)
-    everything = captions.targets(folder)
-    captioned = {each: None for each in everything if each.captioned}
+    everything = _targets(folder)
+    captioned = {item: None for item in everything if filled(item.path.with_suffix(CAPTION))}
     return CaptionRequest(
         folder=folder,
-        targets=tuple(each for each in everything if overwrite or each not in captioned),
+        targets=tuple(item for item in everything if overwrite or item not in captioned),
         replaced=tuple(captioned if overwrite else ()),
         kept=0 if overwrite else len(captioned),
         base_dir=base,
@@ -146,3 +146,16 @@ def read(
         overwrite=overwrite,
         **asked,
     )
+
+
+def _targets(folder: Path) -> list[Item]:
+    """All that the data set holds; a picture and a clip of one name share a caption, which is the picture's.
+
+    What upstream passes over is not captioned; `check` tells of it. Raises DatasetError: the folder holds none.
+    """
+    there, _ = media_in(folder)
+    found = dict[Path, Item]()
+    for (_, kind), paths in sorted(there.items()):
+        for path in filter(kind_of, paths):
+            found.setdefault(path.with_suffix(CAPTION), Item(path=path, kind=kind))
+    return list(found.values())

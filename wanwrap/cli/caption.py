@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from wanwrap.caption.captioning import carry_out
-from wanwrap.caption.captions import Outcome
+from wanwrap.caption.captioning import Outcome, carry_out
 from wanwrap.caption.request import CaptionRequest, read
 from wanwrap.cli.options import (
     ANY_UPSTREAM,

@@ -39,9 +39,9 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     rows = [
         {
             "folder": str(each.folder),
-            "latents": len(each.expected["latents"]),
+            "latents": len(each.expected("latents")),
             "new_latents": len(each.to_encode("latents")),
-            "captions": len(each.expected["text"]),
+            "captions": len(each.expected("text")),
             "new_captions": len(each.to_encode("text")),
             "removed": len(each.goes),
         }

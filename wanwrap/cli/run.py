@@ -35,8 +35,7 @@ def run(
 
     What stands after `--` goes to upstream's training command, checked against its options.
     """
-    from wanwrap.data.probed import read_apart  # here and below: help waits for none of them, a dry run for few
-    from wanwrap.plan.build import build
+    from wanwrap.plan.build import build  # here and below: help waits for none of them, a dry run for few
     from wanwrap.plan.request import read
 
     to_comfyui, comfyui_dir = options.pop("to_comfyui"), options.pop("comfyui_dir")
@@ -47,8 +46,6 @@ def run(
     if comfyui_dir and not to_comfyui:
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
     request = read(**options)
-    if not dry_run:
-        read_apart()
     plan = build(request, whole=not dry_run)
     target = None
     if to_comfyui:

@@ -6,6 +6,7 @@ picture 0 and takes noise for edges; ImageHash needs scipy and PyWavelets. What 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,36 +37,25 @@ def look(image: Image.Image) -> int:
 
 def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
     """Those that look alike: `most` bits apart or fewer, or both alike a third; each group sorted, and all of them."""
-    same = dict[int, list[K]]()
+    same = defaultdict[int, list[K]](list)
     for key, seen in looks.items():
-        same.setdefault(seen, []).append(key)
-    found = [sorted(key for seen in near for key in same[seen]) for near in _near(list(same), most)]
-    return sorted(group for group in found if len(group) > 1)
-
-
-def _near(looks: list[int], most: int) -> list[list[int]]:
-    """Different looks, parted into groups.
-
-    Of most + 1 bands of bits two near looks share one, so only those that share one are compared, and only until
-    each has found its group: a crowd is found in few rounds.
-    """
-    tables = [(mask, dict[int, list[int]]()) for mask in _bands(looks, most + 1)]
-    for at, seen in enumerate(looks):
+        same[seen].append(key)
+    # of most + 1 bands of bits two near looks share one, so only those that share one are compared
+    tables = [(mask, defaultdict[int, list[int]](list)) for mask in _bands(list(same), most + 1)]
+    for seen in same:
         for mask, table in tables:
-            table.setdefault(seen & mask, []).append(at)
-    found, free = list[list[int]](), [True] * len(looks)
-    for first in range(len(looks)):
-        group = [first] if free[first] else []
-        for at in group:  # which grows
-            seen, free[at] = looks[at], False
+            table[seen & mask].append(seen)
+    found, free = list[list[K]](), set(same)
+    while free:
+        group = [free.pop()]
+        for seen in group:  # which grows
             for mask, table in tables:
-                others = table[seen & mask] = [other for other in table[seen & mask] if free[other]]
-                near = [other for other in others if (seen ^ looks[other]).bit_count() <= most]
+                others = table[seen & mask] = [other for other in table[seen & mask] if other in free]
+                near = [other for other in others if (seen ^ other).bit_count() <= most]
                 group += near
-                for other in near:
-                    free[other] = False
-        found.append([looks[at] for at in group])
-    return found
+                free.difference_update(near)  # a crowd is found in few rounds
+        found.append(sorted(key for seen in group for key in same[seen]))
+    return sorted(group for group in found if len(group) > 1)
 
 
 def _bands(looks: list[int], count: int) -> list[int]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import math
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections import deque
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import COUNTED, SAME_FPS, SEEN, Item, Unfit, content_mark
+from wanwrap.data.media import COUNTED, SAME_FPS, SEEN, TRANSPARENT, TURNED, Item, Unfit, content_mark
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -45,12 +44,29 @@ def read(path: Path, whole: bool) -> Item:
         if path.suffix.lower() in COUNTED and film.packets < stream.frames - 1 and film.seconds < 0.9 * told:
             raise ValueError(f"it is cut off: {film.packets} of its {stream.frames} frames are there")
         codec = stream.codec_context
-        squeezed, hdr = (stream.sample_aspect_ratio or 1) != 1, int(codec.color_trc or 0) in HDR
-        header, size = float(stream.average_rate or 0), (codec.width, codec.height)
+        odd = {
+            TURNED: film.turned,
+            TRANSPARENT: film.alpha,
+            "squeezed: its pixels are no squares, and upstream takes them for such": (
+                (stream.sample_aspect_ratio or 1) != 1
+            ),
+            "HDR, which upstream takes for SDR: its colours come out pale": int(codec.color_trc or 0) in HDR,
+        }
+        header, size = float(stream.average_rate or 0), film.size or (codec.width, codec.height)
     if next(_READ) % 32 == 0:  # a container and its streams hold each other, and Python counts objects, not their bytes
         gc.collect()
-    item = film.item(path, film.size or size, header, content_mark(path) if whole else "")
-    return replace(item, squeezed=squeezed, hdr=hdr)
+    if not film.frames or not all(size):
+        raise ValueError("it holds no frames")
+    return Item(
+        path=path,
+        kind="video",
+        size=size,
+        frames=film.frames,
+        fps=film.rate(header),
+        odd=tuple(what for what, so in odd.items() if so),
+        mark=content_mark(path) if whole else "",
+        look=film.look,
+    )
 
 
 class _Film:
@@ -100,34 +116,22 @@ class _Film:
         image.thumbnail((SEEN, SEEN))
         self.look = look(image)
 
-    def item(self, path: Path, size: tuple[int, int], header: float, mark: str) -> Item:
-        """The clip; `header` is the rate that its header tells. Raises ValueError, Unfit."""
+    def rate(self, header: float) -> float:
+        """Frames per second: the header's where the frames' own times agree, else theirs. Raises Unfit."""
         times = sorted(self.times)
-        if not self.frames or not all(size):
-            raise ValueError("it holds no frames")
-        fps = _rate(times, header) or (FPS if self.frames == 1 else 0.0)
+        fps = header or (FPS if self.frames == 1 else 0.0)
+        if self.seconds:
+            measured = (len(times) - 1) / self.seconds
+            fps = header if abs(header - measured) <= SAME_FPS * measured else measured
         if not fps:
             raise Unfit("nothing in it tells its frame rate; write it anew with another program, or remove it")
-        if (off := _uneven(times, fps)) > UNEVEN:
+        off = max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)
+        if off > UNEVEN:
             raise Unfit(
                 f"its frames come at uneven times, up to {off:.2f} s off, and upstream takes them as even; "
                 "`wanwrap prepare` mends it"
             )
-        seen: dict[str, Any] = {"look": self.look, "turned": self.turned, "alpha": self.alpha, "mark": mark}
-        return Item(path=path, size=size, frames=self.frames, fps=fps, **seen)
-
-
-def _rate(times: Sequence[float], header: float) -> float:
-    """Frames per second: the header's where the frames' own times agree, else theirs."""
-    if len(times) < 2 or times[-1] <= times[0]:
-        return header
-    measured = (len(times) - 1) / (times[-1] - times[0])
-    return header if abs(header - measured) <= SAME_FPS * measured else measured
-
-
-def _uneven(times: Sequence[float], fps: float) -> float:
-    """Seconds between a frame and its place at an even rate, at most."""
-    return max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)
+        return fps
 
 
 def rotation(frame: VideoFrame) -> int | None:
@@ -148,15 +152,8 @@ def middle(path: Path, frames: int) -> Image:
 
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
-        last = _last(islice(container.decode(video=0), frames // 2 + 1))
-    if last is None:
+        last = deque(islice(container.decode(video=0), frames // 2 + 1), maxlen=1)
+    if not last:
         raise ValueError("none of its frames can be decoded")
-    image: Image = last.to_image()  # type: ignore[no-untyped-call, unused-ignore]
+    image: Image = last[0].to_image()  # type: ignore[no-untyped-call, unused-ignore]
     return image
-
-
-def _last(frames: Iterator[VideoFrame]) -> VideoFrame | None:
-    frame = None
-    for frame in frames:  # noqa: B007  the last of them is meant
-        continue
-    return frame

@@ -7,13 +7,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, Left, too_short, too_short_for_longest
-from wanwrap.data.gather import gather
-from wanwrap.data.media import IMAGES, SAME_FPS, VIDEOS, Kind, meant, warnings
+from wanwrap.data.dataset import Dataset, Entry, length_notes, odd_notes, too_short
+from wanwrap.data.media import SAME_FPS, Item, Kind, meant
+from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.preset import check_frames, check_size
 from wanwrap.system import console
@@ -50,14 +50,6 @@ _VIDEO = {
     "source_fps": float,
 }
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
-FOLDERS = (
-    "image_directory",
-    "video_directory",
-    "image_jsonl_file",
-    "video_jsonl_file",
-    "cache_directory",
-    "control_directory",
-)
 
 Table = Mapping[str, Any]
 
@@ -77,7 +69,8 @@ def load(path: Path, *, whole: bool = False) -> Dataset:
     pairs = [_entry(f"[[datasets]] number {i}", general, t, whole) for i, t in enumerate(tables, 1)]
     entries = tuple(entry for entry, _ in pairs)
     notes = [note for i, entry in enumerate(entries, 1) for note in _notes(f"[[datasets]] number {i}", entry)]
-    left = {each.path: each for each in chain(*(bad for _, bad in pairs), _without_window(entries))}
+    left = {item.path: item for _, bad in pairs for item in bad}
+    left |= {item.path: item for item in _without_window(entries)}
     data = Dataset(name=path.stem, entries=entries, config=path, notes=tuple(notes), left=tuple(left.values()))
     if len({os.path.realpath(cache) for _, cache in caches(data)}) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
@@ -93,8 +86,6 @@ def _read(path: Path) -> dict[str, Any]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    if path.exists() and not path.is_file():
-        raise DatasetError(f"{path} is no file; give a TOML.")
     if path.suffix.lower() != ".toml":
         raise DatasetError(f"{path} must end in .toml, by which upstream knows how to read it.")
     try:
@@ -118,13 +109,13 @@ def _check_keys(where: str, table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{where}: {name} must be {wanted.__name__}, not {value!r}.{hint}")
 
 
-def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Left]]:
+def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry, list[Item]]:
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
     _check_keys(where, table, {**_COMMON, **_EITHER, **(_VIDEO if kind == "video" else _IMAGE)})
-    for name in FOLDERS:
-        if name in table and not Path(table[name]).is_absolute():
+    for name, value in table.items():
+        if name.endswith(("_directory", "_jsonl_file")) and not Path(value).is_absolute():
             raise DatasetError(
-                f"{where}: {name} = {table[name]!r} is relative to a folder that upstream does not run in; write the whole path."
+                f"{where}: {name} = {value!r} is relative to a folder that upstream does not run in; write the whole path."
             )
     options = {"resolution": [960, 544], **general, **table}
     if type(options["resolution"]) is int:
@@ -133,21 +124,21 @@ def _entry(where: str, general: Table, table: Table, whole: bool) -> tuple[Entry
     directory, paths, captions = _files(where, kind, options)
     suffix = options.get("caption_extension", "")
     with console.bar("reading files", len(paths)) as done:
-        items, left = gather(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
-    entry = Entry(kind=kind, directory=directory, items=items, options=options)
-    _check_items(where, entry)
-    return entry, left
+        items = read_files(paths, kind, suffix=suffix, captions=captions, whole=whole, done=done)
+    sound = tuple(item for item in items if not item.problem)
+    entry = Entry(kind=kind, directory=directory, items=sound, options=options)
+    _check_entry(where, entry)
+    return entry, [item for item in items if item.problem]
 
 
-def _without_window(entries: Sequence[Entry]) -> Iterator[Left]:
+def _without_window(entries: Sequence[Entry]) -> Iterator[Item]:
     """Clips of which no entry takes anything: upstream passes them over without a word."""
     clips = [entry for entry in entries if entry.kind == "video"]
     taken = {item.path for entry in clips for item in entry.items if entry.windows(item)}
     for entry in clips:
         for item in entry.items:
             if item.path not in taken:
-                shortest = min(entry.options.get("target_frames") or [1])
-                yield Left(path=item.path, kind="video", reason=too_short(item, shortest), item=item)
+                yield replace(item, problem=too_short(item, min(entry.options.get("target_frames") or [1])))
 
 
 def _check_sizes(where: str, kind: Kind, options: Table) -> None:
@@ -166,13 +157,9 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
         raise DatasetError(
             f"{where}: give {kind}_directory or {kind}_jsonl_file; upstream would take the folder alone."
         )
-    low = [
-        name
-        for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames")
-        if options.get(name, 1) < 1
-    ]
-    if low:
-        raise DatasetError(f"{where}: {listing(low)} must be 1 at least.")
+    for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames"):
+        if options.get(name, 1) < 1:
+            raise DatasetError(f"{where}: {name} must be 1 at least.")
     try:
         check_size(tuple(options["resolution"]))
         check_frames(tuple(options.get("target_frames", (1,))))
@@ -183,15 +170,17 @@ def _check_sizes(where: str, kind: Kind, options: Table) -> None:
 def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], dict[Path, str] | None]:
     """The folder (of the media, or of their list), the files that upstream is to find, and the list's captions."""
     if f"{kind}_jsonl_file" in options:
+        if "cache_directory" not in options:
+            raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
         file = Path(options[f"{kind}_jsonl_file"])
-        captions = _rows(where, kind, file, options)
+        captions = read_list(kind, file)
         return file.parent, list(captions), captions
     if f"{kind}_directory" not in options:
         raise DatasetError(f"{where} names neither image_directory nor video_directory.")
     directory = Path(options[f"{kind}_directory"])
     if not directory.is_dir():
         raise DatasetError(f"{where}: there is no folder {directory}.")
-    paths = sorted(p for p in directory.iterdir() if p.name[0] != "." and meant(p, IMAGES, VIDEOS) == kind)
+    paths = sorted(p for p in directory.iterdir() if p.name[0] != "." and meant(p, read=True) == kind)
     if not paths:
         raise DatasetError(f"{where}: {kind}_directory {directory} holds no {kind}s that upstream reads.")
     if "caption_extension" not in options:
@@ -199,50 +188,44 @@ def _files(where: str, kind: Kind, options: Table) -> tuple[Path, list[Path], di
     return directory, paths, None
 
 
-def _rows(where: str, kind: Kind, file: Path, options: Table) -> dict[Path, str]:
-    """What a list of files says: each file's caption."""
-    if "cache_directory" not in options:
-        raise DatasetError(f"{where}: a {kind}_jsonl_file needs a cache_directory.")
+def read_list(kind: Kind, file: Path) -> dict[Path, str]:
+    """What a list of files says: each file's caption. Raises DatasetError."""
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
         pairs = [(Path(row[f"{kind}_path"]), row["caption"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{where}: {file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
+            f"{file} must hold a JSON object a line with {kind}_path and caption ({error!r})."
         ) from error
     wrong = [path for path, caption in pairs if not path.is_absolute() or not caption.strip()]
     if wrong:
-        raise DatasetError(f"{where}: {file} has relative paths or empty captions: {listing(wrong)}.")
+        raise DatasetError(f"{file} has relative paths or empty captions: {listing(wrong)}.")
     if len({path.stem for path, _ in pairs}) < len(pairs):
-        raise DatasetError(f"{where}: {file} lists files that share a name; they would share a cache file.")
+        raise DatasetError(f"{file} lists files that share a name; they would share a cache file.")
     return dict(pairs)
 
 
-def _check_items(where: str, entry: Entry) -> None:
-    if not entry.options.get("source_fps", buckets.FPS) >= buckets.FPS:
+def _check_entry(where: str, entry: Entry) -> None:
+    """Raises DatasetError: upstream would train clips too fast, lose its caches, or stack several shapes in one batch."""
+    options, kind = entry.options, entry.kind
+    if options.get("source_fps", buckets.FPS) < buckets.FPS:
         raise DatasetError(f"{where}: source_fps below 16 trains motion too fast; convert the clips to 16 fps.")
-    if glob.has_magic(str(entry.options.get("cache_directory") or entry.directory)):
+    if glob.has_magic(str(options.get("cache_directory") or entry.directory)):
         raise DatasetError(f"{where}: upstream can't find its caches in a folder with *, ? or [ in its name.")
-    _check_batches(where, entry)
-
-
-def _check_batches(where: str, entry: Entry) -> None:
-    """Raises DatasetError: without buckets, upstream would stack clips of several shapes in one batch."""
-    if entry.kind == "image" or entry.options.get("enable_bucket") or entry.options.get("batch_size", 1) == 1:
-        return
-    if len({buckets.bucket(item.size, tuple(entry.options["resolution"])) for item in entry.items}) > 1:
+    stacked = kind == "video" and not options.get("enable_bucket") and options.get("batch_size", 1) > 1
+    if stacked and len({entry.cached_size(item) for item in entry.items}) > 1:
         raise DatasetError(f"{where}: clips of several shapes can't share a batch; add enable_bucket = true.")
 
 
 def _notes(where: str, entry: Entry) -> Iterator[str]:
     """What is allowed and may not be meant."""
-    yield from warnings(entry.items)
+    yield from odd_notes(entry.items)
     if entry.kind == "image":
         return
     taken = entry.options.get("source_fps", buckets.FPS)
-    off = [item for item in entry.items if abs((item.fps or 0) - taken) > SAME_FPS * taken]
+    off = [item for item in entry.items if abs(item.fps - taken) > SAME_FPS * taken]
     if off:
-        speed = f"{(off[0].fps or 0) / taken:.2f} times"
+        speed = f"{off[0].fps / taken:.2f} times"
         yield f"{where}: {off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: motion at 1/{speed}."
-    if note := too_short_for_longest(entry):
-        yield f"{where}: {note}"
+    if entry.options.get("frame_extraction") != "full":
+        yield from (f"{where}: {note}" for note in length_notes(entry.items, entry.options))

@@ -1,9 +1,12 @@
-"""What is trained: entries of pictures or clips, counted as upstream counts them; and what is left out, and why."""
+"""What is trained: entries of pictures or clips, counted as upstream counts them, and as the TOML that it reads."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,20 +14,10 @@ from typing import Any
 
 from wanwrap.data.media import Item, Kind
 from wanwrap.errors import DatasetError, listing
+from wanwrap.paths import folder
 from wanwrap.upstream import buckets
 
 MOST = 5  # files that an error names; `check` names all
-
-
-@dataclass(frozen=True, kw_only=True)
-class Left:
-    """A file that is not trained; `stops` where a run would be another one than its owner means."""
-
-    path: Path
-    kind: Kind
-    reason: str
-    stops: bool = True
-    item: Item | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +36,21 @@ class Entry:
     @cached_property
     def keys(self) -> tuple[tuple[int, ...], ...]:
         """The bucket by which upstream groups each thing that is trained: its shape, without buckets the resolution."""
-        shapes = (shape for item in self.items for shape in self.shapes_of(item))
-        if self.kind == "image":
-            return tuple(shapes)
-        return tuple((*self._bucket((width, height)), count) for width, height, count in shapes)
+        found = list[tuple[int, ...]]()
+        for item in self.items:
+            for width, height, *frames in self.shapes(item):
+                size = (width, height) if self.kind == "image" else self._bucket((width, height))
+                found.append((*size, *frames))
+        return tuple(found)
 
-    def shapes_of(self, item: Item) -> Iterator[tuple[int, ...]]:
+    def shapes(self, item: Item) -> list[tuple[int, ...]]:
         """What one file gives, as the model sees it: (width, height), with frames for a window of a clip."""
-        frames = ((),) if self.kind == "image" else ((count,) for _, count in self.windows(item))
-        return ((*self.cached_size(item), *count) for count in frames)
-
-    @property
-    def tokens(self) -> int:
-        """What attention sees of its largest batch."""
-        largest = max((buckets.tokens(shape) for item in self.items for shape in self.shapes_of(item)), default=0)
-        return int(largest * self.options.get("batch_size", 1))
+        size = self.cached_size(item)
+        return [size] if self.kind == "image" else [(*size, count) for _, count in self.windows(item)]
 
     def windows(self, item: Item) -> list[tuple[int, int]]:
         """The (first frame, number of frames) that are taken of a clip; empty where it is too short for all."""
-        return sorted(buckets.windows(item.frames or 0, self.options))
-
-    @property
-    def longest(self) -> int:
-        """The frames of its longest window."""
-        return int(max(self.options.get("target_frames") or [1]))
-
-    def in_full(self, item: Item) -> bool:
-        """Whether a clip is long enough for it."""
-        return self.longest in {count for _, count in self.windows(item)}
+        return sorted(buckets.windows(item.frames, self.options))
 
     def cached_size(self, item: Item) -> buckets.Size:
         """(width, height) in pixels at which the VAE sees a file: clips always in buckets."""
@@ -90,13 +70,16 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What is trained. `config` is the user's own TOML, used as it is; None where wanwrap renders one."""
+    """What is trained, and what is `left` out, with its problems.
+
+    `config` is the user's own TOML, used as it is; None where wanwrap renders one.
+    """
 
     name: str
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     config: Path | None = None
-    left: tuple[Left, ...] = ()
+    left: tuple[Item, ...] = ()
     root: Path | None = None  # the folder that all of it lies in; None where a TOML names several
 
     @property
@@ -112,16 +95,21 @@ class Dataset:
     @property
     def tokens(self) -> int:
         """What attention sees of the largest batch, which decides on the memory."""
-        return max((entry.tokens for entry in self.entries), default=0)
+        most = 0
+        for entry in self.entries:
+            for item in entry.items:
+                tokens = max(map(buckets.tokens, entry.shapes(item)), default=0)
+                most = max(most, tokens * entry.options.get("batch_size", 1))
+        return most
 
     def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
         """What upstream prints as `total optimization steps`."""
         return epochs * buckets.steps_per_epoch(self.batches, accumulation, gpus)
 
-    @property
-    def bad(self) -> tuple[Left, ...]:
-        """The files that stop a run."""
-        return tuple(left for left in self.left if left.stops)
+    def short(self, path: Path) -> str:
+        """A path as the data set's owner knows it."""
+        name = str(path).removeprefix(f"{self.root}{os.sep}")
+        return name if name.isprintable() else repr(name)[1:-1]
 
     def sound(self, *, skip_bad: bool = False) -> Dataset:
         """The data set, if a run may start on it; with `skip_bad` without the files that would stop it.
@@ -129,24 +117,43 @@ class Dataset:
         Raises:
             DatasetError: files that would not be trained, or nothing that would.
         """
-        if self.bad and self.config and skip_bad:
+        bad = [item for item in self.left if item.stops]
+        if bad and self.config and skip_bad:
             raise DatasetError(f"{self.config} is used as it is, bad files and all: --skip_bad can't leave them out.")
-        if self.bad and not skip_bad:
-            raise DatasetError(self._complaint())
+        if bad and not skip_bad:
+            raise DatasetError(self._complaint(bad))
         if not self.train_items:
-            reasons = dict.fromkeys(f"{left.path.name}: {left.reason}" for left in self.left)
+            reasons = dict.fromkeys(f"{item.path.name}: {item.problem}" for item in self.left)
             raise DatasetError(f"nothing in {self.name} would be trained: {listing(reasons)}.")
-        out = f"left out, as you said: {listing(left.path.name for left in self.bad)}."
-        return replace(self, notes=(*self.notes, out)) if self.bad else self
+        out = f"left out, as you said: {listing(item.path.name for item in bad)}."
+        return replace(self, notes=(*self.notes, out)) if bad else self
 
-    def _complaint(self) -> str:
-        bad = self.bad
-        files = len({item.path for entry in self.entries for item in entry.items} | {left.path for left in bad})
-        lines = "".join(f"\n  {left.path}: {left.reason}" for left in bad[:MOST])
+    def _complaint(self, bad: list[Item]) -> str:
+        files = len({item.path for entry in self.entries for item in entry.items} | {item.path for item in bad})
+        lines = "".join(f"\n  {item.path}: {item.problem}" for item in bad[:MOST])
         place = shlex.quote(str(self.root or self.config))
         more = f"\n  and {len(bad) - MOST} more; `wanwrap check {place}` lists all" if len(bad) > MOST else ""
         way_out = "" if self.config else "\nMend or remove them, or train without them: --skip_bad"
         return f"{len(bad)} of {files} file(s) would not be trained:{lines}{more}{way_out}"
+
+
+def odd_notes(items: Iterable[Item]) -> list[str]:
+    """What upstream will train otherwise than a viewer shows it, each with the files' names."""
+    names = dict[str, list[str]]()
+    for item in items:
+        for what in item.odd:
+            names.setdefault(what, []).append(item.path.name)
+    return [f"{what}: {listing(files)}." for what, files in names.items()]
+
+
+def in_full(item: Item, options: Mapping[str, Any]) -> bool:
+    """Whether a clip is long enough for the longest window that an entry asks for."""
+    return any(count == longest(options) for _, count in buckets.windows(item.frames, options))
+
+
+def longest(options: Mapping[str, Any]) -> int:
+    """The frames of an entry's longest window."""
+    return int(max(options.get("target_frames") or [1]))
 
 
 def too_short(item: Item, frames: int) -> str:
@@ -156,9 +163,44 @@ def too_short(item: Item, frames: int) -> str:
     return f"{there} less than {needed}; replace or remove it"
 
 
-def too_short_for_longest(entry: Entry) -> str | None:
-    """What is to be said of clips that an entry takes shorter than its longest window."""
-    if entry.kind == "image" or entry.options.get("frame_extraction") == "full":
-        return None
-    short = [item.path.name for item in entry.items if not entry.in_full(item)]
-    return f"too short for {entry.longest} frames, not trained at that length: {listing(short)}." if short else None
+def length_notes(items: Iterable[Item], options: Mapping[str, Any]) -> list[str]:
+    """What is to be said of clips that are shorter than an entry's longest window."""
+    short = [item.path.name for item in items if not in_full(item, options)]
+    where = f"too short for {longest(options)} frames, not trained at that length"
+    return [f"{where}: {listing(short)}."] if short else []
+
+
+def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None] | None = None) -> str:
+    """The commented template, filled with a data set; `caches` gives the cache folder of each entry, `lists` its list of files if it has one."""
+    import tomlkit
+
+    head, image, video = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
+    document, common = tomlkit.parse(head), dict[str, Any]()
+    for name, value in dataset.entries[0].options.items():
+        if name in document["general"] and all(entry.options.get(name) == value for entry in dataset.entries):
+            document["general"][name] = common[name] = value
+    parts = [tomlkit.dumps(document)]
+    for entry, cache, files in zip(dataset.entries, caches, lists or [None] * len(caches), strict=True):
+        place, listed = f"{entry.kind}_directory", f"{entry.kind}_jsonl_file"
+        part = image if entry.kind == "image" else video.replace("# Clips.", _heading(entry))
+        table = tomlkit.parse(part.replace(place, listed) if files else part)
+        table[listed if files else place] = (files or entry.directory).as_posix()
+        table["cache_directory"] = cache.as_posix()
+        for name, value in entry.options.items():
+            if name not in common:
+                table[name] = list(value) if isinstance(value, tuple) else value
+        parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
+
+
+def _heading(entry: Entry) -> str:
+    """What tells one entry of clips from the next."""
+    width, height = entry.options["resolution"]
+    frames = ", ".join(map(str, entry.options.get("target_frames", (1,))))
+    return f"# Clips, target_frames {frames}, resolution {width}x{height}."
+
+
+def file_list(entry: Entry) -> str:
+    """An entry's files as upstream reads a list of them: a JSON object a line, with whole paths and captions."""
+    rows = ({f"{entry.kind}_path": item.path.as_posix(), "caption": item.caption} for item in entry.items)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

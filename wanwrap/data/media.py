@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from wanwrap.errors import listing
 
 Kind = Literal["image", "video"]
 
@@ -28,42 +26,32 @@ SMALL = 4_000_000  # bytes
 LONGEST_CAPTION = 1_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
 
+# What of a file is trained otherwise than a viewer shows it.
+TURNED = "turned by its metadata, which upstream ignores"
+TRANSPARENT = "transparent in part, and upstream trains what lies under it"
+MARKED = "a byte order mark begins its caption, and is trained"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A picture, or a clip with its frames: `size` is (width, height) in pixels, as upstream sees it.
+    """A picture or a clip, as upstream sees it: `size` is (width, height) in pixels, `fps` frames a second.
 
-    `mark` is a hash of the content and `look` one of what is to be seen (`alike`); both only where all of the
-    file was read.
+    `odd` tells what of it is trained otherwise than a viewer shows it; `problem` why it is not trained, and `stops`
+    whether a run stops at that. `mark` is a hash of the content and `look` one of what is to be seen (`alike`); both
+    only where all of the file was read.
     """
 
     path: Path
-    size: tuple[int, int]
-    frames: int | None = None
-    fps: float | None = None
-    turned: bool = False  # by EXIF or a rotation, which upstream ignores
-    alpha: bool = False  # something is transparent, and upstream trains what lies under it
-    cmyk: bool = False
-    moving: bool = False  # a picture with several frames, of which upstream takes the first
-    squeezed: bool = False  # its pixels are no squares, and upstream takes them for such
-    hdr: bool = False
+    kind: Kind
+    size: tuple[int, int] = (0, 0)  # where it can't be read
+    frames: int = 0
+    fps: float = 0.0  # 0 for a picture
+    odd: tuple[str, ...] = ()
     mark: str = ""
     look: int | None = None
     caption: str = ""
-
-    @property
-    def odd(self) -> list[str]:
-        """What of it is trained otherwise than a viewer shows it."""
-        told = {
-            "turned by its metadata, which upstream ignores": self.turned,
-            "transparent in part, and upstream trains what lies under it": self.alpha,
-            "CMYK, whose colours upstream shifts": self.cmyk,
-            "squeezed: its pixels are no squares, and upstream takes them for such": self.squeezed,
-            "HDR, which upstream takes for SDR: its colours come out pale": self.hdr,
-            "animated, of which upstream takes the first frame": self.moving,
-            "a byte order mark begins its caption, and is trained": self.caption[:1] == "\ufeff",
-        }
-        return [what for what, so in told.items() if so]
+    problem: str | None = None
+    stops: bool = True
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -71,16 +59,24 @@ def kind_of(path: Path) -> Kind | None:
     suffix = path.suffix
     if path.name[0] == "." or suffix not in (suffix.lower(), suffix.upper()):
         return None
-    return meant(path, IMAGES, VIDEOS)
+    return meant(path, read=True)
 
 
-MEANT = IMAGES | OTHER_IMAGES, VIDEOS | OTHER_VIDEOS
-
-
-def meant(path: Path, images: set[str] = MEANT[0], videos: set[str] = MEANT[1]) -> Kind | None:
-    """What a person takes a file for, by its name alone."""
+def meant(path: Path, *, read: bool = False) -> Kind | None:
+    """What a person takes a file for, by its name alone; with `read` only of what upstream reads, in whatever case."""
     suffix = path.suffix.lower()
-    return "image" if suffix in images else "video" if suffix in videos else None
+    if suffix in IMAGES or (suffix in OTHER_IMAGES and not read):
+        return "image"
+    return "video" if suffix in VIDEOS or (suffix in OTHER_VIDEOS and not read) else None
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8, in which lists and data sets are written."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Unfit(ValueError):
@@ -139,30 +135,11 @@ def filled(caption: Path) -> bool:
         return True
 
 
-def warnings(items: Iterable[Item]) -> list[str]:
-    """What upstream will train otherwise than a viewer shows it, each with the files' names."""
-    told = dict[str, list[str]]()
-    for item in items:
-        for what in item.odd:
-            told.setdefault(what, []).append(item.path.name)
-    return [f"{what}: {listing(names)}." for what, names in told.items()]
+def holds(caption: str, word: str) -> bool:
+    """Whether a word, or several, stands in a caption as such, in large letters or small."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
-def awkward(path: Path) -> tuple[str, bool] | None:
-    """Why upstream would pass a file over or end on it, for its name alone; and whether its owner would be surprised."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8, in which lists and data sets are written; rename it", True
-    if kind_of(path) is None:
-        if meant(path, IMAGES, VIDEOS):
-            return "upstream passes over an ending in mixed case; write it in small letters", True
-        return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it", False
-    if not path.is_file():
-        return "it can't be read as a file, on which upstream ends; remove it", True
-    if len(os.fsencode(path.stem)) > LONGEST:
-        return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it", True
-    return None
-
-
-LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")
+def led_by(word: str | None, caption: str) -> str:
+    """The caption with the word in front, where it lacks it."""
+    return f"{word}, {caption}" if word and not holds(caption, word) else caption

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import SEEN, Item, Unfit, content_mark
+from wanwrap.data.media import SEEN, TRANSPARENT, TURNED, Item, Unfit, content_mark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,31 +24,30 @@ def read(path: Path, whole: bool) -> Item:
 
     from PIL import Image
 
+    from wanwrap.data.alike import look
+
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # upstream only warns, too; twice as large fails
     with Image.open(path) as picture:
         if picture.mode[0] in "IF":
             raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
-        found: dict[str, Any] = {
-            "size": picture.size,
-            "turned": _turned(picture),
-            "cmyk": picture.mode == "CMYK",
-            "moving": picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1,
-            "alpha": picture.has_transparency_data,
+        size, clear, seen = picture.size, picture.has_transparency_data, dict[str, Any]()
+        odd = {
+            TURNED: _turned(picture),
+            "CMYK, whose colours upstream shifts": picture.mode == "CMYK",
+            "animated, of which upstream takes the first frame": (
+                picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
+            ),
         }
-        return Item(path=path, **{**found, **(_seen(path, picture, found["alpha"]) if whole else {})})
+        if whole:
+            plain = picture.convert("RGB")
+            plain.thumbnail((SEEN, SEEN))
+            seen = {"mark": content_mark(path), "look": look(plain)}
+            clear = clear and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
+        odd[TRANSPARENT] = clear
+        return Item(path=path, kind="image", size=size, odd=tuple(what for what, so in odd.items() if so), **seen)
 
 
 def _turned(picture: Image) -> bool:
     with suppress(Exception):  # EXIF that is broken turns nothing
         return bool(picture.getexif().get(ORIENTATION, 1) != 1)
     return False
-
-
-def _seen(path: Path, picture: Image, alpha: bool) -> dict[str, Any]:
-    """What only decoding tells."""
-    from wanwrap.data.alike import look
-
-    plain = picture.convert("RGB")
-    plain.thumbnail((SEEN, SEEN))
-    clear = alpha and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
-    return {"mark": content_mark(path), "look": look(plain), "alpha": clear}

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from wanwrap.data.dataset import Dataset, Entry
-from wanwrap.data.toml import file_list, render
+from wanwrap.data.dataset import Dataset, Entry, file_list, render
 from wanwrap.errors import WeightsError
 from wanwrap.paths import folder as shipped_folder
 from wanwrap.plan.expert_options import ExpertOptions, expert_options, state_interval

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanwrap.data.cache_lock import HELD, changing, check_unused, in_turn, reading
-from wanwrap.data.caches import WHAT, differing, forget, missing, stamps, survey, unexpected
+from wanwrap.data.caches import WHAT, differing, forget, missing, survey, unexpected
 from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
@@ -171,24 +171,24 @@ class _Run:
                 latents, text = (sum(len(each.to_encode(what)) for each in found) for what in WHAT)
                 console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused([each.folder for each in found if not each.complete])
-                self._fill(stamps(entries))
+                self._fill()
             held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
-    def _fill(self, before: Mapping[Path, list[int]]) -> None:
+    def _fill(self) -> None:
         for step in self.plan.steps:
             if isinstance(step, Cache):
                 if missing(self.plan.dataset.entries, self.plan.caches, step.what):
                     self._step(step)
-                    self._check_cached(step, before)
+                    self._check_cached(step)
             elif isinstance(step, Prune):
                 self._step(step, {HELD: "1"})
                 self._check_data()
 
-    def _check_cached(self, step: Cache, before: Mapping[Path, list[int]]) -> None:
+    def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
         entries, caches = self.plan.dataset.entries, self.plan.caches
         again = "start again, and only that is cached anew"
-        if changed := forget(entries, caches, before):
+        if changed := forget(entries, caches):
             raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
         if extra := unexpected(entries, caches):
             raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 
 class Crew:
@@ -24,13 +25,11 @@ class Crew:
             OSError: it can't be started.
             KeyboardInterrupt: the crew has been told to end.
         """
-        import tempfile  # here, for a dry run needs none
-
         with tempfile.TemporaryFile() as told:  # a pipe would have to be emptied while it is fed
             process = self._begin(argv, cwd, subprocess.DEVNULL if feed is None else subprocess.PIPE, told)
             try:
-                if feed is not None:
-                    _fill(process, feed)
+                if feed is not None and process.stdin:
+                    _fill(process.stdin, feed)
                 process.wait()
             finally:
                 process.kill()
@@ -41,20 +40,15 @@ class Crew:
             told.seek(0)
             return process.returncode, told.read().decode("utf-8", "replace")
 
-    def _begin(self, argv: Sequence[str], cwd: Path, source: int, told: Any) -> subprocess.Popen[bytes]:
+    def _begin(self, argv: Sequence[str], cwd: Path, source: int, told: IO[bytes]) -> subprocess.Popen[bytes]:
         # Ctrl-C must not reach it: it would end in good order, with half a file
         group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+        own, out = os.name == "posix", subprocess.DEVNULL
         with self._lock:
             if self._ended:
                 raise KeyboardInterrupt
             process = subprocess.Popen(
-                argv,
-                cwd=cwd,
-                stdin=source,
-                stdout=subprocess.DEVNULL,
-                stderr=told,
-                start_new_session=os.name == "posix",
-                creationflags=group,
+                argv, cwd=cwd, stdin=source, stdout=out, stderr=told, start_new_session=own, creationflags=group
             )
             self._living.add(process)
             return process
@@ -67,13 +61,12 @@ class Crew:
                 process.kill()
 
 
-def _fill(process: subprocess.Popen[bytes], feed: Iterable[bytes]) -> None:
+def _fill(stdin: IO[bytes], feed: Iterable[bytes]) -> None:
     """Hand it its input; one that ends before has its reason, which its exit status tells."""
-    assert process.stdin
     try:
-        with process.stdin as pipe:
+        with stdin as pipe:
             for chunk in feed:
                 pipe.write(chunk)
-    except (BrokenPipeError, OSError) as error:
-        if not isinstance(error, BrokenPipeError) and error.errno != errno.EINVAL:  # Windows' broken pipe
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter is Windows' broken pipe
             raise
