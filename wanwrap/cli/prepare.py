@@ -36,7 +36,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: float) -> Fraction
 
 
 def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
-    """`#rrggbb`, which Pillow and ffmpeg both understand."""
+    """`#rrggbb`."""
     from PIL import ImageColor
 
     try:

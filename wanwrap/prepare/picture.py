@@ -157,16 +157,12 @@ def _extrema(picture: Image) -> tuple[float, float]:
     return float(low), float(high)  # type: ignore[arg-type]
 
 
-def moving(path: Path, background: str, rate: Fraction, size: tuple[int, int]) -> Iterator[bytes]:
-    """An animation as bare RGB frames of that rate and size: frame k is what stands there at k / rate seconds."""
-    end, shown = Fraction(0), 0
+def moving(path: Path, background: str) -> Iterator[tuple[Fraction, Image]]:
+    """An animation's pictures, each with the seconds after which it is shown."""
+    time = Fraction(0)
     for picture, milliseconds in _frames(path):
-        end += Fraction(milliseconds, 1000)
-        frame = plain(picture, background)
-        pixels = (frame if frame.size == size else frame.resize(size, resample=1)).tobytes()
-        while Fraction(shown) / rate < end:
-            yield pixels
-            shown += 1
+        yield time, plain(picture, background)
+        time += Fraction(milliseconds, 1000)
 
 
 def _frames(path: Path) -> Iterator[tuple[Image, int]]:
