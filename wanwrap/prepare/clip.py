@@ -120,9 +120,13 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
     if not frames:
         raise ValueError("none of its frames can be decoded")
     first, codec = frames[0], stream.codec_context
-    stored = (first.width, first.height)
-    turn = _turn(first)
-    shown = _square(stored, stream.sample_aspect_ratio or Fraction(1))
+    stored = width, height = first.width, first.height
+    turn, aspect = _turn(first), stream.sample_aspect_ratio or Fraction(1)
+    # square pixels, and never more of them than there are
+    shown = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
+    made_of = (codec.name, first.format.name, path.suffix[1:].lower())
+    forms = ["{} {} in {}".format(*made_of)] if made_of != ("h264", "yuv420p", "mp4") else []
+    forms += ["sound left out"] if len(container.streams) > 1 else []
     return Footage(
         stream=stream.index,
         size=shown[::-1] if turn and not turn[0] else shown,
@@ -133,7 +137,7 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
         alpha=any(component.is_alpha for component in first.format.components) or first.format.name == "pal8",
         hdr=HDR.get(int(codec.color_trc or 0)),
         tags={} if first.format.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
-        form=_form(path, codec.name, first.format.name, len(container.streams)),
+        form=", ".join(forms),
         **fine,
     )
 
@@ -148,24 +152,12 @@ def _turn(frame: Any) -> tuple[int, ...]:
     return ()
 
 
-def _form(path: Path, codec: str, pixels: str, streams: int) -> str:
-    plain = (path.suffix.lower(), codec, pixels) == (".mp4", "h264", "yuv420p")
-    form = "" if plain else f"{codec} {pixels} in {path.suffix[1:].lower()}"
-    return ", ".join(filter(None, (form, "sound left out" if streams > 1 else "")))
-
-
 def _decoded(path: Path, index: int) -> Any:
     """Frames from the start: not every container can be wound back."""
     import av
 
     with av.open(str(path)) as container:
         yield from container.decode(container.streams[index])
-
-
-def _square(stored: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
-    """The size with square pixels: never more of them than there are."""
-    width, height = stored
-    return (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
 
 
 def _standard(rate: Fraction) -> Fraction:

@@ -70,7 +70,7 @@ class Maker:
     def plan(self, source: Source, entry: Entry) -> Result:
         """What `make` would do; scenes it can't know."""
         if self.current(source, entry):
-            return self._same(source, entry, entry.outputs or [])
+            return self._same(source, entry)
         try:
             decision = decide(source, self.limits)
         except Unusable as error:
@@ -86,7 +86,7 @@ class Maker:
         """
         try:
             if self.current(source, entry):
-                return self._captions(source, entry, self._same(source, entry, entry.outputs or []))
+                return self._captions(source, entry, self._same(source, entry))
             decision = decide(source, self.limits, self._scenes if self.limits.scenes else None)
             names = self._names(entry, decision)
             self._carry_out(source, entry, decision, names)
@@ -94,32 +94,20 @@ class Maker:
             return Result(source=source.name, action="failed", reason=str(error))
         return self._captions(source, entry, self._told(source, decision, names))
 
-    def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
+    def _same(self, source: Source, entry: Entry) -> Result:
+        """What was made of it before, as far as it is still there."""
+        outputs = entry.outputs or []
         there = [name for name in outputs if (self.out / name).is_file()]
-        captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in there)
+        result = Result(source=source.name, action="unchanged", outputs=there, entry=entry)
+        result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in there)
+        if there:
+            result.seconds, result.fps = entry.seconds * len(there) / len(outputs), entry.fps
         if not outputs:
-            return Result(source=source.name, action="left out", reason=entry.reason, entry=entry)
-        if len(there) < len(outputs):
-            why = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set (--again makes them anew)"
-            return Result(
-                source=source.name,
-                action="left out",
-                reason=why,
-                outputs=there,
-                seconds=entry.seconds * len(there) / len(outputs),
-                fps=entry.fps if there else 0.0,
-                captioned=captioned,
-                entry=entry,
-            )
-        return Result(
-            source=source.name,
-            action="unchanged",
-            outputs=list(outputs),
-            seconds=entry.seconds,
-            fps=entry.fps,
-            captioned=captioned,
-            entry=entry,
-        )
+            result.action, result.reason = "left out", entry.reason
+        elif len(there) < len(outputs):
+            missing = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set"
+            result.action, result.reason = "left out", f"{missing} (--again makes them anew)"
+        return result
 
     def _told(self, source: Source, decision: Decision, names: Sequence[str]) -> Result:
         rate = decision.recipe.rate if decision.recipe else Fraction(1)
@@ -224,22 +212,13 @@ class Maker:
         for name in result.outputs if data is not None else ():
             self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
         result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
-        settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
-        before = entry.outputs is not None and result.entry is not None  # nothing was made of it just now
-        settings = entry.settings if before else settings
+        if result.entry is None:  # it was made just now
+            of_clips = kind == "video" or not result.outputs
+            settings = self._settings if of_clips else {name: self._settings[name] for name in ("background", "recipe")}
+            row = {name: getattr(result, name) for name in ("outputs", "seconds", "fps", "reason")}
+            entry = replace(entry, size=source.size, mtime_ns=source.mtime_ns, settings=settings, **row)
         caption = entry.caption if data is None else _digest(data)
-        result.entry = replace(
-            entry,
-            size=source.size,
-            mtime_ns=source.mtime_ns,
-            settings=settings,
-            outputs=entry.outputs if before else result.outputs,
-            seconds=entry.seconds if before else result.seconds,
-            fps=entry.fps if before else result.fps,
-            caption=caption,
-            reason=entry.reason if before else result.reason,
-            pending=False,
-        )
+        result.entry = replace(entry, caption=caption, pending=False)
         return result
 
     def _caption(self, path: Path, data: bytes, written: str | None, result: Result) -> None:
@@ -253,10 +232,6 @@ class Maker:
             file.write(data)
         if result.action == "unchanged":
             result.reason = "caption written anew"
-
-
-def _of_pictures(settings: dict[str, object]) -> dict[str, object]:
-    return {name: settings[name] for name in ("background", "recipe")}
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

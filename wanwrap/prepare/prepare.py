@@ -58,24 +58,19 @@ def prepare(wish: Wish, report: Report, *, dry_run: bool = False) -> None:
         OSError: the disk is full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept and remembered.
     """
-    with interruptible():
-        _prepare(wish, report, dry_run)
-
-
-def _prepare(wish: Wish, report: Report, dry_run: bool) -> None:
     found = search(wish.place, wish.out)
     if any(source.moving for source in found.sources):
         check_encoder()
     report.items += [Result(source=name, action="left out", reason=why) for name, why in found.other.items()]
     report.items += [Result(source=name, action="failed", reason=why) for name, why in found.failed.items()]
-    if dry_run or not found.sources:
+    if dry_run or not found.sources:  # nothing is written
         _all(wish, found, Prepared(wish.out), report, dry_run=True)
         report.planned = dry_run
         return
     for name in FOLDERS:
         (wish.out / name).mkdir(parents=True, exist_ok=True)
-    with lock(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}; wait until it has ended."):
-        work = wish.out / WORK
+    work, busy = wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}; wait until it has ended."
+    with interruptible(), lock(work, busy):
         shutil.rmtree(work, ignore_errors=True)  # what a power cut left
         work.mkdir()
         try:
