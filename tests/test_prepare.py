@@ -13,22 +13,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import psutil
 import pytest
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
-from raw import SIZE, footage, noise, number, numbers, pattern
+from raw import FFMPEG, SIZE, footage, noise, number, numbers, pattern
 
 from wanwrap.data.clips import rotation
-from wanwrap.errors import DatasetError, OptionError
-from wanwrap.prepare import ffmpeg
+from wanwrap.errors import DatasetError, OptionError, PackageError
 from wanwrap.prepare.caption_text import decoded, wording
+from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.naming import LONGEST, Names, safe
 
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
@@ -175,7 +173,7 @@ def test_sizes(prepare: Prepare, raw: Path, out: Path) -> None:
 def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     upright = footage(tmp_path / "upright.mp4", 24, size=(160, 48))
     turned = [
-        ffmpeg.find(),
+        FFMPEG,
         "-v",
         "error",
         "-display_rotation",
@@ -188,7 +186,7 @@ def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Pa
     ]
     if subprocess.run(turned).returncode:  # before ffmpeg 6 there was another way
         (raw / "clip.mp4").unlink(missing_ok=True)
-        subprocess.run([ffmpeg.find(), "-v", "error", "-i", upright, "-c", "copy", "-metadata:s:v", "rotate=-90", raw / "clip.mp4"], check=True)  # fmt: skip
+        subprocess.run([FFMPEG, "-v", "error", "-i", upright, "-c", "copy", "-metadata:s:v", "rotate=-90", raw / "clip.mp4"], check=True)  # fmt: skip
     with av.open(str(raw / "clip.mp4")) as container:
         angle = rotation(next(container.decode(video=0)))
     assert angle in (90, -90)
@@ -204,7 +202,7 @@ def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Pa
 
 def test_pixels_that_are_not_square(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16, size=(160, 64))
-    subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, "-vf", "setsar=2", raw / "wide.mp4"], check=True)
+    subprocess.run([FFMPEG, "-v", "error", "-i", plain, "-vf", "setsar=2", raw / "wide.mp4"], check=True)
     prepare("--template", "x")
     assert stream(out / "videos/wide.mp4")[1] == (160, 32)
 
@@ -223,7 +221,7 @@ def test_interlaced_and_10_bit(prepare: Prepare, raw: Path, out: Path) -> None:
 def test_hdr_is_said(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16)
     tags = ["-vf", "setparams=color_trc=smpte2084:color_primaries=bt2020:colorspace=bt2020nc"]
-    subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, *tags, raw / "hdr.mp4"], check=True)
+    subprocess.run([FFMPEG, "-v", "error", "-i", plain, *tags, raw / "hdr.mp4"], check=True)
     assert any("HDR" in note for note in item(prepare("--template", "x"), "hdr.mp4")["notes"])
 
 
@@ -238,10 +236,26 @@ def test_full_range(prepare: Prepare, raw: Path, out: Path) -> None:
     assert all(abs(a - b) < 6 for a, b in zip(shown, (200, 60, 30), strict=True))
 
 
+@pytest.mark.parametrize("matrix", ["bt709", "smpte170m"])
+def test_colours_stay(prepare: Prepare, raw: Path, out: Path, matrix: str) -> None:
+    """Those of cameras are tagged, and read by their tags."""
+    reds = [Image.new("RGB", (320, 96), (200, 60, 30))] * 24
+    options = {"crf": "5", "x264-params": f"colormatrix={matrix}"}
+    footage(raw / "cam.mkv", 24, 25, pictures=reds, size=(320, 96), options=options)
+    prepare("--template", "x", "--max_size", "160x48")
+    shown = []
+    for path in (raw / "cam.mkv", out / "videos/cam.mp4"):
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+            shown.append((int(frame.colorspace), frame.to_image().getpixel((20, 20))))
+    assert shown[0][0] == shown[1][0]
+    assert all(abs(a - b) < 4 for a, b in zip(shown[0][1], shown[1][1], strict=True)), shown
+
+
 def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "plain.mp4", 16)
     sound = ["-f", "lavfi", "-i", "sine=d=1"]
-    subprocess.run([ffmpeg.find(), "-v", "error", "-i", plain, *sound, "-c:v", "copy", raw / "loud.mp4"], check=True)
+    subprocess.run([FFMPEG, "-v", "error", "-i", plain, *sound, "-c:v", "copy", raw / "loud.mp4"], check=True)
     for _ in range(2):  # and told again
         told = item(prepare("--template", "x", "--min_seconds", "1.4", code=4), "loud.mp4")
         assert (told["action"], told["outputs"]) == ("left out", [])
@@ -254,7 +268,7 @@ def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tm
 def test_transparent_clip(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (64, 48), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     argv = [
-        ffmpeg.find(),
+        FFMPEG,
         "-v",
         "error",
         "-framerate",
@@ -332,9 +346,7 @@ def test_damaged_container(prepare: Prepare, raw: Path) -> None:
 def test_trimmed_without_encoding(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     """As phones trim: an edit list hides the frames before the cut, which stay in the file."""
     whole = footage(tmp_path / "whole.mp4", 200, 30, options={"crf": "10", "g": "60"})
-    subprocess.run(
-        [ffmpeg.find(), "-v", "error", "-ss", "1.3", "-i", whole, "-c", "copy", raw / "clip.mp4"], check=True
-    )
+    subprocess.run([FFMPEG, "-v", "error", "-ss", "1.3", "-i", whole, "-c", "copy", raw / "clip.mp4"], check=True)
     for k, shown in enumerate(prepared(prepare("--template", "x"), out, "clip.mp4")):
         assert abs(shown - 39 - k * 30 / 16) <= 1, k
 
@@ -797,15 +809,6 @@ def begin(raw: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def encoders(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Its ffmpegs; one may end while it is looked at."""
-    found = list[psutil.Process]()
-    for each in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            found += [each] if "ffmpeg" in each.name() else []
-    return found
-
-
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: int) -> None:
@@ -815,7 +818,7 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     for name in ("c", "d"):
         shutil.copy(long, raw / f"{name}.mp4")
     process = begin(raw, out, "--template", "x")
-    while not (running := encoders(process)):
+    while not [*out.glob(".wanwrap-prepare.tmp/*/*.mp4")]:
         assert process.poll() is None
         time.sleep(0.05)
     with begin(raw, out) as second:
@@ -825,7 +828,6 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path, how: in
     process.send_signal(how)
     said = process.communicate(timeout=20)[0].decode()
     assert process.returncode == 130, said
-    assert not [each for each in running if each.is_running() and each.status() != "zombie"]
     assert "goes on from here" in said
     assert not [path.name for path in out.iterdir() if path.name not in ("images", "videos", ".wanwrap-prepare.json")]
     whole = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
@@ -857,12 +859,15 @@ def test_full_disk(raw: Path, out: Path, kind: str) -> None:
 # the way through
 
 
-def test_the_packaged_ffmpeg_is_enough(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
-    captioned(footage(raw / "clip.mkv", 200, 24), "it flies")
-    footage(raw / "other.mp4", 60, 30)
-    told = prepare(PATH=str(tmp_path))
-    assert told["counts"]["failed"] == 0
-    assert len(prepared(told, out, "clip.mkv")) == 133
+def test_av_without_libx264(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything is looked at, with the way out."""
+
+    def missing(*_: object) -> None:
+        raise av.codec.codec.UnknownCodecError("libx264")
+
+    monkeypatch.setattr(av, "Codec", missing)
+    with pytest.raises(PackageError, match="--force-reinstall"):
+        check_encoder()
 
 
 def test_bad_options(wanwrap: Wanwrap, raw: Path, out: Path) -> None:

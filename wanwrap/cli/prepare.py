@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,7 +37,7 @@ def _seconds(_: click.Context, param: click.Parameter, value: float) -> Fraction
 
 
 def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
-    """`#rrggbb`, which Pillow and ffmpeg both understand."""
+    """`#rrggbb`."""
     from PIL import ImageColor
 
     try:
@@ -52,7 +53,14 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
 @click.argument("place", metavar="FOLDER", type=PATH)
 @option("--out", type=PATH, required=True, help="The data set: images/ and videos/ are made in it.")
 @option("--keep_fps", is_flag=True, help="Leave clips at their own frame rate, if it is 16 or more.")
-@option("--max_size", default="1920x1080", show_default=True, callback=_area, help="Shrink clips to that many pixels.")
+@option(
+    "--max_size",
+    "area",
+    default="1920x1080",
+    show_default=True,
+    callback=_area,
+    help="Shrink clips to that many pixels.",
+)
 @option(
     "--max_seconds", type=float, default=5.0, show_default=True, callback=_seconds, help="Split longer clips evenly."
 )
@@ -77,17 +85,12 @@ def prepare(
     /,
     place: Path,
     out: Path,
-    keep_fps: bool,
-    max_size: int,
-    max_seconds: Fraction,
-    scenes: bool,
-    min_seconds: Fraction,
-    background: str,
     trigger: str | None,
     template: str | None,
     again: bool,
     dry_run: bool,
     as_json: bool,
+    **limits: Any,
 ) -> None:
     """Make a data set that musubi-tuner reads rightly of a FOLDER of pictures and clips, or of one file.
 
@@ -99,21 +102,14 @@ def prepare(
 
     The originals are never changed. The same command does only what is new, and goes on where it was stopped.
     """
-    if min_seconds > max_seconds or not max_seconds:
+    asked = Limits(**limits)
+    if asked.min_seconds > asked.max_seconds or not asked.max_seconds:
         raise OptionError(
-            f"--max_seconds {float(max_seconds):g} is less than --min_seconds {float(min_seconds):g}, "
+            f"--max_seconds {float(asked.max_seconds):g} is less than --min_seconds {float(asked.min_seconds):g}, "
             "so that every piece would be left out; change one of them."
         )
-    limits = Limits(
-        keep_fps=keep_fps,
-        area=max_size,
-        max_seconds=max_seconds,
-        min_seconds=min_seconds,
-        scenes=scenes,
-        background=background,
-    )
     words = wording(trigger, template)
-    wish = Wish(place=absolute(place), out=absolute(out), limits=limits, wording=words, again=again)
+    wish = Wish(place=absolute(place), out=absolute(out), limits=asked, wording=words, again=again)
     ctx.exit(_carry_out(wish, dry_run, as_json))
 
 

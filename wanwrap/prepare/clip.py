@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.clips import HDR, rotation
+from wanwrap.data.clips import HDR
 from wanwrap.data.media import COUNTED
-from wanwrap.prepare.ffmpeg import Recipe
+from wanwrap.prepare.encode import Piece, Recipe
 from wanwrap.upstream.buckets import FPS
 
 STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 TIMED = (".mkv", ".webm")
+TAGS = ("color_primaries", "color_trc", "colorspace")
+ROUGH = 1 << 14  # of 1 << 16: what turns by 14 degrees or less is not turned
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
 
 
@@ -43,10 +47,12 @@ class Footage:
     seconds: Fraction
     stored: tuple[int, int]
     constant: bool
-    turned: bool
+    turn: tuple[int, ...]  # a key of encode.UPRIGHT; nothing where it is upright
     interlaced: bool
     alpha: bool
     hdr: str | None
+    last: Fraction  # seconds from the first frame to the last
+    tags: Mapping[str, int]  # how its colours are to be read
     form: str  # what it is made of, in words; nothing where that is H.264 yuv420p in mp4, and no sound
 
 
@@ -81,6 +87,7 @@ def look(path: Path) -> Footage:
         _check_whole(path, container, stream, seconds)
         gap = min(gaps, default=last)
         fine = {"seconds": seconds, "gap": gap, "constant": max(gaps, default=gap) - gap <= 2 * base}
+        fine["last"] = (times[-1] - times[0]) * base
         return _seen(path, container, stream, Fraction(len(times)) / seconds, fine)
 
 
@@ -113,27 +120,36 @@ def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[st
     if not frames:
         raise ValueError("none of its frames can be decoded")
     first, codec = frames[0], stream.codec_context
-    stored = (first.width, first.height)
-    angle = rotation(first)
-    shown = _square(stored, stream.sample_aspect_ratio or Fraction(1))
+    stored = width, height = first.width, first.height
+    turn, aspect = _turn(first), stream.sample_aspect_ratio or Fraction(1)
+    # square pixels, and never more of them than there are
+    shown = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
+    made_of = (codec.name, first.format.name, path.suffix[1:].lower())
+    forms = ["{} {} in {}".format(*made_of)] if made_of != ("h264", "yuv420p", "mp4") else []
+    forms += ["sound left out"] if len(container.streams) > 1 else []
     return Footage(
         stream=stream.index,
-        size=shown[::-1] if (angle or 0) % 180 == 90 else shown,
+        size=shown[::-1] if turn and not turn[0] else shown,
         rate=_standard(rate),
         stored=stored,
-        turned=angle is not None,
+        turn=turn,
         interlaced=any(frame.interlaced_frame for frame in frames),
         alpha=any(component.is_alpha for component in first.format.components) or first.format.name == "pal8",
-        hdr=HDR.get(int(getattr(codec, "color_trc", 0) or 0)),
-        form=_form(path, codec.name, first.format.name, len(container.streams)),
+        hdr=HDR.get(int(codec.color_trc or 0)),
+        tags={} if first.format.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
+        form=", ".join(forms),
         **fine,
     )
 
 
-def _form(path: Path, codec: str, pixels: str, streams: int) -> str:
-    plain = (path.suffix.lower(), codec, pixels) == (".mp4", "h264", "yuv420p")
-    form = "" if plain else f"{codec} {pixels} in {path.suffix[1:].lower()}"
-    return ", ".join(filter(None, (form, "sound left out" if streams > 1 else "")))
+def _turn(frame: Any) -> tuple[int, ...]:
+    """How players turn and mirror it: signs of the a, b, c, d of libavutil's display matrix, rows (a, b, u), (c, d, v)."""
+    for data in frame.side_data:
+        if "DISPLAYMATRIX" in str(data.type):
+            a, b, _, c, d = struct.unpack_from("<5i", bytes(data))
+            turn = tuple((value > ROUGH) - (value < -ROUGH) for value in (a, b, c, d))
+            return () if turn == (1, 0, 0, 1) else turn
+    return ()
 
 
 def _decoded(path: Path, index: int) -> Any:
@@ -142,12 +158,6 @@ def _decoded(path: Path, index: int) -> Any:
 
     with av.open(str(path)) as container:
         yield from container.decode(container.streams[index])
-
-
-def _square(stored: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
-    """The size with square pixels: never more of them than there are."""
-    width, height = stored
-    return (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
 
 
 def _standard(rate: Fraction) -> Fraction:
@@ -167,15 +177,28 @@ def recipe(seen: Footage, limits: Limits) -> Recipe:
         rate=rate,
         frames=max(1, math.floor(seen.seconds * rate + ROUNDING)),
         gap=seen.gap,
+        last=seen.last,
         scaled=size != even(seen.size) or seen.size not in (seen.stored, seen.stored[::-1]),
         interlaced=seen.interlaced,
+        turn=seen.turn,
         background=limits.background if seen.alpha else None,
+        tags={} if seen.alpha else seen.tags,
     )
 
 
 def longest(recipe: Recipe, limits: Limits) -> int:
     """Most frames of a piece."""
     return max(1, math.floor(limits.max_seconds * recipe.rate + ROUNDING))
+
+
+def split(scenes: Sequence[int], frames: int, longest: int) -> list[Piece]:
+    """Each scene in as few pieces of equal length as are not longer than that."""
+    pieces = []
+    for begin, end in pairwise([*scenes, frames]):
+        count = math.ceil((end - begin) / longest)
+        edges = [begin + (end - begin) * i // count for i in range(count + 1)]
+        pieces += list(pairwise(edges))
+    return pieces
 
 
 def fitted(size: tuple[int, int], area: int) -> tuple[int, int]:
@@ -195,7 +218,7 @@ def changes(seen: Footage, made: Recipe) -> list[str]:
     told = {
         f"{fps} to {float(made.rate):.4g}": seen.rate != made.rate,
         "variable frame rate": not seen.constant,
-        "turned": seen.turned,
+        "turned": bool(seen.turn),
         "interlaced": seen.interlaced,
         "transparent": seen.alpha,
         f"{seen.size[0]}x{seen.size[1]} to {made.size[0]}x{made.size[1]}": made.size != seen.size or made.scaled,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from wanwrap.errors import FULL
-from wanwrap.prepare import clip, ffmpeg, picture
+from wanwrap.prepare import clip, picture
 from wanwrap.prepare.clip import Limits
-from wanwrap.prepare.ffmpeg import Recipe
+from wanwrap.prepare.encode import Piece, Recipe
 from wanwrap.prepare.sources import Source
 from wanwrap.upstream.buckets import FPS
 
@@ -33,8 +33,8 @@ class Decision:
     reason: str
     suffix: str
     recipe: Recipe | None = None
-    pieces: tuple[tuple[int, int], ...] = ()
-    dropped: tuple[tuple[int, int], ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    dropped: tuple[Piece, ...] = ()
     stream: int | None = None  # None: frames come from Pillow
     notes: tuple[str, ...] = ()
 
@@ -65,7 +65,8 @@ def _animation(source: Source, still: picture.Still, limits: Limits) -> Decision
         seconds = picture.seconds(source.path)
     rate = Fraction(int(FPS))
     frames = max(1, math.floor(seconds * rate + clip.ROUNDING))
-    recipe = Recipe(size=clip.fitted(still.size, limits.area), rate=rate, frames=frames)
+    size = clip.fitted(still.size, limits.area)
+    recipe = Recipe(size=size, rate=rate, frames=frames, scaled=size != clip.even(still.size))
     return _cut(recipe, limits, [0], list(still.reasons), None, [])
 
 
@@ -82,7 +83,7 @@ def _clip(source: Source, limits: Limits, scenes: Scenes | None) -> Decision:
 def _cut(
     recipe: Recipe, limits: Limits, starts: Sequence[int], why: Sequence[str], stream: int | None, notes: list[str]
 ) -> Decision:
-    pieces = ffmpeg.even(starts, recipe.frames, clip.longest(recipe, limits))
+    pieces = clip.split(starts, recipe.frames, clip.longest(recipe, limits))
     least = limits.min_seconds * recipe.rate
     short = [piece for piece in pieces if piece[1] - piece[0] < least]
     length = f"{float(recipe.frames / recipe.rate):.1f} s"

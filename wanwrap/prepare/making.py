@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import re
 import shutil
-import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wanwrap.data.media import CAPTION, filled
-from wanwrap.prepare import ffmpeg, picture
+from wanwrap.prepare import encode, picture
 from wanwrap.prepare.caption_text import Wording
 from wanwrap.prepare.clip import Limits
 from wanwrap.prepare.decide import Action, Decision, Unusable, decide, reading
-from wanwrap.prepare.ffmpeg import Recipe
+from wanwrap.prepare.encode import Recipe
 from wanwrap.prepare.manifest import Entry
 from wanwrap.prepare.sources import Source
-from wanwrap.system.crew import Crew
 from wanwrap.system.files import atomic_file, put, sync
 
-DAMAGE = re.compile(r"invalid|corrupt|truncat|prematurely|exceeds|damaged|error while decod", re.IGNORECASE)
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 
 @dataclass(kw_only=True)
@@ -50,14 +49,9 @@ class Maker:
     work: Path
     limits: Limits
     wording: Wording
-    crew: Crew
-    threads: int
+    threads: int  # of each decoder and encoder
     again: bool = False  # make anew what was removed from the data set
-
-    @cached_property
-    def ffmpeg(self) -> str:
-        """Looked for when the first clip needs it."""
-        return ffmpeg.find()
+    stop: threading.Event = field(default_factory=threading.Event)  # all is being ended
 
     def current(self, source: Source, entry: Entry) -> bool:
         """Whether all was made of a source as it is now; what has been removed since is not wanted."""
@@ -76,7 +70,7 @@ class Maker:
     def plan(self, source: Source, entry: Entry) -> Result:
         """What `make` would do; scenes it can't know."""
         if self.current(source, entry):
-            return self._same(source, entry, entry.outputs or [])
+            return self._same(source, entry)
         try:
             decision = decide(source, self.limits)
         except Unusable as error:
@@ -92,7 +86,7 @@ class Maker:
         """
         try:
             if self.current(source, entry):
-                return self._captions(source, entry, self._same(source, entry, entry.outputs or []))
+                return self._captions(source, entry, self._same(source, entry))
             decision = decide(source, self.limits, self._scenes if self.limits.scenes else None)
             names = self._names(entry, decision)
             self._carry_out(source, entry, decision, names)
@@ -100,32 +94,20 @@ class Maker:
             return Result(source=source.name, action="failed", reason=str(error))
         return self._captions(source, entry, self._told(source, decision, names))
 
-    def _same(self, source: Source, entry: Entry, outputs: Sequence[str]) -> Result:
+    def _same(self, source: Source, entry: Entry) -> Result:
+        """What was made of it before, as far as it is still there."""
+        outputs = entry.outputs or []
         there = [name for name in outputs if (self.out / name).is_file()]
-        captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in there)
+        result = Result(source=source.name, action="unchanged", outputs=there, entry=entry)
+        result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in there)
+        if there:
+            result.seconds, result.fps = entry.seconds * len(there) / len(outputs), entry.fps
         if not outputs:
-            return Result(source=source.name, action="left out", reason=entry.reason, entry=entry)
-        if len(there) < len(outputs):
-            why = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set (--again makes them anew)"
-            return Result(
-                source=source.name,
-                action="left out",
-                reason=why,
-                outputs=there,
-                seconds=entry.seconds * len(there) / len(outputs),
-                fps=entry.fps if there else 0.0,
-                captioned=captioned,
-                entry=entry,
-            )
-        return Result(
-            source=source.name,
-            action="unchanged",
-            outputs=list(outputs),
-            seconds=entry.seconds,
-            fps=entry.fps,
-            captioned=captioned,
-            entry=entry,
-        )
+            result.action, result.reason = "left out", entry.reason
+        elif len(there) < len(outputs):
+            missing = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set"
+            result.action, result.reason = "left out", f"{missing} (--again makes them anew)"
+        return result
 
     def _told(self, source: Source, decision: Decision, names: Sequence[str]) -> Result:
         rate = decision.recipe.rate if decision.recipe else Fraction(1)
@@ -153,21 +135,31 @@ class Maker:
         return [f"{decision.folder}/{entry.name}{number}{decision.suffix}" for number in numbers]
 
     def _scenes(self, path: Path, stream: int, recipe: Recipe) -> list[int]:
-        argv = ffmpeg.cuts(self.ffmpeg, path, stream, recipe, self.threads)
-        return list(ffmpeg.scenes(self._ffmpeg(argv, self.out), recipe))
+        with reading():
+            shown = encode.decoded(path, stream, recipe, self.threads)
+            return [start for start in encode.scenes(self._even(shown, recipe)) if start < recipe.frames]
+
+    def _even(self, shown: encode.Shown, recipe: Recipe) -> Iterator[VideoFrame]:
+        """Raises KeyboardInterrupt: all is being ended."""
+        for frame in encode.evenly(shown, recipe):
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            yield frame
 
     def _carry_out(self, source: Source, entry: Entry, decision: Decision, names: Sequence[str]) -> None:
+        recipe = decision.recipe
         if decision.action == "copied":
-            if decision.stream is not None:
-                argv = ffmpeg.checking(self.ffmpeg, source.path, decision.stream, self.threads)
-                _check_sound(self._ffmpeg(argv, self.out))
+            if recipe and decision.stream is not None:
+                with reading():
+                    for _ in self._even(encode.decoded(source.path, decision.stream, recipe, self.threads), recipe):
+                        continue  # damage is met by decoding alone
             self._write(names[0], _chunks(source.path))
-        elif decision.recipe is None:
+        elif recipe is None:
             with reading():
                 content = picture.png(source.path, self.limits.background)
             self._write(names[0], [content])
         elif names:
-            self._encode(source, entry, decision, decision.recipe, names)
+            self._encode(source, entry, decision, recipe, names)
         for old in set(entry.outputs or ()) - set(names):
             self._remove(self.out / old, entry)
 
@@ -187,40 +179,26 @@ class Maker:
         work = self.work / entry.name
         work.mkdir()
         try:
-            self._encode_in(work, source, decision, recipe, names)
+            named = dict(zip(decision.pieces, names, strict=True))
+            pieces = {
+                piece: work / Path(named[piece]).name if piece in named else None
+                for piece in sorted([*decision.pieces, *decision.dropped])
+            }
+            with reading():
+                frames = encode.fitted(self._even(self._shown(source, decision, recipe), recipe), recipe)
+                encode.write(frames, pieces, recipe, self.threads)
+            for name in names:
+                file = work / Path(name).name
+                with file.open("r+b") as whole_file:
+                    sync(whole_file)
+                    put(whole_file, file, self.out / name)
         finally:
-            shutil.rmtree(work, ignore_errors=True)  # pieces that are left out take gigabytes
+            shutil.rmtree(work, ignore_errors=True)
 
-    def _encode_in(self, work: Path, source: Source, decision: Decision, recipe: Recipe, names: Sequence[str]) -> None:
-        every = sorted([*decision.pieces, *decision.dropped])
-        feed = None
+    def _shown(self, source: Source, decision: Decision, recipe: Recipe) -> encode.Shown:
         if decision.stream is None:
-            reading = ffmpeg.piped(recipe.size, recipe.rate)
-            feed = _guarded(picture.moving(source.path, self.limits.background, recipe.rate, recipe.size))
-        else:
-            reading = ffmpeg.reading(source.path, decision.stream)
-        starts = [begin for begin, _ in every]
-        argv = ffmpeg.encoding(self.ffmpeg, reading, recipe, starts, self.threads)
-        _check_sound(self._ffmpeg(argv, work, feed))
-        files = [work / (ffmpeg.PIECES % index) for index in range(len(every))]
-        made = [_count(file) if file.exists() else 0 for file in files]
-        if made != [end - begin for begin, end in every]:
-            raise Unusable(f"only {sum(made)} of its {recipe.frames} frames can be decoded")
-        kept = [file for file, piece in zip(files, every, strict=True) if piece in decision.pieces]
-        for file, name in zip(kept, names, strict=True):
-            with file.open("r+b") as whole_file:
-                sync(whole_file)
-                put(whole_file, file, self.out / name)
-
-    def _ffmpeg(self, argv: Sequence[str], cwd: Path, feed: Iterable[bytes] | None = None) -> str:
-        """What it told. Raises Unusable: the source is damaged; OSError: the disk is full."""
-        status, told = self.crew.run(argv, cwd, feed)
-        full = status == -getattr(signal, "SIGXFSZ", 0) != 0
-        if full or (status and ("No space left" in told or "File too large" in told)):
-            raise OSError(errno.ENOSPC, "the disk is full", str(self.out))
-        if status:
-            raise Unusable(f"ffmpeg can't decode it: {_words(told) or f'exit status {status}'}")
-        return told
+            return encode.animated(picture.moving(source.path, self.limits.background))
+        return encode.decoded(source.path, decision.stream, recipe, self.threads)
 
     def _captions(self, source: Source, entry: Entry, result: Result) -> Result:
         """Write captions that are new; those that the user has changed in the data set stay."""
@@ -234,22 +212,13 @@ class Maker:
         for name in result.outputs if data is not None else ():
             self._caption((self.out / name).with_suffix(CAPTION), data or b"", entry.caption, result)
         result.captioned = all(filled((self.out / name).with_suffix(CAPTION)) for name in result.outputs)
-        settings = self._settings if kind == "video" or not result.outputs else _of_pictures(self._settings)
-        before = entry.outputs is not None and result.entry is not None  # nothing was made of it just now
-        settings = entry.settings if before else settings
+        if result.entry is None:  # it was made just now
+            of_clips = kind == "video" or not result.outputs
+            settings = self._settings if of_clips else {name: self._settings[name] for name in ("background", "recipe")}
+            row = {name: getattr(result, name) for name in ("outputs", "seconds", "fps", "reason")}
+            entry = replace(entry, size=source.size, mtime_ns=source.mtime_ns, settings=settings, **row)
         caption = entry.caption if data is None else _digest(data)
-        result.entry = replace(
-            entry,
-            size=source.size,
-            mtime_ns=source.mtime_ns,
-            settings=settings,
-            outputs=entry.outputs if before else result.outputs,
-            seconds=entry.seconds if before else result.seconds,
-            fps=entry.fps if before else result.fps,
-            caption=caption,
-            reason=entry.reason if before else result.reason,
-            pending=False,
-        )
+        result.entry = replace(entry, caption=caption, pending=False)
         return result
 
     def _caption(self, path: Path, data: bytes, written: str | None, result: Result) -> None:
@@ -265,40 +234,10 @@ class Maker:
             result.reason = "caption written anew"
 
 
-def _of_pictures(settings: dict[str, object]) -> dict[str, object]:
-    return {name: settings[name] for name in ("background", "recipe")}
-
-
-def _guarded(frames: Iterator[bytes]) -> Iterator[bytes]:
-    with reading():
-        yield from frames
-
-
 def _chunks(path: Path) -> Iterator[bytes]:
     with reading(), path.open("rb") as file:
         while chunk := file.read(1 << 20):
             yield chunk
-
-
-def _count(path: Path) -> int:
-    """Frames of a finished piece."""
-    import av
-
-    with av.open(str(path)) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
-
-
-def _check_sound(told: str) -> None:
-    """Raises Unusable: containers that are damaged only make ffmpeg complain, and leave frames out."""
-    if complaint := next((line for line in told.splitlines() if DAMAGE.search(line)), None):
-        raise Unusable(f"it is damaged: {_words(complaint)}")
-
-
-def _words(told: str) -> str:
-    """ffmpeg's first complaint, without the address of who complains, and of what."""
-    first = next((line.strip() for line in told.splitlines() if line.strip()), "")
-    first = first.partition("] ")[2] if first.startswith("[") else first
-    return first.rpartition(": ")[2] if first.startswith("file:") else first
 
 
 def _digest(data: bytes) -> str:

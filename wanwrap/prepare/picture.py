@@ -54,9 +54,11 @@ def look(path: Path) -> Still:
         if form in MOVING and count > 1:
             return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, frames=count)
         picture.load()
+        with path.open("rb") as file:  # Pillow shows some PNGs of 16 bits as 8
+            deep = form == "PNG" and file.read(25)[24:] == b"\x10"
         reasons = (
             (form, form not in KEPT),
-            ("16 bits a channel", picture.mode[0] in "IF" or _deep(path, form)),
+            ("16 bits a channel", picture.mode[0] in "IF" or deep),
             (picture.mode, picture.mode in ("CMYK", "YCbCr", "LAB", "HSV")),
             ("turned by EXIF", picture.getexif().get(ORIENTATION, 1) != 1),
             ("transparent", transparent(picture)),
@@ -65,12 +67,6 @@ def look(path: Path) -> Still:
         notes = (f"only the first of its {count} pages",) if form == "TIFF" and count > 1 else ()
         why = tuple(reason for reason, true in reasons if true)
         return Still(suffix=".png" if why else KEPT[form], reasons=why, size=picture.size, notes=notes)
-
-
-def _deep(path: Path, form: str) -> bool:
-    """A PNG of 16 bits, by its header: Pillow shows some of them as 8."""
-    with path.open("rb") as file:
-        return form == "PNG" and file.read(25)[24:] == b"\x10"
 
 
 def transparent(picture: Image) -> bool:
@@ -141,32 +137,20 @@ def plain(picture: Image, background: str) -> Image:
 
 
 def _eight(picture: Image) -> Image:
-    """16 bits scaled to 8. Raises ValueError: 32 bits whose white nobody can know."""
-    if picture.mode[0] not in "IF":
+    """16 bits scaled to 8. Raises ValueError: 32 bits, whose white nobody can know."""
+    if picture.mode in ("I", "F"):
+        raise ValueError("it has 32 bits a channel; save it with 8 or 16")
+    if picture.mode[0] != "I":
         return picture
-    lowest, highest = _extrema(picture)
-    whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(picture.mode, (65535,))
-    white = next((white for white in whites if highest <= white), None)
-    if white is None or lowest < 0:
-        raise ValueError(f"its values go from {lowest:g} to {highest:g}; save it with 8 or 16 bits a channel")
-    return picture.convert("F").point(lambda value: value * (255 / white) + 0.5).convert("L")
+    return picture.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
 
 
-def _extrema(picture: Image) -> tuple[float, float]:
-    low, high = picture.convert("F").getextrema()
-    return float(low), float(high)  # type: ignore[arg-type]
-
-
-def moving(path: Path, background: str, rate: Fraction, size: tuple[int, int]) -> Iterator[bytes]:
-    """An animation as bare RGB frames of that rate and size: frame k is what stands there at k / rate seconds."""
-    end, shown = Fraction(0), 0
+def moving(path: Path, background: str) -> Iterator[tuple[Fraction, Image]]:
+    """An animation's pictures, each with the seconds after which it is shown."""
+    time = Fraction(0)
     for picture, milliseconds in _frames(path):
-        end += Fraction(milliseconds, 1000)
-        frame = plain(picture, background)
-        pixels = (frame if frame.size == size else frame.resize(size, resample=1)).tobytes()
-        while Fraction(shown) / rate < end:
-            yield pixels
-            shown += 1
+        yield time, plain(picture, background)
+        time += Fraction(milliseconds, 1000)
 
 
 def _frames(path: Path) -> Iterator[tuple[Image, int]]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
+import threading
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanwrap.data.media import CAPTION
 from wanwrap.prepare.caption_text import Wording
 from wanwrap.prepare.clip import Limits
+from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.making import Maker, Result
 from wanwrap.prepare.manifest import FOLDERS, Entry, Prepared
 from wanwrap.prepare.naming import NUMBER, Names
 from wanwrap.prepare.sources import Found, Source, search
 from wanwrap.system import console
-from wanwrap.system.crew import Crew
 from wanwrap.system.files import lock
 from wanwrap.system.process import interruptible
 
@@ -53,27 +53,24 @@ def prepare(wish: Wish, report: Report, *, dry_run: bool = False) -> None:
 
     Raises:
         DatasetError, OptionError: there is nothing, or the data set is where the originals lie.
-        PackageError: there is no ffmpeg.
+        PackageError: av can't write clips.
         OutputError: another `prepare` is at work there, or the data set can't be written.
         OSError: the disk is full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept and remembered.
     """
-    with interruptible():
-        _prepare(wish, report, dry_run)
-
-
-def _prepare(wish: Wish, report: Report, dry_run: bool) -> None:
     found = search(wish.place, wish.out)
+    if any(source.moving for source in found.sources):
+        check_encoder()
     report.items += [Result(source=name, action="left out", reason=why) for name, why in found.other.items()]
     report.items += [Result(source=name, action="failed", reason=why) for name, why in found.failed.items()]
-    if dry_run or not found.sources:
+    if dry_run or not found.sources:  # nothing is written
         _all(wish, found, Prepared(wish.out), report, dry_run=True)
         report.planned = dry_run
         return
     for name in FOLDERS:
         (wish.out / name).mkdir(parents=True, exist_ok=True)
-    with lock(wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}; wait until it has ended."):
-        work = wish.out / WORK
+    work, busy = wish.out / WORK, f"another `wanwrap prepare` is at work in {wish.out}; wait until it has ended."
+    with interruptible(), lock(work, busy):
         shutil.rmtree(work, ignore_errors=True)  # what a power cut left
         work.mkdir()
         try:
@@ -85,8 +82,7 @@ def _prepare(wish: Wish, report: Report, dry_run: bool) -> None:
 def _all(wish: Wish, found: Found, prepared: Prepared, report: Report, *, dry_run: bool) -> None:
     report.planned, report.begun = dry_run, True
     keys = {str(source.path): source for source in found.sources}
-    crew = Crew()
-    maker = Maker(wish.out, wish.out / WORK, wish.limits, wish.wording, crew, _threads(found), wish.again)
+    maker = Maker(wish.out, wish.out / WORK, wish.limits, wish.wording, _threads(found), wish.again)
     _name(wish.out, found, keys, prepared, maker)
     report.gone = [name for entry in prepared.gone(found.folder, set(keys)) for name in entry.outputs or ()]
     if not dry_run:
@@ -106,7 +102,7 @@ def _all(wish: Wish, found: Found, prepared: Prepared, report: Report, *, dry_ru
         try:
             order = sorted(keys, key=lambda key: -keys[key].size)  # the longest first, so that none is left over
             do = maker.plan if dry_run else maker.make
-            _side_by_side({key: (keys[key], prepared.entries[key]) for key in order}, do, finished, crew)
+            _side_by_side({key: (keys[key], prepared.entries[key]) for key in order}, do, finished, maker.stop)
         finally:
             if not dry_run:
                 prepared.write(now=True)
@@ -148,7 +144,7 @@ def _taken(entry: Entry, there: dict[str, set[str]]) -> bool:
 
 
 def _threads(found: Found) -> int:
-    """Threads of each ffmpeg: all cores have work, however few clips there are."""
+    """Threads of each encoder: all cores have work, however few clips there are."""
     return max(1, _cores() // max(1, sum(source.moving for source in found.sources)))
 
 
@@ -160,49 +156,26 @@ def _side_by_side(
     jobs: dict[str, tuple[Source, Entry]],
     do: Callable[[Source, Entry], Result],
     finished: Callable[[str, Result | None], None],
-    crew: Crew,
+    stop: threading.Event,
 ) -> None:
     """As many at once as there are cores; `finished` gets each, and now and then None where nothing is.
 
-    An error or Ctrl-C ends all; what has been finished by then counts.
+    An error or Ctrl-C sets `stop`, which ends all; what has been finished by then counts.
     """
-    results = queue.SimpleQueue[tuple[str, Result | BaseException]]()
-
-    def one(key: str) -> None:
+    with ThreadPoolExecutor(_cores()) as pool:
+        waiting = {pool.submit(do, *job): key for key, job in jobs.items()}
         try:
-            results.put((key, do(*jobs[key])))
-        except BaseException as error:
-            results.put((key, error))
-
-    def take() -> None:
-        key, result = results.get(timeout=0.2)  # not for ever: Windows hears no Ctrl-C meanwhile
-        if isinstance(result, BaseException):
-            raise result
-        finished(key, result)
-
-    pool, left = ThreadPoolExecutor(_cores()), len(jobs)
-    try:
-        for key in jobs:
-            pool.submit(one, key)
-        while left:
-            try:
-                take()
-                left -= 1
-            except queue.Empty:
-                finished("", None)
-    except BaseException:
-        crew.end()
-        pool.shutdown(cancel_futures=True)
-        _drain(results, finished)
-        raise
-    pool.shutdown()
-
-
-def _drain(
-    results: queue.SimpleQueue[tuple[str, Result | BaseException]], finished: Callable[[str, Result | None], None]
-) -> None:
-    """What was put in its place while all was being ended."""
-    while not results.empty():
-        key, result = results.get()
-        if not isinstance(result, BaseException):
-            finished(key, result)
+            while waiting:
+                # not for ever: Windows hears no Ctrl-C meanwhile
+                done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for job in done:
+                    finished(waiting.pop(job), job.result())
+                if not done:
+                    finished("", None)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            for job, key in waiting.items():
+                if not job.cancelled() and job.exception() is None:
+                    finished(key, job.result())
+            raise
