@@ -54,7 +54,7 @@ class Expert:
     train: Options = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
+    def key(self) -> Literal["high", "low", "dit"]:
         """What its folder is called: high or low, dit where there is but one."""
         return self.noise_level or "dit"
 
@@ -131,14 +131,16 @@ class Preset:
         return " ".join(text.partition("\n\n")[0].split())
 
     @property
-    def image_to_video(self) -> bool:
-        """Whether the first frame is a condition, so that latents are cached with `--i2v`."""
-        return self.task.startswith("i2v")
+    def mode(self) -> Literal["t2v", "i2v", "i2v-clip"]:
+        """How latents are cached: with the first frame as a condition, and in Wan 2.1 with CLIP's view of it."""
+        if not self.task.startswith("i2v"):
+            return "t2v"
+        return "i2v" if self.task == "i2v-A14B" else "i2v-clip"
 
     @property
     def needs_clip(self) -> bool:
-        """Whether the CLIP vision tower conditions too: Wan 2.1 only."""
-        return self.image_to_video and self.task != "i2v-A14B"
+        """Whether the CLIP vision tower conditions too."""
+        return self.mode == "i2v-clip"
 
     @property
     def tokenizers(self) -> list[str]:

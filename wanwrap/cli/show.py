@@ -7,8 +7,8 @@ import click
 from wanwrap.cli.options import Verb, json_option, option
 from wanwrap.cli.terminal import show_json
 from wanwrap.cli.words import described, heading, plan_json
-from wanwrap.plan.build import build
-from wanwrap.plan.request import SAMPLE, read
+from wanwrap.plan.build import SAMPLE, build
+from wanwrap.plan.request import read
 from wanwrap.plan.script import native, script
 from wanwrap.preset import path_of
 

@@ -10,25 +10,20 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from wanwrap.errors import OptionError, PackageError, WeightsError
-from wanwrap.paths import PACKAGE, absolute, folder
+from wanwrap.paths import PACKAGE, absolute
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.upstream import pin
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
-from wanwrap.weights.locate import Located, locate
 from wanwrap.weights.workspace import Workspace
-
-if TYPE_CHECKING:
-    from wanwrap.data.dataset import Dataset
 
 Precision = Literal["fp16", "bf16"]
 
 WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
-SAMPLE = "sample"
 FILES = {
     "network_weights": "resume_from",
     "sample_prompts": "sample_prompts",
@@ -81,32 +76,6 @@ class Request:
         """The catalogue's names of all weights that are read."""
         loras = [self.lightning.lora(expert) for expert in self.experts] if self.lightning else []
         return [*(e.dit for e in self.experts), *loras, "vae", "t5", *(["clip"] if self.preset.needs_clip else [])]
-
-    def data(self, *, whole: bool = False) -> Dataset:
-        """The data set, sound; `whole` decodes every file. Raises DatasetError."""
-        return look(self.preset, self.base_dir, self.dataset, self.dataset_config, whole=whole).sound(
-            skip_bad=self.skip_bad
-        )
-
-    def weights(self) -> dict[str, Located]:
-        """The files that are read, there or not. Raises WeightsError."""
-        models, known = self.base_dir / "models", self.workspace.weights
-        return {name: locate(name, models, self.files.get(name), known.get(name)) for name in self.needed}
-
-
-def look(
-    preset: Preset, base_dir: Path, dataset: str | None, dataset_config: Path | None, *, whole: bool = False
-) -> Dataset:
-    """A data set as it is. Raises DatasetError."""
-    if dataset_config is not None:
-        from wanwrap.data import config
-
-        return config.load(absolute(dataset_config), whole=whole)
-    from wanwrap.data.folder import find, scan
-
-    datasets = base_dir / "datasets"
-    shipped = dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
-    return scan(folder("templates") / SAMPLE if shipped else find(dataset, datasets), preset, whole=whole)
 
 
 def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any) -> Request:

@@ -184,7 +184,7 @@ def check_timesteps(options: Options) -> None:
         )
 
 
-def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
+def compare_windows(own: Window, trained: Window, expert: str) -> Iterator[str]:
     """A remark on timesteps that are not the expert's own, or not all of them.
 
     Raises:
@@ -195,17 +195,12 @@ def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
             f"--min_timestep {trained[0]} and --max_timestep {trained[1]} hold none of the {expert}-noise expert's "
             f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
         )
-    if own == trained:
-        return None
-    if own[0] <= trained[0] and trained[1] <= own[1]:
-        return (
-            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]} alone, of its own "
-            f"{own[0]} to {own[1]}."
+    if own != trained:
+        narrower = own[0] <= trained[0] and trained[1] <= own[1]
+        yield (
+            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}"
+            f"{' alone' if narrower else ''}; at inference it is used from {own[0]} to {own[1]}."
         )
-    return (
-        f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
-        f"from {own[0]} to {own[1]} alone."
-    )
 
 
 def drawn_within(options: Options, low: float, high: float) -> float | None:
