@@ -554,11 +554,14 @@ def test_a_lora_is_taken_where_upstream_would_load_all_of_it(tmp_path: Path) -> 
 
 
 def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: Path) -> None:
-    plan = golden_plan("t2v-vanilla", noise_level="low", given={"network_dim": 8, "network_alpha": 8})
-    plan = replace(plan, env={"PYTHONPATH": str(Path(FOLDER, "src"))})
-    (train,) = plan.trainings
     path = lora(tmp_path / "it's a LoRA.safetensors", key="diffusion_model.{}".format)
-    command = warm_start._convert(plan, replace(train, argv=(PYTHON, *train.argv[1:])), path)
+    given = {"network_dim": 8, "network_alpha": 8, "network_weights": str(path)}
+    plan = golden_plan("t2v-vanilla", noise_level="low", given=given)
+    (train,) = plan.trainings
+    steps = (replace(train, argv=(PYTHON, *train.argv[1:])),)
+    with pytest.raises(WeightsError) as caught:
+        warm_start.remarks(replace(plan, env={"PYTHONPATH": str(Path(FOLDER, "src"))}, steps=steps))
+    command = str(caught.value).partition("diffusers: ")[2]
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     made, wanted = tmp_path / "it's a LoRA-musubi.safetensors", lora(tmp_path / "wanted.safetensors")
     assert shapes(made) == shapes(wanted)
