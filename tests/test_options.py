@@ -305,7 +305,6 @@ def test_alpha_follows_dim_and_both_are_said() -> None:
     [
         ({"given": {"learning_rate": 5e-3}}, "--lr 0.005"),
         ({"given": {**PRODIGY, "learning_rate": 1e-4}}, "Prodigy"),
-        ({"given": {"save_every_n_epochs": 99}}, "--save_every"),
         ({"given": {"blocks_to_swap": 20}, "gpus": 2}, "--blocks_to_swap"),
     ],
 )
