@@ -57,7 +57,7 @@ class Machine:
 def ask(
     python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """What the training Python answers to `probe.py`; `trainings` are built there once (trial.py).
+    """What the training Python answers to `probe.py`; `trainings` are built there once.
 
     Raises:
         PackageError: it can't be started, or is another than upstream takes.

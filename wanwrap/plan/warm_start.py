@@ -2,7 +2,7 @@
 
 Keys in another format are passed over and it trains from scratch; another alpha than the file's rescales what it has
 learned; the other expert's file, of the same names and shapes, trains something else. Whether each tensor is one of
-the network's, trial.py finds out before a run.
+the network's, probe.py finds out before a run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training settings that upstream would refuse late, ignore, or take for something else.
 
-Only what needs no torch stands here; what upstream itself makes of the rest, trial.py finds out before a run.
+Only what needs no torch stands here; what upstream itself makes of the rest, probe.py finds out before a run.
 """
 
 from __future__ import annotations
