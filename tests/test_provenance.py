@@ -23,8 +23,8 @@ from wanwrap.plan.request import Request
 from wanwrap.plan.script import command
 from wanwrap.preset import load
 from wanwrap.run.attempt import Attempt
-from wanwrap.upstream.curves import Curves
 from wanwrap.upstream.options import parse
+from wanwrap.upstream.output import Curves
 from wanwrap.weights import provenance as reading
 from wanwrap.weights.locate import locate
 

@@ -21,7 +21,7 @@ from wanwrap.data.probed import stamp_of
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system import header
 from wanwrap.system.files import write_atomic
-from wanwrap.upstream.caches import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
+from wanwrap.upstream.buckets import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 from wanwrap.weights.locate import digest
 
 MANIFEST = ".wanwrap-cache.json"

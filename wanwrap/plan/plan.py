@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from wanwrap.data.dataset import Dataset
 from wanwrap.plan.request import Request
-from wanwrap.upstream.caches import What
+from wanwrap.upstream.buckets import What
 from wanwrap.upstream.options import Options, Value, spell
 from wanwrap.upstream.states import lora_name
 from wanwrap.weights.locate import Located

@@ -1,4 +1,4 @@
-"""Upstream's arithmetic on a data set: buckets, windows of frames, batches, steps.
+"""Upstream's arithmetic on a data set: buckets, windows of frames, batches, steps; and how it names what it caches.
 
 Each function gives the number that musubi-tuner 0.3.4 arrives at, by the same floating-point
 operations where those decide (dataset/bucket.py, media_utils.py, image_video_dataset.py, trainer_base.py).
@@ -7,10 +7,11 @@ operations where those decide (dataset/bucket.py, media_utils.py, image_video_da
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 STEP = 16  # pixels: VAE 8 x patch 2
 FPS = 16.0  # what Wan is trained at
@@ -101,3 +102,34 @@ def tokens(shape: Sequence[int]) -> int:
     """What attention sees of (width, height) or (width, height, frames): ((frames - 1) / 4 + 1) * h / 16 * w / 16."""
     width, height, frames = (*shape, 1)[:3]
     return ((frames - 1) // 4 + 1) * (height // STEP) * (width // STEP)
+
+
+# ---- caches: its names tell neither content nor resolution nor mode, and it trains whatever lies in a cache folder
+
+What = Literal["latents", "text"]
+
+TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"
+# its names for latents and embeddings: anything else under their ending makes it fail, or goes
+NAMED = re.compile(r"_\d{4,}x\d{4,}_wan\.safetensors$|_wan_te\.safetensors$")
+
+# What of an entry is not part of what is encoded: a cache serves all of these.
+NOT_CACHED = {
+    "image": {"batch_size", "num_repeats"},
+    "video": {"batch_size", "num_repeats", "enable_bucket", "bucket_no_upscale"},  # clips are cached in buckets anyway
+}
+SAME_LATENTS = {"vae_cache_cpu", "batch_size", "num_workers", "device"}  # how encoders work, not what they make
+
+
+def text_name(stem: str) -> str:
+    """The embedding of a caption."""
+    return f"{stem}{TEXT}"
+
+
+def picture_name(stem: str, size: Size) -> str:
+    """The latents of a picture, by its own (width, height)."""
+    return f"{stem}_{size[0]:04d}x{size[1]:04d}{LATENTS}"
+
+
+def window_name(stem: str, first: int, count: int, size: Size) -> str:
+    """The latents of a window of a clip, by the (width, height) of its bucket: upstream has resized it before."""
+    return f"{stem}_{first:05d}-{count:03d}_{size[0]:04d}x{size[1]:04d}{LATENTS}"

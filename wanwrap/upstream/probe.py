@@ -66,7 +66,7 @@ def packages() -> "dict[str, str]":
 
 def gpus() -> "list[dict[str, object]]":
     """Name, bytes and free bytes of each CUDA GPU that torch can use."""
-    found: "list[dict[str, object]]" = []
+    found: list[dict[str, object]] = []
     try:
         import torch
 
