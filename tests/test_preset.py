@@ -113,7 +113,6 @@ def test_what_a_run_without_the_merge_is_called(tmp_path: Path) -> None:
         ("(720, 1280)", "(720, 1280, 3)", "720x1280x3"),
         ("frame_sample=2", "frame_sample=0", "frame_sample"),
         ('"uniform"', '"full"', "head, chunk, uniform"),
-        ("bucket_no_upscale=True,", "bucket_no_upscale=True, env={'A': 1},", "env"),
     ],
 )
 def test_mistakes(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -117,8 +117,6 @@ class Preset:
             _check_entry(self.pictures)
         for clips in self.clips:
             _check_clips(clips)
-        if not all(isinstance(value, str) for value in self.env.values()):
-            raise PresetError("env must give every variable as text.")
 
     @property
     def inference(self) -> str:

@@ -13,10 +13,7 @@ from wanwrap.plan.script import native, script
 from wanwrap.preset import path_of
 
 
-@click.command(
-    cls=Verb,
-    epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py",
-)
+@click.command(cls=Verb, epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
 @click.argument("preset")
 @option("--source", is_flag=True, help="The preset's Python module, as a start for your own.")
 @option("--script", "as_script", is_flag=True, help="The commands that it runs, on wanwrap's sample data set.")

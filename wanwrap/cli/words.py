@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wanwrap import __version__
@@ -70,25 +70,22 @@ def described(plan: Plan) -> Iterator[str]:
     yield f"Weights: {', '.join(weight.path.name for weight in plan.weights.values())}"
     if preset.lightning:
         yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"
-    tables = [dict(_spelled(train.options)) for train in plan.trainings]
-    common = dict(set(tables[0].items()).intersection(*(table.items() for table in tables[1:])))
     yield "\nOptions (steps and total_iters here for the sample data set):"
-    yield from _rows(tables[0], common.keys())
-    for train, table in zip(plan.trainings, tables, strict=True):
-        if len(tables) > 1:
-            yield f"{train.name}:"
-            yield from _rows(table, table.keys() - common.keys())
+    before = dict[str, str]()
+    for train in plan.trainings:
+        table = _spelled(train.options)
+        yield f"{train.name}:{' (where it differs)' if before else ''}"
+        yield from (f"  {name:<32} {value}" for name, value in table.items() if before.get(name) != value)
+        before = table
 
 
-def _spelled(options: Options) -> Iterator[tuple[str, str]]:
-    paths = ("dit", "dataset_config", "output_name")
+def _spelled(options: Options) -> dict[str, str]:
+    """Options but for paths, as they are given to upstream; a flag as True."""
+    said = dict[str, str]()
     for name, value in options.items():
-        if value is not None and value is not False and name not in paths:
-            yield name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _rows(table: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
-    return (f"  {name:<32} {value}" for name, value in table.items() if name in names)
+        if value is not None and value is not False and name not in ("dit", "dataset_config", "output_name"):
+            said[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return said
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

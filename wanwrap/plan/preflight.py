@@ -229,30 +229,25 @@ def saving_bytes(train: Train, epoch: int = 0, known: Mapping[str, int] = {}) ->
     return lora * (kept + 2) + state * (STATES - (epoch > 0))  # the last LoRA, and one in the making
 
 
-def _to_make(plan: Plan) -> dict[Path, int]:
-    """The DiTs that are to be merged or cast, and their bytes."""
-    return {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
-
-
 def check_disk(plan: Plan, saving: int) -> None:
     """Raises RoomError: too little disk for the DiTs that are to be made and `saving`; too little memory to make them."""
-    made = _to_make(plan)
-    if made:
+    if made := _to_make(plan):
         disk.check(next(iter(made)).parent, sum(made.values()), within=made)
-    what = "needed for the LoRAs and states that the trainings save"
-    if made:
-        what += ", and for DiTs to merge or cast"
-    if why := disk.lacking(plan.folder, sum(made.values()) + saving, made, what):
+    if why := lacking_disk(plan, saving):
         raise RoomError(why)
 
 
-def lacking_disk(plan: Plan) -> str | None:
-    """What a dry run says of the disk: downloads that are missing count too."""
-    made, save = _to_make(plan), sum(map(saving_bytes, plan.trainings))
-    get = sum(weight.size for weight in plan.weights.values() if not weight.exists)
-    merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
-    what = f"needed: {get / 1e9:.1f} GB to download{merged}, {save / 1e9:.1f} GB for LoRAs and states"
-    return disk.lacking(plan.folder, get + sum(made.values()) + save, made, what)
+def lacking_disk(plan: Plan, saving: int) -> str | None:
+    """Why the disk is too small for all that a plan and `saving` take, downloads that are missing too; None where not."""
+    made, get = _to_make(plan), sum(weight.size for weight in plan.weights.values() if not weight.exists)
+    parts = {"to download": get, "for DiTs to merge or cast": sum(made.values()), "for LoRAs and states": saving}
+    what = ", ".join(f"{disk.large(size)} {words}" for words, size in parts.items() if size)
+    return disk.lacking(plan.folder, sum(parts.values()), made, f"needed: {what}")
+
+
+def _to_make(plan: Plan) -> dict[Path, int]:
+    """The DiTs that are to be merged or cast, and their bytes."""
+    return {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
 
 
 def check_ram(plan: Plan, *, together: bool) -> None:
@@ -285,6 +280,6 @@ def missing(plan: Plan) -> list[str]:
         lacking.insert(0, "musubi-tuner is not there.")
     if lacking:
         lacking.append(how_to_get(plan))
-    if full := lacking_disk(plan):
+    if full := lacking_disk(plan, sum(map(saving_bytes, plan.trainings))):
         lacking.append(full)
     return lacking
