@@ -23,11 +23,12 @@ Size = tuple[int, int]
 @lru_cache
 def sizes(resolution: Size) -> tuple[Size, ...]:
     """All (width, height) that a resolution's area is cut to, sorted as upstream sorts them."""
-    area = resolution[0] * resolution[1]
+    area, pairs = resolution[0] * resolution[1], set[Size]()
     side = int(math.sqrt(area))
-    widths = range(side // 2 - side // 2 % STEP, side + STEP, STEP)
-    pairs = [(width, area // width - area // width % STEP) for width in widths]
-    return tuple(sorted({*pairs, *((height, width) for width, height in pairs)}))
+    for width in range(side // 2 - side // 2 % STEP, side + STEP, STEP):
+        height = area // width - area // width % STEP
+        pairs |= {(width, height), (height, width)}
+    return tuple(sorted(pairs))
 
 
 @lru_cache(maxsize=100_000)
@@ -64,27 +65,26 @@ def windows(frames: int, options: Mapping[str, Any]) -> set[tuple[int, int]]:
 
     `frames` are the file's own; `options` are the data set's (target_frames, frame_extraction, source_fps ...).
     """
-    targets: Sequence[int] = sorted({(count - 1) // 4 * 4 + 1 for count in options.get("target_frames") or (1,)})
+    targets = [(count - 1) // 4 * 4 + 1 for count in options.get("target_frames") or (1,)]
     how, sample = options.get("frame_extraction", "head"), options.get("frame_sample", 1)
     if how == "uniform" and sample == 1:
         how = "head"
     kept = frames_at_16(frames, options.get("source_fps"), max(targets) if how == "head" else None)
     if how == "full":
         return {(0, (min(kept, options.get("max_frames", MOST_FRAMES)) - 1) // 4 * 4 + 1)}
-    fitting = [count for count in targets if count <= kept]
-    if how == "head":
-        return {(0, count) for count in fitting}
-    if how == "chunk":
-        return {(i, count) for count in fitting for i in range(0, kept - count + 1, count)}
-    if how == "slide":
-        return {(i, count) for count in fitting for i in range(0, kept - count + 1, options.get("frame_stride", 1))}
-    return {(i, count) for count in fitting for i in linspace(kept - count, sample)}
-
-
-def linspace(last: int, number: int) -> list[int]:
-    """`numpy.linspace(0, last, number, dtype=int)`."""
-    step = last / (number - 1)
-    return [*(math.floor(i * step) for i in range(number - 1)), last]
+    found = set[tuple[int, int]]()
+    for count in targets:
+        last = kept - count  # the start of the last window that fits
+        if last < 0:
+            continue
+        if how == "head":
+            starts = [0]
+        elif how == "uniform":  # numpy.linspace(0, last, sample, dtype=int)
+            starts = [*(math.floor(i * (last / (sample - 1))) for i in range(sample - 1)), last]
+        else:
+            starts = [*range(0, last + 1, count if how == "chunk" else options.get("frame_stride", 1))]
+        found |= {(start, count) for start in starts}
+    return found
 
 
 def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
