@@ -40,16 +40,13 @@ class Group(click.Group):
     """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """All verbs, in the order in which they are used."""
         return [*VERBS]
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """A line for each."""
         with formatter.section("Commands"):
             formatter.write_dl([*VERBS.items()])
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """A verb; its module is loaded now."""
         if name not in VERBS:
             return None
         verb: click.Command = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
@@ -62,7 +59,6 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:

@@ -25,13 +25,11 @@ class Verb(click.Command):
     """A verb: its options in groups, its example in one piece, its data set by one name."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
         if "dataset_argument" in ctx.params:
             _name_dataset(ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A list for each group."""
         rows = {group: list[tuple[str, str]]() for group in GROUPS}
         others = GROUPS[-1] if len(self.params) > 20 else GROUPS[0]  # --help
         for param in self.get_params(ctx):
@@ -51,7 +49,6 @@ class RunVerb(Verb):
     """A verb after whose `--` options of upstream's stand: none of wanwrap's, whatever they are called."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep them apart."""
         at = args.index("--") if "--" in args else len(args)
         upstream = tuple(args[at + 1 :])
         rest = super().parse_args(ctx, _unfolded(args[:at]))
@@ -59,7 +56,6 @@ class RunVerb(Verb):
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Say that they may follow."""
         return [*super().collect_usage_pieces(ctx), "[-- UPSTREAM OPTIONS]"]
 
 
@@ -88,7 +84,6 @@ class _Place(click.Path):
     """A path that was meant: an unset variable of a shell's is not the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty one."""
         return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
 
 

@@ -34,7 +34,7 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
         OptionError: a setting that upstream would refuse, ignore or misread.
         WeightsError: a merge into fp8.
     """
-    name = request.output_name or check_name(slug(f"{dataset.name}-{request.called}"))  # the preset's name
+    name = request.output_name or check_name(slug(f"{dataset.name}-{request.called}"))
     encoders = _encoders(request.preset, weights)
     caches = tuple(_cache(request, dataset, entry, encoders) for entry in dataset.entries)
     rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes]
@@ -54,7 +54,11 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
         folder=trainings[0].folder.parent,
         files=files,
         env={**request.upstream.env, **SETTINGS, **request.preset.env},
-        steps=(*rewrites, *_caching(request, weights, encoders, trainings[0].options), *trainings),
+        steps=(
+            *rewrites,
+            *_caching(request, weights, encoders, str(trainings[0].options["dataset_config"])),
+            *trainings,
+        ),
         caches=caches,
         encoders=encoders,
         notes=tuple(notes),
@@ -100,10 +104,10 @@ def _cache(request: Request, dataset: Dataset, entry: Entry, encoders: Mapping[W
 
 
 def _caching(
-    request: Request, weights: Weights, encoders: Mapping[What, str], training: Options
+    request: Request, weights: Weights, encoders: Mapping[What, str], config: str
 ) -> tuple[Prune, Cache, Cache]:
-    """Forget what is stale, then let upstream encode what is not there, of the data set of a training."""
-    preset, config = request.preset, training["dataset_config"]
+    """Forget what is stale, then let upstream encode what is not there."""
+    preset = request.preset
     marks: Options = {"latents": encoders["latents"], "text": encoders["text"]}
     latents: Options = {
         "dataset_config": config,
@@ -121,7 +125,7 @@ def _caching(
     }
     python, start = request.python, request.upstream.start
     return (
-        Prune(name="check caches", argv=(*request.wanwrap, "prune", str(config), *spell(marks))),
+        Prune(name="check caches", argv=(*request.wanwrap, "prune", config, *spell(marks))),
         Cache(name="cache latents", argv=(python, *start(CACHE_LATENTS), *spell(latents)), what="latents"),
         Cache(name="cache text", argv=(python, *start(CACHE_TEXT), *spell(text)), what="text"),
     )
@@ -161,7 +165,6 @@ def _dit(request: Request, expert: Expert, weights: Weights) -> tuple[Located, R
 
 
 def _rewrite(request: Request, expert: Expert, made: Located, dit: Located, lora: Located | None) -> Rewrite:
-    """The command that makes a DiT."""
     precision = made.dtype if made.dtype != dit.dtype else None
     common: Options = {"precision": precision, "out": str(made.path), "python": request.python}
     if lora and request.lightning:

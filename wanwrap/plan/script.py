@@ -85,7 +85,6 @@ def _comment(text: str) -> str:
 
 
 def _broken(argv: Sequence[str], quote: Callable[[str], str], newline: str) -> str:
-    """One option a line."""
     words = [quote(argv[0])]
     for before, word in pairwise(argv):
         starts_line = word.startswith("--") or (word == "-m" and before != argv[0])

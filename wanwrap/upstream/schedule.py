@@ -9,7 +9,7 @@ step, so that lengths in a schedule are optimizer steps times GPUs.
 from __future__ import annotations
 
 from wanwrap.errors import OptionError, closest
-from wanwrap.upstream.options import Options, Value, arguments, called, number, share, texts, whole
+from wanwrap.upstream.options import Options, Value, called, number, share, texts, whole
 
 TYPE, ARGS = "lr_scheduler_type", "lr_scheduler_args"
 POWER, RATIO = "lr_scheduler_power", "lr_scheduler_min_lr_ratio"
@@ -28,7 +28,6 @@ TAKES = {
     "rex": {WARM_UP, RATIO},
 }
 OTHERS = ("inverse_sqrt", "piecewise_constant", "warmup_stable_decay")  # upstream's too, which nobody trains LoRAs by
-OURS = {"num_training_steps", "total_iters", "num_steps", "max_lr", "lr_end"}  # by the run's steps, --lr and --min_lr
 
 # What upstream builds each from; one without a length goes by its name alone.
 HUB = "transformers.optimization.get_"
@@ -47,7 +46,8 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     """Options whose schedule upstream will follow over `steps` optimizer steps, in however many attempts.
 
     `given` is what the user set of them. Upstream's own polynomial ends at 1e-7, torch's at 0; torch's is passed where
-    nothing asks for more than a power. `lr_scheduler` stays beside what stands for it: upstream writes it into the LoRA.
+    nothing asks for more than a power. Arguments that the user gives it come last, and win. `lr_scheduler` stays beside
+    what stands for it: upstream writes it into the LoRA.
 
     Raises:
         OptionError: no such scheduler, or a setting that it would ignore, refuse or fail without.
@@ -73,9 +73,6 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     built, values = BUILT_BY[name], _values(name, options, steps, gpus)
     if name == "polynomial" and not any(options.get(setting) for setting in (WARM_UP, RATIO, ARGS)):
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": values["power"]}
-    ours = OURS | {"power"} if POWER in given else OURS
-    if twice := sorted(ours & values.keys() & arguments(options, ARGS).keys()):
-        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from its own options; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
 
