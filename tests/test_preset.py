@@ -120,14 +120,6 @@ def test_mistakes(old: str, new: str, message: str, tmp_path: Path) -> None:
         load(edited(tmp_path, old, new))
 
 
-@pytest.mark.parametrize("name", ["...py", ".py", "a b.py"])
-def test_names_that_would_name_other_folders(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_text(path_of("wan21-t2v-14b").read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(PresetError, match="is named after its file"):
-        load(str(path))
-
-
 def test_no_such_file() -> None:
     with pytest.raises(PresetError, match="there is no preset file"):
         load("./nowhere.py")

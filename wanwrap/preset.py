@@ -255,9 +255,9 @@ def path_of(name: str) -> Path:
         return absolute(name)
     presets = shipped()
     if name not in presets:
-        own = f" Did you mean ./{name}.py?" if Path(f"{name}.py").is_file() else closest(name, presets)
         raise PresetError(
-            f"there is no preset {name!r}.{own} `wanwrap presets` lists them; a file of your own must end in .py."
+            f"there is no preset {name!r}.{closest(name, presets)} `wanwrap presets` lists them; a file of your own is "
+            "given with its ending, as ./mine.py."
         )
     return presets[name]
 
@@ -271,8 +271,6 @@ def load(name: str) -> Preset:
     path = path_of(name)
     if not path.is_file():
         raise PresetError(f"there is no preset file {path}.")
-    if not re.fullmatch(r"\w[\w.-]*", path.stem):
-        raise PresetError(f"{path.name}: a preset is named after its file; use letters, digits and _.")
     try:
         module = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:  # it is the user's own code
