@@ -111,15 +111,10 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
 def check_gpus(answer: Mapping[str, Any], python: str, gpus: int) -> None:
     """Raises GpuError: fewer CUDA GPUs are seen than are to train."""
     seen = len(answer["gpus"])
-    if gpus and not seen:
-        raise GpuError(
-            f"{python} sees no CUDA GPU, without which upstream can't train; `wanwrap rehearse` works without, or give "
-            "another --python."
-        )
     if gpus > seen:
         raise GpuError(
-            f"{python} sees {seen} CUDA GPU(s), fewer than the {gpus} that are to train; ask for {seen} (--gpus, or "
-            "leave out --parallel), or show it more (CUDA_VISIBLE_DEVICES)."
+            f"{python} sees {seen or 'no'} CUDA GPU(s), and {gpus} are to train; ask for fewer (--gpus, or leave out "
+            "--parallel), show it more (CUDA_VISIBLE_DEVICES), or give another --python. `wanwrap rehearse` needs none."
         )
 
 

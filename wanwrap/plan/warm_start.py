@@ -104,18 +104,14 @@ def _check_scale(train: Train, source: Source) -> None:
     """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's."""
     path, (ranks, alphas) = source.paths[0], _rank_alpha(source)
     dim, alpha = whole(train.options, "network_dim", 0), number(train.options, "network_alpha", 0)
-    if len(ranks) > 1 or len(alphas) > 1:
-        raise WeightsError(
-            f"{path} has ranks {_span(ranks)} and alphas {_span(alphas)}; upstream's network has one of each, "
-            "so give a LoRA that was trained by it."
-        )
     same = all(math.isclose(each, alpha, rel_tol=0.008) for each in alphas)  # it may be stored in bf16
-    if ranks - {dim} or not same:
-        rank = _span(ranks or {dim})
-        raise WeightsError(
-            f"{path} has rank {rank} and alpha {_span(alphas)}; the run has {dim} and {alpha:g}. "
-            f"Give --dim {rank} --alpha {_span(alphas)}, or the file of the expert that is trained."
-        )
+    if same and not ranks - {dim}:
+        return
+    rank, scale = _span(ranks or {dim}), _span(alphas)
+    way = f"give --dim {rank} --alpha {scale}, or the file of the expert that is trained"
+    if len(ranks) > 1 or len(alphas) > 1:
+        way = "upstream's network has one of each, so give a LoRA that was trained by it"
+    raise WeightsError(f"{path} has ranks {rank} and alphas {scale}, and the run has {dim} and {alpha:g}; {way}.")
 
 
 def _span(numbers: Collection[float]) -> str:
