@@ -138,7 +138,7 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1}, "--min_lr; .*cosine_with_min_lr"),
         ({"lr_scheduler": "polinomial"}, "polynomial"),
         ({"lr_scheduler": "cosine_with_min_lr"}, "--min_lr"),
-        ({"lr_scheduler": "piecewise_constant"}, "piecewise_constant scheduler; take one of constant"),
+        ({"lr_scheduler": "piecewise_constant"}, "'piecewise_constant'.* It takes constant, "),
         ({"lr_scheduler": "adafactor"}, "'adafactor'"),
         ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "--lr_warmup_steps"),
         ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "--lr_scheduler_num_cycles"),

@@ -16,7 +16,8 @@ POWER, RATIO = "lr_scheduler_power", "lr_scheduler_min_lr_ratio"
 WARM_UP, CYCLES = "lr_warmup_steps", "lr_scheduler_num_cycles"
 SETTINGS = (WARM_UP, RATIO, CYCLES, "lr_decay_steps", "lr_scheduler_timescale")
 
-# What upstream can build, and which of these settings it hands to each; it ignores or refuses the others.
+# What LoRAs are trained by of all that upstream can build, and which of these settings it hands to each; it ignores or
+# refuses the others.
 TAKES = {
     "constant": set[str](),
     "constant_with_warmup": {WARM_UP},
@@ -27,7 +28,6 @@ TAKES = {
     "cosine_with_min_lr": {WARM_UP, CYCLES, RATIO},
     "rex": {WARM_UP, RATIO},
 }
-OTHERS = ("inverse_sqrt", "piecewise_constant", "warmup_stable_decay")  # upstream's too, which nobody trains LoRAs by
 
 # What upstream builds each from; one without a length goes by its name alone.
 HUB = "transformers.optimization.get_"
@@ -106,10 +106,8 @@ def _warm_up(options: Options, steps: int, gpus: int = 1) -> int:
 
 def _check(name: str, options: Options, steps: int) -> None:
     """A scheduler by its name, in a run of so many optimizer steps."""
-    if name in OTHERS:
-        raise OptionError(f"wanwrap doesn't take upstream's {name} scheduler; take one of {', '.join(TAKES)}.")
     if name not in TAKES:
-        raise OptionError(f"upstream has no scheduler {name!r}.{closest(name, TAKES)}")
+        raise OptionError(f"wanwrap knows no scheduler {name!r}.{closest(name, TAKES)} It takes {', '.join(TAKES)}.")
     if ignored := [setting for setting in SETTINGS if options.get(setting) and setting not in TAKES[name]]:
         others = ", ".join(sorted(other for other, taken in TAKES.items() if ignored[0] in taken))
         raise OptionError(f"{name} takes no {called(ignored[0])}; these schedulers do: {others or 'none'}.")
