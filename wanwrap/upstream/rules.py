@@ -44,15 +44,11 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # All that upstream's networks read for Wan (networks/lora.py, lokr.py), with the range of each that is a number; others
 # they ignore, and conv_dim and conv_alpha do nothing: no trained block of Wan's has a convolution.
-NETWORK_ARGS: dict[str, dict[str, tuple[float, float] | None]] = {
-    "": {
-        **dict.fromkeys(("rank_dropout", "module_dropout"), SHARE),
-        **dict.fromkeys(("verbose", "exclude_patterns", "include_patterns"), None),
-    },
-    "lora_wan": {"loraplus_lr_ratio": POSITIVE},
-    "loha": {},
-    "lokr": {"factor": (-1.0, math.inf)},
-}  # upstream's other networks are for other models
+NETWORK_ARGS: dict[str, tuple[float, float] | None] = {
+    **dict.fromkeys(("rank_dropout", "module_dropout"), SHARE),
+    **dict.fromkeys(("verbose", "exclude_patterns", "include_patterns"), None),
+}
+NETWORKS = {"lora_wan": {"loraplus_lr_ratio": POSITIVE}, "loha": {}, "lokr": {"factor": (-1.0, math.inf)}}  # own ones
 # Options that do nothing, or fail, without another one.
 IDLE_WITHOUT = {
     "fp8_scaled": "fp8_base",
@@ -103,10 +99,9 @@ def _check_network(options: Options) -> None:
     home, _, name = str(options["network_module"]).removeprefix("musubi_tuner.").rpartition(".")
     if home != "networks":
         return  # somebody's own
-    if not name or name not in NETWORK_ARGS:
-        networks = ", ".join(filter(None, NETWORK_ARGS))
-        raise OptionError(f"--network_module {name} is for another model than Wan; take one of {networks}.")
-    known = {**NETWORK_ARGS[""], **NETWORK_ARGS[name]}
+    if name not in NETWORKS:
+        raise OptionError(f"--network_module {name} is for another model than Wan; take one of {', '.join(NETWORKS)}.")
+    known = {**NETWORK_ARGS, **NETWORKS[name]}
     for key, value in arguments(options, "network_args").items():
         if key not in known:
             raise OptionError(f"upstream ignores --network_args {key}.{closest(key, known)}")
