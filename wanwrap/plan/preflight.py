@@ -54,15 +54,13 @@ class Machine:
 # ---- the Python that trains
 
 
-def ask(
-    python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
+def ask(python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Any] = {}) -> dict[str, Any]:
     """What the training Python answers to `probe.py`; `trainings` are built there once.
 
     Raises:
         PackageError: it can't be started, or is another than upstream takes.
     """
-    asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings or {}})
+    asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings})
     argv = [python, str(PACKAGE / "upstream" / "probe.py"), asked]
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])

@@ -6,6 +6,7 @@ anything is cached or loaded. The DiT is full-size on torch's meta device, which
 than a second beside the imports. Prints one JSON object. That Python need not have wanwrap.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -57,10 +58,8 @@ def packages() -> "dict[str, str]":
     """The versions that a training depends on, as far as they are installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
