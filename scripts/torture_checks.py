@@ -20,7 +20,7 @@ from wanwrap.run.training import LOG
 from wanwrap.system.files import LOCK, PART
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import states
-from wanwrap.upstream.curves import LOSS, points
+from wanwrap.upstream.output import LOSS, points
 from wanwrap.weights.provenance import trained
 
 RATE = "lr/unet"

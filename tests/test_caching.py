@@ -22,7 +22,7 @@ from wanwrap.data.dataset import Entry
 from wanwrap.data.folder import scan
 from wanwrap.errors import DatasetError, OutputError
 from wanwrap.preset import load
-from wanwrap.upstream.caches import What
+from wanwrap.upstream.buckets import What
 
 MARKS: dict[What, str] = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tfevents import epochs, record, scalar, text, write
 
-from wanwrap.upstream.curves import Curves, Point, points
+from wanwrap.upstream.output import Curves, Point, points
 
 NAN, INF = math.nan, math.inf
 FILE = "20250101000000/network_train/events.out.tfevents.1.host.2.0"

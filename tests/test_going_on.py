@@ -22,7 +22,7 @@ from wanwrap.run.record import Record
 from wanwrap.run.saves import Saves
 from wanwrap.run.training import REFUSED, Training
 from wanwrap.upstream import states
-from wanwrap.upstream.curves import Curves
+from wanwrap.upstream.output import Curves
 
 Words = tuple[object, ...]
 

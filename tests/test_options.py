@@ -98,14 +98,6 @@ def test_an_attention_that_is_given_replaces_the_presets() -> None:
     assert list(spell(merged)) == ["--seed", "1", "--xformers"]
 
 
-def test_an_attention_given_twice() -> None:
-    """Upstream would take the first of its own order, whatever was meant."""
-    with pytest.raises(OptionError, match="--sdpa and --xformers"):
-        read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--xformers"])
-    once = read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--sdpa"])
-    assert once.given == {"sdpa": True}
-
-
 def test_of_steps_and_epochs_those_that_are_given_count() -> None:
     (training,) = golden_plan("wan21-t2v-14b", given={"max_train_steps": 123}).trainings
     assert "--max_train_epochs" not in training.argv
@@ -116,7 +108,6 @@ def test_of_steps_and_epochs_those_that_are_given_count() -> None:
 
 
 PRODIGY = {"optimizer_type": "prodigyopt.Prodigy", "optimizer_args": None}
-WSD: dict[str, Value] = {"lr_scheduler": "warmup_stable_decay", "lr_warmup_steps": "60%", "lr_decay_steps": 0.5}
 ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=False", "warmup_init=True")}
 
 
@@ -147,23 +138,19 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1}, "--min_lr; .*cosine_with_min_lr"),
         ({"lr_scheduler": "polinomial"}, "polynomial"),
         ({"lr_scheduler": "cosine_with_min_lr"}, "--min_lr"),
-        ({"lr_scheduler": "piecewise_constant"}, "--lr_scheduler_args"),
+        ({"lr_scheduler": "piecewise_constant"}, "'piecewise_constant'.* It takes constant, "),
         ({"lr_scheduler": "adafactor"}, "'adafactor'"),
         ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "--lr_warmup_steps"),
         ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "--lr_scheduler_num_cycles"),
         ({"lr_scheduler": "rex", "lr_scheduler_power": 3.0}, "--power"),
         ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power"),
         ({"lr_scheduler_type": "CosineAnnealingLR", "lr_warmup_steps": 5}, "--lr_warmup_steps"),
-        ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "lr_end"),
         ({"lr_warmup_steps": 5000}, "300 steps"),
         ({"lr_warmup_steps": 1.5}, "300 steps"),
         ({"lr_warmup_steps": -5}, "300 steps"),
-        ({"lr_decay_steps": 5}, "warmup_stable_decay"),
-        (WSD, "300"),
+        ({"lr_decay_steps": 5}, "polynomial takes no --lr_decay_steps"),
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
-        ({"lr_scheduler_args": ("power=5",), "lr_scheduler_power": 3.0}, "power"),
-        ({"lr_scheduler": "linear", "lr_scheduler_args": ("num_training_steps=5",)}, "num_training_steps"),
         ({"fp8_t5": True}, "--sample_prompts"),
         ({"block_swap_ring_size": 4}, "--block_swap_h2d_only"),
         ({"weighting_scheme": "logit_normal"}, "--weighting_scheme"),
@@ -277,8 +264,6 @@ def test_the_schedules() -> None:
     assert cosine["lr_scheduler_args"] == ("num_warmup_steps=141", "num_training_steps=1410")
     assert "lr_warmup_steps" not in cosine and "lr_scheduler_power" not in cosine
     assert rewrite({**base, "lr_scheduler": "constant"}, {}, 9) == {**KEPT, "lr_scheduler": "constant"}
-    pieces = {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1:09,0.01'",)}
-    assert rewrite({**base, **pieces}, {}, 9, gpus=2)["lr_scheduler_args"] == ("step_rules='1:8,0.1:18,0.01'",)
 
 
 def test_schedules_that_are_given_go_through() -> None:
@@ -317,7 +302,6 @@ def test_alpha_follows_dim_and_both_are_said() -> None:
     [
         ({"given": {"learning_rate": 5e-3}}, "--lr 0.005"),
         ({"given": {**PRODIGY, "learning_rate": 1e-4}}, "Prodigy"),
-        ({"given": {"save_every_n_epochs": 99}}, "--save_every"),
         ({"given": {"blocks_to_swap": 20}, "gpus": 2}, "--blocks_to_swap"),
     ],
 )
@@ -357,7 +341,6 @@ def test_names_that_cant_be_files(name: str) -> None:
         ({"preset": "t2v-vanilla", "noise_level": "low", "dit": HERE, "dit_low": HERE.with_name("helpers.py")}, "same"),
         ({"preset": "t2v-vanilla", "dit_high": HERE, "dit_low": HERE}, "one file"),
         ({"preset": "t2v-vanilla", "clip": Path("x")}, "--clip"),
-        ({"preset": "t2v-vanilla", "base_dir": Path("a\udcff")}, "--base_dir"),
         ({"preset": "t2v-vanilla", "lightning_high": Path("x")}, "--lightning_high"),
         ({"preset": "t2v-vanilla", "resume_from": HERE}, "--noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),

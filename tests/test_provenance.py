@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from test_script import NATIVE, legacy, windows_argv
 
 from wanwrap import __version__
-from wanwrap.plan import provenance
+from wanwrap.plan.expert_options import provenance
 from wanwrap.plan.plan import Plan, Step
 from wanwrap.plan.request import Request
 from wanwrap.plan.script import command
 from wanwrap.preset import load
 from wanwrap.run.attempt import Attempt
-from wanwrap.upstream.curves import Curves
 from wanwrap.upstream.options import parse
+from wanwrap.upstream.output import Curves
 from wanwrap.weights import provenance as reading
 from wanwrap.weights.locate import locate
 
@@ -83,7 +83,7 @@ def test_a_file_of_ones_own_by_its_header(tmp_path: Path) -> None:
     for path in (mine, other):
         request = Request(preset=load("t2v-vanilla"), base_dir=tmp_path)
         weights = {"wan2.2-t2v-low": locate("wan2.2-t2v-low", tmp_path, path)}
-        rows.append(provenance.provenance(request, request.experts[1], {}, weights)["base"])
+        rows.append(provenance(request, request.experts[1], {}, weights)["base"])
     assert rows[0]["name"] == "mine.safetensors" and rows[0]["bytes"] == mine.stat().st_size
     assert "sha256" not in rows[0] and rows[0]["header_sha256"] not in (None, rows[1]["header_sha256"])
 

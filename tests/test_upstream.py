@@ -29,7 +29,7 @@ from wanwrap.system.safetensors import open_source, read_header
 from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.upstream.options import TRAIN, spell
 from wanwrap.upstream.pin import find
-from wanwrap.upstream.schedule import NEEDS, TAKES, WARM_UP, rewrite
+from wanwrap.upstream.schedule import TAKES, WARM_UP, rewrite
 from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
@@ -149,11 +149,11 @@ ADAFACTOR = {
 }
 # Every scheduler that wanwrap lets through, with all that it takes.
 SCHEDULES: dict[str, dict[str, Any]] = {
-    **{name: {"lr_scheduler": name} for name in TAKES if name not in NEEDS},
+    **{name: {"lr_scheduler": name} for name in TAKES if name != "cosine_with_min_lr"},
     **{
         f"{name}, warm-up {length}": {"lr_scheduler": name, "lr_warmup_steps": length}
         for name in TAKES
-        if WARM_UP in TAKES[name] and name not in NEEDS
+        if WARM_UP in TAKES[name] and name != "cosine_with_min_lr"
         for length in (1, 3, "20%", 0.35)
     },
     "squared": {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0},
@@ -175,16 +175,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "restarts": {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 3, "lr_warmup_steps": "10%"},
     "rex, floor": {"lr_scheduler": "rex", "lr_scheduler_min_lr_ratio": 0.1, "lr_warmup_steps": 3},
     "rex, shaped": {"lr_scheduler": "rex", "lr_scheduler_args": ("rex_alpha=0.2", "rex_beta=0.8")},
-    "inverse": {"lr_scheduler": "inverse_sqrt", "lr_scheduler_timescale": 5, "lr_warmup_steps": 2},
-    "decay": {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 4, "lr_scheduler_min_lr_ratio": 0.1},
-    "decay, all": {
-        "lr_scheduler": "warmup_stable_decay",
-        "lr_decay_steps": "25%",
-        "lr_warmup_steps": 0.2,
-        "lr_scheduler_num_cycles": 3,
-        "lr_scheduler_args": ("decay_type='1-sqrt'", "warmup_type='cosine'"),
-    },
-    "pieces": {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ("step_rules='1:4,0.1:9,0.01'",)},
 }
 # torch's own, which the user may name; each with what it can't do without.
 CLASSES = {
@@ -553,11 +543,14 @@ def test_a_lora_is_taken_where_upstream_would_load_all_of_it(tmp_path: Path) -> 
 
 
 def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: Path) -> None:
-    plan = golden_plan("t2v-vanilla", noise_level="low", given={"network_dim": 8, "network_alpha": 8})
-    plan = replace(plan, env={"PYTHONPATH": str(Path(FOLDER, "src"))})
-    (train,) = plan.trainings
     path = lora(tmp_path / "it's a LoRA.safetensors", key="diffusion_model.{}".format)
-    command = warm_start._convert(plan, replace(train, argv=(PYTHON, *train.argv[1:])), path)
+    given = {"network_dim": 8, "network_alpha": 8, "network_weights": str(path)}
+    plan = golden_plan("t2v-vanilla", noise_level="low", given=given)
+    (train,) = plan.trainings
+    steps = (replace(train, argv=(PYTHON, *train.argv[1:])),)
+    with pytest.raises(WeightsError) as caught:
+        warm_start.remarks(replace(plan, env={"PYTHONPATH": str(Path(FOLDER, "src"))}, steps=steps))
+    command = str(caught.value).partition("diffusers: ")[2]
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     made, wanted = tmp_path / "it's a LoRA-musubi.safetensors", lora(tmp_path / "wanted.safetensors")
     assert shapes(made) == shapes(wanted)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wanwrap.upstream.curves import Curves, points
+from wanwrap.upstream.output import Curves, points
 
 pytestmark = pytest.mark.upstream
 PYTHON = os.environ.get("WANWRAP_PYTHON", sys.executable)

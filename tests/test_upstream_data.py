@@ -35,7 +35,7 @@ from wanwrap.preset import Clips, Pictures, Preset, load
 from wanwrap.run import record as records
 from wanwrap.run.run import How, _Run
 from wanwrap.system.safetensors import read_header
-from wanwrap.upstream.caches import LATENTS
+from wanwrap.upstream.buckets import LATENTS
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located

@@ -15,7 +15,7 @@ from wanwrap.plan import warm_start
 from wanwrap.plan.plan import Plan
 from wanwrap.preset import load
 from wanwrap.system.safetensors import read_header
-from wanwrap.upstream import trial
+from wanwrap.upstream import probe
 from wanwrap.weights import provenance
 
 OTHER_MODULE = {"blocks.1.cross_attn.k": (4, 4)}
@@ -97,24 +97,24 @@ def test_the_same_expert_passes_with_and_without_a_record(tmp_path: Path) -> Non
 
 
 def test_each_tensor_must_be_one_of_the_networks(tmp_path: Path) -> None:
-    """As trial.py compares them with the network that upstream has built."""
+    """As probe.py compares them with the network that upstream has built."""
     path = lora(tmp_path / "x.safetensors", modules={"a": (4, 6)})
     tensors = {"lora_unet_a.lora_down.weight": (8, 6), "lora_unet_a.lora_up.weight": (4, 8), "lora_unet_a.alpha": ()}
-    trial.compare(path, tensors)
+    probe.compare(path, tensors)
     for network, words in (
         ({**tensors, "lora_unet_b.lora_up.weight": (4, 8)}, "lacks lora_unet_b.lora_up.weight"),
         ({name: shape for name, shape in tensors.items() if "up" not in name}, "holds lora_unet_a.lora_up.weight"),
         ({**tensors, "lora_unet_a.lora_down.weight": (8, 5)}, "is [8, 6], and must be [8, 5]"),
     ):
-        with pytest.raises(trial.Problem, match=re.escape(words)):
-            trial.compare(path, network)
+        with pytest.raises(probe.Problem, match=re.escape(words)):
+            probe.compare(path, network)
 
 
 def test_alphas_may_be_lacking_all_together(tmp_path: Path) -> None:
     path = lora(tmp_path / "x.safetensors", modules={"a": (4, 4)})
     rows = {name: (row["dtype"], row["shape"]) for name, row in read_header(path).items()}
     del rows["lora_unet_a.alpha"]
-    trial.compare(safetensors(path, rows), {**{name: tuple(shape) for name, (_, shape) in rows.items()}, "a.alpha": ()})
+    probe.compare(safetensors(path, rows), {**{name: tuple(shape) for name, (_, shape) in rows.items()}, "a.alpha": ()})
 
 
 def arguments(cats: Path, weights: list[str], *more: object) -> tuple[object, ...]:

@@ -204,13 +204,13 @@ def load(asked):
 
 def tensors(asked):
     """Names and shapes of what upstream's network trains, with wanwrap's options of a training; of the toy or all of it."""
+    import probe
     import toys
-    import trial
 
     if asked["toy"]:
         toys.shrink()
-    trainer, args = trial.parsed(asked["argv"])
-    network = trial.build_network(trainer, args)
+    trainer, args = probe.parsed(asked["argv"])
+    network = probe.build_network(trainer, args)
     return {name: list(value.shape) for name, value in network.state_dict().items()}
 
 

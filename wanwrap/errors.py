@@ -17,78 +17,59 @@ class WanwrapError(Exception):
 
     exit_code = 1
 
+    def __init_subclass__(cls, exit_code: int) -> None:
+        cls.exit_code = exit_code
 
-class PresetError(WanwrapError):
+
+class PresetError(WanwrapError, exit_code=3):
     """No such preset, or a preset file that does not hold together."""
 
-    exit_code = 3
 
-
-class DatasetError(WanwrapError):
+class DatasetError(WanwrapError, exit_code=4):
     """Pictures, clips, captions or a data set TOML that would not train, or not as they say."""
 
-    exit_code = 4
 
-
-class WeightsError(WanwrapError):
+class WeightsError(WanwrapError, exit_code=5):
     """A weight file is missing or is not one that upstream can train on."""
 
-    exit_code = 5
 
-
-class UpstreamError(WanwrapError):
+class UpstreamError(WanwrapError, exit_code=6):
     """musubi-tuner is missing, or is not the commit that wanwrap is checked against."""
 
-    exit_code = 6
 
-
-class OptionError(WanwrapError):
+class OptionError(WanwrapError, exit_code=7):
     """An option that upstream would refuse, ignore, or take for something else."""
 
-    exit_code = 7
 
-
-class PackageError(WanwrapError):
+class PackageError(WanwrapError, exit_code=8):
     """The training Python lacks a package that the plan needs."""
 
-    exit_code = 8
 
-
-class GpuError(WanwrapError):
+class GpuError(WanwrapError, exit_code=9):
     """The training Python sees no CUDA GPU."""
 
-    exit_code = 9
 
-
-class StepError(WanwrapError):
+class StepError(WanwrapError, exit_code=10):
     """A step of the plan ended with an error, or was ended by a signal."""
 
-    exit_code = 10
 
-
-class OutputError(WanwrapError):
+class OutputError(WanwrapError, exit_code=11):
     """The run's folder can't be used: it holds another run's files, or can't be written."""
 
-    exit_code = 11
 
-
-class DownloadError(WanwrapError):
+class DownloadError(WanwrapError, exit_code=12):
     """A file could not be had from the Hub: no network, no permission, or not what was published.
 
     `why` is the message without the file, for several files that failed alike.
     """
-
-    exit_code = 12
 
     def __init__(self, text: str, why: str | None = None) -> None:
         super().__init__(text)
         self.why = why
 
 
-class RoomError(WanwrapError):
+class RoomError(WanwrapError, exit_code=13):
     """Too little free disk or memory for what is to be written."""
-
-    exit_code = 13
 
 
 def first_line(error: WanwrapError | None) -> str:

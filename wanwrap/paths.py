@@ -5,21 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wanwrap.errors import OptionError
-
 PACKAGE = Path(__file__).resolve().parent
 
 
 def absolute(path: str | Path) -> Path:
-    """The whole path, `~` and `..` resolved, links kept: upstream's processes run in another folder.
-
-    Raises:
-        OptionError: it is of a user that does not exist.
-    """
-    try:
-        return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100  Path.absolute keeps `..`
-    except RuntimeError as error:
-        raise OptionError(f"{path}: {error}") from error
+    """The whole path, `~` and `..` resolved, links kept: upstream's processes run in another folder."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100  Path.absolute keeps `..`
 
 
 def folder(kind: str) -> Path:

@@ -5,14 +5,14 @@ The folder `presets/` is the registry. Options stand under upstream's own names 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from collections.abc import Mapping
+import runpy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from wanwrap.errors import OptionError, PresetError, closest
+from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
@@ -54,7 +54,7 @@ class Expert:
     train: Options = field(default_factory=dict)
 
     @property
-    def key(self) -> str:
+    def key(self) -> Literal["high", "low", "dit"]:
         """What its folder is called: high or low, dit where there is but one."""
         return self.noise_level or "dit"
 
@@ -109,20 +109,14 @@ class Preset:
         _check_experts(self.task, self.experts)
         for expert in self.experts:
             _check_train({**self.train, **expert.train})
-        _check_lightning(self.lightning, self.task)
-        for options, script in ((self.cache_latents, CACHE_LATENTS), (self.cache_text, CACHE_TEXT)):
-            check(options, script)
-            _check_refused(options)
-        for entry in (self.pictures, *self.clips):
-            if entry is not None:
-                check_size(entry.resolution)
-                _check_counts(vars(entry))
+        if self.lightning:
+            _check_lightning(self.lightning.release, self.task)
+        _check_options(self.cache_latents, CACHE_LATENTS)
+        _check_options(self.cache_text, CACHE_TEXT)
+        if self.pictures:
+            _check_entry(self.pictures)
         for clips in self.clips:
-            check_frames(clips.target_frames)
-            if clips.frame_extraction not in EXTRACTIONS:
-                raise PresetError(f"frame_extraction {clips.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
-        if not all(isinstance(value, str) for value in self.env.values()):
-            raise PresetError("env must give every variable as text.")
+            _check_clips(clips)
 
     @property
     def inference(self) -> str:
@@ -131,14 +125,16 @@ class Preset:
         return " ".join(text.partition("\n\n")[0].split())
 
     @property
-    def image_to_video(self) -> bool:
-        """Whether the first frame is a condition, so that latents are cached with `--i2v`."""
-        return self.task.startswith("i2v")
+    def mode(self) -> Literal["t2v", "i2v", "i2v-clip"]:
+        """How latents are cached: with the first frame as a condition, and in Wan 2.1 with CLIP's view of it."""
+        if not self.task.startswith("i2v"):
+            return "t2v"
+        return "i2v" if self.task == "i2v-A14B" else "i2v-clip"
 
     @property
     def needs_clip(self) -> bool:
-        """Whether the CLIP vision tower conditions too: Wan 2.1 only."""
-        return self.image_to_video and self.task != "i2v-A14B"
+        """Whether the CLIP vision tower conditions too."""
+        return self.mode == "i2v-clip"
 
     @property
     def tokenizers(self) -> list[str]:
@@ -162,58 +158,62 @@ class Preset:
 
 
 def _check_experts(task: str, experts: tuple[Expert, ...]) -> None:
-    levels, dits = [expert.noise_level for expert in experts], [expert.dit for expert in experts]
+    levels = [expert.noise_level for expert in experts]
     if levels != [None] and sorted(map(str, levels)) not in (["high"], ["low"], ["high", "low"]):
         raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
     fit = {name for model in MODELS.values() if task in model.tasks for name in model.names}
-    for name in dits:
+    for expert in experts:
+        name, level = expert.dit, expert.noise_level
         if name not in CATALOGUE:
             raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
         if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != task.endswith("A14B"):
             raise PresetError(f"{name} is no DiT for {task}.")
-    if len({*dits}) < len(dits):
-        raise PresetError(f"both experts train {dits[0]}; each has a DiT of its own.")
-    for level, name in zip(levels, dits, strict=True):
-        if level and name.endswith(("-high", "-low")) and not name.endswith(f"-{level}"):
-            raise PresetError(f"the {level}-noise expert trains {name}, which is the other one's DiT.")
+        if level and not name.endswith(f"-{level}"):
+            raise PresetError(f"the {level}-noise expert trains {name}, which is not its DiT.")
 
 
 def _check_train(train: Options) -> None:
     """Raises PresetError: something is left to upstream's defaults that would train something else, or nothing."""
-    check(train, TRAIN)
+    _check_options(train, TRAIN)
     missing = [name for name in REQUIRED if train.get(name) is None]
     if not (train.get("max_train_epochs") or train.get("max_train_steps")):
         missing.append("max_train_epochs")
-    if len([name for name in ATTENTION if train.get(name)]) != 1:
+    if sum(bool(train.get(name)) for name in ATTENTION) != 1:
         missing.append("one of " + ", ".join(sorted(ATTENTION)))
     if missing:
         raise PresetError(f"train lacks {', '.join(missing)}: upstream's own defaults would train something else.")
-    _check_refused(train)
 
 
-def _check_refused(options: Options) -> None:
-    """Raises PresetError: an option that is wanwrap's to set, or that upstream would do harm with."""
-    if refused := [name for name in options if name in REFUSED]:
-        raise PresetError(f"a preset can't set {refused[0]}: {REFUSED[refused[0]]}.")
+def _check_options(options: Options, script: str) -> None:
+    """Raises OptionError, PresetError: not upstream's, or wanwrap's to set, or one that upstream would do harm with."""
+    check(options, script)
+    for name in options:
+        if name in REFUSED:
+            raise PresetError(f"a preset can't set {name}: {REFUSED[name]}.")
 
 
-def _check_counts(entry: Mapping[str, Any]) -> None:
-    """Raises PresetError: a count of a data set entry that is no whole number, or less than 1."""
-    for name in ("batch_size", "num_repeats", "frame_sample"):
-        if entry.get(name) is not None and (type(entry[name]) is not int or entry[name] < 1):
-            raise PresetError(f"{name} must be a whole number, 1 at least; not {entry[name]!r}.")
-
-
-def _check_lightning(lightning: Lightning | None, task: str) -> None:
+def _check_lightning(release: str, task: str) -> None:
     """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
-    if lightning is None:
-        return
-    kind = re.compile(rf"lightning-({re.escape(task.removesuffix('-A14B'))}-.+)-high")
-    releases = [found[1] for name in CATALOGUE if (found := kind.fullmatch(name))]
-    if not isinstance(lightning, Lightning) or lightning.release not in releases:
-        release = getattr(lightning, "release", lightning)
-        known = f"its releases are {', '.join(releases)}" if releases else "there is none"
-        raise PresetError(f"Lightning {release!r} is not for {task}: {known}; write lightning=Lightning(release=...).")
+    mine = f"lightning-{task.removesuffix('-A14B')}-"
+    names = [name for name in CATALOGUE if name.startswith(mine) and name.endswith("-high")]
+    releases = [name.removeprefix("lightning-").removesuffix("-high") for name in names]
+    if release not in releases:
+        raise PresetError(f"Lightning {release!r} is not for {task}: its releases are {', '.join(releases) or 'none'}.")
+
+
+def _check_entry(entry: Pictures | Clips) -> None:
+    check_size(entry.resolution)
+    if entry.batch_size < 1 or entry.num_repeats < 1:
+        raise PresetError("batch_size and num_repeats must be 1 at least.")
+
+
+def _check_clips(clips: Clips) -> None:
+    _check_entry(clips)
+    check_frames(clips.target_frames)
+    if clips.frame_extraction not in EXTRACTIONS:
+        raise PresetError(f"frame_extraction {clips.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
+    if clips.frame_sample is not None and clips.frame_sample < 1:
+        raise PresetError("frame_sample must be 1 at least.")
 
 
 def check_size(size: Size) -> None:
@@ -224,14 +224,15 @@ def check_size(size: Size) -> None:
         )
 
 
-def check_frames(frames: tuple[int, ...]) -> None:
+def check_frames(frames: Sequence[int]) -> None:
     """Raises PresetError: upstream would round these down silently, or train first frames only."""
-    if not all(type(count) is int for count in frames):
-        raise PresetError(f"target_frames {list(frames)} must be whole numbers.")
-    wrong = [count for count in frames if count < 1 or count % 4 != 1]
-    if wrong or not frames:
-        near = f"; the nearest below {wrong[0]} is {max(1, (wrong[0] - 1) // 4 * 4 + 1)}" if wrong else ""
-        raise PresetError(f"target_frames {list(frames)} must be of the form 4N+1 (1, 5, 9 ... 81){near}.")
+    if not frames or any(type(count) is not int or count < 1 for count in frames):
+        raise PresetError(f"target_frames {[*frames]} must be whole numbers, 1 at least.")
+    if wrong := [count for count in frames if count % 4 != 1]:
+        near = (wrong[0] - 1) // 4 * 4 + 1
+        raise PresetError(
+            f"target_frames {[*frames]} must be of the form 4N+1 (1, 5, 9 ... 81); the nearest below {wrong[0]} is {near}."
+        )
 
 
 def name_of(path: Path) -> str:
@@ -254,9 +255,9 @@ def path_of(name: str) -> Path:
         return absolute(name)
     presets = shipped()
     if name not in presets:
-        own = f" Did you mean ./{name}.py?" if Path(f"{name}.py").is_file() else closest(name, presets)
         raise PresetError(
-            f"there is no preset {name!r}.{own} `wanwrap presets` lists them; a file of your own must end in .py."
+            f"there is no preset {name!r}.{closest(name, presets)} `wanwrap presets` lists them; a file of your own is "
+            "given with its ending, as ./mine.py."
         )
     return presets[name]
 
@@ -270,31 +271,14 @@ def load(name: str) -> Preset:
     path = path_of(name)
     if not path.is_file():
         raise PresetError(f"there is no preset file {path}.")
-    if not re.fullmatch(r"\w[\w.-]*", path.stem):
-        raise PresetError(f"{path.name}: a preset is named after its file; use letters, digits and _.")
-    spec = importlib.util.spec_from_file_location(f"wanwrap_preset_{path.stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:  # it is the user's own code
-        raise PresetError(f"{path.name}: {_reason(error)}") from error
-    preset = getattr(module, "preset", None)
+        why = error if isinstance(error, WanwrapError) else f"{type(error).__name__}: {error}."
+        raise PresetError(f"{path.name}: {why}") from error
+    preset = module.get("preset")
     if not isinstance(preset, Preset):
         raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
     object.__setattr__(preset, "name", name_of(path))
-    object.__setattr__(preset, "doc", (module.__doc__ or "").strip())
+    object.__setattr__(preset, "doc", (module["__doc__"] or "").strip())
     return preset
-
-
-def _reason(error: BaseException) -> str:
-    """The error with the field that was probably meant."""
-    field_name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}."
-    if isinstance(error, (PresetError, OptionError)):
-        return str(error)
-    if not field_name:
-        return f"{type(error).__name__}: {error}."
-    known = {name for kind in (Preset, Expert, Pictures, Clips, Lightning) for name in kind.__dataclass_fields__}
-    return f"there is no field {field_name[1]!r}.{closest(field_name[1], known)}"

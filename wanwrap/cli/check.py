@@ -14,8 +14,9 @@ from wanwrap.cli.terminal import indented, show_json
 from wanwrap.data.check import check as work
 from wanwrap.look.contact_sheet import check_place
 from wanwrap.paths import absolute
+from wanwrap.plan.build import look
 from wanwrap.plan.expert_options import length
-from wanwrap.plan.request import look, read, workspace_folder
+from wanwrap.plan.request import read, workspace_folder
 from wanwrap.system import console
 from wanwrap.system.disk import writable
 from wanwrap.system.files import atomic_file
@@ -69,7 +70,7 @@ def _outlook(
         dataset=dataset,
         dataset_config=dataset_config,
     )
-    data = look(request.preset, request.base_dir, dataset, dataset_config, whole=True)
+    data = look(request, whole=True)
     lengths = [(expert.noise_level, *length(request, expert, data)) for expert in request.preset.experts]
     return Outlook(work(data, trigger), request.preset.name, lengths)
 

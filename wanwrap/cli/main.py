@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -15,7 +15,6 @@ from wanwrap.cli.terminal import Terminal, mend_streams, show_json, shown
 from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError, closest
 from wanwrap.system import console
 
-JSON = "wanwrap.json"
 # Each is a module of this package, loaded when it is meant; so that help needs none its line stands here.
 VERBS = {
     "setup": "Get musubi-tuner and the weights, or use those that are there.",
@@ -41,20 +40,17 @@ class Group(click.Group):
     """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """All verbs, in the order in which they are used."""
         return [*VERBS]
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """A line for each."""
         with formatter.section("Commands"):
             formatter.write_dl([*VERBS.items()])
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """A verb; its module is loaded now."""
         if name not in VERBS:
             return None
-        verb = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
-        return verb if isinstance(verb, click.Command) else None
+        verb: click.Command = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
+        return verb
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The verb that is meant, or which one may have been."""
@@ -62,26 +58,14 @@ class Group(click.Group):
             ctx.fail(f"No such command {args[0]!r}.{closest(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember whether JSON is waited for."""
-        ctx.meta[JSON] = "--json" in args
-        return super().parse_args(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
         try:
             return super().invoke(ctx)
-        except WanwrapError as error:
-            _failed(ctx, str(error), error.exit_code)
         except click.NoSuchOption as error:
             raise _hinted(error) from error
         except (KeyboardInterrupt, click.Abort):
             console.say("interrupted")
             ctx.exit(130)
-        except BrokenPipeError:
-            raise  # `| head`: click ends quietly
-        except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
-            _failed(ctx, *_told(error))
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """All of it; also where not even the help can be written."""
@@ -92,27 +76,27 @@ class Group(click.Group):
                 return super().main(*args, **kwargs)
             finally:
                 sys.stdout.flush()
+        except WanwrapError as error:
+            _fail(str(error), error.exit_code)
         except BrokenPipeError:
-            raise
-        except OSError as error:
-            text, code = _told(error)
-            console.say(f"Error: {text}")
-            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  or Python tries again when it ends
-            sys.exit(code)
+            raise  # `| head`: click ends quietly
+        except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
+            kind = RoomError if error.errno in FULL else OutputError
+            way = "make room" if kind is RoomError else "give another place, or see to its permissions"
+            what = f"{error.filename or 'standard output'}: {error.strerror or error}"
+            _fail(f"{what}; {way}.", kind.exit_code)
 
 
-def _told(error: OSError) -> tuple[str, int]:
-    kind = RoomError if error.errno in FULL else OutputError
-    way = "make room" if kind is RoomError else "give another place, or see to its permissions"
-    return f"{error.filename or 'standard output'}: {error.strerror or error}; {way}.", kind.exit_code
-
-
-def _failed(ctx: click.Context, why: str, code: int) -> None:
+def _fail(why: str, code: int) -> NoReturn:
     """End with a message; for a program that waits for JSON with that, too."""
     console.say(f"Error: {why}")
-    if ctx.meta.get(JSON) and not shown():
-        show_json({"error": why, "exit_code": code})
-    ctx.exit(code)
+    try:
+        if "--json" in sys.argv and not shown():
+            show_json({"error": why, "exit_code": code})
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  or Python tries again when it ends
+    sys.exit(code)
 
 
 def _hinted(error: click.NoSuchOption) -> click.UsageError:

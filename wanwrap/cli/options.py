@@ -25,23 +25,19 @@ class Verb(click.Command):
     """A verb: its options in groups, its example in one piece, its data set by one name."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it."""
         if "dataset_argument" in ctx.params:
             _name_dataset(ctx)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A list for each group."""
-        rows = dict[str, list[tuple[str, str]]]()
+        rows = {group: list[tuple[str, str]]() for group in GROUPS}
+        others = GROUPS[-1] if len(self.params) > 20 else GROUPS[0]  # --help
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
-                rows.setdefault(getattr(param, "group", GROUPS[-1] if len(self.params) > 20 else GROUPS[0]), []).append(
-                    record
-                )
-        for group in GROUPS:
-            if group in rows:
-                with formatter.section(group):
-                    formatter.write_dl(rows[group])
+                rows[getattr(param, "group", others)].append(record)
+        for group in filter(rows.get, GROUPS):
+            with formatter.section(group):
+                formatter.write_dl(rows[group])
 
     def format_epilog(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """A command is to be copied as it stands."""
@@ -53,7 +49,6 @@ class RunVerb(Verb):
     """A verb after whose `--` options of upstream's stand: none of wanwrap's, whatever they are called."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep them apart."""
         at = args.index("--") if "--" in args else len(args)
         upstream = tuple(args[at + 1 :])
         rest = super().parse_args(ctx, _unfolded(args[:at]))
@@ -61,27 +56,25 @@ class RunVerb(Verb):
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Say that they may follow."""
         return [*super().collect_usage_pieces(ctx), "[-- UPSTREAM OPTIONS]"]
 
 
 def _unfolded(args: Sequence[str]) -> list[str]:
     """The guides write several pairs after one --network_args."""
-    found, inside = list[str](), False
+    found = list[str]()
     for word in args:
-        if inside and "=" in word and not word.startswith("-") and found[-2].replace("-", "_") == "__network_args":
+        if "=" in word and word[0] != "-" and found[-2:-1] in (["--network_args"], ["--network-args"]):
             found.append("--network_args")
         found.append(word)
-        inside = len(found) > 1 and found[-2].replace("-", "_") == "__network_args"
     return found
 
 
 def _name_dataset(ctx: click.Context) -> None:
     """DATASET, or --dataset as the guides have it; a TOML is a data set of one's own."""
-    argument, option = ctx.params.pop("dataset_argument"), ctx.params.get("dataset")
-    if argument is not None and option not in (None, argument):
-        raise click.UsageError(f"DATASET {argument} and --dataset {option} name two data sets; give one.", ctx)
-    name = argument if argument is not None else option
+    argument, name = ctx.params.pop("dataset_argument"), ctx.params.get("dataset")
+    if None not in (argument, name) and argument != name:
+        raise click.UsageError(f"DATASET {argument} and --dataset {name} name two data sets; give one.", ctx)
+    name = name if argument is None else argument
     if name is not None and name.lower().endswith(".toml") and ctx.params.get("dataset_config") is None:
         ctx.params["dataset_config"], name = Path(name), None
     ctx.params["dataset"] = name
@@ -91,7 +84,6 @@ class _Place(click.Path):
     """A path that was meant: an unset variable of a shell's is not the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty one."""
         return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
 
 

@@ -7,16 +7,13 @@ import click
 from wanwrap.cli.options import Verb, json_option, option
 from wanwrap.cli.terminal import show_json
 from wanwrap.cli.words import described, heading, plan_json
-from wanwrap.plan.build import build
-from wanwrap.plan.request import SAMPLE, read
+from wanwrap.plan.build import SAMPLE, build
+from wanwrap.plan.request import read
 from wanwrap.plan.script import native, script
 from wanwrap.preset import path_of
 
 
-@click.command(
-    cls=Verb,
-    epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py",
-)
+@click.command(cls=Verb, epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
 @click.argument("preset")
 @option("--source", is_flag=True, help="The preset's Python module, as a start for your own.")
 @option("--script", "as_script", is_flag=True, help="The commands that it runs, on wanwrap's sample data set.")

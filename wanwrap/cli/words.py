@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.plan.plan import Plan, Step, Train
+from wanwrap.plan.plan import Plan, Train
 from wanwrap.upstream.options import Options
 
 
@@ -33,7 +33,7 @@ def duration(seconds: float | None) -> str:
 def heading(plan: Plan) -> Iterator[str]:
     """What will be trained, in a few lines."""
     data, request = plan.dataset, plan.request
-    without = " without Lightning" if request.preset.lightning and not request.lightning else ""
+    without = " without Lightning" if request.skip_lightning else ""
     items = f"{count(data.train_items, 'item')}, {count(data.batches, 'batch')} an epoch"
     yield f"wanwrap {__version__}: {request.preset.name}{without} on {data.name}: {items}"
     for train in plan.trainings:
@@ -57,7 +57,7 @@ def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:
     yield from placed or ["Copy them to ComfyUI's models/loras (--to_comfyui does that)."]
     if len(plan.trainings) > 1:
         yield "Load each on its own model: -high on the high-noise model, -low on the low-noise model."
-    if plan.request.preset.lightning and not plan.request.lightning:
+    if plan.request.skip_lightning:
         yield "At inference: as for any LoRA of the base model; it was trained without Lightning."
     else:
         yield f"At inference: {plan.request.preset.inference}"
@@ -70,29 +70,31 @@ def described(plan: Plan) -> Iterator[str]:
     yield f"Weights: {', '.join(weight.path.name for weight in plan.weights.values())}"
     if preset.lightning:
         yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"
-    tables = [dict(_spelled(train.options)) for train in plan.trainings]
-    common = dict(set(tables[0].items()).intersection(*(table.items() for table in tables[1:])))
     yield "\nOptions (steps and total_iters here for the sample data set):"
-    yield from _rows(tables[0], common.keys())
-    for train, table in zip(plan.trainings, tables, strict=True):
-        if len(tables) > 1:
-            yield f"{train.name}:"
-            yield from _rows(table, table.keys() - common.keys())
+    before = dict[str, str]()
+    for train in plan.trainings:
+        table = _spelled(train.options)
+        yield f"{train.name}:{' (where it differs)' if before else ''}"
+        yield from (f"  {name:<32} {value}" for name, value in table.items() if before.get(name) != value)
+        before = table
 
 
-def _spelled(options: Options) -> Iterator[tuple[str, str]]:
-    paths = ("dit", "dataset_config", "output_name")
+def _spelled(options: Options) -> dict[str, str]:
+    """Options but for paths, as they are given to upstream; a flag as True."""
+    said = dict[str, str]()
     for name, value in options.items():
-        if value is not None and value is not False and name not in paths:
-            yield name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _rows(table: Mapping[str, str], names: Collection[str]) -> Iterator[str]:
-    return (f"  {name:<32} {value}" for name, value in table.items() if name in names)
+        if value is not None and value is not False and name not in ("dit", "dataset_config", "output_name"):
+            said[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return said
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan for other programs."""
+    steps = list[dict[str, Any]]()
+    for step in plan.steps:
+        steps.append({"name": step.name, "argv": list(step.argv)})
+        if isinstance(step, Train):
+            steps[-1] |= {"makes": str(step.lora), "loras": step.loras, "optimizer_steps": step.steps}
     return {
         "preset": plan.request.preset.name,
         "name": plan.name,
@@ -101,14 +103,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "batches_per_epoch": plan.dataset.batches,
         "files": {str(path): text for path, text in plan.files.items()},
         "env": dict(plan.env),
-        "steps": [_step(step) for step in plan.steps],
+        "steps": steps,
         "weights": [{"path": str(weight.path), "exists": weight.exists} for weight in plan.weights.values()],
         "notes": list(plan.notes),
     }
-
-
-def _step(step: Step) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": step.name, "argv": list(step.argv)}
-    if isinstance(step, Train):
-        row |= {"makes": str(step.lora), "loras": step.loras, "optimizer_steps": step.steps}
-    return row

@@ -22,7 +22,7 @@ from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system.files import write_atomic
 from wanwrap.system.safetensors import read_header
-from wanwrap.upstream.caches import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
+from wanwrap.upstream.buckets import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 from wanwrap.weights.locate import digest
 
 MANIFEST = ".wanwrap-cache.json"

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from wanwrap.data.dataset import Dataset
 from wanwrap.plan.request import Request
-from wanwrap.upstream.caches import What
-from wanwrap.upstream.options import Options, spell
+from wanwrap.upstream.buckets import What
+from wanwrap.upstream.options import Options, Value, spell
 from wanwrap.upstream.states import lora_name
 from wanwrap.weights.locate import Located
 
@@ -82,8 +82,9 @@ class Train(Step):
     @property
     def loras(self) -> list[str]:
         """The names of all LoRAs that are kept in the end; upstream saves the last epoch's without a number."""
-        epochs = range(self.save_every, self.epochs, self.save_every) if self.save_every else ()
-        return [lora_name(self.label, epoch) for epoch in [*epochs][-(self.keep_last or 0) :]] + [self.lora.name]
+        every = self.save_every or self.epochs
+        numbered = range(every, self.epochs, every)[-(self.keep_last or 0) :]
+        return [*(lora_name(self.label, epoch) for epoch in numbered), self.lora.name]
 
     def attempt_folder(self, attempt: int) -> Path:
         """Where upstream saves in the nth start; the first is the one that the script prints."""
@@ -95,11 +96,14 @@ class Train(Step):
 
     def attempt(self, attempt: int, changes: Options, done: tuple[int, int] | None = None) -> tuple[str, ...]:
         """The command of the nth start; `done` are the epochs and steps before it."""
-        places: Options = {"output_dir": str(self.attempt_folder(attempt)), "logging_dir": str(self.logs(attempt))}
-        record = {**self.provenance, "done": done}
-        comment = json.dumps({name: value for name, value in record.items() if value}, separators=(",", ":"))
-        told: Options = {} if self.options.get("no_metadata") else {"training_comment": comment}
-        return (*self.launch, *spell({**self.options, **places, **told, **changes}))
+        own: dict[str, Value] = {
+            "output_dir": str(self.attempt_folder(attempt)),
+            "logging_dir": str(self.logs(attempt)),
+        }
+        if not self.options.get("no_metadata"):
+            record = {name: value for name, value in {**self.provenance, "done": done}.items() if value}
+            own["training_comment"] = json.dumps(record, separators=(",", ":"))
+        return (*self.launch, *spell({**self.options, **own, **changes}))
 
 
 @dataclass(frozen=True, kw_only=True)

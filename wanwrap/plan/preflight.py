@@ -24,7 +24,7 @@ from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import Options, spell
+from wanwrap.upstream.options import spell
 from wanwrap.upstream.pin import PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
@@ -54,27 +54,24 @@ class Machine:
 # ---- the Python that trains
 
 
-def ask(
-    python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """What the training Python answers to `probe.py`; `trainings` are built there once (trial.py).
+def ask(python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """What the training Python answers to `probe.py`; `trainings` are built there once.
 
     Raises:
         PackageError: it can't be started, or is another than upstream takes.
     """
-    asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings or {}})
+    asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings})
     argv = [python, str(PACKAGE / "upstream" / "probe.py"), asked]
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
-    except (OSError, ValueError, IndexError) as error:
+        version = answer["python"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise PackageError(
             f"{python} can't be used to train: {error}; give the Python that has musubi-tuner with --python."
         ) from error
-    if not isinstance(answer, dict) or not {"python", "missing", "gpus"} <= answer.keys():
-        raise PackageError(f"{python} is no Python: it answered {str(answer)[:80]!r}; give another --python.")
-    if answer["python"].rpartition(".")[0] not in PYTHONS:
+    if version.rpartition(".")[0] not in PYTHONS:
         raise PackageError(
-            f"{python} is Python {answer['python']}; musubi-tuner needs {listing(PYTHONS)}: give another --python."
+            f"{python} is Python {version}; musubi-tuner needs {listing(PYTHONS)}: give another --python."
         )
     return answer
 
@@ -99,28 +96,23 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     missing = {name.partition(":")[0]: why for name, why in answer["missing"].items() if name != "musubi_tuner"}
     if not missing:
         return
-    ours = [name for name in missing if name.partition(".")[0] in PIP]
-    others = [name.partition(".")[0] for name in missing if name not in ours]
-    ways = ["`wanwrap setup` installs what is missing"] if ours else []
+    packages = dict.fromkeys(name.partition(".")[0] for name in missing)
+    others = [package for package in packages if package not in PIP]
+    ways = ["`wanwrap setup` installs what is missing"] if len(others) < len(packages) else []
     ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
-    if any(name in ATTENTION_MODULES.values() for name in missing):
+    if missing.keys() & ATTENTION_MODULES.values():
         ways.append("or choose another attention (--attention sdpa)")
-    whys = "; ".join(f"{name} ({why})" for name, why in missing.items())
-    raise PackageError(f"{python} can't import {whys}. {'; '.join(ways)[0].upper()}{'; '.join(ways)[1:]}.")
+    whys = ", ".join(f"{name} ({why})" for name, why in missing.items())
+    raise PackageError(f"{python} can't import {whys}; {'; '.join(ways)}.")
 
 
 def check_gpus(answer: Mapping[str, Any], python: str, gpus: int) -> None:
     """Raises GpuError: fewer CUDA GPUs are seen than are to train."""
     seen = len(answer["gpus"])
-    if gpus and not seen:
-        raise GpuError(
-            f"{python} sees no CUDA GPU, without which upstream can't train; `wanwrap rehearse` works without, or give "
-            "another --python."
-        )
     if gpus > seen:
         raise GpuError(
-            f"{python} sees {seen} CUDA GPU(s), fewer than the {gpus} that are to train; ask for {seen} (--gpus, or "
-            "leave out --parallel), or show it more (CUDA_VISIBLE_DEVICES)."
+            f"{python} sees {seen or 'no'} CUDA GPU(s), and {gpus} are to train; ask for fewer (--gpus, or leave out "
+            "--parallel), show it more (CUDA_VISIBLE_DEVICES), or give another --python. `wanwrap rehearse` needs none."
         )
 
 
@@ -134,18 +126,6 @@ def check_trial(answer: Mapping[str, Any]) -> None:
         raise WeightsError(text) if ".safetensors is" in problem["error"] else kind(text)
 
 
-def modules(plan: Plan) -> set[str]:
-    """All that a plan needs of the training Python, as `module` or `module:attribute`."""
-    late = {module for train in plan.trainings for module in late_imports(train.options)}
-    return {"musubi_tuner", "torch", "accelerate", *late}
-
-
-def _tried(plan: Plan, train: Train) -> Options:
-    """A training's options without a preset's own prompts: what lies there is of an earlier start."""
-    own = {str(path) for path in plan.files}
-    return {name: value for name, value in train.options.items() if name != "sample_prompts" or value not in own}
-
-
 def check_machine(plan: Plan, *, gpus: int) -> Machine:
     """The Python, upstream and GPUs that will train, and the trainings built there once without numbers.
 
@@ -153,11 +133,14 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
         PackageError, UpstreamError, GpuError, OptionError, WeightsError: they can't carry out the plan.
     """
     request = plan.request
-    trainings: dict[str, dict[str, Any]] = {
-        train.expert: {"argv": [*spell(_tried(plan, train))], "steps": train.steps * request.gpus}
-        for train in plan.trainings
-    }
-    answer = ask(request.python, request.upstream, modules(plan), trainings)
+    modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
+    for train in plan.trainings:
+        modules |= {*late_imports(train.options)}
+        options = dict(train.options)
+        if Path(str(options.get("sample_prompts"))) in plan.files:
+            del options["sample_prompts"]  # a preset's own: what lies there is of an earlier start
+        trainings[train.expert] = {"argv": [*spell(options)], "steps": train.steps * request.gpus}
+    answer = ask(request.python, request.upstream, modules, trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     check_packages(answer, request.python)
     check_gpus(answer, request.python, gpus)
@@ -186,8 +169,8 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
     Those that are merged or cast are checked by that step.
     """
     if found := complaints(plan):
-        lines = "\n".join(f"  {why}" for why in found)
-        raise WeightsError(f"weights are missing or can't be used:\n{lines}\n{how_to_get(plan)}")
+        lines = "\n  ".join(found)
+        raise WeightsError(f"weights are missing or can't be used:\n  {lines}\n{how_to_get(plan)}")
     from wanwrap.weights.identify import look
     from wanwrap.weights.locate import checked
 
@@ -226,42 +209,38 @@ def check_tokenizers(plan: Plan) -> None:
 # ---- disk and memory
 
 
-def saving_bytes(train: Train, epoch: int = 0, known: Mapping[str, int] | None = None) -> int:
+def saving_bytes(train: Train, epoch: int = 0, known: Mapping[str, int] = {}) -> int:
     """Bytes of the LoRAs and states that a training will have written at most, after an `epoch` that is saved.
 
     `known` are the sizes that a LoRA and a state have had so far.
     """
-    sizes = dict(zip(("lora", "state"), dit.lora_bytes(train.options), strict=True)) | dict(known or {})
+    lora, state = dit.lora_bytes(train.options)
+    lora, state = known.get("lora", lora), known.get("state", state)
     every = train.save_every or train.epochs
     kept = (train.epochs - 1) // every - epoch // every
     kept = min(kept, train.keep_last) if train.keep_last else kept
-    return sizes["lora"] * (kept + 2) + sizes["state"] * (STATES - (epoch > 0))  # the last LoRA, and one in the making
+    return lora * (kept + 2) + state * (STATES - (epoch > 0))  # the last LoRA, and one in the making
+
+
+def check_disk(plan: Plan, saving: int) -> None:
+    """Raises RoomError: too little disk for the DiTs that are to be made and `saving`; too little memory to make them."""
+    if made := _to_make(plan):
+        disk.check(next(iter(made)).parent, sum(made.values()), within=made)
+    if why := lacking_disk(plan, saving):
+        raise RoomError(why)
+
+
+def lacking_disk(plan: Plan, saving: int) -> str | None:
+    """Why the disk is too small for all that a plan and `saving` take, downloads that are missing too; None where not."""
+    made, get = _to_make(plan), sum(weight.size for weight in plan.weights.values() if not weight.exists)
+    parts = {"to download": get, "for DiTs to merge or cast": sum(made.values()), "for LoRAs and states": saving}
+    what = ", ".join(f"{disk.large(size)} {words}" for words, size in parts.items() if size)
+    return disk.lacking(plan.folder, sum(parts.values()), made, f"needed: {what}")
 
 
 def _to_make(plan: Plan) -> dict[Path, int]:
     """The DiTs that are to be merged or cast, and their bytes."""
     return {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
-
-
-def check_disk(plan: Plan, saving: int) -> None:
-    """Raises RoomError: too little disk for the DiTs that are to be made and `saving`; too little memory to make them."""
-    made = _to_make(plan)
-    if made:
-        disk.check(next(iter(made)).parent, sum(made.values()), within=made)
-    what = "needed for the LoRAs and states that the trainings save" + (
-        ", and for DiTs to merge or cast" if made else ""
-    )
-    if why := disk.lacking(plan.folder, sum(made.values()) + saving, made, what):
-        raise RoomError(why)
-
-
-def lacking_disk(plan: Plan) -> str | None:
-    """What a dry run says of the disk: downloads that are missing count too."""
-    made, save = _to_make(plan), sum(map(saving_bytes, plan.trainings))
-    get = sum(weight.size for weight in plan.weights.values() if not weight.exists)
-    merged = f", {sum(made.values()) / 1e9:.1f} GB for DiTs to merge or cast" if made else ""
-    what = f"needed: {get / 1e9:.1f} GB to download{merged}, {save / 1e9:.1f} GB for LoRAs and states"
-    return disk.lacking(plan.folder, get + sum(made.values()) + save, made, what)
 
 
 def check_ram(plan: Plan, *, together: bool) -> None:
@@ -288,9 +267,12 @@ def missing(plan: Plan) -> list[str]:
     """What a dry run says: what would have to be there before this plan can run."""
     import importlib.util
 
-    request = plan.request
+    request, lacking = plan.request, complaints(plan)
     elsewhere = request.upstream.folder or request.python != sys.executable
-    upstream = [] if elsewhere or importlib.util.find_spec("musubi_tuner") else ["musubi-tuner is not there."]
-    lacking = [*upstream, *complaints(plan)]
-    full = lacking_disk(plan)
-    return [*lacking, *([how_to_get(plan)] if lacking else []), *([full] if full else [])]
+    if not (elsewhere or importlib.util.find_spec("musubi_tuner")):
+        lacking.insert(0, "musubi-tuner is not there.")
+    if lacking:
+        lacking.append(how_to_get(plan))
+    if full := lacking_disk(plan, sum(map(saving_bytes, plan.trainings))):
+        lacking.append(full)
+    return lacking

@@ -10,30 +10,23 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from wanwrap.errors import OptionError, PackageError, WeightsError
-from wanwrap.paths import PACKAGE, absolute, folder
+from wanwrap.paths import PACKAGE, absolute
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.upstream import pin
-from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
+from wanwrap.upstream.options import ALIASES, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
-from wanwrap.weights.locate import Located, locate
 from wanwrap.weights.workspace import Workspace
-
-if TYPE_CHECKING:
-    from wanwrap.data.dataset import Dataset
 
 Precision = Literal["fp16", "bf16"]
 
 WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
-SAMPLE = "sample"
-FILES = {
-    "network_weights": "resume_from",
-    "sample_prompts": "sample_prompts",
-    "log_tracker_config": "log_tracker_config",
-}
+PASSED = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus")
+# upstream's options that name a file, as wanwrap's users know them
+FILES = {"network_weights": "resume_from", **{name: name for name in ("sample_prompts", "log_tracker_config")}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +65,7 @@ class Request:
     def called(self) -> str:
         """The preset's name; without the merge nothing is called lightning."""
         name = self.preset.name
-        if self.preset.lightning is None or self.lightning:
+        if not self.skip_lightning:
             return name
         return name.replace("lightning", "vanilla") if "lightning" in name else f"{name}-without-lightning"
 
@@ -82,32 +75,6 @@ class Request:
         loras = [self.lightning.lora(expert) for expert in self.experts] if self.lightning else []
         return [*(e.dit for e in self.experts), *loras, "vae", "t5", *(["clip"] if self.preset.needs_clip else [])]
 
-    def data(self, *, whole: bool = False) -> Dataset:
-        """The data set, sound; `whole` decodes every file. Raises DatasetError."""
-        return look(self.preset, self.base_dir, self.dataset, self.dataset_config, whole=whole).sound(
-            skip_bad=self.skip_bad
-        )
-
-    def weights(self) -> dict[str, Located]:
-        """The files that are read, there or not. Raises WeightsError."""
-        models, known = self.base_dir / "models", self.workspace.weights
-        return {name: locate(name, models, self.files.get(name), known.get(name)) for name in self.needed}
-
-
-def look(
-    preset: Preset, base_dir: Path, dataset: str | None, dataset_config: Path | None, *, whole: bool = False
-) -> Dataset:
-    """A data set as it is. Raises DatasetError."""
-    if dataset_config is not None:
-        from wanwrap.data import config
-
-        return config.load(absolute(dataset_config), whole=whole)
-    from wanwrap.data.folder import find, scan
-
-    datasets = base_dir / "datasets"
-    shipped = dataset == SAMPLE and not (datasets / SAMPLE).is_dir() and not Path(SAMPLE).is_dir()
-    return scan(folder("templates") / SAMPLE if shipped else find(dataset, datasets), preset, whole=whole)
-
 
 def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any) -> Request:
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
@@ -116,20 +83,21 @@ def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collectio
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
     """
     chosen, base = load(preset), workspace_folder(base_dir)
-    known, level = workspace.load(base), options.get("noise_level")
+    known = workspace.load(base)
+    options = {name: value for name, value in options.items() if value is not None}
     _check_together(chosen, options)
-    passed = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus")
+    level = options.get("noise_level")
     request = Request(
         preset=chosen,
         base_dir=base,
         noise_level=None if level == "both" else level,
-        output_name=check_name(options["output_name"]) if options.get("output_name") is not None else None,
+        output_name=check_name(options["output_name"]) if "output_name" in options else None,
         given=_given(options, own),
         python=training_python(options.get("python") or known.python),
         upstream=pin.find(options.get("musubi_dir"), base, known.musubi_dir),
         workspace=known,
         wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
-        **{name: options[name] for name in passed if options.get(name) is not None},
+        **{name: options[name] for name in PASSED if name in options},
     )
     if "network_weights" in request.given and len(request.experts) > 1:
         raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
@@ -138,7 +106,7 @@ def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collectio
 
 def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
     """Raises OptionError: two options, or an option and the preset, contradict each other."""
-    if options.get("dataset") is not None and options.get("dataset_config") is not None:
+    if "dataset" in options and "dataset_config" in options:
         raise OptionError("--dataset and --dataset_config name two data sets; give one.")
     level, levels = options.get("noise_level"), [expert.noise_level for expert in preset.experts]
     if level and levels == [None]:
@@ -152,8 +120,6 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
 def workspace_folder(given: Path) -> Path:
     """The workspace, by its whole path. Raises OptionError: upstream would not find its caches in it."""
     base = absolute(given)
-    if re.search("[\ud800-\udfff]", str(base)):
-        raise OptionError(f"--base_dir {base}: a name in it is no text in UTF-8, which a TOML can't hold; rename that.")
     if glob.has_magic(str(base)):
         raise OptionError(
             f"--base_dir {base}: upstream can't find its caches below a folder with *, ? or [ in its name."
@@ -188,17 +154,15 @@ def slug(name: str) -> str:
 
 def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]:
     """All that overrides the preset, by upstream's names; what stands after `--` wins."""
-    given: dict[str, Value] = {theirs: options[o] for o, theirs in ALIASES.items() if options.get(o) is not None}
+    given: dict[str, Value] = {theirs: options[ours] for ours, theirs in ALIASES.items() if ours in options}
     if options.get("network_args"):
         given["network_args"] = tuple(options["network_args"])
-    if options.get("attention"):
+    if "attention" in options:
         given[options["attention"]] = True
-    if options.get("resume_from"):
+    if "resume_from" in options:
         given["network_weights"] = str(options["resume_from"])
     check(given, TRAIN)
-    given |= parse(options.get("upstream_options") or (), own=own)
-    if len(attentions := sorted(ATTENTION & given.keys())) > 1:
-        raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
+    given |= parse(options.get("upstream_options", ()), own=own)
     for name in FILES.keys() & given.keys():  # by the whole path: upstream runs in another folder
         if not (path := absolute(str(given[name]))).is_file():
             raise OptionError(f"--{FILES[name]}: there is no file {path}.")
@@ -227,9 +191,7 @@ def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Pat
             raise OptionError(f"this run takes no --{name}; it takes --{', --'.join(takes)}.")
         if not path.is_file():
             raise WeightsError(f"--{name}: there is no file {path}.")
-    if twice := [name for name, path in given.items() if [*given.values()].count(path) > 1]:
-        raise OptionError(f"--{' and --'.join(twice)} are one file; give each its own.")
     found = {takes[name]: path for name, path in given.items()}
-    if len(found) < len(given):  # --dit and --dit_low in a run of one expert
-        raise OptionError(f"of --{', --'.join(given)} two name the same weights; give one.")
+    if len(given) > min(len(found), len({*given.values()})):  # as --dit is --dit_low in a run of that expert
+        raise OptionError(f"of --{', --'.join(given)} two are one file or name the same weights; give each its own.")
     return found

@@ -21,8 +21,16 @@ def native() -> Shell:
 
 def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
     """Folders, files, environment, then each command in order; the first that fails ends it."""
-    lines = _bash(plan, heading) if shell == "bash" else _powershell(plan, heading)
-    return "\n".join(lines) + "\n"
+    lines = [_comment(line) for line in heading]
+    lines += _bash_start(plan) if shell == "bash" else _powershell_start(plan)
+    for step in plan.steps:
+        lines += ["", *map(_comment, (step.name, *step.comments)), command(step.argv, shell)]
+        if shell == "powershell":
+            lines.append("if ($LASTEXITCODE) { exit $LASTEXITCODE }")
+        if isinstance(step, Train):
+            lines.append(_move(step, shell))
+    first = ["#!/usr/bin/env bash"] if shell == "bash" else []
+    return "\n".join((*first, *lines, ""))
 
 
 def command(argv: Sequence[str], shell: Shell) -> str:
@@ -30,36 +38,45 @@ def command(argv: Sequence[str], shell: Shell) -> str:
     return _broken(argv, shlex.quote, " \\\n  ") if shell == "bash" else "& " + _broken(argv, _native, " `\n  ")
 
 
-def _folders(plan: Plan) -> list[Path]:
-    return [train.folder for train in plan.trainings]
-
-
-def _bash(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
-    yield "#!/usr/bin/env bash"
-    yield from map(_comment, heading)
+def _bash_start(plan: Plan) -> Iterator[str]:
     yield "set -euo pipefail"
     yield ""
-    yield f"mkdir -p {' '.join(shlex.quote(str(folder)) for folder in _folders(plan))}"
+    yield shlex.join(("mkdir", "-p", *(str(train.folder) for train in plan.trainings)))
     written = dict[str, Path]()
     for path, text in plan.files.items():
         if (same := written.setdefault(text, path)) != path:
-            yield f"cp {shlex.quote(str(same))} {shlex.quote(str(path))}"
+            yield shlex.join(("cp", str(same), str(path)))
             continue
-        mark = _mark(text)
+        mark = "END"  # a delimiter that is no line of the text
+        while mark in text.splitlines():
+            mark += "_"
         yield f"cat > {shlex.quote(str(path))} <<'{mark}'\n{text.rstrip()}\n{mark}\n"
-    yield f"cd {shlex.quote(str(plan.folder))}"
-    yield from (f"export {name}={shlex.quote(value)}" for name, value in plan.env.items())
-    for step in plan.steps:
-        yield ""
-        yield from map(_comment, (step.name, *step.comments))
-        yield command(step.argv, "bash")
-        if isinstance(step, Train):
-            yield "mv " + " \\\n  ".join(map(shlex.quote, (*_made(step), ".")))
+    yield shlex.join(("cd", str(plan.folder)))
+    for name, value in plan.env.items():
+        yield f"export {name}={shlex.quote(value)}"
 
 
-def _made(train: Train) -> list[str]:
-    """The LoRAs as upstream leaves them, below the run's folder; beside them lie others, of the states in between."""
-    return [(train.attempt_folder(1) / name).relative_to(train.folder.parent).as_posix() for name in train.loras]
+def _powershell_start(plan: Plan) -> Iterator[str]:
+    yield "$ErrorActionPreference = 'Stop'"
+    yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
+    yield ""
+    for train in plan.trainings:
+        yield f"[void][IO.Directory]::CreateDirectory({_single(str(train.folder))})"
+    for path, text in plan.files.items():
+        # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
+        yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
+    yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
+    for name, value in plan.env.items():
+        yield f"$env:{name} = {_single(value)}"
+
+
+def _move(train: Train, shell: Shell) -> str:
+    """The LoRAs that are kept, into the run's folder; beside them lie others, of the states in between."""
+    folder = train.attempt_folder(1).relative_to(train.folder.parent)
+    made = [(folder / name).as_posix() for name in train.loras]
+    if shell == "bash":
+        return "mv " + " \\\n  ".join(map(shlex.quote, (*made, ".")))
+    return "Move-Item -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, made))
 
 
 def _comment(text: str) -> str:
@@ -67,41 +84,12 @@ def _comment(text: str) -> str:
     return f"# {' '.join(text.split())}"
 
 
-def _mark(text: str) -> str:
-    """A delimiter that is no line of the text."""
-    mark = "END"
-    while mark in text.splitlines():
-        mark += "_"
-    return mark
-
-
 def _broken(argv: Sequence[str], quote: Callable[[str], str], newline: str) -> str:
-    """One option a line."""
     words = [quote(argv[0])]
     for before, word in pairwise(argv):
         starts_line = word.startswith("--") or (word == "-m" and before != argv[0])
         words.append((newline if starts_line else " ") + quote(word))
     return "".join(words)
-
-
-def _powershell(plan: Plan, heading: Iterable[str]) -> Iterator[str]:
-    yield from map(_comment, heading)
-    yield "$ErrorActionPreference = 'Stop'"
-    yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
-    yield ""
-    yield from (f"[void][IO.Directory]::CreateDirectory({_single(str(folder))})" for folder in _folders(plan))
-    for path, text in plan.files.items():
-        # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
-        yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
-    yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
-    yield from (f"$env:{name} = {_single(value)}" for name, value in plan.env.items())
-    for step in plan.steps:
-        yield ""
-        yield from map(_comment, (step.name, *step.comments))
-        yield command(step.argv, "powershell")
-        yield "if ($LASTEXITCODE) { exit $LASTEXITCODE }"
-        if isinstance(step, Train):
-            yield "Move-Item -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, _made(step)))
 
 
 def _single(word: str) -> str:

@@ -2,16 +2,15 @@
 
 Keys in another format are passed over and it trains from scratch; another alpha than the file's rescales what it has
 learned; the other expert's file, of the same names and shapes, trains something else. Whether each tensor is one of
-the network's, trial.py finds out before a run.
+the network's, probe.py finds out before a run.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from wanwrap.errors import WeightsError
 from wanwrap.plan.plan import Plan, Train
@@ -21,11 +20,6 @@ from wanwrap.upstream import states
 from wanwrap.upstream.options import number, whole
 from wanwrap.upstream.rules import window
 from wanwrap.weights import provenance
-
-LOST = (
-    "the optimizer's moments, the random numbers, the count of steps and the place in the learning rate's schedule "
-    "begin anew, the rate at the full --lr"
-)
 
 
 def remarks(plan: Plan) -> list[str]:
@@ -44,8 +38,10 @@ def remarks(plan: Plan) -> list[str]:
         _check_format(plan, train, source)
         _check_scale(train, source)
         said.append(
-            f"{path.name} gives its weights alone: {LOST} {number(train.options, 'learning_rate', 0.0):g}. (A run of "
-            "wanwrap's own that was stopped goes on exactly: give its command again, without --resume_from.)"
+            f"{path.name} gives its weights alone: the optimizer's moments, the random numbers, the count of steps and "
+            "the place in the learning rate's schedule begin anew, the rate at the full --lr "
+            f"{number(train.options, 'learning_rate', 0.0):g}. (A run of wanwrap's own that was stopped goes on exactly: "
+            "give its command again, without --resume_from.)"
         )
     return said
 
@@ -53,50 +49,47 @@ def remarks(plan: Plan) -> list[str]:
 def _check_same(plan: Plan, train: Train, source: Source) -> None:
     """Raises WeightsError: it was trained as something else, as far as it tells."""
     preset, path, level = plan.request.preset, source.paths[0], None if train.expert == "dit" else train.expert
-    record, trained = provenance.read(source.metadata), provenance.range_of(source.metadata)
     mine = provenance.title(plan.request.called, level)
-    if record and (theirs := provenance.titled(record)) != mine:
-        raise WeightsError(
-            f"{path} was trained as {theirs}, and this run trains {mine}; give a LoRA of that, "
-            f"or train what it is: wanwrap run {_run(record)}."
-        )
-    if record or trained in (None, window(train.options)):
+    if record := provenance.read(source.metadata):
+        if (theirs := provenance.titled(record)) != mine:
+            expert = f" --noise_level {record['expert']}" if "expert" in record else ""
+            raise WeightsError(
+                f"{path} was trained as {theirs}, and this run trains {mine}; give a LoRA of that, "
+                f"or train what it is: wanwrap run {record['preset']}{expert}."
+            )
         return
-    assert trained
-    parts = {e.noise_level: _overlap(preset.window(e), trained) for e in preset.experts}
-    best = max(parts, key=lambda expert: parts[expert])
-    if parts[best] > parts[level]:
+    trained = provenance.range_of(source.metadata)
+    if trained is None or trained == window(train.options):
+        return
+    low, high = trained
+    parts = dict[str | None, int]()  # timesteps that it shares with each expert
+    for each in preset.experts:
+        first, last = preset.window(each)
+        parts[each.noise_level] = min(last, high) - max(first, low)
+    best = max(parts, key=lambda level: parts[level])
+    if parts[best] > max(parts[level], 0):
         raise WeightsError(
-            f"{path} was trained on timesteps {trained[0]} to {trained[1]}, as the {best}-noise expert is, and this "
-            f"run trains {mine}; give the file of that one, or --noise_level {best}."
+            f"{path} was trained on timesteps {low} to {high}, as the {best}-noise expert is, and this run trains "
+            f"{mine}; give the file of that one, or --noise_level {best}."
         )
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> int:
-    return max(min(one[1], other[1]) - max(one[0], other[0]), 0)
-
-
-def _run(record: Mapping[str, Any]) -> str:
-    return f"{record['preset']} --noise_level {record['expert']}" if "expert" in record else str(record["preset"])
 
 
 def _check_format(plan: Plan, train: Train, source: Source) -> None:
     """Raises WeightsError: in another format, of which upstream would load nothing."""
     path, first = source.paths[0], next(iter(source.rows), "nothing")
-    if not any(key.startswith(states.PREFIX) for key in source.rows):
-        raise WeightsError(
-            f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
-            f"scratch; upstream converts those of ComfyUI and diffusers: {_convert(plan, train, path)}"
-        )
-
-
-def _convert(plan: Plan, train: Train, path: Path) -> str:
-    """Upstream's command that gives a LoRA its own key names, for this system's shell."""
-    where = f"cd {shlex.quote(plan.env['PYTHONPATH'])}; " if "PYTHONPATH" in plan.env else ""
+    if any(key.startswith(states.PREFIX) for key in source.rows):
+        return
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
-    where += "& " if native() == "powershell" else ""  # which takes a quoted program for a text
-    return where + shlex.join((train.argv[0], "-m", "musubi_tuner.convert_lora", *files))
+    command = shlex.join((train.argv[0], "-m", "musubi_tuner.convert_lora", *files))
+    if native() == "powershell":
+        command = f"& {command}"  # which takes a quoted program for a text
+    if "PYTHONPATH" in plan.env:
+        command = f"cd {shlex.quote(plan.env['PYTHONPATH'])}; {command}"
+    raise WeightsError(
+        f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
+        f"scratch; upstream converts those of ComfyUI and diffusers: {command}"
+    )
 
 
 def _rank_alpha(source: Source) -> tuple[set[int], set[float]]:
@@ -111,18 +104,14 @@ def _check_scale(train: Train, source: Source) -> None:
     """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's."""
     path, (ranks, alphas) = source.paths[0], _rank_alpha(source)
     dim, alpha = whole(train.options, "network_dim", 0), number(train.options, "network_alpha", 0)
-    if len(ranks) > 1 or len(alphas) > 1:
-        raise WeightsError(
-            f"{path} has ranks {_span(ranks)} and alphas {_span(alphas)}; upstream's network has one of each, "
-            "so give a LoRA that was trained by it."
-        )
     same = all(math.isclose(each, alpha, rel_tol=0.008) for each in alphas)  # it may be stored in bf16
-    if ranks - {dim} or not same:
-        rank = _span(ranks or {dim})
-        raise WeightsError(
-            f"{path} has rank {rank} and alpha {_span(alphas)}; the run has {dim} and {alpha:g}. "
-            f"Give --dim {rank} --alpha {_span(alphas)}, or the file of the expert that is trained."
-        )
+    if same and not ranks - {dim}:
+        return
+    rank, scale = _span(ranks or {dim}), _span(alphas)
+    way = f"give --dim {rank} --alpha {scale}, or the file of the expert that is trained"
+    if len(ranks) > 1 or len(alphas) > 1:
+        way = "upstream's network has one of each, so give a LoRA that was trained by it"
+    raise WeightsError(f"{path} has ranks {rank} and alphas {scale}, and the run has {dim} and {alpha:g}; {way}.")
 
 
 def _span(numbers: Collection[float]) -> str:

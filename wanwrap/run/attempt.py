@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.plan.plan import Train
-from wanwrap.upstream.curves import Curves
 from wanwrap.upstream.options import whole
-from wanwrap.upstream.output import TrainingOutput
+from wanwrap.upstream.output import Curves, TrainingOutput
 
 
 @dataclass

@@ -28,10 +28,8 @@ BROKEN = 5  # losses in a row that are no number, after which nothing will come 
 BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
 
 
-class Stopped(WanwrapError):
+class Stopped(WanwrapError, exit_code=130):
     """The user has asked for an end, and it has come; the same command goes on."""
-
-    exit_code = 130
 
 
 def stop_asked(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Upstream's arithmetic on a data set: buckets, windows of frames, batches, steps.
+"""Upstream's arithmetic on a data set: buckets, windows of frames, batches, steps; and how it names what it caches.
 
 Each function gives the number that musubi-tuner 0.3.4 arrives at, by the same floating-point
 operations where those decide (dataset/bucket.py, media_utils.py, image_video_dataset.py, trainer_base.py).
@@ -7,10 +7,11 @@ operations where those decide (dataset/bucket.py, media_utils.py, image_video_da
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 STEP = 16  # pixels: VAE 8 x patch 2
 FPS = 16.0  # what Wan is trained at
@@ -22,11 +23,12 @@ Size = tuple[int, int]
 @lru_cache
 def sizes(resolution: Size) -> tuple[Size, ...]:
     """All (width, height) that a resolution's area is cut to, sorted as upstream sorts them."""
-    area = resolution[0] * resolution[1]
+    area, pairs = resolution[0] * resolution[1], set[Size]()
     side = int(math.sqrt(area))
-    widths = range(side // 2 - side // 2 % STEP, side + STEP, STEP)
-    pairs = [(width, area // width - area // width % STEP) for width in widths]
-    return tuple(sorted({*pairs, *((height, width) for width, height in pairs)}))
+    for width in range(side // 2 - side // 2 % STEP, side + STEP, STEP):
+        height = area // width - area // width % STEP
+        pairs |= {(width, height), (height, width)}
+    return tuple(sorted(pairs))
 
 
 @lru_cache(maxsize=100_000)
@@ -63,27 +65,26 @@ def windows(frames: int, options: Mapping[str, Any]) -> set[tuple[int, int]]:
 
     `frames` are the file's own; `options` are the data set's (target_frames, frame_extraction, source_fps ...).
     """
-    targets: Sequence[int] = sorted({(count - 1) // 4 * 4 + 1 for count in options.get("target_frames") or (1,)})
+    targets = [(count - 1) // 4 * 4 + 1 for count in options.get("target_frames") or (1,)]
     how, sample = options.get("frame_extraction", "head"), options.get("frame_sample", 1)
     if how == "uniform" and sample == 1:
         how = "head"
     kept = frames_at_16(frames, options.get("source_fps"), max(targets) if how == "head" else None)
     if how == "full":
         return {(0, (min(kept, options.get("max_frames", MOST_FRAMES)) - 1) // 4 * 4 + 1)}
-    fitting = [count for count in targets if count <= kept]
-    if how == "head":
-        return {(0, count) for count in fitting}
-    if how == "chunk":
-        return {(i, count) for count in fitting for i in range(0, kept - count + 1, count)}
-    if how == "slide":
-        return {(i, count) for count in fitting for i in range(0, kept - count + 1, options.get("frame_stride", 1))}
-    return {(i, count) for count in fitting for i in linspace(kept - count, sample)}
-
-
-def linspace(last: int, number: int) -> list[int]:
-    """`numpy.linspace(0, last, number, dtype=int)`."""
-    step = last / (number - 1)
-    return [*(math.floor(i * step) for i in range(number - 1)), last]
+    found = set[tuple[int, int]]()
+    for count in targets:
+        last = kept - count  # the start of the last window that fits
+        if last < 0:
+            continue
+        if how == "head":
+            starts = [0]
+        elif how == "uniform":  # numpy.linspace(0, last, sample, dtype=int)
+            starts = [*(math.floor(i * (last / (sample - 1))) for i in range(sample - 1)), last]
+        else:
+            starts = [*range(0, last + 1, count if how == "chunk" else options.get("frame_stride", 1))]
+        found |= {(start, count) for start in starts}
+    return found
 
 
 def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
@@ -101,3 +102,34 @@ def tokens(shape: Sequence[int]) -> int:
     """What attention sees of (width, height) or (width, height, frames): ((frames - 1) / 4 + 1) * h / 16 * w / 16."""
     width, height, frames = (*shape, 1)[:3]
     return ((frames - 1) // 4 + 1) * (height // STEP) * (width // STEP)
+
+
+# ---- caches: its names tell neither content nor resolution nor mode, and it trains whatever lies in a cache folder
+
+What = Literal["latents", "text"]
+
+TEXT, LATENTS = "_wan_te.safetensors", "_wan.safetensors"
+# its names for latents and embeddings: anything else under their ending makes it fail, or goes
+NAMED = re.compile(r"_\d{4,}x\d{4,}_wan\.safetensors$|_wan_te\.safetensors$")
+
+# What of an entry is not part of what is encoded: a cache serves all of these.
+NOT_CACHED = {
+    "image": {"batch_size", "num_repeats"},
+    "video": {"batch_size", "num_repeats", "enable_bucket", "bucket_no_upscale"},  # clips are cached in buckets anyway
+}
+SAME_LATENTS = {"vae_cache_cpu", "batch_size", "num_workers", "device"}  # how encoders work, not what they make
+
+
+def text_name(stem: str) -> str:
+    """The embedding of a caption."""
+    return f"{stem}{TEXT}"
+
+
+def picture_name(stem: str, size: Size) -> str:
+    """The latents of a picture, by its own (width, height)."""
+    return f"{stem}_{size[0]:04d}x{size[1]:04d}{LATENTS}"
+
+
+def window_name(stem: str, first: int, count: int, size: Size) -> str:
+    """The latents of a window of a clip, by the (width, height) of its bucket: upstream has resized it before."""
+    return f"{stem}_{first:05d}-{count:03d}_{size[0]:04d}x{size[1]:04d}{LATENTS}"

@@ -43,11 +43,8 @@ class Upstream:
         """What is to be said of it when it runs."""
         if complaint := self.complaint():
             return [f"warning: {complaint}"]
-        return (
-            []
-            if self.commit
-            else [f"note: musubi-tuner's commit is not known; its version, {self.version}, is the right one."]
-        )
+        unknown = f"note: musubi-tuner's commit is not known; its version, {self.version}, is the right one."
+        return [] if self.commit else [unknown]
 
     def complaint(self) -> str | None:
         """How this one differs from the pinned one, with a way out; None where it does not."""
@@ -87,13 +84,12 @@ def _commit(git: Path) -> str | None:
     """The commit that is checked out, read from git's own files."""
     try:
         head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
+        branch = head.removeprefix("ref: ")
+        if branch == head:
             return head
-        ref = git / head[5:]
-        if ref.is_file():
-            return ref.read_text().strip()
-        packed = (git / "packed-refs").read_text()
+        if (git / branch).is_file():
+            return (git / branch).read_text().strip()
+        found = re.search(rf"^(\w+) {re.escape(branch)}$", (git / "packed-refs").read_text(), re.M)
     except OSError:
         return None
-    found = re.search(rf"^(\w+) {re.escape(head[5:])}$", packed, re.M)
     return found[1] if found else None

@@ -1,16 +1,23 @@
-"""Asked of the training Python, as a script: what can it train with? Prints one JSON object.
+"""Asked of the training Python, as a script: what can it train with, and can upstream build these trainings there?
 
 Argument 1 is JSON: `modules`, a list of `module` or `module:attribute` to import, and `trainings`, upstream's options
-and steps of each, which trial.py builds where all modules are there. That Python need not have wanwrap.
+and steps of each; where all modules are there, network, optimizer and learning rate of each are built once, before
+anything is cached or loaded. The DiT is full-size on torch's meta device, which holds no numbers: all of it takes less
+than a second beside the imports. Prints one JSON object. That Python need not have wanwrap.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
+import math
+import struct
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
-PACKAGES = [
+PACKAGES = (
     "torch",
     "torchvision",
     "accelerate",
@@ -19,7 +26,10 @@ PACKAGES = [
     "xformers",
     "bitsandbytes",
     "safetensors",
-]
+)
+LONGEST = 200_000  # steps of a schedule that are walked
+STALLED = 0.1  # of the steps, at whose end a rate may be 0
+MOST = 3  # keys that a message names
 
 
 def ask(name: str) -> "str | None":
@@ -48,44 +58,160 @@ def packages() -> "dict[str, str]":
     """The versions that a training depends on, as far as they are installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def gpus() -> "list[dict[str, object]]":
     """Name, bytes and free bytes of each CUDA GPU that torch can use."""
+    found: list[dict[str, object]] = []
     try:
         import torch
 
-        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return [_gpu(torch, index) for index in range(number)]
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            properties, free = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)[0]
+            found.append({"name": properties.name, "memory": properties.total_memory, "free": free})
     except Exception:
         return []
+    return found
 
 
-def _gpu(torch: "object", index: int) -> "dict[str, object]":
-    cuda = torch.cuda  # type: ignore[attr-defined]
-    properties = cuda.get_device_properties(index)
-    return {"name": properties.name, "memory": properties.total_memory, "free": cuda.mem_get_info(index)[0]}
+# ---- trainings, built once
 
 
-def problems(trainings: "dict[str, dict[str, object]]") -> "dict[str, dict[str, str]]":
-    """What trial.py says of each training; only what is wrong."""
+class Problem(Exception):
+    """What upstream would not say, or too late."""
+
+
+def attempt(argv: "list[str]", steps: int) -> "dict[str, str] | None":
+    """What is wrong with a training, and the stage at which it showed; None where nothing is.
+
+    `steps` are those of the schedule: optimizer steps times GPUs.
+    """
+    stage = "options"
+    try:
+        trainer, args = parsed(argv)
+        stage = "network"
+        network = build_network(trainer, args)
+        stage = "optimizer"
+        params, _ = network.prepare_optimizer_params(unet_lr=args.learning_rate)
+        optimizer = trainer.get_optimizer(args, params)[2]
+        stage = "learning rate"
+        args.max_train_steps = steps
+        walk(trainer.get_lr_scheduler(args, optimizer, 1), optimizer, steps)
+        stage = "samples"
+        if args.sample_prompts:
+            check_prompts(args)
+    except NotImplementedError:  # somebody's network or optimizer wants numbers, of which there are none here
+        return None
+    except Exception as error:
+        words = str(error) if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
+        return {"stage": stage, "error": words, "package": "yes" if isinstance(error, ImportError) else ""}
+    return None
+
+
+def parsed(argv: "list[str]") -> Any:
+    """Upstream's trainer, and the options as its own parser takes them."""
+    module = importlib.import_module("musubi_tuner.wan_train_network")
+    parser = module.wan_setup_parser(module.setup_parser_common())
+
+    def refuse(message: str) -> None:
+        raise Problem(message)
+
+    parser.error = refuse
+    return module.WanNetworkTrainer(), parser.parse_args(argv)
+
+
+class _Quiet:
+    """What of accelerate's Accelerator the building of a network asks for."""
+
+    def print(self, *_: object) -> None: ...
+
+
+def build_network(trainer: Any, args: Any) -> Any:
+    """The network on a DiT without numbers. Raises Problem: it has nothing to train, or would not load its file."""
     import torch
 
-    here = str(Path(__file__).resolve().parent)
-    sys.path.insert(0, here)
-    import trial  # type: ignore[import-not-found, unused-ignore]
+    module = importlib.import_module("musubi_tuner.wan_train_network")
+    config = module.WAN_CONFIGS[args.task]
+    sizes = ("dim", "eps", "ffn_dim", "freq_dim", "in_dim", "num_heads", "num_layers", "out_dim", "text_len")
+    kinds = {"model_type": "i2v" if config.i2v else "t2v", "model_version": "2.2" if config.v2_2 else "2.1"}
+    weights, args.network_weights = args.network_weights, None
+    with torch.device("meta"):
+        dit = module.WanModel(**kinds, **{name: config[name] for name in sizes}, attn_mode="torch")
+        network = trainer._build_network(args, _Quiet(), dit, None, None)
+    tensors = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if not tensors:
+        raise Problem("it has no matrix to train; look at exclude_patterns in --network_args")
+    if weights:
+        compare(Path(weights), tensors)
+    return network
+
+
+def compare(path: Path, tensors: "dict[str, tuple[int, ...]]") -> None:
+    """Raises Problem: a LoRA of which upstream would pass over something without a word, or stop at it."""
+    with path.open("rb") as file:
+        rows = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    there = {name: tuple(row["shape"]) for name, row in rows.items() if name != "__metadata__"}
+    optional = () if any(name.endswith(".alpha") for name in there) else (".alpha",)
+    lacking = [name for name in tensors if name not in there and not name.endswith(optional or "\0")]
+    extra = [name for name in there if name not in tensors]
+    if lacking or extra:
+        parts = [f"{what} {listed(names)}" for what, names in (("lacks", lacking), ("holds", extra)) if names]
+        raise Problem(f"{path} is of another network: it {' and '.join(parts)}, which upstream would pass over")
+    for name, shape in tensors.items():
+        if name in there and there[name] != shape and (shape or math.prod(there[name]) != 1):
+            raise Problem(f"{path} is for another model: {name} is {[*there[name]]}, and must be {[*shape]} here")
+
+
+def listed(names: "list[str]") -> str:
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
+
+
+def walk(scheduler: Any, optimizer: Any, steps: int) -> None:
+    """Raises Problem, or what the scheduler itself does: at some step the learning rate is none."""
+    if not hasattr(scheduler, "state_dict"):  # upstream's dummy, for an optimizer that needs no schedule
+        return
+    last = 0  # step whose rate is above 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the optimizer takes no steps here
+        for step in range(1, min(steps, LONGEST) + 1):
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            if wrong := [rate for rate in rates if not (math.isfinite(rate) and rate >= 0)]:
+                raise Problem(f"it would be {wrong[0]} in step {step}")
+            last = step if max(rates) > 0 else last
+            scheduler.step()
+    if steps - last > 1 + STALLED * steps and steps <= LONGEST:
+        raise Problem(f"it would be 0 from step {last + 1} of {steps} on")
+
+
+def check_prompts(args: Any) -> None:
+    """Raises Problem, or what upstream does: prompts of which it would draw nothing, or at which it would fail."""
+    if not args.sample_prompts.endswith((".txt", ".toml", ".json")):
+        raise Problem(f"{args.sample_prompts} must end in .txt, .toml or .json")
+    prompts = importlib.import_module("musubi_tuner.training.sampling_prompts").load_prompts(args.sample_prompts)
+    if not prompts:
+        raise Problem(f"{args.sample_prompts} holds no prompt")
+    if args.task.startswith("i2v") and not all(prompt.get("image_path") for prompt in prompts):
+        raise Problem(f"a prompt in {args.sample_prompts} has no first frame (--i PICTURE)")
+    if args.vae_dtype:
+        importlib.import_module("musubi_tuner.utils.model_utils").str_to_dtype(args.vae_dtype)
+
+
+def problems(trainings: "dict[str, dict[str, Any]]") -> "dict[str, dict[str, str]]":
+    """What is wrong with each training; only where something is."""
+    import torch
 
     if not torch.cuda.is_available():
+        here = str(Path(__file__).resolve().parent)
+        sys.path.insert(0, here)
         import bare_cpu
 
+        sys.path.remove(here)  # its modules must not shadow others
         bare_cpu.help_if_needed()
-    sys.path[:] = [path for path in sys.path if path != here]  # its modules must not shadow others
-    return {name: found for name, asked in trainings.items() if (found := trial.attempt(**asked))}
+    return {name: found for name, asked in trainings.items() if (found := attempt(**asked))}
 
 
 if __name__ == "__main__":

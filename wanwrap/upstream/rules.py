@@ -1,6 +1,6 @@
 """Training settings that upstream would refuse late, ignore, or take for something else.
 
-Only what needs no torch stands here; what upstream itself makes of the rest, trial.py finds out before a run.
+Only what needs no torch stands here; what upstream itself makes of the rest, probe.py finds out before a run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ OWN_OPTIMIZERS = {
 TORCH_OPTIMIZERS = "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Muon NAdam RAdam RMSprop Rprop SGD"
 # What upstream wants for a DiT of each type. It refuses the other one for fp16 and bf16; fp8 and fp32 take both.
 PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "bf16", "fp8": "bf16"}
-NETWORKS = ("lora_wan", "loha", "lokr")  # of upstream's; its others are for other models
 ATTENTION_MODULES = {"xformers": "xformers.ops", "flash_attn": "flash_attn", "flash3": "flash_attn_interface"}
 
 # The least and, excluded, the most that makes sense: upstream takes any number.
@@ -49,9 +48,10 @@ NETWORK_ARGS: dict[str, tuple[float, float] | None] = {
     **dict.fromkeys(("rank_dropout", "module_dropout"), SHARE),
     **dict.fromkeys(("verbose", "exclude_patterns", "include_patterns"), None),
 }
-OWN_ARGS = {"lora_wan": {"loraplus_lr_ratio": POSITIVE}, "lokr": {"factor": (-1.0, math.inf)}}
-# Options that do nothing without another one.
+NETWORKS = {"lora_wan": {"loraplus_lr_ratio": POSITIVE}, "loha": {}, "lokr": {"factor": (-1.0, math.inf)}}  # own ones
+# Options that do nothing, or fail, without another one.
 IDLE_WITHOUT = {
+    "fp8_scaled": "fp8_base",
     **dict.fromkeys(("fp8_t5", "vae_cache_cpu", "vae_dtype", "one_frame"), "sample_prompts"),  # caching has its own
     "block_swap_ring_size": "block_swap_h2d_only",
     **dict.fromkeys(("compile_backend", "compile_mode", "compile_dynamic", "compile_fullgraph"), "compile"),
@@ -77,10 +77,10 @@ def check(options: Options, dtype: str, *, samples: bool) -> None:
         raise OptionError(
             f"--blocks_to_swap {swap}: this model has {blocks} blocks, of which {blocks - 1} at most can be swapped."
         )
-    check_network(options)
-    check_optimizer(str(options["optimizer_type"]))
+    _check_network(options)
+    _check_optimizer(options)
     _check_together(options, dtype, samples=samples)
-    check_timesteps(options)
+    _check_timesteps(options)
 
 
 def _check_range(said: str, word: str, limits: tuple[float, float]) -> None:
@@ -94,26 +94,36 @@ def _check_range(said: str, word: str, limits: tuple[float, float]) -> None:
         raise OptionError(f"{said}: it must be a number, {low}{f' and less than {most:g}' if most < math.inf else ''}.")
 
 
-def check_network(options: Options) -> None:
+def _check_network(options: Options) -> None:
     """Raises OptionError: a network of upstream's for another model, or arguments that its own would ignore."""
     home, _, name = str(options["network_module"]).removeprefix("musubi_tuner.").rpartition(".")
-    if home == "networks" and name not in NETWORKS:
+    if home != "networks":
+        return  # somebody's own
+    if name not in NETWORKS:
         raise OptionError(f"--network_module {name} is for another model than Wan; take one of {', '.join(NETWORKS)}.")
-    known = {**NETWORK_ARGS, **OWN_ARGS.get(name, {})}
-    for key, value in arguments(options, "network_args").items() if home == "networks" else ():
+    known = {**NETWORK_ARGS, **NETWORKS[name]}
+    for key, value in arguments(options, "network_args").items():
         if key not in known:
             raise OptionError(f"upstream ignores --network_args {key}.{closest(key, known)}")
         if limits := known[key]:
             _check_range(f"--network_args {key}={value}", value, limits)
 
 
-def check_optimizer(name: str) -> None:
-    """Raises OptionError: upstream has none of that name, nor torch.optim."""
-    known = [*OWN_OPTIMIZERS, *TORCH_OPTIMIZERS.split()]
+def _check_optimizer(options: Options) -> None:
+    """Raises OptionError: neither upstream nor torch.optim has one of that name, or it would take no notice of --lr."""
+    name, known = str(options["optimizer_type"]), [*OWN_OPTIMIZERS, *TORCH_OPTIMIZERS.split()]
     if "." not in name and name.lower() not in OWN_OPTIMIZERS and name not in known:
         raise OptionError(
             f"--optimizer {name!r} is unknown: take {', '.join(OWN_OPTIMIZERS)}, one of torch.optim's, or the whole path "
             f"of a class (prodigyopt.Prodigy).{closest(name, known) if name else ''}"
+        )
+    home, _, optimizer = optimizer_class(name).partition(":")
+    given = texts(options, "optimizer_args")
+    ignores = optimizer == "Adafactor" and home.startswith("transformers")  # torch's own takes --lr
+    if ignores and ("relative_step=False" not in given or "warmup_init=True" in given):
+        raise OptionError(
+            "adafactor takes no notice of --lr and --scheduler unless it is told to: add -- --optimizer_args "
+            "relative_step=False scale_parameter=False warmup_init=False."
         )
 
 
@@ -133,33 +143,24 @@ def late_imports(options: Options) -> list[str]:
 def _check_together(options: Options, dtype: str, *, samples: bool) -> None:
     """Options that contradict each other or the DiT, or of which one needs the other."""
     allowed = [dtype] if dtype in ("fp16", "bf16") else ["bf16", "fp16"]
-    sampled = any(options.get(name) for name in SAMPLING)
-    given, sampling = texts(options, "optimizer_args"), options.get("timestep_sampling")
-    home, _, optimizer = optimizer_class(str(options["optimizer_type"])).partition(":")
-    adafactor = optimizer == "Adafactor" and home.startswith("transformers")  # torch's own takes --lr
-    scheme = options.get("weighting_scheme")
-    wrong = {
-        f"--mixed_precision must be {' or '.join(allowed)} for a DiT in {dtype}; with others upstream fails (--precision "
-        "casts the DiT).": options["mixed_precision"] not in allowed,
-        "--fp8_scaled needs --fp8_base beside it.": options.get("fp8_scaled") and not options.get("fp8_base"),
-        "upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.": None
-        not in (options.get("max_train_epochs"), options.get("max_train_steps")),
-        f"upstream ignores --weighting_scheme {scheme} with timestep_sampling {sampling}.": scheme
-        in ("logit_normal", "mode")
-        and sampling != "sigma",
-        f"upstream ignores --flow_shift with timestep_sampling {sampling}.": sampling != "shift"
-        and options.get("discrete_flow_shift") is not None,
-        "samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.": sampled
-        != bool(samples or options.get("sample_prompts")),
-        "adafactor takes no notice of --lr and --scheduler unless it is told to: add -- --optimizer_args "
-        "relative_step=False scale_parameter=False warmup_init=False.": adafactor
-        and ("relative_step=False" not in given or "warmup_init=True" in given),
-    }
-    if told := [text for text, so in wrong.items() if so]:
-        raise OptionError(told[0])
+    if options["mixed_precision"] not in allowed:
+        raise OptionError(
+            f"--mixed_precision must be {' or '.join(allowed)} for a DiT in {dtype}; with others upstream fails "
+            "(--precision casts the DiT)."
+        )
+    if None not in (options.get("max_train_epochs"), options.get("max_train_steps")):
+        raise OptionError("upstream ignores --max_train_steps beside --max_train_epochs (--epochs); give one of them.")
+    sampling, scheme = options.get("timestep_sampling"), options.get("weighting_scheme")
+    if sampling != "sigma" and scheme in ("logit_normal", "mode"):
+        raise OptionError(f"upstream ignores --weighting_scheme {scheme} with timestep_sampling {sampling}.")
+    if sampling != "shift" and options.get("discrete_flow_shift") is not None:
+        raise OptionError(f"upstream ignores --flow_shift with timestep_sampling {sampling}.")
+    prompts = bool(samples or options.get("sample_prompts"))
+    if prompts != any(options.get(name) for name in SAMPLING):
+        raise OptionError("samples need both --sample_prompts FILE and how often: --sample_every_n_epochs 5.")
     for name, other in IDLE_WITHOUT.items():
-        if options.get(name) and not (options.get(other) or (samples and other == "sample_prompts")):
-            raise OptionError(f"--{name} does nothing without --{other}; give both, or neither.")
+        if options.get(name) and not (options.get(other) or (prompts and other == "sample_prompts")):
+            raise OptionError(f"--{name} needs --{other} beside it; give both, or neither.")
 
 
 def window(options: Options) -> Window:
@@ -167,7 +168,7 @@ def window(options: Options) -> Window:
     return whole(options, "min_timestep", ALL[0]), whole(options, "max_timestep", ALL[1])
 
 
-def check_timesteps(options: Options) -> None:
+def _check_timesteps(options: Options) -> None:
     """Raises OptionError: upstream would train other timesteps than the options say."""
     (low, high), how = window(options), options.get("timestep_sampling")
     if not 0 <= low < high <= 1000:
@@ -184,7 +185,7 @@ def check_timesteps(options: Options) -> None:
         )
 
 
-def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
+def compare_windows(own: Window, trained: Window, expert: str) -> Iterator[str]:
     """A remark on timesteps that are not the expert's own, or not all of them.
 
     Raises:
@@ -195,17 +196,12 @@ def compare_windows(own: Window, trained: Window, expert: str) -> str | None:
             f"--min_timestep {trained[0]} and --max_timestep {trained[1]} hold none of the {expert}-noise expert's "
             f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
         )
-    if own == trained:
-        return None
-    if own[0] <= trained[0] and trained[1] <= own[1]:
-        return (
-            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]} alone, of its own "
-            f"{own[0]} to {own[1]}."
+    if own != trained:
+        narrower = own[0] <= trained[0] and trained[1] <= own[1]
+        yield (
+            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}"
+            f"{' alone' if narrower else ''}; at inference it is used from {own[0]} to {own[1]}."
         )
-    return (
-        f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
-        f"from {own[0]} to {own[1]} alone."
-    )
 
 
 def drawn_within(options: Options, low: float, high: float) -> float | None:
@@ -216,15 +212,15 @@ def drawn_within(options: Options, low: float, high: float) -> float | None:
     if how not in ("sigmoid", "shift"):
         return None
     shift = number(options, "discrete_flow_shift", 1.0) if how == "shift" else 1.0
+    return _below(high, shift, scale) - _below(low, shift, scale)
 
-    def below(t: float) -> float:
-        """P(T < t) for T = s / (1 + (shift - 1) s) * shift with s = sigmoid(scale * normal)."""
-        if t <= 0 or t >= 1:
-            return float(t >= 1)
-        s = t / (shift - (shift - 1) * t)
-        return NormalDist().cdf(math.log(s / (1 - s)) / scale)
 
-    return below(high) - below(low)
+def _below(t: float, shift: float, scale: float) -> float:
+    """P(T < t) for T = s / (1 + (shift - 1) s) * shift with s = sigmoid(scale * normal)."""
+    if t <= 0 or t >= 1:
+        return float(t >= 1)
+    s = t / (shift - (shift - 1) * t)
+    return NormalDist().cdf(math.log(s / (1 - s)) / scale)
 
 
 def remarks(options: Options, gpus: int) -> Iterator[str]:
@@ -234,8 +230,6 @@ def remarks(options: Options, gpus: int) -> Iterator[str]:
         yield f"--lr {rate:g} holds Prodigy back: it finds the rate itself, and wants --lr 1."
     elif rate > HIGHEST_RATE and not prodigy:
         yield f"--lr {rate:g} is above what published recipes use (1e-5 to 1e-3)."
-    if whole(options, "save_every_n_epochs", 1) > whole(options, "max_train_epochs", 10**9):
-        yield "--save_every is longer than the run: only its end is saved."
     if gpus > 1 and whole(options, "blocks_to_swap", 0):
         yield "users report trouble with --blocks_to_swap on several GPUs (musubi-tuner #74); rehearse it first."
     if options.get("no_metadata"):
