@@ -82,16 +82,13 @@ def last_state(train: Train, record: Record) -> int:
 
 
 class Attempt:
-    """The newest start on record, after `epoch` and `step` of all the training; in `folder` upstream counts from 0.
-
-    `unfit` are states of it that hold no numbers.
-    """
+    """The newest start on record, after `epoch` and `step` of all the training; in `folder` upstream counts from 0."""
 
     def __init__(self, train: Train, record: Record) -> None:
         newest = record.attempts[-1]
         self.train, self.record = train, record
         self.number, self.epoch, self.step = newest["number"], newest["epoch"], newest["step"]
-        self.folder, self.unfit = train.attempt_folder(self.number), set[Path]()
+        self.folder = train.attempt_folder(self.number)
         self.curves, self.output = Curves(train.logs(self.number)), TrainingOutput()
 
     def argv(self) -> tuple[str, ...]:
@@ -136,6 +133,9 @@ class Attempt:
         """Take over the youngest state that is whole and good, and the LoRAs up to it; whether there was one.
 
         An older one than is here already is left: upstream keeps two.
+
+        Raises:
+            FileNotFoundError: upstream has just removed it, for there are younger ones.
         """
         saved = states.saved(self.folder, self.train.label)
         if not saved:  # as at nearly every look: none of ours is opened each second
@@ -144,19 +144,14 @@ class Attempt:
         for epoch, path in reversed(saved.items()):
             if self.epoch + epoch <= here:
                 return False
-            try:
-                if path in self.unfit or not states.is_whole(path):
-                    continue
-                if states.is_good(path):
-                    self._take(epoch, path)
-                    return True
-            except FileNotFoundError:
-                if path.is_dir():
-                    raise
-                continue  # upstream has just removed it: there are younger ones
-            self.unfit.add(path)
+            if not states.is_whole(path):
+                continue
+            if states.is_good(path):
+                self._take(epoch, path)
+                return True
+            states.remove(path)
             console.say(
-                f"{self.train.expert}: the state after epoch {self.epoch + epoch} holds no numbers; it is left out"
+                f"{self.train.expert}: the state after epoch {self.epoch + epoch} held no numbers; it is removed"
             )
         return False
 

@@ -133,7 +133,7 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         started=now(),
     )
     found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
-    found.state = found.state if found.state == "done" else "waiting"  # a kill has left it as it was
+    found.state = "waiting"  # a kill has left it as it was
     found.command, found.cwd = shlex.join(["wanwrap", *command_line()]), str(Path.cwd())
     found.preset = request.called
     found.dataset = {

@@ -147,8 +147,7 @@ def find(wanted: str | None, base_dir: Path) -> Run:
     there = runs(base_dir)
     if wanted is not None:
         named = [run for run in there if run.name == wanted]
-        with suppress(OSError, ValueError):  # a name that can't be a path
-            named += [run for run in [look(absolute(wanted))] if run.experts]
+        named += [run for run in [look(absolute(wanted))] if run.experts]
         if named:
             return named[0]
         names = [run.name for run in there]

@@ -23,7 +23,8 @@ LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
 LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
-IN_USE = (PermissionError,) if os.name == "nt" else ()  # Windows moves nothing that a scanner or a viewer has open
+# upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
+PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
 BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
 
@@ -60,7 +61,9 @@ class Training:
         """
         try:
             if not self.train.lora.is_file():  # else a kill came before its record
-                self._choose_blocks()
+                asked = whole(self.train.options, "blocks_to_swap", 0)
+                if self.record.asked_blocks != asked:  # else the number that worked before
+                    self.record.asked_blocks = self.record.blocks_to_swap = asked
                 while not self._attempted():
                     pass
             remove_leftovers(self.train)
@@ -78,13 +81,11 @@ class Training:
         self._end(state="done", files=files, **far)
 
     def _refused(self, error: OSError) -> WanwrapError:
-        """What the system refuses, in words."""
         kind = RoomError if error.errno in FULL else OutputError
         what = f"{error.filename or self.train.folder}: {error.strerror or error}"
         return kind(f"{self.train.name} was stopped: {what}; mend that, and start again.")
 
     def _kept(self) -> str:
-        """What there is to go on from."""
         epoch = self.record.saved_epoch
         if not epoch:
             return "No state was saved yet."
@@ -144,7 +145,7 @@ class Training:
             )
         attempt.curves.follow()
         kept, wish = False, stop_asked(self.train.folder)
-        with suppress(*IN_USE):  # the next look tries again
+        with suppress(*PASSING):  # the next look tries again
             kept = attempt.keep()
         self._check_loss(attempt)
         if wish == NOW or (kept and wish is not None):
@@ -185,14 +186,6 @@ class Training:
             return
         self.record.attempts[-1] |= {"reason": text}
         raise found.error(f"{text}\n{tail}\nThe whole log: {self.train.folder / LOG}")
-
-    # ---- blocks to swap
-
-    def _choose_blocks(self) -> None:
-        """The number that worked before, unless the user has asked for another one since."""
-        asked = whole(self.train.options, "blocks_to_swap", 0)
-        if self.record.asked_blocks != asked:
-            self.record.asked_blocks = self.record.blocks_to_swap = asked
 
     def _more_blocks(self) -> bool:
         most = self.plan.request.preset.blocks - 1

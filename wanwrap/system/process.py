@@ -135,7 +135,6 @@ class Child:
                 process.send_signal(number)
 
     def _gone(self, seconds: float) -> bool:
-        """Whether all of it ends in that time."""
         deadline = time.monotonic() + seconds
         while _living(self._process):
             if time.monotonic() > deadline:
@@ -162,7 +161,6 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process ended in that time."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
