@@ -25,7 +25,7 @@ from wanwrap.run.training import LOG
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
-from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS
+from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -40,9 +40,7 @@ LEFT_OUT = {
     "max_train_steps",
     "network_weights",
     "sample_prompts",
-    "sample_every_n_epochs",
-    "sample_every_n_steps",
-    "sample_at_first",
+    *SAMPLING,
     *(name for name, other in IDLE_WITHOUT.items() if other == "sample_prompts"),
 }
 PROMPT = "--w 64 --h 64 --f 1 --s 2"
@@ -117,7 +115,8 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
         upstream=replace(request.upstream, child=CHILD),
     )
     toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
-    plan = make_plan(small, _dataset(real.dataset, base), toys)
+    entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(real.dataset.entries))
+    plan = make_plan(small, replace(real.dataset, entries=entries, config=None), toys)
     make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
     notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
     if real.dataset.config:
@@ -186,11 +185,6 @@ def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
         for name, toy in toys.items()
     }
     return json.dumps({"task": preset.task, "files": files})
-
-
-def _dataset(dataset: Dataset, base: Path) -> Dataset:
-    entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(dataset.entries))
-    return replace(dataset, entries=entries, config=None)
 
 
 def _entry(entry: Entry, folder: Path) -> Entry:
