@@ -14,7 +14,7 @@ from wanwrap.data.caches import WHAT, missing, names, unexpected
 from wanwrap.errors import WeightsError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import record as records
-from wanwrap.run.attempt import recorded
+from wanwrap.run.attempt import Attempt
 from wanwrap.run.record import FILE, Record
 from wanwrap.run.training import LOG
 from wanwrap.system.files import LOCK, PART
@@ -82,7 +82,7 @@ def half_files(plan: Plan) -> Iterator[str]:
 
 def _whole_states(train: Train) -> list[tuple[int, Path]]:
     """The states that a next start finds, with the epochs after which they were saved."""
-    attempt = recorded(train, _record(train).attempts[-1])
+    attempt = Attempt(train, _record(train))
     there = [(int(path.name[-6:]), path) for path in train.folder.glob("state-??????")]
     there += [(attempt.epoch + n, path) for n, path in states.saved(attempt.folder, train.label).items()]
     return [(epoch, path) for epoch, path in there if states.is_whole(path)]

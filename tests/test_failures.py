@@ -20,7 +20,8 @@ from wanwrap.errors import (
     WanwrapError,
     WeightsError,
 )
-from wanwrap.system.failures import ERRORS, TABLE, also_others, failure
+from wanwrap.run.run import SHARED
+from wanwrap.system.failures import ERRORS, TABLE, failure
 
 HEAD = 'Traceback (most recent call last):\n  File "/u/wan_train_network.py", line 700, in <module>\n    main()\n'
 ASYNC = (
@@ -181,7 +182,13 @@ def test_by_its_status(status: int, tail: str, kind: str, text: str) -> None:
 
 
 def test_what_would_hit_the_other_expert_too() -> None:
-    assert [kind for kind in ERRORS if also_others(kind)] == ["package", "disk", "output", "gpu", "download"]
+    assert [kind for kind, error in ERRORS.items() if error in SHARED] == [
+        "package",
+        "disk",
+        "output",
+        "gpu",
+        "download",
+    ]
 
 
 def test_other_steps_have_other_advice() -> None:

@@ -23,8 +23,8 @@ from wanwrap.plan.request import Request
 from wanwrap.plan.script import command
 from wanwrap.preset import load
 from wanwrap.run.attempt import Attempt
+from wanwrap.run.record import Record
 from wanwrap.upstream.options import parse
-from wanwrap.upstream.output import Curves
 from wanwrap.weights import provenance as reading
 from wanwrap.weights.locate import locate
 
@@ -177,7 +177,8 @@ def test_epochs_before_an_interruption_count() -> None:
     """Upstream counts from 0 again in each start; the second one is told what came before."""
     train = golden_plan("t2v-vanilla").trainings[1]
     step = 20 * train.per_epoch
-    argv = Attempt(train, 2, 20, step, Curves(Path())).argv(0, Path("state-000020"))
+    attempts = [{"number": 2, "epoch": 20, "step": step}]
+    argv = Attempt(train, Record("low", "", {}, 100, 10, 10, 5, attempts=attempts)).argv()
     text = argv[argv.index(COMMENT) + 1]
     assert json.loads(text) == {**json.loads(comment(train)), "done": [20, step]}
     left = {"ss_epoch": "3", "ss_steps": str(3 * train.per_epoch), "ss_max_train_steps": str(train.steps - step)}

@@ -268,7 +268,7 @@ def test_too_little_room(wanwrap: Wanwrap, tmp_path: Path, monkeypatch: pytest.M
     with left.open("wb") as file:
         file.truncate(5 * 10**12)  # what an earlier attempt has left is written over
     disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "o.safetensors"])
-    with pytest.raises(RoomError, match=r"what earlier attempts have left can go: o.safetensors.wanwrap-part"):
+    with pytest.raises(RoomError, match="make room"):
         disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "another.safetensors"])
     monkeypatch.setattr(disk, "MEMORY", 10**15)
     with pytest.raises(RoomError, match="GB of memory are free"):

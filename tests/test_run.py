@@ -389,7 +389,6 @@ def test_accelerates_own_traceback_is_left_out() -> None:
 def test_why_a_step_failed_is_known_where_the_log_takes_nothing() -> None:
     with Path("/dev/full").open("ab", buffering=0) as file:
         log = Log(file)
-        log.begin("train low", ["python"])
         log.write(b"steps: 1%\rsteps: 2%\nOSError: [Errno 28] No space")
         log.write(b" left on device")
         assert log.end() == "steps: 2%\nOSError: [Errno 28] No space left on device"

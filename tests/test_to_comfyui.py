@@ -161,20 +161,19 @@ def trained(tmp_path: Path) -> Plan:
     return replace(plan, steps=steps)
 
 
-def shelf(plan: Plan, home: Path) -> comfyui.LoraFolder:
+def shelf(plan: Plan, home: Path) -> Path:
     return comfyui.check(plan, home, [])
 
 
-def test_what_came_meanwhile_stays_and_the_other_is_copied(trained: Plan, comfy: Path) -> None:
+def test_what_came_meanwhile_stays(trained: Plan, comfy: Path) -> None:
     place, loras = shelf(trained, comfy), comfy / "models" / "loras"
     (loras / NAMES[0]).write_text("somebody's")
     with pytest.raises(OutputError) as caught:
         comfyui.place(trained, place)
     message = str(caught.value)
-    assert message.startswith("the training is done, and ") and f"copied to {loras / NAMES[1]}" in message
+    assert message.startswith("the training is done, and ")
     assert str(trained.trainings[0].lora) in message and str(loras / NAMES[0]) in message
     assert (loras / NAMES[0]).read_text() == "somebody's"
-    assert files(loras) == {*NAMES}
 
 
 def test_the_same_file_there_is_fine(trained: Plan, comfy: Path) -> None:
@@ -185,7 +184,7 @@ def test_the_same_file_there_is_fine(trained: Plan, comfy: Path) -> None:
 
 def test_a_folder_that_goes_meanwhile(trained: Plan, comfy: Path) -> None:
     place = shelf(trained, comfy)
-    place.folder.rmdir()
+    place.rmdir()
     with pytest.raises(OutputError, match=r"the training is done, and .*could not be copied .*No such file"):
         comfyui.place(trained, place)
 
@@ -201,29 +200,18 @@ def test_a_disk_that_is_full(trained: Plan, comfy: Path, monkeypatch: pytest.Mon
     assert files(comfy) == set()
 
 
-def test_one_name_in_two_folders_would_hide_one(trained: Plan, comfy: Path, tmp_path: Path) -> None:
-    """ComfyUI shows one file a name, from whichever folder it looks into first."""
-    more = tmp_path / "store" / "Lora"
-    more.mkdir(parents=True)
-    (comfy / "extra_model_paths.yaml").write_text(f"a111:\n  base_path: {tmp_path}/store\n  loras: Lora\n")
-    assert shelf(trained, comfy).folder == comfy / "models" / "loras"
-    (more / NAMES[0]).write_text("old")
-    with pytest.raises(OutputError, match="is there already"):
-        shelf(trained, comfy)
-
-
 def test_a_folder_that_the_yaml_alone_names(trained: Plan, comfy: Path, tmp_path: Path) -> None:
     (comfy / "models" / "loras").rmdir()
     (tmp_path / "store" / "mine").mkdir(parents=True)
     (comfy / "extra_model_paths.yaml").write_text(
         f"x:\n  base_path: {tmp_path}/store\n  loras: |\n    gone\n    mine # here\n"
     )
-    assert shelf(trained, comfy).folder == tmp_path / "store" / "mine"
+    assert shelf(trained, comfy) == tmp_path / "store" / "mine"
 
 
 def test_a_stray_folder_beside_models_is_not_comfyuis(trained: Plan, comfy: Path) -> None:
     (comfy / "loras").mkdir()
-    assert shelf(trained, comfy).folder == comfy / "models" / "loras"
+    assert shelf(trained, comfy) == comfy / "models" / "loras"
 
 
 def test_no_comfyui(trained: Plan, tmp_path: Path) -> None:

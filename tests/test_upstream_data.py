@@ -33,7 +33,7 @@ from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request
 from wanwrap.preset import Clips, Pictures, Preset, load
 from wanwrap.run import record as records
-from wanwrap.run.run import How, _Run
+from wanwrap.run.run import _Run
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.buckets import LATENTS
 from wanwrap.upstream.pin import Upstream
@@ -272,10 +272,8 @@ class Caches:
         written(plan)
         (train,) = plan.trainings
         self.said.clear()
-        run = _Run(plan, How(heading=lambda _: iter(())), {train.expert: records.begin(plan, train, MACHINE)})
-        run.folder = train.folder
-        with ExitStack() as held:
-            run._cache(held)
+        with ExitStack() as locks:
+            _Run(plan, {train.expert: records.begin(plan, train, MACHINE)})._cache(locks)
         after = {path: path.stat().st_mtime_ns for path in self.base.rglob("*_wan*.safetensors")}
         encoded = sorted(path.name for path, time in after.items() if self.before.get(path) != time)
         self.before = after

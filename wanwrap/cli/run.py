@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wanwrap.cli.options import PATH, RUN, RunVerb, json_option, option, with_options
+from wanwrap.cli.terminal import show_json
 from wanwrap.errors import OptionError
 from wanwrap.system import console
+
+if TYPE_CHECKING:
+    from wanwrap.plan.plan import Plan
 
 
 @click.command(
@@ -25,7 +30,15 @@ from wanwrap.system import console
 @option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).", group="Control")
 @json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")
 def run(
-    dry_run: bool, parallel: bool, shell: Any, restart: bool, no_retry: bool, as_json: bool, **options: Any
+    dry_run: bool,
+    parallel: bool,
+    shell: Any,
+    restart: bool,
+    no_retry: bool,
+    to_comfyui: bool,
+    comfyui_dir: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train a PRESET (a name, or your own ./file.py) on a DATASET.
 
@@ -38,7 +51,6 @@ def run(
     from wanwrap.plan.build import build  # here and below: help waits for none of them, a dry run for few
     from wanwrap.plan.request import read
 
-    to_comfyui, comfyui_dir = options.pop("to_comfyui"), options.pop("comfyui_dir")
     if parallel and options["gpus"] > 1:
         raise OptionError(
             "--parallel gives each expert a GPU, --gpus several to one after the other; give one of them."
@@ -53,9 +65,7 @@ def run(
 
         target = comfyui.check(plan, comfyui_dir, request.workspace.comfyui)
     if dry_run:
-        from wanwrap.cli.dry_run import show_plan
-
-        show_plan(plan, shell, as_json, target)
+        _show(plan, shell, as_json, target)
         return
     from wanwrap.cli.train import train
     from wanwrap.cli.words import finished
@@ -67,3 +77,27 @@ def run(
             console.say(line)
     else:
         click.echo("\n".join(finished(plan, placed)))
+
+
+def _show(plan: Plan, shell: Any, as_json: bool, target: Path | None) -> None:
+    """The plan on stdout; what is missing for it, and how `run` differs where it has begun, on stderr."""
+    from wanwrap.cli.words import heading, lacking, plan_json
+    from wanwrap.plan.preflight import missing
+    from wanwrap.plan.script import native, script
+
+    needed = missing(plan)
+    if as_json:
+        show_json({**plan_json(plan), "missing": needed})
+    else:
+        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
+    for note in plan.notes:
+        console.say(f"note: {note}")
+    if plan.folder.is_dir():
+        from wanwrap.run.record import standing
+
+        for words in filter(None, map(standing, plan.trainings)):
+            console.say(f"note: {words}; that is what `run` does, and this script begins anew.")
+    if target:
+        console.say(f"note: `run` then copies the LoRAs to {target}; the script leaves that to you.")
+    for line in lacking(needed):
+        console.say(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -75,18 +74,14 @@ def detail(run: Run) -> Iterator[str]:
     if len(run.running) > 1 and run.seconds_left:
         yield f"  all     {duration(run.seconds_left)} left"
     ended = [each.record for each in run.experts if each.record and not each.running and each.state != "done"]
-    yield from (f"  again   {words}" for words in sorted({_command(record) for record in ended if record.command}))
+    for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
+        there = "" if cwd in ("", str(Path.cwd())) else f"cd {shlex.quote(cwd)} && "  # its paths may be seen from there
+        yield f"  again   {there}{command}"
     yield f"  folder  {run.folder}"
     yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
     if any((each.folder / "logs").is_dir() for each in run.experts):
         folder = shlex.quote(str(run.folder)) if os.name == "posix" else f'"{run.folder}"'
         yield f"  curves  tensorboard --logdir {folder}"
-
-
-def _command(record: Record) -> str:
-    """What goes on: its paths may be seen from its own folder."""
-    there = record.cwd in ("", str(Path.cwd()))
-    return record.command if there else f"cd {shlex.quote(record.cwd)} && {record.command}"
 
 
 def _about(expert: Expert) -> Iterator[str]:
@@ -101,16 +96,14 @@ def _about(expert: Expert) -> Iterator[str]:
         safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
     safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
     safe += [f"{record.blocks_to_swap} blocks swapped"] if record.blocks_to_swap else []
-    yield ", ".join([*safe, f"updated {moment(record.updated)}"])
+    yield ", ".join([*safe, f"updated {_moment(record.updated)}"])
 
 
-def moment(text: str) -> str:
+def _moment(text: str) -> str:
     """A time as the clock on the wall shows it, and how long ago that is: what hangs is seen by it."""
-    with suppress(ValueError):
-        then = datetime.fromisoformat(text)
-        ago = (datetime.now(timezone.utc) - then).total_seconds() if then.tzinfo else -1
-        return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f" ({duration(ago)} ago)" if ago >= 0 else "")
-    return text
+    then = datetime.fromisoformat(text)
+    ago = (datetime.now(timezone.utc) - then).total_seconds()
+    return f"{then.astimezone():%Y-%m-%d %H:%M:%S}" + (f" ({duration(ago)} ago)" if ago >= 0 else "")
 
 
 def stopping(expert: Expert, *, now: bool) -> str:

@@ -24,18 +24,16 @@ OFTEN, SELDOM = 0.5, 60.0  # seconds between two drawings: on a terminal; into a
 class Terminal(Console):
     """What all rooms tell. Lines that are shown are drawn anew in place; a bar is tqdm's."""
 
-    def __init__(self) -> None:
-        self._drawn, self._when = 0, -1e9
+    _drawn, _when = 0, -1e9  # lines; when, in seconds
 
     def say(self, text: str) -> None:
         """A line, above those that are shown."""
         self._wipe()
-        with suppress(OSError, ValueError, AttributeError):
-            click.echo(text, err=True)
+        _stderr.write(f"{text}\n")
 
     def write(self, output: bytes) -> None:
         """What a child prints, its progress bar too."""
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError):
             sys.stderr.buffer.write(output)
             sys.stderr.buffer.flush()
 
@@ -58,18 +56,16 @@ class Terminal(Console):
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
         """A bar with rate and time left; of things it counts them. It comes when there is something to wait for."""
-        terminal, begun, done, drawn = _stderr.isatty(), time.monotonic(), 0, None
-        often = OFTEN / 2 if terminal else 5.0
+        often = OFTEN / 2 if _stderr.isatty() else 5.0
+        begun, done, drawn = time.monotonic(), 0, None
 
         def advance(more: int = 1) -> None:
             nonlocal done, drawn
             done += more
-            if drawn is None:
-                drawn = _tqdm(what, total, unit, done, often) if time.monotonic() - begun > often else None
-            elif more:
+            if drawn is not None:
                 drawn.update(more)
-            elif terminal:
-                drawn.refresh()  # the time goes on, even where nothing gets done
+            elif time.monotonic() - begun > often:
+                drawn = _tqdm(what, total, unit, done, often)
 
         try:
             yield advance
@@ -83,29 +79,24 @@ def _tqdm(what: str, total: int, unit: str, done: int, often: float) -> Any:
 
     count = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|" if total else "{desc} {n_fmt}"
     form: dict[str, Any] = {"unit": "B", "unit_scale": True} if unit == "B" else {"bar_format": count}
-    pace = {"mininterval": often, "maxinterval": often, "leave": not _stderr.isatty(), "initial": done}
+    # the time goes on even where nothing gets done
+    pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "initial": done}
     return tqdm(desc=what, total=total or None, file=_stderr, dynamic_ncols=True, **pace, **form)
 
 
 class _Stderr:
-    """stderr for what must stop nothing: it may be closed, full, or a pipe that nobody reads."""
+    """stderr for what must stop nothing: it may be full, gone, or a pipe that nobody reads."""
 
     def write(self, text: str) -> None:
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """It is done."""
 
-    def isatty(self) -> bool:
-        return bool(sys.stderr) and not sys.stderr.closed and sys.stderr.isatty()
-
-    def fileno(self) -> int:
-        return sys.stderr.fileno()
-
-    @property
-    def encoding(self) -> str | None:
-        return getattr(sys.stderr, "encoding", None)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 _stderr = _Stderr()

@@ -12,11 +12,11 @@ from wanwrap.plan import preflight
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.run import run as work
+from wanwrap.run.attempt import is_lost
 from wanwrap.run.folders import check_folders, put_aside
 from wanwrap.run.parallel import run_each
-from wanwrap.run.record import read, standing
-from wanwrap.run.run import How, bytes_to_save
-from wanwrap.run.saves import Saves
+from wanwrap.run.record import command_line, read, standing
+from wanwrap.run.run import bytes_to_save
 from wanwrap.run.status import look
 from wanwrap.run.training import Stopped
 from wanwrap.system import console
@@ -29,8 +29,6 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
     _begin(plan)
     for words in filter(None, map(standing, plan.trainings if not restart else ())):
         console.say(words)
-    if not restart:
-        work.tidy(plan)
     todo = plan if restart else work.remaining(plan)
     machine = _preflight(todo, together=parallel, restart=restart) if todo else None
     if restart:
@@ -73,7 +71,7 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
         the errors of run.carry_out; SystemExit: it was stopped, as was asked.
     """
     try:
-        work.carry_out(plan, machine, How(heading, lambda: console.show(going(look(plan.folder))), retry))
+        work.carry_out(plan, machine, heading, show=lambda: console.show(going(look(plan.folder))), retry=retry)
     except KeyboardInterrupt:
         console.say("\n" + _interrupted(plan))
         raise
@@ -93,13 +91,15 @@ def _interrupted(plan: Plan) -> str:
     for train in plan.trainings:
         record = read(train.folder)
         if record and record.attempts and record.state != "done":
-            lost = Saves(train, record).lost()
-            words.append(f"{train.expert}: {lost}" if lost else again(record, train.expert))
+            if is_lost(train, record.saved_epoch):
+                words.append(f"{train.expert}: The state after epoch {record.saved_epoch} is damaged or gone.")
+            else:
+                words.append(again(record, train.expert))
     return " ".join(words)
 
 
 def _side_by_side(plan: Plan, machine: Machine) -> None:
     """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
-    words = [word for word in sys.argv[1:] if word not in ("--parallel", "--json", "--restart")]
+    words = [word for word in command_line() if word not in ("--parallel", "--json")]
     if code := run_each(plan, machine, words):
         raise SystemExit(code)

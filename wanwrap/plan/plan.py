@@ -27,6 +27,11 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MakeToys(Step):
+    """A rehearsal's first step: toy weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rewrite(Step):
     """A DiT with Lightning merged in, or in another type: `out`, of so many `bytes`, made of the files it `reads`."""
 

@@ -25,20 +25,12 @@ import toys  # noqa: E402
 sys.path[:] = [path for path in sys.path if Path(path).resolve() not in PLACES]
 toys.shrink()
 
-SCRIPTS = ("wan_cache_latents", "wan_cache_text_encoder_outputs", "wan_train_network")
 
-
-def main(verb: str = "", *arguments: str) -> None:
+def main(verb: str, *arguments: str) -> None:
     if verb == "make":
         toys.make(json.loads(arguments[0]))
-    elif verb in SCRIPTS:
-        run(verb, arguments)
-    else:
-        sys.exit(f"child.py: expected make or one of {', '.join(SCRIPTS)}, not {verb!r}")
-
-
-def run(script: str, arguments: tuple[str, ...]) -> None:
-    module = importlib.import_module(f"musubi_tuner.{script}")
+        return
+    module = importlib.import_module(f"musubi_tuner.{verb}")
     sys.argv = [str(module.__file__), *arguments]
     module.main()
 

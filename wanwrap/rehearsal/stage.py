@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wanwrap.data.dataset import Dataset, Entry
-from wanwrap.errors import RoomError, StepError
+from wanwrap.errors import StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
-from wanwrap.plan.plan import Plan, Step
+from wanwrap.plan.plan import MakeToys, Plan
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request, slug
@@ -22,11 +22,10 @@ from wanwrap.preset import Preset
 from wanwrap.run import record as records
 from wanwrap.run.folders import check_folders
 from wanwrap.run.training import LOG
-from wanwrap.system import disk
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
-from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, optimizer_class
+from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -37,14 +36,11 @@ FRAMES = 5  # at most; 4N+1
 EPOCHS = 2
 LENGTH: Options = {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
 SWAP = 2  # of the toy's 4 blocks
-BYTES = 300_000_000  # of a rehearsal's folder at most, about
 LEFT_OUT = {
     "max_train_steps",
     "network_weights",
     "sample_prompts",
-    "sample_every_n_epochs",
-    "sample_every_n_steps",
-    "sample_at_first",
+    *SAMPLING,
     *(name for name, other in IDLE_WITHOUT.items() if other == "sample_prompts"),
 }
 PROMPT = "--w 64 --h 64 --f 1 --s 2"
@@ -67,16 +63,10 @@ def rehearsal(request: Request) -> Rehearsal:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
     real = build(request, whole=True)  # what the real run would refuse is refused here
-    asked = {"torch", *(optimizer_class(str(train.options["optimizer_type"])) for train in real.trainings)}
-    answer = preflight.ask(request.python, request.upstream, asked)
-    missing = {name: why for name, why in answer["missing"].items() if why.startswith("AttributeError")}
-    preflight.check_packages({"missing": missing}, request.python)  # no stand-in for what there isn't
-    gpu = bool(answer["gpus"])
+    gpu = bool(preflight.ask(request.python, request.upstream, {"torch"})["gpus"])
     level = f"-{request.noise_level}" if request.noise_level else ""  # they may be rehearsed at the same time
     base = request.base_dir / "rehearsal" / slug(f"{real.dataset.name}-{request.preset.name}{level}")
     plan, notes = stage(real, base, gpu=gpu)
-    if why := disk.lacking(base, BYTES, what="needed for a rehearsal"):
-        raise RoomError(why)
     machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
     check_folders(plan, restart=True)
     shutil.rmtree(base, ignore_errors=True)
@@ -113,63 +103,74 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
 
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
-    notes, request = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"], real.request
-    preset, given = _preset(request.preset, gpu, notes), _soften(request.given, gpu, notes)
-    if real.dataset.config:
-        notes.append("the data set TOML is written anew for copies of a few items")
-    notes += [f"{name} is left out" for name in sorted(LEFT_OUT & given.keys())]
-    given = {**{name: value for name, value in given.items() if name not in LEFT_OUT}, **length}
+    request = real.request
+    preset = _preset(request.preset, gpu)
+    given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
     small = replace(
         request,
         preset=preset,
         base_dir=base,
-        given=given,
+        given={**given, **length},
         output_name=f"{real.name}-toy",
         upstream=replace(request.upstream, child=CHILD),
     )
     toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
+    entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(real.dataset.entries))
+    plan = make_plan(small, replace(real.dataset, entries=entries, config=None), toys)
+    make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
+    notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
+    if real.dataset.config:
+        notes.append("the data set TOML is written anew for copies of a few items")
+    for train, toy in zip(real.trainings, plan.trainings, strict=True):
+        notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    plan = make_plan(small, _dataset(real.dataset, base), toys)
-    make = Step(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
     return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
 
 
-def _preset(preset: Preset, gpu: bool, notes: list[str]) -> Preset:
+def _preset(preset: Preset, gpu: bool) -> Preset:
     """The preset with all that this machine can do of it."""
-    experts = tuple(replace(expert, train=_soften(expert.train, gpu, notes)) for expert in preset.experts)
-    train = {**_soften(preset.train, gpu, notes)}
+    train = _soften(preset.train, gpu)
     if preset.sample_prompts:
         train |= {"sample_every_n_epochs": EPOCHS}
     return replace(
         preset,
-        experts=experts,
+        experts=tuple(replace(expert, train=_soften(expert.train, gpu)) for expert in preset.experts),
         train=train,
-        cache_text=_soften(preset.cache_text, gpu, notes),
         sample_prompts=tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1]),
     )
 
 
-def _soften(options: Options, gpu: bool, notes: list[str]) -> dict[str, Value]:
-    """Options for the toy model; on a CPU without what a CPU cannot do, which is noted."""
+def _soften(options: Options, gpu: bool) -> dict[str, Value]:
+    """Options for the toy model; on a CPU without what a CPU cannot do."""
     soft = dict(options)
     if soft.get("blocks_to_swap"):
         soft["blocks_to_swap"] = SWAP
     if gpu:
         return soft
     for name in ("block_swap_h2d_only", "block_swap_ring_size"):
-        if soft.pop(name, None):
-            notes.append(f"without a GPU {name} is left out")
+        soft.pop(name, None)
     for name in ATTENTION - {"sdpa"}:
         if soft.pop(name, None):
             soft["sdpa"] = True
-            notes.append(f"without a GPU sdpa stands in for {name}")
-    optimizer = str(soft.get("optimizer_type") or "adamw")
-    if optimizer.lower() == "adamw8bit" or ("." in optimizer and optimizer.lower() not in OWN_OPTIMIZERS):
+    optimizer = str(soft.get("optimizer_type") or "adamw").lower()
+    if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
         soft |= {"optimizer_type": "adamw"}
         soft.pop("optimizer_args", None)
-        notes.append(f"without a GPU adamw stands in for {optimizer}")
     return soft
+
+
+def _differences(real: Options, small: Options) -> Iterator[str]:
+    """What stands in for an option of a training, and which are left out."""
+    for name in sorted(ATTENTION):
+        if real.get(name) and not small.get(name):
+            yield f"without a GPU sdpa stands in for {name}"
+    before, now = real["optimizer_type"], small["optimizer_type"]
+    if now != before:
+        yield f"without a GPU {now} stands in for {before}"
+    for name in sorted(real.keys() - ATTENTION):
+        if real[name] and not small.get(name):
+            yield f"{name} is left out"
 
 
 def _toy(name: str, real: Located, base: Path) -> Located:
@@ -186,11 +187,6 @@ def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
     return json.dumps({"task": preset.task, "files": files})
 
 
-def _dataset(dataset: Dataset, base: Path) -> Dataset:
-    entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(dataset.entries))
-    return replace(dataset, entries=entries, config=None)
-
-
 def _entry(entry: Entry, folder: Path) -> Entry:
     """The first items of a folder, to be trained small from a copy; captions of a list are given as one."""
     listed = entry.listed or f"{entry.kind}_jsonl_file" in entry.options
@@ -204,12 +200,9 @@ def _copy(entry: Entry, small: Entry) -> None:
     for original, item in zip(entry.items, small.items, strict=False):
         shutil.copyfile(original.path, item.path)
         caption = original.path.with_suffix(entry.options.get("caption_extension", ".txt"))
-        item.path.with_suffix(".txt").write_text(_caption(caption), encoding="utf-8")
-
-
-def _caption(path: Path) -> str:
-    """A list of captions (jsonl) has no file beside the picture; any words do for a rehearsal."""
-    return path.read_text(encoding="utf-8") if path.is_file() else "a rehearsal"
+        # a list of captions (jsonl) has no file beside the picture; any words do
+        words = caption.read_text(encoding="utf-8") if caption.is_file() else "a rehearsal"
+        item.path.with_suffix(".txt").write_text(words, encoding="utf-8")
 
 
 def _small(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from wanwrap.errors import OutputError, listing
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import record as records
-from wanwrap.run import version_1
+from wanwrap.run.attempt import leftovers, remove_leftovers
 from wanwrap.system import console, disk
 from wanwrap.system.files import is_locked, lock
 from wanwrap.upstream import states
@@ -32,23 +32,35 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
             check_folder(plan, train)
 
 
+def hold(train: Train) -> AbstractContextManager[bool]:
+    """An expert's folder, for this process alone; False where the drive has no locks. Raises OutputError: in use."""
+    return lock(train.folder, BUSY.format(train.folder))
+
+
 def check_folder(plan: Plan, train: Train) -> None:
     """Raises OutputError: an expert's folder holds another training, or files that nobody knows of."""
-    found = records.begun(train.folder)
-    before = found.settings if found else version_1.settings(plan.folder, train.expert)
-    if before is not None:
-        records.check_same(plan, train, before)
+    if begun := records.begun(train.folder):
+        records.check_same(plan, train, begun.settings)
         return
-    unknown = sorted(path.name for path in _loras(train))
-    begun = (
-        [path for path in train.folder.iterdir() if path.name.startswith("attempt-")] if train.folder.is_dir() else []
-    )
-    if unknown or begun:
-        what = f"LoRAs ({listing(unknown)})" if unknown else f"a training that was begun by hand ({begun[0]})"
+    before = records.read_0_1_0(train.folder)
+    if before and before.get("state") == "done":
+        records.check_same(plan, train, before["settings"])
+    elif before is not None:
         raise OutputError(
-            f"{plan.folder} holds {what} of which no record is there; give another --output_name, move them away, or "
-            "begin anew with --restart (they are put aside)."
+            f"{plan.folder / 'training'} holds a training of {train.expert} that wanwrap 0.1.0 has begun: end it with "
+            "that version, give another --output_name, or begin anew with --restart (what is there is put aside)."
         )
+    elif loras := sorted(path.name for path in _loras(train)):
+        raise _unknown(plan, f"LoRAs ({listing(loras)})")
+    elif attempts := leftovers(train.folder):
+        raise _unknown(plan, f"a training that was begun by hand ({attempts[0]})")
+
+
+def _unknown(plan: Plan, what: str) -> OutputError:
+    return OutputError(
+        f"{plan.folder} holds {what} of which no record is there; give another --output_name, move them away, or "
+        "begin anew with --restart (they are put aside)."
+    )
 
 
 def _loras(train: Train) -> list[Path]:
@@ -62,20 +74,18 @@ def put_aside(plan: Plan) -> None:
     if not plan.folder.is_dir():
         return
     for train in plan.trainings:
-        with lock(train.folder, BUSY.format(train.folder)):
-            loras = _loras(train)
-            if not (train.folder.exists() or loras or version_1.is_there(plan.folder, train.expert)):
-                continue
-            aside = _new_folder(plan.folder)
-            version_1.put_aside(plan.folder, train.expert, aside)
-            if train.folder.exists():
-                train.folder.replace(aside / train.expert)
-            for path in loras:
-                path.replace(aside / path.name)
-            for path in (aside / train.expert).glob("*/"):
-                if path.name.startswith(("state-", "attempt-")):
-                    states.remove(path)
-            console.say(f"what was there of {train.expert} is in {aside} now")
+        training = plan.folder / "training"  # 0.1.0's
+        of_0_1_0 = [training / f"{train.expert}.json", *training.glob(f"{train.expert}-*")]
+        with hold(train):
+            remove_leftovers(train)
+            made = [*_loras(train), train.folder, plan.folder / "logs" / train.expert, *of_0_1_0]
+            if there := [path for path in made if path.exists()]:
+                aside = _new_folder(plan.folder)
+                for path in there:
+                    place = aside / path.relative_to(plan.folder)
+                    place.parent.mkdir(exist_ok=True)
+                    path.replace(place)
+                console.say(f"what was there of {train.expert} is in {aside} now")
 
 
 def _new_folder(folder: Path) -> Path:

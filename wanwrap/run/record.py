@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +19,6 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
-from wanwrap.run import version_1
 from wanwrap.system.files import write_atomic
 from wanwrap.upstream.options import Value, changes_result
 from wanwrap.weights.locate import digest
@@ -87,27 +87,36 @@ def read(folder: Path) -> Record | None:
     try:
         row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
         known = {each.name for each in fields(Record)}
-        record = Record(**{name: value for name, value in row.items() if name in known})
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError):
+        return Record(**{name: value for name, value in row.items() if name in known})
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
         return None
-    return record if _sound(record) else None
 
 
-def _sound(record: Record) -> bool:
-    """Whether each field is of its type, and each number one: somebody may have edited it, or another version."""
-    for name, default in vars(Record("", "", {}, 0, 0, 0, 0)).items():
-        value = getattr(record, name)
-        if not isinstance(value, int | float | None if default is None else type(default)):
-            return False
-        if isinstance(value, int | float) and not abs(value) < 2**53:
-            return False
-    return all(isinstance(row, dict) for row in record.attempts)
+def read_0_1_0(folder: Path) -> dict[str, Any] | None:
+    """What wanwrap 0.1.0, which kept both experts in one folder, knew of one's training; None where it began none."""
+    try:
+        found = json.loads((folder.parent / "training" / f"{folder.name}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def begun(folder: Path) -> Record | None:
     """The record of a training that has begun: one that ended before, while a DiT was made or cached, binds nobody."""
     found = read(folder)
     return found if found and (found.attempts or found.state == "done") else None
+
+
+def saved_every(state_every: int, begun: int) -> int:
+    """Epochs between the states of an attempt from epoch `begun` on: upstream counts from there, and must miss none."""
+    return math.gcd(state_every, begun)
+
+
+def command_line() -> list[str]:
+    """The words of this command that go on with what it makes: with --restart they would throw it away."""
+    return [word for word in sys.argv[1:] if word != "--restart"]
 
 
 def begin(plan: Plan, train: Train, machine: Machine) -> Record:
@@ -124,9 +133,8 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         started=now(),
     )
     found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
-    found.state = found.state if found.state == "done" else "waiting"  # a kill has left it as it was
-    again = [word for word in sys.argv[1:] if word != "--restart"]  # the same once more would throw this one away
-    found.command, found.cwd = shlex.join(["wanwrap", *again]), str(Path.cwd())
+    found.state = "waiting"  # a kill has left it as it was
+    found.command, found.cwd = shlex.join(["wanwrap", *command_line()]), str(Path.cwd())
     found.preset = request.called
     found.dataset = {
         "name": plan.dataset.name,
@@ -144,11 +152,11 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
     return found
 
 
-def is_done(train: Train, record: Record | None) -> bool:
-    """Whether an expert has been trained to its end, by wanwrap 0.1.0 too: the last LoRA is there, or was."""
-    if record is None:
-        return version_1.is_done(train.folder.parent, train.expert)
-    return record.state == "done" or train.lora.is_file()
+def is_done(train: Train) -> bool:
+    """Whether an expert is on record as trained to its end, by wanwrap 0.1.0 too."""
+    record = read(train.folder)
+    before = read_0_1_0(train.folder) if record is None else None
+    return record.state == "done" if record else bool(before and before.get("state") == "done")
 
 
 def settings(train: Train, dataset: Dataset) -> dict[str, Any]:
@@ -180,7 +188,7 @@ def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
     after = settings(train, plan.dataset)
     if any(not weight.exists for weight in plan.weights.values()):  # nobody knows what was in those that are gone
         after |= {name: before.get(name) for name in (BASE, ENCODERS)}
-    if changed := [*_changes(before, after)]:
+    if changed := [_change(name, before, after) for name in {**before, **after} if before.get(name) != after.get(name)]:
         level = "" if train.expert == "dit" else f" (with --noise_level {train.expert} that expert's alone)"
         raise OutputError(
             f"{train.folder} holds a training with other settings, which can't go on as this one:\n"
@@ -189,14 +197,10 @@ def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
         )
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """What is another one now, a line each."""
-    for name in dict.fromkeys((*before, *after)):
-        was, is_ = before.get(name), after.get(name)
-        if was != is_ and name in (DATA, ENCODERS, BASE):
-            yield f"{name}: another one"
-        elif was != is_:
-            yield f"{name}: {_said(was)} -> {_said(is_)}"
+def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if name in (DATA, ENCODERS, BASE):
+        return f"{name}: another one"
+    return f"{name}: {_said(before.get(name))} -> {_said(after.get(name))}"
 
 
 def _text(value: Value) -> str:
@@ -211,7 +215,7 @@ def _said(value: Any) -> str:
 def standing(train: Train) -> str | None:
     """Where a training goes on, in words; None for one that begins."""
     record = read(train.folder)
-    if is_done(train, record):
+    if is_done(train) or train.lora.is_file():
         gone = "" if train.lora.is_file() else f" ({train.lora} is no longer there)"
         return f"{train.expert}: trained to its end{gone}; --restart trains it again"
     if record is None or not (record.epochs_done or record.saved_epoch):

@@ -3,54 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wanwrap import errors
 from wanwrap.data.cache_lock import HELD, changing, check_unused, in_turn, reading
 from wanwrap.data.caches import WHAT, differing, forget, missing, survey, unexpected
-from wanwrap.errors import OutputError, RoomError, StepError, WanwrapError, first_line, listing
-from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
+from wanwrap.errors import StepError, WanwrapError, first_line, listing
+from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
 from wanwrap.run import record as records
-from wanwrap.run.folders import BUSY, check_folder
-from wanwrap.run.record import Record, is_done
+from wanwrap.run.folders import check_folder, hold
+from wanwrap.run.record import Record
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
 from wanwrap.system import console
-from wanwrap.system.failures import also_others, failure
-from wanwrap.system.files import lock, write_atomic
+from wanwrap.system.failures import failure
+from wanwrap.system.files import write_atomic
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command, check_interrupted, interruptible
 from wanwrap.system.safetensors import read_header
 
-
-@dataclass(frozen=True)
-class How:
-    """How a plan is carried out: `heading` opens its script, `show` is called when there may be news to show."""
-
-    heading: Callable[[Plan], Iterator[str]]
-    show: Callable[[], object] = bool
-    retry: bool = True
+Heading = Callable[[Plan], Iterator[str]]
+# what would hit the other expert's training too; its own size, data or luck would not
+SHARED = (errors.DownloadError, errors.GpuError, errors.OutputError, errors.PackageError, errors.RoomError)
 
 
 def remaining(plan: Plan) -> Plan | None:
-    """The plan without experts that are trained to their end; None where all are."""
-    left = [train for train in plan.trainings if not is_done(train, records.read(train.folder))]
+    """The plan without experts that are on record as trained to their end; None where all are."""
+    left = [train for train in plan.trainings if not records.is_done(train)]
     if len(left) in (0, len(plan.trainings)):
         return plan if left else None
     return alone(plan, left[0])
-
-
-def tidy(plan: Plan) -> None:
-    """What a kill has left of experts that are trained to their end: their states and locks go, the record tells."""
-    for train in plan.trainings:
-        record = records.read(train.folder)
-        if record and is_done(train, record):
-            with lock(train.folder, BUSY.format(train.folder)):
-                if record.state != "done":
-                    Training(plan, train, record).run()
 
 
 def alone(plan: Plan, train: Train) -> Plan:
@@ -70,73 +56,87 @@ def bytes_to_save(plan: Plan, *, restart: bool) -> int:
     return total
 
 
-def carry_out(plan: Plan, machine: Machine, how: How) -> None:
+def carry_out(
+    plan: Plan, machine: Machine, heading: Heading, *, show: Callable[[], object] = bool, retry: bool = True
+) -> None:
     """Everything of a plan, from where earlier runs of it have come.
+
+    `heading` opens its script; `show` is called when there may be news to show.
 
     Raises:
         Stopped: `wanwrap stop` has ended it. KeyboardInterrupt: Ctrl-C; nothing is left running.
         WanwrapError: it failed; the records say at what.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for train in plan.trainings:
-            if not held.enter_context(lock(train.folder, BUSY.format(train.folder))):
+            if not locks.enter_context(hold(train)):
                 console.say(f"note: the drive of {plan.folder} has no locks: start no two runs there at once.")
             check_folder(plan, train)  # again: another may have trained there since
             train.folder.mkdir(exist_ok=True)
-            (train.folder / STOP).unlink(missing_ok=True)
-        _Run(plan, how, {train.expert: records.begin(plan, train, machine) for train in plan.trainings}).all(held)
+            _forget_stop(train)
+            locks.callback(_forget_stop, train)
+        begun: dict[str, Record] = {train.expert: records.begin(plan, train, machine) for train in plan.trainings}
+        _write_files(plan, heading)
+        _Run(plan, begun, show, retry).all(locks)
+
+
+def _forget_stop(train: Train) -> None:
+    with suppress(OSError):
+        (train.folder / STOP).unlink(missing_ok=True)
+
+
+def _write_files(plan: Plan, heading: Heading) -> None:
+    """Each expert's files, and the script that does by hand what is done for it here."""
+    shell = native()
+    name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
+    for train in plan.trainings:
+        own = alone(plan, train)
+        text = script(own, shell, heading(own))
+        (train.folder / name).write_bytes(text.encode(encoding, "surrogateescape"))  # a file's name may be no text
+    for path, text in plan.files.items():
+        write_atomic(path, text)
 
 
 @dataclass
 class _Run:
     plan: Plan
-    how: How
     records: dict[str, Record]
-    folder: Path = field(init=False)  # of the first expert: the log of what all share is there
+    show: Callable[[], object] = bool
+    retry: bool = True
 
-    def all(self, held: ExitStack) -> None:
-        self.folder = self.plan.trainings[0].folder
-        self._write_files()
-        with interruptible(), self._recorded():
-            trained_on = {train.options["dit"] for train in self.plan.trainings}
-            for step in self.plan.steps:
-                if type(step) is Step:  # a rehearsal's toy weights
-                    self._step(step)
-                elif isinstance(step, Rewrite) and str(step.out) in trained_on:
-                    self._rewrite(step)
-            self._cache(held)
+    @property
+    def folder(self) -> Path:
+        """The first expert's: the log of what all share is there."""
+        return self.plan.trainings[0].folder
+
+    def all(self, locks: ExitStack) -> None:
+        with interruptible():
+            try:
+                self._prepare(locks)
+            except BaseException as error:
+                self._record_end(error)
+                raise
             self._train()
 
-    def _write_files(self) -> None:
-        """Each expert's files, and the script that does by hand what is done for it here."""
-        shell = native()
-        name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
-        for train in self.plan.trainings:
-            own = alone(self.plan, train)
-            text = script(own, shell, self.how.heading(own))
-            (train.folder / name).write_bytes(text.encode(encoding, "surrogateescape"))  # a file's name may be no text
-        for path, text in self.plan.files.items():
-            write_atomic(path, text)
+    def _prepare(self, locks: ExitStack) -> None:
+        trained_on = {train.options["dit"] for train in self.plan.trainings}
+        for step in self.plan.steps:
+            if isinstance(step, MakeToys):
+                self._step(step)
+            elif isinstance(step, Rewrite) and str(step.out) in trained_on:
+                self._rewrite(step)
+        self._cache(locks)
 
-    @contextmanager
-    def _recorded(self) -> Iterator[None]:
-        """How a run ends that never came to an expert's training."""
-        try:
-            yield
-        except BaseException as error:
-            ends = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}
-            begun = any(each.state != "waiting" for each in self.records.values())
-            how = {} if begun else {"state": ends.get(type(error), "failed"), "reason": str(error)}
-            for train in self.plan.trainings:
-                if self.records[train.expert].state == "waiting":
-                    with suppress(OSError):  # the reason must come through, on a full disk too
-                        self.records[train.expert].write(train.folder, doing="", ended=records.now(), **how)
-            raise
-        finally:
-            for train in self.plan.trainings:
-                with suppress(OSError):
-                    (train.folder / STOP).unlink(missing_ok=True)
+    def _record_end(self, error: BaseException) -> None:
+        """How a run ends that never came to a training."""
+        state = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}.get(type(error), "failed")
+        for train in self.plan.trainings:
+            with suppress(OSError):  # the reason must come through, on a full disk too
+                self._note(train, state=state, reason=str(error), doing="", ended=records.now())
+
+    def _note(self, train: Train, **changes: object) -> None:
+        self.records[train.expert].write(train.folder, **changes)
 
     # ---- merging and caching
 
@@ -144,7 +144,7 @@ class _Run:
         """One step; what it prints goes to the screen and to the log."""
         console.say(f"\n{step.name}")
         for train in self.plan.trainings:
-            self.records[train.expert].write(train.folder, state="waiting", doing=step.name, reason="")
+            self._note(train, state="waiting", doing=step.name, reason="")
         command = Command(step.argv, self.plan.folder, {**self.plan.env, **(env or {})})
         status, tail = run_logged(step.name, command, self.folder / LOG, lambda: self._wish() == NOW)
         if self._wish() == NOW or (self._wish() is not None and not status):
@@ -160,7 +160,7 @@ class _Run:
             self._step(step)
         read_header(step.out)  # it is there, and as long as it says
 
-    def _cache(self, held: ExitStack) -> None:
+    def _cache(self, locks: ExitStack) -> None:
         """Fill the caches, alone; then train from them, beside others that do."""
         plan, entries = self.plan, self.plan.dataset.entries
         with changing(plan.caches, self._check):
@@ -172,7 +172,7 @@ class _Run:
                 console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused([each.folder for each in found if not each.complete])
                 self._fill()
-            held.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
+            locks.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
     def _fill(self) -> None:
         for step in self.plan.steps:
@@ -211,26 +211,22 @@ class _Run:
 
     def _train(self) -> None:
         """One expert after the other: one that fails doesn't take the other down unless it would fail alike."""
-        errors, blocks = list[WanwrapError](), 0
+        errors = list[WanwrapError]()
         for train in self.plan.trainings:
-            self.records[train.expert].write(train.folder, doing="")
+            self._note(train, doing="")
         for train in self.plan.trainings:
             if stop_asked(train.folder) is not None:
                 errors.append(Stopped(f"{train.name} was stopped before it began, as you asked."))
                 continue
             console.say(f"\n{train.name}")
-            training = Training(self.plan, train, self.records[train.expert], self.how.retry, self.how.show, blocks)
             try:
-                training.run()
+                Training(self.plan, train, self.records[train.expert], self.retry, self.show).run()
             except WanwrapError as error:
                 errors.append(error)
-                if isinstance(error, RoomError | OutputError) or also_others(training.kind):
+                if isinstance(error, SHARED):
                     break
                 if train is not self.plan.trainings[-1]:
                     console.say(f"{train.expert}: {first_line(error)}")
-            finally:
-                console.show([])
-                blocks = training.more_blocks
         if errors:
             first = next((error for error in errors if not isinstance(error, Stopped)), errors[0])
             raise type(first)("\n\n".join(map(str, errors))) from first

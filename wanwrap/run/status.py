@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from pathlib import Path
 from wanwrap.errors import OutputError, closest, listing
 from wanwrap.paths import absolute
 from wanwrap.run import record as records
-from wanwrap.run import version_1
 from wanwrap.run.record import FILE, Record
 from wanwrap.run.training import NOW, STOP, stop_asked
 from wanwrap.system.files import is_locked, write_atomic
@@ -39,8 +37,8 @@ class Expert:
     def state(self) -> str:
         """As its record says; `killed` where that says it runs and nobody holds its lock: a kill writes nothing."""
         if self.record is None:
-            state = version_1.progress(self.folder.parent, self.name).get("state")
-            return "done" if state == "done" else "begun by 0.1.0" if state else "unreadable"
+            before = records.read_0_1_0(self.folder)
+            return "unreadable" if before is None else "done" if before.get("state") == "done" else "begun by 0.1.0"
         if self.record.state != "done" and not self.running and (self.folder.parent / self.record.lora).is_file():
             return "done"  # and the disk took no record of it
         unfinished = self.record.state == "running" or self.record.doing
@@ -70,7 +68,7 @@ class Expert:
         """The epoch after which it ends when asked to, whose state is saved; and in how many seconds that is."""
         assert self.record
         record, begun = self.record, (self.record.attempts or [{}])[-1].get("epoch", 0)
-        every = max(math.gcd(record.state_every, begun), 1)  # as upstream saves them, which counts from there
+        every = records.saved_every(record.state_every, begun)
         epoch = min((record.epochs_done // every + 1) * every, max(record.epochs_planned, 1))
         left = max(epoch * record.steps_per_epoch - record.steps_done, 0)
         return epoch, None if self.pace is None else left * self.pace
@@ -87,6 +85,11 @@ class Run:
     def name(self) -> str:
         """The folder's."""
         return self.folder.name
+
+    @property
+    def updated(self) -> str:
+        """When it was last written of, in ISO format."""
+        return max((each.record.updated for each in self.experts if each.record), default="")
 
     @property
     def rehearsal(self) -> bool:
@@ -122,7 +125,7 @@ def _expert(folder: Path, name: str) -> Expert | None:
     own = folder / name
     alive = is_locked(own)  # before its files: what ends meanwhile has written all of them
     with suppress(OSError):
-        if (own / FILE).exists() or alive or version_1.is_there(folder, name):
+        if (own / FILE).exists() or alive or records.read_0_1_0(own) is not None:
             return Expert(name, own, records.read(own), alive, stop_asked(own))
         return None
     return Expert(name, own, None, alive)
@@ -132,16 +135,7 @@ def runs(base_dir: Path) -> list[Run]:
     """All runs and rehearsals of a workspace: those that go on, then the latest."""
     places = [base_dir / "outputs", *sorted((base_dir / "rehearsal").glob("*/outputs"))]
     found = [look(path) for place in places if place.is_dir() for path in place.iterdir() if path.is_dir()]
-    return sorted((run for run in found if run.experts), key=lambda run: (not run.running, -_written(run), run.name))
-
-
-def _written(run: Run) -> float:
-    """When anything of it was, in seconds since 1970: for their order only."""
-    times = [0.0]
-    for path in (each.folder / FILE for each in run.experts):
-        with suppress(OSError):
-            times.append(path.stat().st_mtime)
-    return max(times)
+    return sorted((run for run in found if run.experts), key=lambda run: (bool(run.running), run.updated), reverse=True)
 
 
 def find(wanted: str | None, base_dir: Path) -> Run:
@@ -153,8 +147,7 @@ def find(wanted: str | None, base_dir: Path) -> Run:
     there = runs(base_dir)
     if wanted is not None:
         named = [run for run in there if run.name == wanted]
-        with suppress(OSError, ValueError):  # a name that can't be a path
-            named += [run for run in [look(absolute(wanted))] if run.experts]
+        named += [run for run in [look(absolute(wanted))] if run.experts]
         if named:
             return named[0]
         names = [run.name for run in there]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,20 +11,20 @@ from pathlib import Path
 
 from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.run.attempt import Attempt, recorded
-from wanwrap.run.record import Record, is_done, now
-from wanwrap.run.saves import Saves
+from wanwrap.run.attempt import Attempt, is_lost, last_state, remove_leftovers
+from wanwrap.run.record import Record, now
 from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
-from wanwrap.system.log import Log
-from wanwrap.system.process import Child, Command, check_interrupted
+from wanwrap.system.log import run_logged
+from wanwrap.system.process import Command
 from wanwrap.upstream.options import whole
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
 LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
-REFUSED = 60  # looks at which what was saved can't be moved, after which that won't change
+# upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
+PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
 BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
 
@@ -48,13 +49,7 @@ class Training:
     record: Record
     retry: bool = True
     show: Callable[[], object] = bool
-    more_blocks: int = 0  # that the GPU took beyond what was asked for, with the other expert's training
-    kind: str = ""  # of failure, as failures.py has them
-    refused: int = 0  # looks in a row at which the system refused to move what was saved
     noted: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.saves = Saves(self.train, self.record)
 
     def run(self) -> None:
         """Train to the end.
@@ -63,11 +58,13 @@ class Training:
             Stopped: as was asked. KeyboardInterrupt: Ctrl-C. WanwrapError: it failed; what there is to go on from.
         """
         try:
-            if not is_done(self.train, self.record):
-                self._choose_blocks()
+            if not self.train.lora.is_file():  # else a kill came before its record
+                asked = whole(self.train.options, "blocks_to_swap", 0)
+                if self.record.asked_blocks != asked:  # else the number that worked before
+                    self.record.asked_blocks = self.record.blocks_to_swap = asked
                 while not self._attempted():
                     pass
-            self.saves.clear()
+            remove_leftovers(self.train)
         except KeyboardInterrupt:
             self._end(state="interrupted")
             raise
@@ -78,18 +75,19 @@ class Training:
             self._end(state="stopped" if isinstance(error, Stopped) else "failed", reason=first)
             raise type(error)(f"{first}\n{rest}" if rest else first) from caught
         files = sorted({*self.record.files, self.train.lora.name})
-        self._end(state="done", steps_done=self.train.steps, epochs_done=self.train.epochs, files=files)
+        far = {"steps_done": self.train.steps, "epochs_done": self.train.epochs, "saved_epoch": 0}
+        self._end(state="done", files=files, **far)
 
     def _refused(self, error: OSError) -> WanwrapError:
-        """What the system refuses, in words."""
         kind = RoomError if error.errno in FULL else OutputError
         what = f"{error.filename or self.train.folder}: {error.strerror or error}"
         return kind(f"{self.train.name} was stopped: {what}; mend that, and start again.")
 
     def _kept(self) -> str:
-        """What there is to go on from."""
         epoch = self.record.saved_epoch
-        return self.saves.lost() or (f"The state after epoch {epoch} is kept." if epoch else "No state was saved yet.")
+        if not epoch:
+            return "No state was saved yet."
+        return f"The state after epoch {epoch} is {'damaged or gone' if is_lost(self.train, epoch) else 'kept'}."
 
     def _end(self, **changes: object) -> None:
         """Put the end on record, if the disk takes it: a training that is done is done without."""
@@ -100,36 +98,27 @@ class Training:
 
     def _attempted(self) -> bool:
         """One attempt: whether the training is done; False: out of memory, and more blocks can be swapped."""
-        attempt = self._begin(self.saves.last())
-        argv = attempt.argv(self.record.blocks_to_swap, self.saves.state(attempt.epoch))
-        status: int | None = None
-        with (self.train.folder / LOG).open("ab", buffering=0) as file:
-            log = Log(file)
-            log.begin(self.train.name, argv)
-
-            def listen(chunk: bytes) -> None:
-                attempt.output.read(chunk)
-                log.write(chunk)
-
-            try:
-                with Child(Command(argv, self.plan.folder, self.plan.env), listen) as child:
-                    self._watch(attempt, child)
-                status = child.status()
-            finally:
-                tail = log.end()
-                self._close(attempt, status)
-        if not status:
-            self.saves.finish(attempt)
-            return True
-        self._failed(status, tail)
-        return False
+        attempt = self._begin(last_state(self.train, self.record))
+        command = Command(attempt.argv(), self.plan.folder, self.plan.env)
+        log, status = self.train.folder / LOG, None
+        try:
+            status, tail = run_logged(
+                self.train.name, command, log, lambda: self._look(attempt), LOOK, attempt.output.read
+            )
+        finally:
+            self._close(attempt, status)
+        if status:
+            self._failed(status, tail)
+            return False
+        attempt.finish()
+        return True
 
     def _begin(self, epoch: int) -> Attempt:
         """Put it on record before it has a folder: what is on no record is nobody's."""
         train, record = self.train, self.record
-        number, step = 1 + max([len(record.attempts), *self.saves.attempts().values()]), epoch * train.per_epoch
+        number, step = len(record.attempts) + 1, epoch * train.per_epoch
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
-        attempt = recorded(train, record.attempts[-1])
+        attempt = Attempt(train, record)
         going = {"state": "running", "doing": train.name, "reason": ""}
         record.write(train.folder, **{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
@@ -140,15 +129,8 @@ class Training:
         self.record.attempts[-1] |= {"ended": now(), "exit": status}
         with suppress(OSError, WanwrapError):
             if status != 0:
-                self.saves.keep(attempt)
+                attempt.keep()
             self.record.write(self.train.folder, **attempt.far())
-
-    def _watch(self, attempt: Attempt, child: Child) -> None:
-        """Until upstream ends, or there is a reason to end it."""
-        while not child.over(LOOK):
-            check_interrupted()
-            self._look(attempt)
-            self.show()
 
     def _look(self, attempt: Attempt) -> None:
         """Raises what the training is to be ended for."""
@@ -160,7 +142,9 @@ class Training:
                 f"{self.train.folder}."
             )
         attempt.curves.follow()
-        kept, wish = self._keep(attempt), stop_asked(self.train.folder)
+        kept, wish = False, stop_asked(self.train.folder)
+        with suppress(*PASSING):  # the next look tries again
+            kept = attempt.keep()
         self._check_loss(attempt)
         if wish == NOW or (kept and wish is not None):
             raise Stopped(f"{self.train.name} was stopped, as you asked.")
@@ -170,22 +154,11 @@ class Training:
             self.noted = time.monotonic()
             with suppress(OSError):  # a disk that is full for a while stops no training
                 self.record.write(self.train.folder, **attempt.far())
-
-    def _keep(self, attempt: Attempt) -> bool:
-        """As Saves.keep. Windows moves nothing that a scanner or a viewer has open: the next look tries again."""
-        try:
-            kept = self.saves.keep(attempt)
-        except PermissionError:
-            self.refused += 1
-            if self.refused > REFUSED:
-                raise
-            return False
-        self.refused = 0
-        return kept
+        self.show()
 
     def _check_loss(self, attempt: Attempt) -> None:
         """Raises StepError: nothing will come of it."""
-        count, since = attempt.broken
+        count, since = attempt.broken()
         if count >= BROKEN:
             alone = "--restart" if self.train.expert == "dit" else f"--noise_level {self.train.expert} --restart"
             raise StepError(
@@ -203,7 +176,7 @@ class Training:
     def _failed(self, status: int, tail: str) -> None:
         """Raises the error that upstream has ended with, unless the GPU's memory was too small and can be helped."""
         found = failure(status, tail)
-        self.kind, text = found.kind, f"{self.train.name} {found.text}"
+        text = f"{self.train.name} {found.text}"
         if found.kind == "gpu memory" and self._more_blocks():
             text = f"{text} Trying again with {self.record.blocks_to_swap} blocks swapped."
             self.record.attempts[-1] |= {"reason": text}
@@ -212,17 +185,9 @@ class Training:
         self.record.attempts[-1] |= {"reason": text}
         raise found.error(f"{text}\n{tail}\nThe whole log: {self.train.folder / LOG}")
 
-    # ---- blocks to swap
-
-    def _choose_blocks(self) -> None:
-        """The number that worked before, unless the user has asked for another one since."""
-        asked = whole(self.train.options, "blocks_to_swap", 0)
-        if self.record.asked_blocks != asked or not self.record.attempts:
-            self.record.asked_blocks, self.record.blocks_to_swap = asked, max(asked, self.more_blocks)
-
     def _more_blocks(self) -> bool:
         most = self.plan.request.preset.blocks - 1
         if not self.retry or self.record.blocks_to_swap >= most:
             return False
-        self.record.blocks_to_swap = self.more_blocks = min(most, self.record.blocks_to_swap + BLOCKS)
+        self.record.blocks_to_swap = min(most, self.record.blocks_to_swap + BLOCKS)
         return True

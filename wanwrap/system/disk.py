@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from wanwrap.errors import OutputError, RoomError, listing
+from wanwrap.errors import OutputError, RoomError
 from wanwrap.system.files import PART
 
 MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench_rewrite.py)
@@ -53,15 +53,9 @@ def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = 
     if free >= needed + SPARE:
         return None
     return (
-        f"{place} has {large(free)} free, and {large(needed + SPARE)} are {what}; "
-        f"make room{_leftovers(place)}, or give a place on another disk."
+        f"{place} has {large(free)} free, and {large(needed + SPARE)} are {what}; make room, or give a place on "
+        "another disk."
     )
-
-
-def _leftovers(folder: Path) -> str:
-    """What attempts that were killed, at other files, have left there."""
-    names = listing(path.name for path in folder.glob(f"*{PART}"))
-    return f" (what earlier attempts have left can go: {names})" if names else ""
 
 
 def large(count: int) -> str:

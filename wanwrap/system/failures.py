@@ -24,7 +24,6 @@ ERRORS: dict[str, type[WanwrapError]] = {
     "signal": StepError,
     "unknown": StepError,
 }
-OTHERS = {"package", "disk", "output", "gpu", "download"}
 
 TRAINING = {
     "gpu memory": "raise --blocks_to_swap, or take fewer frames or smaller pictures",
@@ -131,11 +130,6 @@ def failure(status: int, tail: str, advice: Mapping[str, str] = TRAINING) -> Fai
     return _printed(tail, advice) or _silent(status, tail, name)
 
 
-def also_others(kind: str) -> bool:
-    """Whether the other expert's training would fail alike; what is up to one expert's size, data or luck would not."""
-    return kind in OTHERS
-
-
 def _signal(status: int, tail: str) -> str | None:
     """The name of the signal that ended it: its own, or that of the child of a launcher or a shell."""
     if died := next((found for found in DIED.finditer(tail) if found[1]), None):
@@ -148,15 +142,19 @@ def _signal(status: int, tail: str) -> str | None:
 
 def _printed(tail: str, advice: Mapping[str, str]) -> Failure | None:
     """By the last line that tells of a failure that is known."""
-    lines = _last_error(tail)
-    for index in range(len(lines) - 1, -1, -1):
+    for line in reversed(_last_error(tail)):
         for pattern, kind, what, todo in TABLE:
-            if found := pattern.search(lines[index]):
-                if kind == "gpu memory" and re.search("pin_memory", "\n".join(_frames(tail)[-3:])):
+            if found := pattern.search(line):
+                if kind == "gpu memory" and _pinned(tail):
                     kind, what, todo = "memory", "the RAM that can be pinned ran out", "swap fewer blocks"
                 happened = what.format(next(filter(None, found.groups()), "")).rstrip()
                 return Failure(kind, f"failed: {happened}; {todo or advice[kind]}.")
     return None
+
+
+def _pinned(tail: str) -> bool:
+    """Whether RAM was to be pinned, by the last frames of tracebacks: CUDA says the same of it as of its own memory."""
+    return any("pin_memory" in line for line in [line for line in tail.splitlines() if FRAME.search(line)][-3:])
 
 
 def _silent(status: int, tail: str, name: str | None) -> Failure:
@@ -169,11 +167,6 @@ def _silent(status: int, tail: str, name: str | None) -> Failure:
         kind = "memory" if child in (0xC0000017, 0xC000012D) else "signal"
         return Failure(kind, f"was ended by Windows with status {child:#x} ({STATUSES[child]}).")
     return Failure("unknown", f"failed with exit status {status}.")
-
-
-def _frames(tail: str) -> list[str]:
-    """The frames of tracebacks, with their source lines."""
-    return [line for line in tail.splitlines() if FRAME.search(line)]
 
 
 def _last_error(tail: str) -> list[str]:

@@ -6,14 +6,14 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from wanwrap.system import console
 from wanwrap.system.failures import DIED
-from wanwrap.system.process import Command, run
+from wanwrap.system.process import Command, Listener, run
 
 KEEP = 60  # seconds
 RECENT = 200  # lines: a traceback, and accelerate's own below it
@@ -28,11 +28,6 @@ class Log:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._rest, self._kept = file, b"", 0.0
         self._recent = deque[bytes](maxlen=RECENT)  # the disk may not take them, and they tell why a step failed
-
-    def begin(self, name: str, argv: Sequence[str]) -> None:
-        """A step starts."""
-        self._put(f"\n{name}\n+ {shlex.join(argv)}\n".encode("utf-8", "surrogateescape"))
-        self._recent.clear()
 
     def write(self, chunk: bytes) -> None:
         """Keep the lines that are whole, and now and then one that is still being drawn."""
@@ -61,8 +56,18 @@ class Log:
         return last_lines(b"".join(self._recent))
 
 
-def run_logged(name: str, command: Command, path: Path, unwanted: Callable[[], bool] = bool) -> tuple[int, str]:
-    """Run a command, with what it prints in a log, the newest line on the screen: its exit status, and the last lines.
+def run_logged(
+    name: str,
+    command: Command,
+    path: Path,
+    unwanted: Callable[[], object] = bool,
+    every: float = 0.2,
+    listen: Listener | None = None,
+) -> tuple[int, str]:
+    """Run a command, with what it prints in a log: its exit status, and the last lines.
+
+    What it prints goes to `listen` as well, else the newest line to the screen. `unwanted` is asked `every` so many
+    seconds, and may raise.
 
     Raises:
         StepError: it can't be started.
@@ -70,14 +75,18 @@ def run_logged(name: str, command: Command, path: Path, unwanted: Callable[[], b
     """
     with path.open("ab", buffering=0) as file:
         log = Log(file)
-        log.begin(name, command.argv)
+        with suppress(OSError):
+            file.write(f"\n{name}\n+ {shlex.join(command.argv)}\n".encode("utf-8", "surrogateescape"))
 
-        def listen(chunk: bytes) -> None:
+        def write(chunk: bytes) -> None:
             log.write(chunk)
-            console.show([f"  {log.newest}"])
+            if listen:
+                listen(chunk)
+            else:
+                console.show([f"  {log.newest}"])
 
         try:
-            status = run(command, listen, unwanted)
+            status = run(command, write, unwanted, every)
         finally:
             console.show([])
             tail = log.end()

@@ -47,15 +47,17 @@ def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def run(command: Command, listen: Listener, unwanted: Callable[[], bool] = bool) -> int:
-    """Run a command to its end: its exit status. What it prints goes to `listen` as it comes; `unwanted` ends it.
+def run(command: Command, listen: Listener, unwanted: Callable[[], object] = bool, every: float = 0.2) -> int:
+    """Run a command to its end: its exit status. What it prints goes to `listen` as it comes.
+
+    `unwanted` is asked `every` so many seconds whether to end it.
 
     Raises:
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
     with interruptible(), Child(command, listen) as child:
-        while not child.over(0.2) and not unwanted():
+        while not child.over(every) and not unwanted():
             check_interrupted()
     return child.status()
 
@@ -69,10 +71,8 @@ class Child:
 
     def __init__(self, command: Command, listen: Listener, patience: float = PATIENCE) -> None:
         """Raises StepError: it can't be started."""
-        self._process, self._failed, self._patience = _start(command), list[BaseException](), patience
-        self._reader = threading.Thread(
-            target=_copy, args=(self._process.stdout, listen, self._failed, [self._process.stdin]), daemon=True
-        )
+        self._process, self._patience, self._failed = _start(command), patience, list[Exception]()
+        self._reader = threading.Thread(target=self._read, args=(listen,), daemon=True)
         self._reader.start()
 
     def __enter__(self) -> Child:
@@ -105,19 +105,36 @@ class Child:
     def interrupt(self) -> None:
         """Hand Ctrl-C on; on Windows the console has told all of them."""
         if os.name == "posix":
-            _each(_living(self._process), "send_signal", signal.SIGINT)
+            self._send(signal.SIGINT)
+
+    def _read(self, listen: Listener) -> None:
+        """Hand on what is printed. A listener that fails is remembered, and the pipe still emptied."""
+        assert self._process.stdout and self._process.stdin
+        with self._process.stdin, self._process.stdout as source:  # the watchdog's pipe stays open until then
+            while chunk := source.read1(65536):  # type: ignore[attr-defined]
+                try:
+                    if not self._failed:
+                        listen(chunk)
+                except Exception as error:
+                    self._failed.append(error)
 
     def _end(self) -> None:
         """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
-        for how in ("terminate", "kill"):
-            _each(_living(self._process), how)
+        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+            self._send(number)
             if self._gone(5):
                 break
         self._reader.join(5)  # what has left the group may hold the pipe
         self._process.wait()
 
+    def _send(self, number: int) -> None:
+        import psutil
+
+        for process in _living(self._process):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def _gone(self, seconds: float) -> bool:
-        """Whether all of it ends in that time."""
         deadline = time.monotonic() + seconds
         while _living(self._process):
             if time.monotonic() > deadline:
@@ -143,21 +160,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     )
 
 
-def _copy(source: Any, listen: Listener, failed: list[BaseException], held: Sequence[Any]) -> None:
-    """Hand on what is printed. A listener that fails is remembered, and the pipe still emptied; `held` stays open."""
-    with source:
-        while chunk := source.read1(65536):
-            try:
-                if not failed:
-                    listen(chunk)
-            except Exception as error:
-                failed.append(error)
-    for each in held:
-        each.close()
-
-
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process ended in that time."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -187,14 +190,6 @@ def _group(pid: int) -> int | None:
         return os.getpgid(pid)
     except OSError:
         return None
-
-
-def _each(processes: Sequence[Any], how: str, *arguments: Any) -> None:
-    import psutil
-
-    for one in processes:
-        with suppress(psutil.NoSuchProcess):
-            getattr(one, how)(*arguments)
 
 
 _asked = threading.Event()
