@@ -149,6 +149,7 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_warmup_steps": 1.5}, "300 steps"),
         ({"lr_warmup_steps": -5}, "300 steps"),
         ({"lr_decay_steps": 5}, "polynomial takes no --lr_decay_steps"),
+        ({"lr_scheduler": "linear", "lr_scheduler_args": ("num_training_steps=5",)}, "num_training_steps"),
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
         ({"fp8_t5": True}, "--sample_prompts"),
@@ -325,6 +326,14 @@ def test_samples_bring_what_they_need(tmp_path: Path) -> None:
         assert ("--clip" in argv) == (name == "wan21-i2v-480p")
 
 
+def test_an_attention_given_twice() -> None:
+    """Upstream would take the first of its own order, whatever was meant."""
+    with pytest.raises(OptionError, match="--sdpa and --xformers"):
+        read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--xformers"])
+    once = read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--sdpa"])
+    assert once.given == {"sdpa": True}
+
+
 @pytest.mark.parametrize("name", ["-cats", "a/b", "", ".x", 'a"b', "a\nb", "a\udcff"])
 def test_names_that_cant_be_files(name: str) -> None:
     with pytest.raises(OptionError, match="--output_name"):
@@ -341,6 +350,7 @@ def test_names_that_cant_be_files(name: str) -> None:
         ({"preset": "t2v-vanilla", "noise_level": "low", "dit": HERE, "dit_low": HERE.with_name("helpers.py")}, "same"),
         ({"preset": "t2v-vanilla", "dit_high": HERE, "dit_low": HERE}, "one file"),
         ({"preset": "t2v-vanilla", "clip": Path("x")}, "--clip"),
+        ({"preset": "t2v-vanilla", "base_dir": Path("a\udcff")}, "--base_dir"),
         ({"preset": "t2v-vanilla", "lightning_high": Path("x")}, "--lightning_high"),
         ({"preset": "t2v-vanilla", "resume_from": HERE}, "--noise_level"),
         ({"preset": "t2v-vanilla", "dataset": "x", "dataset_config": Path("y")}, "two data sets"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan, safetensors
 
-from wanwrap.errors import StepError
+from wanwrap.errors import RoomError, StepError
+from wanwrap.plan import preflight
 from wanwrap.plan.build import build
 from wanwrap.plan.plan import Plan, Rewrite
 from wanwrap.plan.preflight import Machine
@@ -132,6 +135,7 @@ def test_a_lora_of_zeros_or_a_broken_loss_fails_the_rehearsal(
         (["--blocks_to_swap", 40], 7),
         (["--optimizer", "adamw8bits"], 7),  # nothing stands in for what there isn't
         (["--optimizer", "bogus"], 7),
+        (["--optimizer", "torch.optim.Bogus"], 8),
     ],
 )
 def test_what_the_real_run_refuses_is_refused_before_anything_is_written(
@@ -146,3 +150,12 @@ def test_a_rehearsal_needs_upstream(tmp_path: Path, wanwrap: Wanwrap) -> None:
     done = wanwrap("rehearse", "t2v-vanilla", "sample", standin=False)
     assert done.returncode == 6 and "musubi-tuner" in done.stderr
     assert not [*(tmp_path / "home").iterdir()]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12 - 10**6, 10**6))
+    monkeypatch.setattr(preflight, "ask", lambda *_: {"missing": {}, "gpus": []})
+    with pytest.raises(RoomError, match="rehearsal"):
+        module.rehearsal(read(preset="t2v-vanilla", dataset="sample", base_dir=tmp_path))
+    assert not [*tmp_path.iterdir()]

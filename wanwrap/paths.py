@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 def absolute(path: str | Path) -> Path:
     """The whole path, `~` and `..` resolved, links kept: upstream's processes run in another folder."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100  Path.absolute keeps `..`
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111  Path keeps `..`, and fails for some `~`
 
 
 def folder(kind: str) -> Path:

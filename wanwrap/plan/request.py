@@ -16,7 +16,7 @@ from wanwrap.errors import OptionError, PackageError, WeightsError
 from wanwrap.paths import PACKAGE, absolute
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.upstream import pin
-from wanwrap.upstream.options import ALIASES, TRAIN, Options, Value, check, parse
+from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
 from wanwrap.weights.workspace import Workspace
@@ -120,6 +120,8 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
 def workspace_folder(given: Path) -> Path:
     """The workspace, by its whole path. Raises OptionError: upstream would not find its caches in it."""
     base = absolute(given)
+    if re.search("[\ud800-\udfff]", str(base)):
+        raise OptionError(f"--base_dir {base}: a name in it is no text in UTF-8, which a TOML can't hold; rename that.")
     if glob.has_magic(str(base)):
         raise OptionError(
             f"--base_dir {base}: upstream can't find its caches below a folder with *, ? or [ in its name."
@@ -163,6 +165,8 @@ def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]
         given["network_weights"] = str(options["resume_from"])
     check(given, TRAIN)
     given |= parse(options.get("upstream_options", ()), own=own)
+    if len(attentions := sorted(ATTENTION & given.keys())) > 1:
+        raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
     for name in FILES.keys() & given.keys():  # by the whole path: upstream runs in another folder
         if not (path := absolute(str(given[name]))).is_file():
             raise OptionError(f"--{FILES[name]}: there is no file {path}.")

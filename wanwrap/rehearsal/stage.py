@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.data.dataset import Dataset, Entry
-from wanwrap.errors import StepError
+from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
 from wanwrap.plan.plan import MakeToys, Plan
@@ -22,10 +22,11 @@ from wanwrap.preset import Preset
 from wanwrap.run import record as records
 from wanwrap.run.folders import check_folders
 from wanwrap.run.training import LOG
+from wanwrap.system import disk
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
-from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING
+from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
 
@@ -35,6 +36,7 @@ AREA = 128 * 64  # pixels a rehearsed item has about
 FRAMES = 5  # at most; 4N+1
 EPOCHS = 2
 LENGTH: Options = {"max_train_epochs": EPOCHS, "save_every_n_epochs": 1}
+BYTES = 300_000_000  # of a rehearsal's folder at most, about
 SWAP = 2  # of the toy's 4 blocks
 LEFT_OUT = {
     "max_train_steps",
@@ -63,10 +65,16 @@ def rehearsal(request: Request) -> Rehearsal:
         the errors of everything that is asked of the preset, the data set and the training Python.
     """
     real = build(request, whole=True)  # what the real run would refuse is refused here
-    gpu = bool(preflight.ask(request.python, request.upstream, {"torch"})["gpus"])
+    classes = {optimizer_class(str(train.options["optimizer_type"])) for train in real.trainings}
+    answer = preflight.ask(request.python, request.upstream, {"torch", *classes})
+    missing = {name: why for name, why in answer["missing"].items() if why.startswith("AttributeError")}
+    preflight.check_packages({"missing": missing}, request.python)  # no stand-in for what there isn't
+    gpu = bool(answer["gpus"])
     level = f"-{request.noise_level}" if request.noise_level else ""  # they may be rehearsed at the same time
     base = request.base_dir / "rehearsal" / slug(f"{real.dataset.name}-{request.preset.name}{level}")
     plan, notes = stage(real, base, gpu=gpu)
+    if why := disk.lacking(base, BYTES, what="needed for a rehearsal"):
+        raise RoomError(why)
     machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
     check_folders(plan, restart=True)
     shutil.rmtree(base, ignore_errors=True)

@@ -130,7 +130,9 @@ def _create(path: str, flags: int) -> int:
 
 def _own(file: IO[bytes], part: Path) -> bool:
     """Whether the name is still this file's: somebody may have removed it, and another process begun anew."""
-    return not file.closed and part.exists() and part.stat().st_ino == os.fstat(file.fileno()).st_ino
+    with suppress(FileNotFoundError):
+        return not file.closed and part.stat().st_ino == os.fstat(file.fileno()).st_ino
+    return False
 
 
 def _let_go(file: IO[bytes]) -> None:

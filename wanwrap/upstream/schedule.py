@@ -9,7 +9,7 @@ step, so that lengths in a schedule are optimizer steps times GPUs.
 from __future__ import annotations
 
 from wanwrap.errors import OptionError, closest
-from wanwrap.upstream.options import Options, Value, called, number, share, texts, whole
+from wanwrap.upstream.options import Options, Value, arguments, called, number, share, texts, whole
 
 TYPE, ARGS = "lr_scheduler_type", "lr_scheduler_args"
 POWER, RATIO = "lr_scheduler_power", "lr_scheduler_min_lr_ratio"
@@ -29,6 +29,7 @@ TAKES = {
     "rex": {WARM_UP, RATIO},
 }
 
+LENGTHS = {"num_training_steps", "total_iters", "num_steps", "max_lr"}  # by which a schedule is right over all starts
 # What upstream builds each from; one without a length goes by its name alone.
 HUB = "transformers.optimization.get_"
 BUILT_BY = {
@@ -73,6 +74,8 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     built, values = BUILT_BY[name], _values(name, options, steps, gpus)
     if name == "polynomial" and not any(options.get(setting) for setting in (WARM_UP, RATIO, ARGS)):
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": values["power"]}
+    if twice := sorted(LENGTHS & values.keys() & arguments(options, ARGS).keys()):
+        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from the run's steps and --lr; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
 
