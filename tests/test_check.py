@@ -15,7 +15,7 @@ from typing import Any
 import av
 import imageio_ffmpeg
 import pytest
-from helpers import Wanwrap, captioned, clip, record
+from helpers import PYTHONPATH, Wanwrap, captioned, clip, picture, record
 from PIL import Image, ImageDraw
 from raw import footage, noise
 
@@ -271,6 +271,7 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, monkeypatch
         return read(path)
 
     monkeypatch.setattr(Image, "open", spy)
+    monkeypatch.setattr(reading, "_in_child", reading._in_threads)  # where the spy can see it
     first = scan(tmp_path, VANILLA, whole=True)
     assert sorted(seen) == ["a.png", "b.png", "c.png"]
     seen.clear()
@@ -493,6 +494,7 @@ def test_a_drive_that_vanishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return read(path)
 
     monkeypatch.setattr(Image, "open", vanish)
+    monkeypatch.setattr(reading, "_in_child", reading._in_threads)
     data = scan(tmp_path, VANILLA, whole=True)
     assert [(left.path.name, "Input/output error" in str(left.problem)) for left in data.left] == [
         ("c.png", True),
@@ -533,3 +535,28 @@ def test_the_script_does_the_same(tmp_path: Path, wanwrap: Wanwrap) -> None:
     assert done.returncode == 0, done.stderr
     assert "videos-1.jsonl <<'END'" in done.stdout and '"video_path": ' in done.stdout
     assert done.stdout.index(" prune ") < done.stdout.index("wan_cache_latents") and "--skip_existing" in done.stdout
+
+
+CRASH = """
+import os
+from PIL import Image
+opened = Image.open
+def open(path, *more):
+    return os.abort() if "bad" in str(path) else opened(path, *more)
+Image.open = open
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a crash by a signal")
+def test_a_file_that_crashes_its_decoder_is_named(wanwrap: Wanwrap, tmp_path: Path) -> None:
+    """The others are read all the same, and nothing of the decoder's is left in the process that trains all night."""
+    for name in ("a", "bad", "c", "worse-bad", "z"):
+        picture(tmp_path / "cats" / f"{name}.png")
+    custom = tmp_path / "custom"
+    custom.mkdir()
+    (custom / "sitecustomize.py").write_text(CRASH)
+    done = wanwrap("check", tmp_path / "cats", "--json", PYTHONPATH=f"{custom}{os.pathsep}{PYTHONPATH}")
+    assert done.returncode == DatasetError.exit_code, done.stderr
+    found = by_name(json.loads(done.stdout))
+    assert {name for name, row in found.items() if "crashed" in str(row)} == {"bad.png", "worse-bad.png"}
+    assert len(found) == 5

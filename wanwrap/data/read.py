@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wanwrap.data.media import CAPTION, MARKED, Item, Kind, Unfit, caption_of, is_text, kind_of, meant, why
-from wanwrap.errors import OutputError
+from wanwrap.errors import OutputError, StepError
 from wanwrap.upstream import buckets
 
 VERSION = 5  # of what `pictures.read` and `clips.read` find
@@ -47,7 +47,7 @@ def read_files(
             done()
         else:
             sound.append(path)
-    for item in _look(sound, kind, whole, done):
+    for item in _look_at(sound, kind, whole, done):
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
     return list(items.values())
 
@@ -84,7 +84,7 @@ def _captioned(item: Item, suffix: str, captions: Mapping[Path, str] | None) -> 
     return replace(item, caption=caption, odd=(*item.odd, MARKED) if caption[:1] == "\ufeff" else item.odd)
 
 
-def _look(paths: Sequence[Path], kind: Kind, whole: bool, done: Callable[[], object]) -> Iterator[Item]:
+def _look_at(paths: Sequence[Path], kind: Kind, whole: bool, done: Callable[[], object]) -> Iterator[Item]:
     """What is known at once, the rest in parallel."""
     tables, unknown = dict[Path, dict[str, Row]](), list[Path]()
     for path in paths:
@@ -98,12 +98,12 @@ def _look(paths: Sequence[Path], kind: Kind, whole: bool, done: Callable[[], obj
             unknown.append(path)
     changed = set[Path]()
     try:
-        for item, row in _in_parallel(partial(_read, kind=kind, whole=whole), unknown) if unknown else ():
-            if row:
-                tables[item.path.parent][item.path.name] = row
-                changed.add(item.path.parent)
+        for path, row in (_in_child if whole else _in_threads)(unknown, kind, whole) if unknown else ():
+            if row.get("stamp"):
+                tables[path.parent][path.name] = row
+                changed.add(path.parent)
             done()
-            yield item
+            yield _item(path, kind, row)
     finally:
         for folder in changed:
             _save(folder, tables[folder])
@@ -113,27 +113,56 @@ def _known(path: Path, kind: Kind, whole: bool, rows: dict[str, Row]) -> Item | 
     with suppress(OSError, KeyError, TypeError, ValueError):  # gone, unknown, or a row of somebody else's making
         row = rows[path.name]
         if row["whole"] >= whole and row["stamp"] == stamp_of(path):
-            found = row["item"]
-            return Item(path=path, kind=kind, **{**found, "size": tuple(found["size"]), "odd": tuple(found["odd"])})
+            return _item(path, kind, row)
     return None
 
 
-def _in_parallel(
-    one: Callable[[Path], tuple[Item, Row | None]], paths: Sequence[Path]
-) -> Iterator[tuple[Item, Row | None]]:
-    """Each as soon as it is read."""
+def _item(path: Path, kind: Kind, row: Row) -> Item:
+    if "problem" in row:
+        return Item(path=path, kind=kind, problem=row["problem"])
+    found = row["item"]
+    return Item(path=path, kind=kind, **{**found, "size": tuple(found["size"]), "odd": tuple(found["odd"])})
+
+
+def _in_threads(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
+    """Headers alone, each as soon as it is read."""
     from concurrent.futures import ThreadPoolExecutor, as_completed  # a dry run whose files are all known needs none
 
-    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2))  # more would hold too many frames
-    try:
-        for future in as_completed([pool.submit(one, path) for path in paths]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the files that are being read alone
+    with ThreadPoolExecutor(_threads()) as pool:
+        futures = {pool.submit(look, path, kind, whole): path for path in paths}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
-def _read(path: Path, kind: Kind, whole: bool) -> tuple[Item, Row | None]:
-    """What a file is, and what is kept of it; or what is wrong with it."""
+def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
+    """The same by a child; where it crashes, another reads one file after the other, which tells at which it was."""
+    from wanwrap.system.process import lines
+
+    left, threads = dict.fromkeys(map(str, paths)), _threads()
+    while left:
+        asked = json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})
+        begun = None
+        for line in lines([sys.executable, str(Path(__file__).with_name("child.py"))], asked):
+            path, row = json.loads(line)
+            if row is None:
+                begun = path
+            else:
+                del left[path]
+                yield Path(path), row
+        if begun is None:
+            raise StepError(f"{sys.executable} can't be started to read files; what it said stands above.")
+        if begun in left and threads == 1:
+            del left[begun]
+            yield Path(begun), {"problem": "the program that reads it crashed on it; replace or remove it"}
+        threads = 1
+
+
+def _threads() -> int:
+    return min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
+
+
+def look(path: Path, kind: Kind, whole: bool) -> Row:
+    """What a file is, as a row to be kept (without a stamp not to be kept); or its `problem`."""
     from wanwrap.data import clips, pictures
 
     now = time.time()
@@ -142,10 +171,9 @@ def _read(path: Path, kind: Kind, whole: bool) -> tuple[Item, Row | None]:
         item = (pictures if kind == "image" else clips).read(path, whole)
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
         unread = f"it can't be read: {why(path, error)}; replace or remove it"
-        return Item(path=path, kind=kind, problem=str(error) if isinstance(error, Unfit) else unread), None
-    if now - stamp[1] / 1e9 <= FRESH:
-        return item, None
-    return item, {"stamp": stamp, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
+        return {"problem": str(error) if isinstance(error, Unfit) else unread}
+    kept = stamp if now - stamp[1] / 1e9 > FRESH else None
+    return {"stamp": kept, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
 
 
 def stamp_of(path: Path) -> list[int]:

@@ -47,6 +47,20 @@ def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
+def lines(argv: Sequence[str], text: str) -> Iterator[str]:
+    """What a command prints, line by line, with `text` as its standard input. It ends when nobody listens any more."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+    ) as process:
+        assert process.stdin and process.stdout
+        try:
+            with suppress(BrokenPipeError), process.stdin as source:
+                source.write(text)
+            yield from process.stdout
+        finally:
+            process.kill()
+
+
 def run(command: Command, listen: Listener, unwanted: Callable[[], object] = bool, every: float = 0.2) -> int:
     """Run a command to its end: its exit status. What it prints goes to `listen` as it comes.
 
