@@ -329,7 +329,7 @@ def test_resume_from_checks_the_file(tmp_path: Path, wanwrap: Wanwrap, weights: 
     arguments = (*RUN, cats, *weights, "--noise_level", "low", "--resume_from", old)
     done = wanwrap(*arguments)
     assert done.returncode == 5
-    assert "has rank 8 and alpha 8; the run has 42 and 42. Give --dim 8 --alpha 8" in done.stderr
+    assert "--dim 8 --alpha 8" in done.stderr and "42" in done.stderr
     assert wanwrap(*arguments, "--dry_run").returncode == 5  # the script would do the same
     done = wanwrap(*arguments, "--dim", 8)
     assert done.returncode == 0, done.stderr
