@@ -26,8 +26,8 @@ from raw import FFMPEG, SIZE, footage, noise, number, numbers, pattern
 from wanwrap.data.clips import turn
 from wanwrap.errors import DatasetError, OptionError, PackageError
 from wanwrap.prepare.caption_text import decoded, wording
-from wanwrap.prepare.clip import check_encoder
 from wanwrap.prepare.naming import LONGEST, Names, safe
+from wanwrap.prepare.prepare import check_encoder
 
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
 

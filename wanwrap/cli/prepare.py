@@ -15,8 +15,8 @@ from wanwrap.cli.terminal import indented, show_json
 from wanwrap.errors import OptionError
 from wanwrap.paths import absolute
 from wanwrap.prepare.caption_text import wording
-from wanwrap.prepare.clip import Limits
 from wanwrap.prepare.make import Maker
+from wanwrap.prepare.manifest import Limits
 from wanwrap.prepare.prepare import Report
 from wanwrap.prepare.prepare import prepare as work
 from wanwrap.system import console

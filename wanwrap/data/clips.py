@@ -7,7 +7,7 @@ import re
 import struct
 from collections import deque
 from fractions import Fraction
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 _READ = count()
 TIMED = {".mkv", ".webm"}  # whose headers tell how long they are
 ROUGH = 1 << 14  # of 1 << 16: what turns by 14 degrees or less is not turned
+STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
 
 
@@ -106,6 +108,25 @@ class Film:
         if path.suffix.lower() in TIMED and seconds < 0.95 * (told := _told(container, stream)) - 0.6:
             raise ValueError(f"it is cut off: {seconds:.1f} of its {told:.1f} s are there")
 
+    def spacing(self, rate: Fraction | None) -> tuple[list[Fraction], Fraction]:
+        """Seconds from each frame to the next, and of all of them; `rate` is the header's.
+
+        Raises:
+            ValueError: they can't be told.
+        """
+        if not self.times or len(self.times) < self.frames or not self.base:
+            raise ValueError(f"{self.frames - len(self.times) or 'all'} of its frames have no time")
+        times = sorted(self.times)
+        gaps = [(after - before) * self.base for before, after in pairwise(times) if after > before]
+        mean = self.seconds / len(gaps) if gaps else 1 / rate if rate else Fraction(0)
+        last = (self.end - times[-1]) * self.base  # by its packet, where that says no more than others stand
+        seconds = self.seconds + (last if last and (not gaps or last <= 2 * max(gaps)) else mean)
+        if seconds <= 0:
+            raise ValueError("its header gives no frame rate, and its frames no times")
+        if gaps and max(gaps) > HOLE:
+            raise ValueError(f"{float(max(gaps)):.0f} s of it have no frames: its times are broken")
+        return gaps, seconds
+
     def see(self, frame: VideoFrame) -> None:
         """What the first frame tells of all."""
         self.size = frame.width, frame.height
@@ -158,6 +179,12 @@ def _told(container: Any, stream: Any) -> float:
     told = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
     alone = len(container.streams) == 1  # else it is the length of the sound
     return told or (container.duration or 0) / 1_000_000 * alone
+
+
+def standard(rate: Fraction) -> Fraction:
+    """The rate that is meant: containers round times, and phones keep a rate only nearly."""
+    best = min((*STANDARD, Fraction(max(1, round(rate)))), key=lambda each: abs(each - rate))
+    return best if abs(best - rate) <= rate / 1000 else rate.limit_denominator(1001)
 
 
 def turn(frame: VideoFrame) -> tuple[int, ...]:

@@ -11,16 +11,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.clips import HDR, Film
-from wanwrap.errors import PackageError
+from wanwrap.data.clips import HDR, Film, standard
 from wanwrap.prepare import picture
+from wanwrap.prepare.manifest import Limits
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
-STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
-HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
 TAGS = ("color_primaries", "color_trc", "colorspace")
 AHEAD = Fraction(15, 32)  # of a source frame, see frames()
@@ -43,18 +41,6 @@ Shown = Iterator[tuple[Fraction, "VideoFrame"]]  # seconds from the first frame 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the user asked for: `area` in pixels, lengths in seconds."""
-
-    keep_fps: bool = False
-    area: int = 1920 * 1080
-    max_seconds: Fraction = Fraction(5)
-    min_seconds: Fraction = Fraction(7, 5)
-    scenes: bool = False
-    background: str = "#ffffff"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Clip:
     """A clip or an animation, and what becomes of it: `size`, `rate` and `frames` are those of the result."""
 
@@ -73,19 +59,6 @@ class Clip:
     notes: tuple[str, ...] = ()
 
 
-def check_encoder() -> None:
-    """Raises PackageError: this build of av writes no H.264."""
-    import av
-
-    try:
-        av.Codec("libx264", "w")
-    except ValueError as error:
-        raise PackageError(
-            "this build of av has no libx264, which writes clips; "
-            "python -m pip install --force-reinstall --only-binary av av brings one that has."
-        ) from error
-
-
 def look(path: Path, limits: Limits) -> Clip:
     """Read all packets and the first frames, and tell what to make of it.
 
@@ -97,7 +70,7 @@ def look(path: Path, limits: Limits) -> Clip:
 
     film = Film()
     with av.open(str(path)) as container:
-        stream = next((each for each in container.streams.video if not _cover(each)), None)
+        stream: Any = container.streams.best("video")  # no cover
         if stream is None:
             raise ValueError("it holds no video")
         for packet in container.demux(stream):
@@ -107,40 +80,44 @@ def look(path: Path, limits: Limits) -> Clip:
         film.see(first[0])
         if film.alpha:
             raise ValueError("it has an alpha channel, and upstream would train what lies under it; write it without")
-        gaps, seconds = _times(film, stream.average_rate)
-        gap, longest = min(gaps, default=seconds), max(gaps, default=seconds)
-        rate = _standard(len(film.times) / seconds)
-        made = rate if limits.keep_fps and rate >= FPS else Fraction(int(FPS))
-        codec, form = stream.codec_context, first[0].format
-        stored, shown = (first[0].width, first[0].height), _shown(first[0], film, stream.sample_aspect_ratio)
-        size, interlaced = fitted(shown, limits.area), any(frame.interlaced_frame for frame in first)
-        scaled = size != even(shown) or shown not in (stored, stored[::-1])
-        made_of = f"{codec.name} {form.name} in {path.suffix[1:].lower()}"
-        changes = {
-            f"{float(rate):.4g} fps to {float(made):.4g}": rate != made,
-            "variable frame rate": longest - gap > 2 * film.base,
-            "turned": bool(film.turn),
-            "interlaced": interlaced,
-            f"{shown[0]}x{shown[1]} to {size[0]}x{size[1]}": size != shown or scaled,
-            made_of: made_of != "h264 yuv420p in mp4",
-            "sound left out": len(container.streams) > 1,
-        }
-        hdr = HDR.get(int(codec.color_trc or 0))
-        return Clip(
-            path=path,
-            size=size,
-            rate=made,
-            frames=_count(seconds, made),
-            changes=tuple(words for words, true in changes.items() if true),
-            stream=stream.index,
-            gap=gap,
-            last=film.seconds,
-            scaled=scaled,
-            interlaced=interlaced,
-            turn=film.turn,
-            tags={} if form.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
-            notes=(f"HDR ({hdr}): upstream takes it for SDR, and its colours look pale",) if hdr else (),
-        )
+        return _plan(path, stream, film, first, limits, alone=len(container.streams) == 1)
+
+
+def _plan(path: Path, stream: Any, film: Film, first: list[VideoFrame], limits: Limits, *, alone: bool) -> Clip:
+    gaps, seconds = film.spacing(stream.average_rate)
+    gap, longest = min(gaps, default=seconds), max(gaps, default=seconds)
+    rate = standard(len(film.times) / seconds)
+    made = rate if limits.keep_fps and rate >= FPS else Fraction(int(FPS))
+    codec, form = stream.codec_context, first[0].format
+    stored, shown = (first[0].width, first[0].height), _shown(first[0], film, stream.sample_aspect_ratio)
+    size, interlaced = fitted(shown, limits.area), any(frame.interlaced_frame for frame in first)
+    scaled = size != even(shown) or shown not in (stored, stored[::-1])
+    made_of = f"{codec.name} {form.name} in {path.suffix[1:].lower()}"
+    changes = {
+        f"{float(rate):.4g} fps to {float(made):.4g}": rate != made,
+        "variable frame rate": longest - gap > 2 * film.base,
+        "turned": bool(film.turn),
+        "interlaced": interlaced,
+        f"{shown[0]}x{shown[1]} to {size[0]}x{size[1]}": size != shown or scaled,
+        made_of: made_of != "h264 yuv420p in mp4",
+        "sound left out": not alone,
+    }
+    hdr = HDR.get(int(codec.color_trc or 0))
+    return Clip(
+        path=path,
+        size=size,
+        rate=made,
+        frames=_count(seconds, made),
+        changes=tuple(words for words, true in changes.items() if true),
+        stream=stream.index,
+        gap=gap,
+        last=film.seconds,
+        scaled=scaled,
+        interlaced=interlaced,
+        turn=film.turn,
+        tags={} if form.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
+        notes=(f"HDR ({hdr}): upstream takes it for SDR, and its colours look pale",) if hdr else (),
+    )
 
 
 def animation(path: Path, still: picture.Still, limits: Limits) -> Clip:
@@ -148,11 +125,6 @@ def animation(path: Path, still: picture.Still, limits: Limits) -> Clip:
     size, rate = fitted(still.size, limits.area), Fraction(int(FPS))
     frames, scaled = _count(picture.seconds(path), rate), size != even(still.size)
     return Clip(path=path, size=size, rate=rate, frames=frames, changes=still.reasons, scaled=scaled)
-
-
-def _cover(stream: Any) -> bool:
-    """A picture that music carries along."""
-    return "ATTACHED_PIC" in str(getattr(stream, "disposition", "")).upper()
 
 
 def _first_frames(path: Path, index: int) -> list[VideoFrame]:
@@ -166,35 +138,11 @@ def _first_frames(path: Path, index: int) -> list[VideoFrame]:
     return first
 
 
-def _times(film: Film, rate: Fraction | None) -> tuple[list[Fraction], Fraction]:
-    """Seconds from each frame to the next, and of all of them. Raises ValueError: they can't be told."""
-    if not film.times or len(film.times) < film.frames or not film.base:
-        raise ValueError(f"{film.frames - len(film.times) or 'all'} of its frames have no time")
-    times = sorted(film.times)
-    gaps = [(after - before) * film.base for before, after in pairwise(times) if after > before]
-    mean = film.seconds / len(gaps) if gaps else 1 / rate if rate else Fraction(0)
-    last = (film.end - times[-1]) * film.base  # by its packet, where that says no more than others stand
-    seconds = film.seconds + (last if last and (not gaps or last <= 2 * max(gaps)) else mean)
-    if seconds <= 0:
-        raise ValueError("its header gives no frame rate, and its frames no times")
-    if gaps and max(gaps) > HOLE:
-        raise ValueError(f"{float(max(gaps)):.0f} s of it have no frames: its times are broken")
-    return gaps, seconds
-
-
 def _shown(frame: VideoFrame, film: Film, aspect: Fraction | None) -> tuple[int, int]:
     """The size in which a player shows it: turned, and with square pixels, never more of them than there are."""
     width, height, aspect = frame.width, frame.height, aspect or Fraction(1)
     size = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
     return size[::-1] if film.turn and not film.turn[0] else size
-
-
-def _standard(rate: Fraction) -> Fraction:
-    """The rate that is meant: containers round times, and phones keep a rate only nearly."""
-    near = min(STANDARD, key=lambda each: abs(each - rate))
-    whole = Fraction(round(rate)) if rate > 1 else rate
-    best = min((near, whole), key=lambda each: abs(each - rate))
-    return best if abs(best - rate) <= rate / 1000 else rate.limit_denominator(1001)
 
 
 def _count(seconds: Fraction, rate: Fraction) -> int:

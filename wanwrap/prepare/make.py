@@ -6,8 +6,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ from wanwrap.data.media import CAPTION, filled, why
 from wanwrap.errors import FULL, WanwrapError
 from wanwrap.prepare import clip, picture
 from wanwrap.prepare.caption_text import Wording
-from wanwrap.prepare.clip import Clip, Limits, Piece
-from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.clip import Clip, Piece
+from wanwrap.prepare.manifest import Limits, Made
 from wanwrap.prepare.sources import Source
 from wanwrap.system.files import atomic_file, put, sync
 
@@ -45,15 +44,11 @@ class Maker:
         removed = len(row.outputs) - len(self._there(row))
         if removed and (self.again or removed == len(row.outputs)):
             return not self.again  # whatever the settings
-        return all(self._settings.get(name) == value for name, value in row.settings.items())
+        now = self.limits.settings()
+        return all(now.get(name) == value for name, value in row.settings.items())
 
     def _there(self, row: Made) -> list[str]:
         return [name for name in row.outputs or () if (self.out / name).is_file()]
-
-    @cached_property
-    def _settings(self) -> dict[str, object]:
-        limits = {name: str(value) for name, value in asdict(self.limits).items()}
-        return {**limits, "recipe": "1"}  # another number when clips come out otherwise
 
     def make(self, source: Source, row: Made) -> Made:
         """Make what is not there yet, its captions too: the new row, which counts unless it has failed.
@@ -94,7 +89,7 @@ class Maker:
         return made
 
     def _anew(self, source: Source, row: Made) -> Made:
-        made = replace(row, size=source.size, mtime_ns=source.mtime_ns, settings=self._settings, seconds=0.0, fps=0.0)
+        made = replace(row, size=source.size, mtime_ns=source.mtime_ns, settings=self.limits.settings())
         if source.moving:
             self._clip(clip.look(source.path, self.limits), made)
         else:
@@ -119,7 +114,8 @@ class Maker:
     def _picture(self, path: Path, still: picture.Still, made: Made) -> None:
         made.action, made.reason = "converted" if still.reasons else "copied", ", ".join(still.reasons)
         made.notes, made.outputs = list(still.notes), [f"images/{made.name}{still.suffix}"]
-        made.settings = {name: self._settings[name] for name in ("background", "recipe")}
+        made.settings = {name: made.settings[name] for name in ("background", "recipe")}
+        made.seconds = made.fps = 0.0
         if self.dry_run:
             return
         if still.reasons:

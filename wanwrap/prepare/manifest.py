@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,27 @@ from wanwrap.system.files import write_atomic
 NAME = ".wanwrap-prepare.json"
 FOLDERS = ("images", "videos")
 OURS = re.compile(r"(images|videos)/[^/\\]+")
+RECIPE = "1"  # another number when clips come out otherwise
 OFTEN = 5  # seconds between two writes; the file grows with the data set
 TOLD = ("action", "there", "notes", "captioned")  # of this run, and not kept
 
 Action = Literal["copied", "converted", "cut", "unchanged", "left out", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the user asked for: `area` in pixels, lengths in seconds."""
+
+    keep_fps: bool = False
+    area: int = 1920 * 1080
+    max_seconds: Fraction = Fraction(5)
+    min_seconds: Fraction = Fraction(7, 5)
+    scenes: bool = False
+    background: str = "#ffffff"
+
+    def settings(self) -> dict[str, str]:
+        """As rows keep them."""
+        return {**{name: str(value) for name, value in vars(self).items()}, "recipe": RECIPE}
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wanwrap.prepare.clip import check_encoder
+from wanwrap.errors import PackageError
 from wanwrap.prepare.make import WORK, Maker
 from wanwrap.prepare.manifest import FOLDERS, Made, Manifest
 from wanwrap.prepare.naming import name_all
@@ -59,6 +59,19 @@ def prepare(place: Path, maker: Maker, report: Report) -> None:
             _all(found, maker, report)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def check_encoder() -> None:
+    """Raises PackageError: this build of av writes no H.264."""
+    import av
+
+    try:
+        av.Codec("libx264", "w")
+    except ValueError as error:
+        raise PackageError(
+            "this build of av has no libx264, which writes clips; "
+            "python -m pip install --force-reinstall --only-binary av av brings one that has."
+        ) from error
 
 
 def _all(found: Found, maker: Maker, report: Report) -> None:

@@ -66,12 +66,11 @@ def search(place: Path, out: Path) -> Found:
         raise DatasetError(f"there is no {place}; give a folder of pictures and clips, or one file.")
     folder = place if place.is_dir() else place.parent
     here, there = Path(os.path.realpath(folder)), Path(os.path.realpath(out))
-    if here == there or any(part in (here, *here.parents) for part in (there / name for name in FOLDERS)):
-        raise OptionError(f"--out {out} is where the originals lie, which stay as they are; give another folder.")
     for part in (Path(os.path.realpath(out / name)) for name in FOLDERS):
-        if there not in part.parents and here in (part, *part.parents):
+        linked = part.is_relative_to(here) and not part.is_relative_to(there)
+        if here == there or here.is_relative_to(part) or linked:
             raise OptionError(
-                f"{out} holds a link to where the originals lie, which stay as they are; give another folder."
+                f"--out {out} is or holds a link to where the originals lie, which stay as they are; give another."
             )
     found = Found(folder=folder)
     if out.exists() and not out.is_dir():
@@ -80,8 +79,7 @@ def search(place: Path, out: Path) -> Found:
         for directory, names in _walk(folder, there, found):
             _sort(directory, names, found, None)
     else:
-        beside = place.with_suffix(CAPTION).name
-        _sort(folder, [beside] if (folder / beside).is_file() else [], found, place)
+        _sort(folder, [path.name for path in folder.iterdir()], found, place)
     return found
 
 
