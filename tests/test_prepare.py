@@ -23,6 +23,7 @@ from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
 from raw import FFMPEG, SIZE, footage, noise, number, numbers, pattern
 
+from wanwrap.data import clips
 from wanwrap.data.clips import turn
 from wanwrap.errors import DatasetError, OptionError, PackageError
 from wanwrap.prepare.caption_text import decoded, wording
@@ -320,6 +321,8 @@ def test_damaged_clips_fail_and_leave_nothing(prepare: Prepare, raw: Path, out: 
         clip.write_bytes(data)
     short = footage(raw / "short.mkv", 100, pictures=grain[:100])
     short.write_bytes(short.read_bytes()[: short.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match="cut off"):  # `check` has the same reader
+        clips.read(short, whole=False)
     (raw / "broken.mp4").write_bytes(b"no clip at all")
     footage(raw / "good.mp4", 40)
     told = prepare("--template", "x", code=4)
@@ -647,9 +650,10 @@ def test_second_run_does_nothing(prepare: Prepare, raw: Path, out: Path) -> None
     Image.new("CMYK", (64, 64)).save(raw / "b.jpg")
     footage(raw / "c.mp4", 200, 25)
     prepare("--template", "x")
-    before = tree(out / "images") | tree(out / "videos")
+    before, record = tree(out / "images") | tree(out / "videos"), (out / ".wanwrap-prepare.json").read_text()
     told = prepare("--template", "x")
-    assert {each["action"] for each in told["items"]} == {"unchanged"}
+    assert {(each["action"], each["reason"]) for each in told["items"]} == {("unchanged", "")}
+    assert json.loads((out / ".wanwrap-prepare.json").read_text()) == json.loads(record)
     assert tree(out / "images") | tree(out / "videos") == before
     assert told["counts"]["seconds"] == 8.0
 

@@ -27,7 +27,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "source": made.source,
                 "outputs": made.there,
                 "action": made.action,
-                "reason": made.reason,
+                "reason": made.why,
                 "notes": made.notes,
                 "seconds": _seconds(made),
                 "fps": made.fps if made.there else 0.0,
@@ -75,7 +75,7 @@ def lines(report: Report) -> list[str]:
     told, left = list[str](), dict[str, list[str]]()
     for made in _sorted(report):
         if made.action == "left out" and not made.there:
-            left.setdefault(made.reason, []).append(made.source)  # there may be thousands
+            left.setdefault(made.why, []).append(made.source)  # there may be thousands
         else:
             told += _told(made, report.planned)
     told += [f"left out   {listing(names)}: {why}" for why, names in sorted(left.items())]
@@ -83,11 +83,11 @@ def lines(report: Report) -> list[str]:
 
 
 def _told(made: Made, planned: bool) -> list[str]:
-    if made.action in QUIET and not made.reason and not planned:
+    if made.action in QUIET and not made.why and not planned:
         return [f"note       {made.source}: {note}" for note in made.notes]
     outputs = f" -> {listing(made.there, 3)}" if made.there and made.action != "unchanged" else ""
-    action = "captioned" if made.action == "unchanged" and made.reason else made.action
-    reason = f" ({made.reason})" if made.reason else ""
+    action = "captioned" if made.action == "unchanged" and made.why else made.action
+    reason = f" ({made.why})" if made.why else ""
     return [f"{action:<9}  {made.source}{outputs}{reason}", *(f"           {note}" for note in made.notes)]
 
 

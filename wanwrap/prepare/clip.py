@@ -37,7 +37,6 @@ UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
 MATRIX = "bt601"  # the same before and after, whatever it is: the frames' numbers stay, and their tags with them
 
 Piece = tuple[int, int]  # first frame, and the first that is no longer in it
-Shown = Iterator[tuple[Fraction, "VideoFrame"]]  # seconds from the first frame to each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +180,8 @@ def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
         OSError, ValueError: it is damaged; PyAV's own errors are one of the two.
     """
     before, number = None, 0
-    for time, frame in _animated(clip, background) if clip.stream is None else _decoded(clip, threads):
+    source = picture.moving(clip.path, background) if clip.stream is None else _decoded(clip, threads)
+    for time, frame in source:
         while before is not None and number / clip.rate < time - clip.gap * AHEAD:
             yield before
             number += 1
@@ -191,14 +191,7 @@ def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
         number += 1
 
 
-def _animated(clip: Clip, background: str) -> Shown:
-    from av import VideoFrame
-
-    for time, shown in picture.moving(clip.path, background):
-        yield time, VideoFrame.from_image(shown)  # type: ignore[no-untyped-call, unused-ignore]
-
-
-def _decoded(clip: Clip, threads: int) -> Shown:
+def _decoded(clip: Clip, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
     import av
 
     with av.open(str(clip.path)) as container:

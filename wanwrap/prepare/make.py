@@ -83,9 +83,9 @@ class Maker:
             made.action = "left out"
         elif len(there) < len(outputs):
             missing = f"{len(outputs) - len(there)} of {len(outputs)} removed from the data set"
-            made.action, made.reason = "left out", f"{missing} (--again makes them anew)"
+            made.action, made.remark = "left out", f"{missing} (--again makes them anew)"
         else:
-            made.reason = ""
+            made.remark = ""
         return made
 
     def _anew(self, source: Source, row: Made) -> Made:
@@ -217,7 +217,7 @@ class Maker:
         with atomic_file(path) as file:
             file.write(data)
         if made.action == "unchanged":
-            made.reason = "caption written anew"
+            made.remark = "caption written anew"
 
 
 def _digest(data: bytes) -> str:

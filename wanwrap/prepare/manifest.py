@@ -20,7 +20,7 @@ FOLDERS = ("images", "videos")
 OURS = re.compile(r"(images|videos)/[^/\\]+")
 RECIPE = "1"  # another number when clips come out otherwise
 OFTEN = 5  # seconds between two writes; the file grows with the data set
-TOLD = ("action", "there", "notes", "captioned")  # of this run, and not kept
+TOLD = ("action", "remark", "there", "notes", "captioned")  # of this run, and not kept
 
 Action = Literal["copied", "converted", "cut", "unchanged", "left out", "failed"]
 
@@ -59,9 +59,15 @@ class Made:
     pending: bool = False  # it is being made anew: what is there under its name is its own
 
     action: Action = "unchanged"
+    remark: str | None = None  # instead of the reason, where nothing was made of it now
     there: list[str] = field(default_factory=list)  # the outputs that nobody has removed since
     notes: list[str] = field(default_factory=list)
     captioned: bool = True
+
+    @property
+    def why(self) -> str:
+        """What is to be told of its action."""
+        return self.reason if self.remark is None else self.remark
 
 
 class Manifest:

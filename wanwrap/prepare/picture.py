@@ -14,6 +14,7 @@ from wanwrap.data.media import SEEN
 from wanwrap.data.pictures import ORIENTATION
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from PIL.Image import Image
 
 # What upstream's Pillow opens: the ending each is kept under. MPO is the JPEG of cameras with a second view.
@@ -140,11 +141,13 @@ def _eight(picture: Image) -> Image:
     return picture.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
 
 
-def moving(path: Path, background: str) -> Iterator[tuple[Fraction, Image]]:
+def moving(path: Path, background: str) -> Iterator[tuple[Fraction, VideoFrame]]:
     """An animation's pictures, each with the seconds after which it is shown."""
+    from av import VideoFrame
+
     time = Fraction(0)
     for picture, milliseconds in _frames(path):
-        yield time, plain(picture, background)
+        yield time, VideoFrame.from_image(plain(picture, background))  # type: ignore[no-untyped-call, unused-ignore]
         time += Fraction(milliseconds, 1000)
 
 
