@@ -23,11 +23,12 @@ from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
 from raw import FFMPEG, SIZE, footage, noise, number, numbers, pattern
 
-from wanwrap.data.clips import rotation
+from wanwrap.data import clips
+from wanwrap.data.clips import turn
 from wanwrap.errors import DatasetError, OptionError, PackageError
 from wanwrap.prepare.caption_text import decoded, wording
-from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.naming import LONGEST, Names, safe
+from wanwrap.prepare.prepare import check_encoder
 
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
 
@@ -188,15 +189,15 @@ def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Pa
         (raw / "clip.mp4").unlink(missing_ok=True)
         subprocess.run([FFMPEG, "-v", "error", "-i", upright, "-c", "copy", "-metadata:s:v", "rotate=-90", raw / "clip.mp4"], check=True)  # fmt: skip
     with av.open(str(raw / "clip.mp4")) as container:
-        angle = rotation(next(container.decode(video=0)))
-    assert angle in (90, -90)
+        across, angle = turn(next(container.decode(video=0)))[:2]
+    assert (across, abs(angle)) == (0, 1)
     told = prepare("--template", "x")
     assert "turned" in item(told, "clip.mp4")["reason"]
     assert stream(out / "videos/clip.mp4")[1] == (48, 160)
     with av.open(str(out / "videos/clip.mp4")) as container:
         frames = list(container.decode(video=0))
-    assert all(rotation(frame) is None for frame in frames)
-    back = [number(frame.to_image().rotate(angle, expand=True)) for frame in frames]
+    assert not any(turn(frame) for frame in frames)
+    back = [number(frame.to_image().rotate(90 * angle, expand=True)) for frame in frames]
     assert back == list(range(24))
 
 
@@ -265,7 +266,7 @@ def test_sound_and_the_short_are_told(prepare: Prepare, raw: Path, out: Path, tm
     stream(out / "videos/loud.mp4")
 
 
-def test_transparent_clip(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
+def test_transparent_clip(prepare: Prepare, raw: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (64, 48), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     argv = [
         FFMPEG,
@@ -281,11 +282,9 @@ def test_transparent_clip(prepare: Prepare, raw: Path, out: Path, tmp_path: Path
         "2",
     ]
     subprocess.run([*argv, "-c:v", "png", str(raw / "clear.mov")], check=True)
-    prepare("--template", "x", "--background", "#0000ff")
-    with av.open(str(out / "videos/clear.mp4")) as container:
-        shown: Any = next(container.decode(video=0)).to_image().getpixel((20, 20))
-    assert shown[2] > 230
-    assert max(shown[:2]) < 25
+    told = prepare("--template", "x", code=4)
+    assert (item(told, "clear.mov")["action"], item(told, "clear.mov")["outputs"]) == ("failed", [])
+    assert "alpha channel" in item(told, "clear.mov")["reason"]
 
 
 @pytest.mark.parametrize("form", ["gif", "png", "webp"])
@@ -322,6 +321,8 @@ def test_damaged_clips_fail_and_leave_nothing(prepare: Prepare, raw: Path, out: 
         clip.write_bytes(data)
     short = footage(raw / "short.mkv", 100, pictures=grain[:100])
     short.write_bytes(short.read_bytes()[: short.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match="cut off"):  # `check` has the same reader
+        clips.read(short, whole=False)
     (raw / "broken.mp4").write_bytes(b"no clip at all")
     footage(raw / "good.mp4", 40)
     told = prepare("--template", "x", code=4)
@@ -447,6 +448,13 @@ def test_16_bits_in_three_colours(prepare: Prepare, raw: Path, out: Path) -> Non
     deep_png(raw / "deep.png", 32768)
     assert item(prepare("--template", "x"), "deep.png")["action"] == "converted"
     assert colour(out / "images/deep.png")[0] in (127, 128)
+
+
+def test_depths_that_nobody_knows_the_white_of(prepare: Prepare, raw: Path) -> None:
+    Image.new("F", (20, 20), 0.5).save(raw / "float.tif")
+    Image.new("LAB", (20, 20)).save(raw / "lab.tif")
+    told = prepare(code=4)
+    assert "32 bits" in item(told, "float.tif")["reason"] and "CIELAB" in item(told, "lab.tif")["reason"]
 
 
 def test_damaged_pictures(prepare: Prepare, raw: Path, out: Path) -> None:
@@ -642,9 +650,10 @@ def test_second_run_does_nothing(prepare: Prepare, raw: Path, out: Path) -> None
     Image.new("CMYK", (64, 64)).save(raw / "b.jpg")
     footage(raw / "c.mp4", 200, 25)
     prepare("--template", "x")
-    before = tree(out / "images") | tree(out / "videos")
+    before, record = tree(out / "images") | tree(out / "videos"), (out / ".wanwrap-prepare.json").read_text()
     told = prepare("--template", "x")
-    assert {each["action"] for each in told["items"]} == {"unchanged"}
+    assert {(each["action"], each["reason"]) for each in told["items"]} == {("unchanged", "")}
+    assert json.loads((out / ".wanwrap-prepare.json").read_text()) == json.loads(record)
     assert tree(out / "images") | tree(out / "videos") == before
     assert told["counts"]["seconds"] == 8.0
 

@@ -15,8 +15,9 @@ from wanwrap.cli.terminal import indented, show_json
 from wanwrap.errors import OptionError
 from wanwrap.paths import absolute
 from wanwrap.prepare.caption_text import wording
-from wanwrap.prepare.clip import Limits
-from wanwrap.prepare.prepare import Report, Wish
+from wanwrap.prepare.make import Maker
+from wanwrap.prepare.manifest import Limits
+from wanwrap.prepare.prepare import Report
 from wanwrap.prepare.prepare import prepare as work
 from wanwrap.system import console
 
@@ -79,10 +80,7 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
 @option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
 @option("--dry_run", is_flag=True, help="Only list what would be done.")
 @json_option("What was done, as JSON.")
-@click.pass_context
 def prepare(
-    ctx: click.Context,
-    /,
     place: Path,
     out: Path,
     trigger: str | None,
@@ -108,28 +106,16 @@ def prepare(
             f"--max_seconds {float(asked.max_seconds):g} is less than --min_seconds {float(asked.min_seconds):g}, "
             "so that every piece would be left out; change one of them."
         )
-    words = wording(trigger, template)
-    wish = Wish(place=absolute(place), out=absolute(out), limits=asked, wording=words, again=again)
-    ctx.exit(_carry_out(wish, dry_run, as_json))
-
-
-def _carry_out(wish: Wish, dry_run: bool, as_json: bool) -> int:
-    """Do it and tell what came of it, however it ends; the exit code."""
-    report = Report(out=wish.out)
+    maker = Maker(absolute(out), asked, wording(trigger, template), again, dry_run)
+    report = Report(out=maker.out, planned=dry_run)
     try:
-        work(wish, report, dry_run=dry_run)
+        work(absolute(place), maker, report)
     except KeyboardInterrupt:
         console.say("\nwhat is done is kept; the same command goes on from here")
         raise
     finally:
         if as_json and report.begun:
             show_json(told.as_json(report))
-    if not as_json:
-        _print(report)
-    told.check(report)
-    return 0
-
-
-def _print(report: Report) -> None:
-    for line in told.lines(report):
+    for line in told.lines(report) if not as_json else ():
         click.echo(indented(line))
+    told.check(report)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-import math
+import re
 import struct
 from collections import deque
-from itertools import count, islice
+from fractions import Fraction
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 _READ = count()
+TIMED = {".mkv", ".webm"}  # whose headers tell how long they are
+ROUGH = 1 << 14  # of 1 << 16: what turns by 14 degrees or less is not turned
+STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
 
 
@@ -32,7 +37,7 @@ def read(path: Path, whole: bool) -> Item:
     """
     import av
 
-    film = _Film()
+    film = Film()
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("it holds no video")
@@ -40,12 +45,10 @@ def read(path: Path, whole: bool) -> Item:
         stream.codec_context.thread_count = 1  # several clips are read at once; each thread would hold frames
         for packet in container.demux(stream):
             film.take(packet, whole)
-        told = float((stream.duration or 0) * (stream.time_base or 0))  # what is shown: trimming hides frames
-        if path.suffix.lower() in COUNTED and film.packets < stream.frames - 1 and film.seconds < 0.9 * told:
-            raise ValueError(f"it is cut off: {film.packets} of its {stream.frames} frames are there")
+        film.check_whole(path, container, stream)
         codec = stream.codec_context
         odd = {
-            TURNED: film.turned,
+            TURNED: bool(film.turn),
             TRANSPARENT: film.alpha,
             "squeezed: its pixels are no squares, and upstream takes them for such": (
                 (stream.sample_aspect_ratio or 1) != 1
@@ -69,20 +72,23 @@ def read(path: Path, whole: bool) -> Item:
     )
 
 
-class _Film:
-    """What a clip's packets and frames tell, one after the other."""
+class Film:
+    """What a clip's packets and frames tell, one after the other: `times` and `end` in units of `base` seconds."""
 
     def __init__(self) -> None:
         self.packets = self.frames = 0
-        self.times = list[float]()
+        self.times = list[int]()
+        self.end = 0  # when the last frame goes; of packets alone
+        self.base = Fraction(0)
         self.size: tuple[int, int] | None = None
         self.look: int | None = None
-        self.turned = self.alpha = False
+        self.turn: tuple[int, ...] = ()
+        self.alpha = False
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> Fraction:
         """From the first frame to the last."""
-        return max(self.times) - min(self.times) if self.times else 0.0
+        return (max(self.times) - min(self.times)) * self.base if self.times else Fraction(0)
 
     def take(self, packet: Any, whole: bool) -> None:
         """Count a packet; with `whole` decode it."""
@@ -90,21 +96,54 @@ class _Film:
         if whole:
             for frame in packet.decode():
                 self._frame(frame)
-        elif packet.size and not packet.is_discard:
+        elif packet.size and not packet.is_discard:  # a trimmed clip keeps what it doesn't show
             self._count(packet)
+            self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
+
+    def check_whole(self, path: Path, container: Any, stream: Any) -> None:
+        """Raises ValueError: its end is missing, by what its header says."""
+        seconds, shown = float(self.seconds), float((stream.duration or 0) * (stream.time_base or 0))
+        if path.suffix.lower() in COUNTED and self.packets < stream.frames - 1 and seconds < 0.9 * shown:
+            raise ValueError(f"it is cut off: {self.packets} of its {stream.frames} frames are there")
+        if path.suffix.lower() in TIMED and seconds < 0.95 * (told := _told(container, stream)) - 0.6:
+            raise ValueError(f"it is cut off: {seconds:.1f} of its {told:.1f} s are there")
+
+    def spacing(self, rate: Fraction | None) -> tuple[list[Fraction], Fraction]:
+        """Seconds from each frame to the next, and of all of them; `rate` is the header's.
+
+        Raises:
+            ValueError: they can't be told.
+        """
+        if not self.times or len(self.times) < self.frames or not self.base:
+            raise ValueError(f"{self.frames - len(self.times) or 'all'} of its frames have no time")
+        times = sorted(self.times)
+        gaps = [(after - before) * self.base for before, after in pairwise(times) if after > before]
+        mean = self.seconds / len(gaps) if gaps else 1 / rate if rate else Fraction(0)
+        last = (self.end - times[-1]) * self.base  # by its packet, where that says no more than others stand
+        seconds = self.seconds + (last if last and (not gaps or last <= 2 * max(gaps)) else mean)
+        if seconds <= 0:
+            raise ValueError("its header gives no frame rate, and its frames no times")
+        if gaps and max(gaps) > HOLE:
+            raise ValueError(f"{float(max(gaps)):.0f} s of it have no frames: its times are broken")
+        return gaps, seconds
+
+    def see(self, frame: VideoFrame) -> None:
+        """What the first frame tells of all."""
+        self.size = frame.width, frame.height
+        self.alpha = any(component.is_alpha for component in frame.format.components)
+        self.turn = turn(frame)
 
     def _count(self, timed: Any) -> None:
         self.frames += 1
         if timed.pts is not None and timed.time_base:
-            self.times.append(float(timed.pts * timed.time_base))
+            self.times.append(timed.pts)
+            self.base = timed.time_base
 
     def _frame(self, frame: Any) -> None:
         if frame.is_corrupt:
             raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
         if self.size is None:
-            self.size = frame.width, frame.height
-            self.alpha = any(component.is_alpha for component in frame.format.components)
-            self.turned = rotation(frame) is not None
+            self.see(frame)
         if not self.frames & (self.frames - 1):  # the 0th, 1st, 2nd, 4th ...: the last one lies beyond the middle
             self._look_at(frame)
         self._count(frame)
@@ -118,10 +157,10 @@ class _Film:
 
     def rate(self, header: float) -> float:
         """Frames per second: the header's where the frames' own times agree, else theirs. Raises Unfit."""
-        times = sorted(self.times)
+        times = [float(time * self.base) for time in sorted(self.times)]
         fps = header or (FPS if self.frames == 1 else 0.0)
         if self.seconds:
-            measured = (len(times) - 1) / self.seconds
+            measured = (len(times) - 1) / (times[-1] - times[0])
             fps = header if abs(header - measured) <= SAME_FPS * measured else measured
         if not fps:
             raise Unfit("nothing in it tells its frame rate; write it anew with another program, or remove it")
@@ -134,16 +173,32 @@ class _Film:
         return fps
 
 
-def rotation(frame: VideoFrame) -> int | None:
-    """Degrees by which players turn a clip (a mere flip has 0), None where they don't.
+def _told(container: Any, stream: Any) -> float:
+    """Seconds that the header of a mkv or webm gives its video; 0 where it doesn't."""
+    match = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    told = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
+    alone = len(container.streams) == 1  # else it is the length of the sound
+    return told or (container.duration or 0) / 1_000_000 * alone
 
-    PyAV tells it itself only after 14.0.1, upstream's pin; its side data are libavutil's display matrix.
+
+def standard(rate: Fraction) -> Fraction:
+    """The rate that is meant: containers round times, and phones keep a rate only nearly."""
+    best = min((*STANDARD, Fraction(max(1, round(rate)))), key=lambda each: abs(each - rate))
+    return best if abs(best - rate) <= rate / 1000 else rate.limit_denominator(1001)
+
+
+def turn(frame: VideoFrame) -> tuple[int, ...]:
+    """How players turn and mirror it, by the signs of libavutil's display matrix; nothing where they don't.
+
+    They are those of a, b, c, d in its rows (a, b, u), (c, d, v). PyAV tells it itself only after 14.0.1, upstream's
+    pin.
     """
     for data in frame.side_data:
         if "DISPLAYMATRIX" in str(data.type):  # type: ignore[attr-defined, unused-ignore]
-            across, down = struct.unpack_from("<2i", bytes(data))  # type: ignore[arg-type, unused-ignore]
-            return round(math.degrees(math.atan2(down, across)))
-    return None
+            a, b, _, c, d = struct.unpack_from("<5i", bytes(data))  # type: ignore[arg-type, unused-ignore]
+            signs = tuple((value > ROUGH) - (value < -ROUGH) for value in (a, b, c, d))
+            return () if signs == (1, 0, 0, 1) else signs
+    return ()
 
 
 def middle(path: Path, frames: int) -> Image:

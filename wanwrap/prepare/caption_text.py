@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import string
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,24 +42,15 @@ def wording(trigger: str | None, template: str | None) -> Wording:
     if trigger == "":
         raise OptionError("--trigger is empty; give the word, or leave the option out.")
     if template is not None:
-        _check(template, trigger)
+        known = FIELDS if trigger else FIELDS[1:]
+        placeholders = f"its placeholders are {', '.join(f'{{{name}}}' for name in FIELDS)}, the first with --trigger"
+        try:
+            template.format(**dict.fromkeys(known, ""))
+        except (ValueError, LookupError, AttributeError) as error:
+            raise OptionError(f"--template {template!r} can't be filled in ({error}); {placeholders}.") from error
+        if not template.strip():
+            raise OptionError(f"--template is empty; {placeholders}.")
     return Wording(trigger=trigger, template=template)
-
-
-def _check(template: str, trigger: str | None) -> None:
-    known = ", ".join(f"{{{name}}}" for name in FIELDS)
-    try:
-        names = [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
-        wrong = [name for name in names if name not in FIELDS]
-        template.format(**dict.fromkeys(FIELDS, "")) if not wrong else None
-    except (ValueError, KeyError, IndexError) as error:
-        raise OptionError(f"--template {template!r}: {error}; its placeholders are {known}.") from error
-    if wrong:
-        raise OptionError(f"--template has {{{wrong[0]}}}; its placeholders are {known}.")
-    if "trigger" in names and trigger is None:
-        raise OptionError("--template has {trigger}; say the word with --trigger WORD.")
-    if not template.strip():
-        raise OptionError(f"--template is empty; its placeholders are {known}.")
 
 
 def decoded(data: bytes) -> str:

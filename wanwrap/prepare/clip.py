@@ -1,204 +1,152 @@
-"""Raw clips: what PyAV sees in them, and what they must become so that upstream reads them rightly."""
+"""A clip's way: looked at, split, decoded, taken at even times, fitted, and written as H.264. All by PyAV."""
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.clips import HDR
-from wanwrap.data.media import COUNTED
-from wanwrap.prepare.encode import Piece, Recipe
+from wanwrap.data.clips import HDR, Film, standard
+from wanwrap.prepare import picture
+from wanwrap.prepare.manifest import Limits
 from wanwrap.upstream.buckets import FPS
 
-STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
-HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
-TIMED = (".mkv", ".webm")
-TAGS = ("color_primaries", "color_trc", "colorspace")
-ROUGH = 1 << 14  # of 1 << 16: what turns by 14 degrees or less is not turned
+if TYPE_CHECKING:
+    from av import VideoFrame
+
 ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
+TAGS = ("color_primaries", "color_trc", "colorspace")
+AHEAD = Fraction(15, 32)  # of a source frame, see frames()
+SMALL = (320, 180)  # pixels at which scenes are told apart
+CUT = 10  # % of the brightness by which a scene's first frame differs from the one before, and from its own pace
+# filters that turn a frame as players do, by the signs of a display matrix's a, b, c, d
+UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
+    (0, 1, -1, 0): [("transpose", "clock")],
+    (0, -1, 1, 0): [("transpose", "cclock")],
+    (-1, 0, 0, -1): [("hflip", ""), ("vflip", "")],
+    (1, 0, 0, -1): [("vflip", "")],
+    (-1, 0, 0, 1): [("hflip", "")],
+    (0, 1, 1, 0): [("transpose", "cclock_flip")],
+    (0, -1, -1, 0): [("transpose", "clock_flip")],
+}
+MATRIX = "bt601"  # the same before and after, whatever it is: the frames' numbers stay, and their tags with them
+
+Piece = tuple[int, int]  # first frame, and the first that is no longer in it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the user asked for: `area` in pixels, lengths in seconds."""
+class Clip:
+    """A clip or an animation, and what becomes of it: `size`, `rate` and `frames` are those of the result."""
 
-    keep_fps: bool = False
-    area: int = 1920 * 1080
-    max_seconds: Fraction = Fraction(5)
-    min_seconds: Fraction = Fraction(7, 5)
-    scenes: bool = False
-    background: str = "#ffffff"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footage:
-    """A clip as it is: `size` is what a player shows, turned and with square pixels."""
-
-    stream: int
-    size: tuple[int, int]
-    rate: Fraction  # frames a second, on average
-    gap: Fraction  # seconds between two frames, the smallest
-    seconds: Fraction
-    stored: tuple[int, int]
-    constant: bool
-    turn: tuple[int, ...]  # a key of encode.UPRIGHT; nothing where it is upright
-    interlaced: bool
-    alpha: bool
-    hdr: str | None
-    last: Fraction  # seconds from the first frame to the last
-    tags: Mapping[str, int]  # how its colours are to be read
-    form: str  # what it is made of, in words; nothing where that is H.264 yuv420p in mp4, and no sound
+    path: Path
+    size: tuple[int, int]  # in pixels
+    rate: Fraction  # frames a second
+    frames: int  # over all pieces
+    changes: tuple[str, ...]  # why it can't stay as it is, in words
+    stream: int | None = None  # None: an animation, which Pillow reads
+    gap: Fraction = Fraction(0)  # seconds between two source frames, the smallest
+    last: Fraction = Fraction(0)  # seconds from the first source frame to the last
+    scaled: bool = False  # else only cropped to even sides
+    interlaced: bool = False
+    turn: tuple[int, ...] = ()  # a key of UPRIGHT
+    tags: Mapping[str, int] = field(default_factory=dict)  # what the numbers of its frames mean, which stays
+    notes: tuple[str, ...] = ()
 
 
-def look(path: Path) -> Footage:
-    """Read all packets and the first frames.
+def look(path: Path, limits: Limits) -> Clip:
+    """Read all packets and the first frames, and tell what to make of it.
 
     Raises:
-        ValueError: it holds no video, or none whose times can be told.
+        ValueError: it holds no video, or one whose times or colours can't be told, or not all of it.
         OSError: it can't be read (PyAV's errors are OSError or ValueError too).
     """
     import av
 
+    film = Film()
     with av.open(str(path)) as container:
-        stream = next((each for each in container.streams.video if not _cover(each)), None)
+        stream: Any = container.streams.best("video")  # no cover
         if stream is None:
             raise ValueError("it holds no video")
-        every = [p for p in container.demux(stream) if p.size]
-        packets = [p for p in every if not p.is_discard]  # a trimmed clip keeps what it doesn't show
-        times = sorted(p.pts for p in packets if p.pts is not None)
-        base = stream.time_base
-        if not times or len(times) < len(packets) or not base:
-            raise ValueError(f"{len(packets) - len(times) or 'all'} of its frames have no time")
-        if path.suffix.lower() in COUNTED and len(every) < stream.frames - 1:
-            raise ValueError(f"it is cut off: {len(every)} of its {stream.frames} frames are there")
-        gaps = [(after - before) * base for before, after in pairwise(times) if after > before]
-        last = _last(packets, base, gaps, stream.average_rate)
-        seconds = (times[-1] - times[0]) * base + last
-        if seconds <= 0:
-            raise ValueError("its header gives no frame rate, and its frames no times")
-        if gaps and max(gaps) > HOLE:
-            raise ValueError(f"{float(max(gaps)):.0f} s of it have no frames: its times are broken")
-        _check_whole(path, container, stream, seconds)
-        gap = min(gaps, default=last)
-        fine = {"seconds": seconds, "gap": gap, "constant": max(gaps, default=gap) - gap <= 2 * base}
-        fine["last"] = (times[-1] - times[0]) * base
-        return _seen(path, container, stream, Fraction(len(times)) / seconds, fine)
+        for packet in container.demux(stream):
+            film.take(packet, whole=False)
+        film.check_whole(path, container, stream)
+        first = _first_frames(path, stream.index)
+        film.see(first[0])
+        if film.alpha:
+            raise ValueError("it has an alpha channel, and upstream would train what lies under it; write it without")
+        return _plan(path, stream, film, first, limits, alone=len(container.streams) == 1)
 
 
-def _check_whole(path: Path, container: Any, stream: Any, seconds: Fraction) -> None:
-    """Raises ValueError: its end is missing, by what the header says of its length."""
-    told = stream.metadata.get("DURATION", "") if path.suffix.lower() in TIMED else ""
-    hours, minutes, rest = (*told.split(":"), "0", "0", "0")[:3] if told.count(":") == 2 else ("0", "0", "0")
-    meant = int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    if not told and path.suffix.lower() in TIMED and len(container.streams) == 1:
-        meant = (container.duration or 0) / 1_000_000
-    if seconds < 0.95 * meant - 0.5:
-        raise ValueError(f"it is cut off: {float(seconds):.1f} of its {meant:.1f} s are there")
-
-
-def _cover(stream: Any) -> bool:
-    """A picture that music carries along."""
-    return "ATTACHED_PIC" in str(getattr(stream, "disposition", "")).upper()
-
-
-def _last(packets: list[Any], base: Fraction, gaps: list[Fraction], rate: Fraction | None) -> Fraction:
-    """How long the last frame stands: what its packet says, if it is no longer than the others, else their mean."""
-    told = max(packets, key=lambda packet: packet.pts).duration
-    mean = sum(gaps, Fraction(0)) / len(gaps) if gaps else (1 / rate if rate else Fraction(0))
-    return told * base if told and (not gaps or told * base <= 2 * max(gaps)) else mean
-
-
-def _seen(path: Path, container: Any, stream: Any, rate: Fraction, fine: dict[str, Any]) -> Footage:
-    """The rest, which the first frames tell."""
-    frames = list(islice(_decoded(path, stream.index), 5))
-    if not frames:
-        raise ValueError("none of its frames can be decoded")
-    first, codec = frames[0], stream.codec_context
-    stored = width, height = first.width, first.height
-    turn, aspect = _turn(first), stream.sample_aspect_ratio or Fraction(1)
-    # square pixels, and never more of them than there are
-    shown = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
-    made_of = (codec.name, first.format.name, path.suffix[1:].lower())
-    forms = ["{} {} in {}".format(*made_of)] if made_of != ("h264", "yuv420p", "mp4") else []
-    forms += ["sound left out"] if len(container.streams) > 1 else []
-    return Footage(
+def _plan(path: Path, stream: Any, film: Film, first: list[VideoFrame], limits: Limits, *, alone: bool) -> Clip:
+    gaps, seconds = film.spacing(stream.average_rate)
+    gap, longest = min(gaps, default=seconds), max(gaps, default=seconds)
+    rate = standard(len(film.times) / seconds)
+    made = rate if limits.keep_fps and rate >= FPS else Fraction(int(FPS))
+    codec, form = stream.codec_context, first[0].format
+    stored, shown = (first[0].width, first[0].height), _shown(first[0], film, stream.sample_aspect_ratio)
+    size, interlaced = fitted(shown, limits.area), any(frame.interlaced_frame for frame in first)
+    scaled = size != even(shown) or shown not in (stored, stored[::-1])
+    made_of = f"{codec.name} {form.name} in {path.suffix[1:].lower()}"
+    changes = {
+        f"{float(rate):.4g} fps to {float(made):.4g}": rate != made,
+        "variable frame rate": longest - gap > 2 * film.base,
+        "turned": bool(film.turn),
+        "interlaced": interlaced,
+        f"{shown[0]}x{shown[1]} to {size[0]}x{size[1]}": size != shown or scaled,
+        made_of: made_of != "h264 yuv420p in mp4",
+        "sound left out": not alone,
+    }
+    hdr = HDR.get(int(codec.color_trc or 0))
+    return Clip(
+        path=path,
+        size=size,
+        rate=made,
+        frames=_count(seconds, made),
+        changes=tuple(words for words, true in changes.items() if true),
         stream=stream.index,
-        size=shown[::-1] if turn and not turn[0] else shown,
-        rate=_standard(rate),
-        stored=stored,
-        turn=turn,
-        interlaced=any(frame.interlaced_frame for frame in frames),
-        alpha=any(component.is_alpha for component in first.format.components) or first.format.name == "pal8",
-        hdr=HDR.get(int(codec.color_trc or 0)),
-        tags={} if first.format.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
-        form=", ".join(forms),
-        **fine,
+        gap=gap,
+        last=film.seconds,
+        scaled=scaled,
+        interlaced=interlaced,
+        turn=film.turn,
+        tags={} if form.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
+        notes=(f"HDR ({hdr}): upstream takes it for SDR, and its colours look pale",) if hdr else (),
     )
 
 
-def _turn(frame: Any) -> tuple[int, ...]:
-    """How players turn and mirror it: signs of the a, b, c, d of libavutil's display matrix, rows (a, b, u), (c, d, v)."""
-    for data in frame.side_data:
-        if "DISPLAYMATRIX" in str(data.type):
-            a, b, _, c, d = struct.unpack_from("<5i", bytes(data))
-            turn = tuple((value > ROUGH) - (value < -ROUGH) for value in (a, b, c, d))
-            return () if turn == (1, 0, 0, 1) else turn
-    return ()
+def animation(path: Path, still: picture.Still, limits: Limits) -> Clip:
+    """The same of a moving picture; all of it is decoded."""
+    size, rate = fitted(still.size, limits.area), Fraction(int(FPS))
+    frames, scaled = _count(picture.seconds(path), rate), size != even(still.size)
+    return Clip(path=path, size=size, rate=rate, frames=frames, changes=still.reasons, scaled=scaled)
 
 
-def _decoded(path: Path, index: int) -> Any:
-    """Frames from the start: not every container can be wound back."""
+def _first_frames(path: Path, index: int) -> list[VideoFrame]:
+    """Five of them, opened anew: not every container can be wound back."""
     import av
 
     with av.open(str(path)) as container:
-        yield from container.decode(container.streams[index])
+        first: list[Any] = list(islice(container.decode(container.streams[index]), 5))
+    if not first:
+        raise ValueError("none of its frames can be decoded")
+    return first
 
 
-def _standard(rate: Fraction) -> Fraction:
-    """The rate that is meant: containers round times, and phones keep a rate only nearly."""
-    near = min(STANDARD, key=lambda each: abs(each - rate))
-    whole = Fraction(round(rate)) if rate > 1 else rate
-    best = min((near, whole), key=lambda each: abs(each - rate))
-    return best if abs(best - rate) <= rate / 1000 else rate.limit_denominator(1001)
+def _shown(frame: VideoFrame, film: Film, aspect: Fraction | None) -> tuple[int, int]:
+    """The size in which a player shows it: turned, and with square pixels, never more of them than there are."""
+    width, height, aspect = frame.width, frame.height, aspect or Fraction(1)
+    size = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
+    return size[::-1] if film.turn and not film.turn[0] else size
 
 
-def recipe(seen: Footage, limits: Limits) -> Recipe:
-    """What to make of a clip."""
-    rate = seen.rate if limits.keep_fps and seen.rate >= FPS else Fraction(int(FPS))
-    size = fitted(seen.size, limits.area)
-    return Recipe(
-        size=size,
-        rate=rate,
-        frames=max(1, math.floor(seen.seconds * rate + ROUNDING)),
-        gap=seen.gap,
-        last=seen.last,
-        scaled=size != even(seen.size) or seen.size not in (seen.stored, seen.stored[::-1]),
-        interlaced=seen.interlaced,
-        turn=seen.turn,
-        background=limits.background if seen.alpha else None,
-        tags={} if seen.alpha else seen.tags,
-    )
-
-
-def longest(recipe: Recipe, limits: Limits) -> int:
-    """Most frames of a piece."""
-    return max(1, math.floor(limits.max_seconds * recipe.rate + ROUNDING))
-
-
-def split(scenes: Sequence[int], frames: int, longest: int) -> list[Piece]:
-    """Each scene in as few pieces of equal length as are not longer than that."""
-    pieces = []
-    for begin, end in pairwise([*scenes, frames]):
-        count = math.ceil((end - begin) / longest)
-        edges = [begin + (end - begin) * i // count for i in range(count + 1)]
-        pieces += list(pairwise(edges))
-    return pieces
+def _count(seconds: Fraction, rate: Fraction) -> int:
+    """Frames of a length of time; at least one."""
+    return max(1, math.floor(seconds * rate + ROUNDING))
 
 
 def fitted(size: tuple[int, int], area: int) -> tuple[int, int]:
@@ -212,16 +160,144 @@ def even(size: tuple[int, int]) -> tuple[int, int]:
     return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
 
 
-def changes(seen: Footage, made: Recipe) -> list[str]:
-    """Why a clip can't stay as it is, in words; none where it can."""
-    fps = f"{float(seen.rate):.4g} fps"
-    told = {
-        f"{fps} to {float(made.rate):.4g}": seen.rate != made.rate,
-        "variable frame rate": not seen.constant,
-        "turned": bool(seen.turn),
-        "interlaced": seen.interlaced,
-        "transparent": seen.alpha,
-        f"{seen.size[0]}x{seen.size[1]} to {made.size[0]}x{made.size[1]}": made.size != seen.size or made.scaled,
-        seen.form: bool(seen.form),
-    }
-    return [words for words, true in told.items() if true]
+def split(clip: Clip, starts: Sequence[int], limits: Limits) -> list[Piece]:
+    """Each scene in as few pieces of equal length as are not too long; `starts` are the scenes' first frames."""
+    pieces, longest = list[Piece](), _count(limits.max_seconds, clip.rate)
+    for begin, end in pairwise([*starts, clip.frames]):
+        count = math.ceil((end - begin) / longest)
+        edges = [begin + (end - begin) * i // count for i in range(count + 1)]
+        pieces += list(pairwise(edges))
+    return pieces
+
+
+def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
+    """Its frames at an even rate: k is what stands at k / rate seconds, or the next source frame where that is nearer.
+
+    Containers round times, to milliseconds in mkv: of two equally near frames it is always the earlier one, by a bit of
+    a frame. 24 fps then gives steps of 2, 1, 2, 1 frames, and not 2, 2, 1, 1.
+
+    Raises:
+        OSError, ValueError: it is damaged; PyAV's own errors are one of the two.
+    """
+    before, number = None, 0
+    source = picture.moving(clip.path, background) if clip.stream is None else _decoded(clip, threads)
+    for time, frame in source:
+        while before is not None and number / clip.rate < time - clip.gap * AHEAD:
+            yield before
+            number += 1
+        before = frame
+    while before is not None and number < clip.frames:
+        yield before
+        number += 1
+
+
+def _decoded(clip: Clip, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
+    import av
+
+    with av.open(str(clip.path)) as container:
+        video: Any = container.streams[clip.stream or 0]
+        video.codec_context.options = {"err_detect": "explode"}  # av 14.0.1 crashes on MPEG where it is given to open()
+        video.thread_type, video.codec_context.thread_count = "AUTO", threads
+        decoded: Iterable[VideoFrame] = container.decode(video)
+        if clip.interlaced:
+            decoded = _filtered(decoded, [("bwdif", "mode=send_frame:deint=interlaced")])
+        first, time = None, Fraction(0)
+        for frame in decoded:
+            if frame.is_corrupt or frame.pts is None or frame.time_base is None:
+                raise ValueError(f"it is damaged at {float(time):.1f} s")
+            first = frame.pts if first is None else first
+            time = (frame.pts - first) * frame.time_base
+            yield time, frame
+        if clip.last - time > 2 / clip.rate:
+            raise ValueError(f"only {float(time):.1f} of its {float(clip.last):.1f} s can be decoded")
+
+
+def scenes(frames: Iterable[VideoFrame]) -> list[int]:
+    """The first frames of scenes; the first is 0.
+
+    A cut is where brightness changes by much more than from the frame before to that one, as ffmpeg's scdet has it.
+    """
+    from PIL import Image, ImageChops, ImageStat
+
+    starts, before, pace = [0], None, 0.0
+    for number, frame in enumerate(frames):
+        plane = frame.reformat(*SMALL, format="gray").planes[0]
+        now = Image.frombuffer("L", SMALL, bytes(plane), "raw", "L", plane.line_size, 1)
+        if before is not None:
+            change = ImageStat.Stat(ImageChops.difference(before, now)).mean[0] * 100 / 256
+            starts += [number] if min(change, abs(change - pace)) >= CUT else []
+            pace = change
+        before = now
+    return starts
+
+
+def write(clip: Clip, even_frames: Iterable[VideoFrame], pieces: Mapping[Piece, Path | None], threads: int) -> None:
+    """Each piece in order into its file, upright and in its size; one without a file is left out.
+
+    Players expect the range that is written; the full range of cameras would stay one.
+
+    Raises:
+        ValueError: there are fewer frames. OSError: the disk is full. What the frames raise.
+    """
+    width, height = clip.size
+    crop = [] if clip.scaled else [("crop", f"{width}:{height}:0:0")]
+    scale = f"{width}:{height}:flags=lanczos:out_range=tv:in_color_matrix={MATRIX}:out_color_matrix={MATRIX}"
+    filters = [*UPRIGHT.get(clip.turn, ()), *crop, ("scale", scale), ("format", "yuv420p"), ("setsar", "1")]
+    shown = _filtered(even_frames, filters)
+    for (begin, end), file in pieces.items():
+        part = islice(shown, end - begin)
+        made = _write(clip, part, file, threads) if file else sum(1 for _ in part)
+        if made < end - begin:
+            raise ValueError(f"only {begin + made} of its {clip.frames} frames can be decoded")
+
+
+def _write(clip: Clip, part: Iterable[VideoFrame], file: Path, threads: int) -> int:
+    """One piece; how many frames it has."""
+    import av
+
+    # without B-frames each piece begins at 0 and needs no edit list
+    options = {"preset": "medium", "crf": "16", "bf": "0", "threads": str(threads)}
+    number = 0
+    with av.open(str(file), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
+        (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
+        codec = stream.codec_context
+        codec.time_base, codec.color_range = 1 / clip.rate, 1
+        for name, value in clip.tags.items():
+            setattr(codec, name, value)
+        for frame in part:
+            frame.pts, frame.time_base = number, 1 / clip.rate
+            frame.pict_type = 0  # type: ignore[assignment, unused-ignore]  # the encoder's to choose
+            container.mux(stream.encode(frame))
+            number += 1
+        container.mux(stream.encode())
+    return number
+
+
+def _filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -> Iterator[VideoFrame]:
+    """Through ffmpeg's filters, one after the other."""
+    graph: Any = None
+    for frame in frames:
+        graph = graph or _graph(frame, filters)
+        graph.push(frame)
+        yield from _pulled(graph)
+    if graph:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def _graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Any:
+    from av.filter import Graph
+
+    graph, base = Graph(), frame.time_base or Fraction(1, 1000)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
+    graph.link_nodes(
+        source, *(graph.add(name, text or None) for name, text in filters), graph.add("buffersink")
+    ).configure()
+    return graph
+
+
+def _pulled(graph: Any) -> Iterator[VideoFrame]:
+    with suppress(BlockingIOError, EOFError):  # it wants more; it is through
+        while True:
+            yield graph.pull()

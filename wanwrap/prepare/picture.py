@@ -10,9 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wanwrap.data.media import SEEN
 from wanwrap.data.pictures import ORIENTATION
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from PIL.Image import Image
 
 # What upstream's Pillow opens: the ending each is kept under. MPO is the JPEG of cameras with a second view.
@@ -59,7 +61,7 @@ def look(path: Path) -> Still:
         reasons = (
             (form, form not in KEPT),
             ("16 bits a channel", picture.mode[0] in "IF" or deep),
-            (picture.mode, picture.mode in ("CMYK", "YCbCr", "LAB", "HSV")),
+            (picture.mode, picture.mode in ("CMYK", "YCbCr", "HSV")),
             ("turned by EXIF", picture.getexif().get(ORIENTATION, 1) != 1),
             ("transparent", transparent(picture)),
             ("colour profile", wide(picture)),
@@ -71,26 +73,22 @@ def look(path: Path) -> Still:
 
 def transparent(picture: Image) -> bool:
     """Whether any pixel lets the background through."""
-    if not (picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info):
+    if not picture.has_transparency_data:
         return False
     lowest: Any = picture.convert("RGBA").getchannel("A").getextrema()
     return bool(lowest[0] < 255)
 
 
 def wide(picture: Image) -> bool:
-    """Whether its profile says other colours than sRGB's: by what becomes of a few strong ones."""
-    from PIL import Image
+    """Whether its profile shows its colours otherwise than sRGB would."""
+    from PIL import ImageChops
 
     if "icc_profile" not in picture.info or picture.mode not in ("RGB", "RGBA", "L", "P"):
         return False
-    levels = (0, 64, 128, 192, 255)
-    colours = [(r, g, b) for r in levels for g in levels for b in levels]
-    gray = picture.mode == "L"
-    test = Image.new("L" if gray else "RGB", (len(colours), 1))
-    test.putdata([colour[0] for colour in colours] if gray else colours)
-    after = _srgb(test, picture.info["icc_profile"])
-    pairs = zip(test.convert("RGB").tobytes(), after.tobytes(), strict=True)
-    return any(abs(before - now) > SAME for before, now in pairs)
+    small = picture.convert("L" if picture.mode == "L" else "RGB")
+    small.thumbnail((SEEN, SEEN))
+    change = ImageChops.difference(small.convert("RGB"), _srgb(small, picture.info["icc_profile"]))
+    return max(change.tobytes()) > SAME
 
 
 def _srgb(picture: Image, profile: bytes) -> Image:
@@ -117,16 +115,13 @@ def png(path: Path, background: str) -> bytes:
 
 def plain(picture: Image, background: str) -> Image:
     """8-bit sRGB, upright, on the background."""
-    from PIL import Image, ImageCms, ImageOps
+    from PIL import Image, ImageOps
 
     profile = picture.info.get("icc_profile")
     upright = ImageOps.exif_transpose(picture)
     shallow = _eight(upright)
     alpha = shallow.convert("RGBA").getchannel("A") if transparent(shallow) else None
-    if shallow.mode == "LAB":
-        cie, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        colours = ImageCms.profileToProfile(shallow, cie, srgb, outputMode="RGB") or shallow
-    elif profile and shallow.mode in ("L", "CMYK"):
+    if profile and shallow.mode in ("L", "CMYK"):
         colours = _srgb(shallow, profile)
     else:
         colours = shallow.convert("RGBA").convert("RGB") if alpha else shallow.convert("RGB")
@@ -137,19 +132,22 @@ def plain(picture: Image, background: str) -> Image:
 
 
 def _eight(picture: Image) -> Image:
-    """16 bits scaled to 8. Raises ValueError: 32 bits, whose white nobody can know."""
-    if picture.mode in ("I", "F"):
-        raise ValueError("it has 32 bits a channel; save it with 8 or 16")
+    """16 bits scaled to 8. Raises ValueError: 32 bits, whose white nobody can know, or CIELAB."""
+    if picture.mode in ("I", "F", "LAB"):
+        what = "is in CIELAB" if picture.mode == "LAB" else "has 32 bits a channel"
+        raise ValueError(f"it {what}; save it as RGB with 8 bits or 16")
     if picture.mode[0] != "I":
         return picture
     return picture.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
 
 
-def moving(path: Path, background: str) -> Iterator[tuple[Fraction, Image]]:
+def moving(path: Path, background: str) -> Iterator[tuple[Fraction, VideoFrame]]:
     """An animation's pictures, each with the seconds after which it is shown."""
+    from av import VideoFrame
+
     time = Fraction(0)
     for picture, milliseconds in _frames(path):
-        yield time, plain(picture, background)
+        yield time, VideoFrame.from_image(plain(picture, background))  # type: ignore[no-untyped-call, unused-ignore]
         time += Fraction(milliseconds, 1000)
 
 

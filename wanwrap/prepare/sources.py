@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanwrap.data.media import CAPTION, JUNK, meant
 from wanwrap.errors import DatasetError, OptionError
-from wanwrap.prepare.manifest import FOLDERS, NAME
+from wanwrap.prepare.manifest import FOLDERS, NAME, Action, Made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Source:
     """A picture or clip: `name` is its path in the folder searched."""
 
     path: Path
+    folder: Path
     name: str
     caption: Path | None
     size: int
@@ -27,15 +29,30 @@ class Source:
         """Whether its ending is a clip's."""
         return meant(self.path) == "video"
 
+    def row(self) -> Made:
+        """A row for the manifest, of which nothing is made yet."""
+        return Made(folder=str(self.folder), source=self.name, size=self.size, mtime_ns=self.mtime_ns)
+
 
 @dataclass(kw_only=True)
 class Found:
-    """All of a folder: `other` are names with the reason why nothing is made of them, `failed` can't be read."""
+    """All of a folder: `left` is what nothing is made of, with the reason."""
 
     folder: Path
     sources: list[Source] = field(default_factory=list)
-    other: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    left: list[Made] = field(default_factory=list)
+
+    def leave(self, path: Path, reason: str, action: Action = "left out") -> None:
+        """Nothing is made of a file or folder."""
+        self.left.append(Made(folder=str(self.folder), source=self.inside(path), action=action, reason=reason))
+
+    def unread(self, path: Path, error: OSError) -> None:
+        """A file or folder can't be read."""
+        self.leave(path, f"can't be read: {error.strerror or error}", "failed")
+
+    def inside(self, path: Path) -> str:
+        """Its path in the folder."""
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
 
 
 def search(place: Path, out: Path) -> Found:
@@ -49,81 +66,73 @@ def search(place: Path, out: Path) -> Found:
         raise DatasetError(f"there is no {place}; give a folder of pictures and clips, or one file.")
     folder = place if place.is_dir() else place.parent
     here, there = Path(os.path.realpath(folder)), Path(os.path.realpath(out))
-    if here == there or any(part in (here, *here.parents) for part in (there / name for name in FOLDERS)):
-        raise OptionError(f"--out {out} is where the originals lie, which stay as they are; give another folder.")
     for part in (Path(os.path.realpath(out / name)) for name in FOLDERS):
-        if there not in part.parents and here in (part, *part.parents):
+        linked = part.is_relative_to(here) and not part.is_relative_to(there)
+        if here == there or here.is_relative_to(part) or linked:
             raise OptionError(
-                f"{out} holds a link to where the originals lie, which stay as they are; give another folder."
+                f"--out {out} is or holds a link to where the originals lie, which stay as they are; give another."
             )
     found = Found(folder=folder)
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file; give a folder.")
-    for directory, names in [(folder, _beside(place))] if place.is_file() else _walk(folder, there, found):
-        _sort(directory, names, found, place if place.is_file() else None)
+    if place.is_dir():
+        for directory, names in _walk(folder, there, found):
+            _sort(directory, names, found, None)
+    else:
+        _sort(folder, [path.name for path in folder.iterdir()], found, place)
     return found
-
-
-def _beside(place: Path) -> list[str]:
-    try:
-        return [*{place.name, *(path.name for path in place.parent.iterdir() if path.suffix.lower() == CAPTION)}]
-    except OSError:
-        return [place.name]
 
 
 def _walk(folder: Path, out: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
     """Folders with their files, through links too, each folder once."""
 
     def failed(error: OSError) -> None:
-        where = Path(os.fsdecode(error.filename or folder))
-        found.failed[_inside(where, folder)] = f"can't be read: {error.strerror or error}"
+        found.unread(Path(os.fsdecode(error.filename or folder)), error)
 
     seen = {out}
     for top, folders, files in os.walk(folder, onerror=failed, followlinks=True):
         real = Path(os.path.realpath(top))
-        if real in seen or (NAME in files and Path(top) != folder):
-            if real != out and real not in seen:
-                found.other[_inside(Path(top), folder)] = "a data set that prepare has made"
+        if real in seen:
             folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(top), sorted(files)
-
-
-def _inside(path: Path, folder: Path) -> str:
-    try:
-        return path.relative_to(folder).as_posix()
-    except ValueError:
-        return str(path)
+        elif NAME in files and Path(top) != folder:
+            found.leave(Path(top), "a data set that prepare has made")
+            folders.clear()
+        else:
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield Path(top), sorted(files)
 
 
 def _sort(directory: Path, names: list[str], found: Found, only: Path | None) -> None:
     """Tell media from captions and from all else."""
-    visible = [name for name in names if not name.startswith(".") and name.lower() not in JUNK]
-    captions = {Path(name).stem: directory / name for name in visible if Path(name).suffix.lower() == CAPTION}
+    visible = [directory / name for name in names if not name.startswith(".") and name.lower() not in JUNK]
+    captions = {path.stem: path for path in visible if path.suffix.lower() == CAPTION}
     used = set[str]()
-    for path in (directory / name for name in visible):
-        if only not in (None, path):
-            continue
+    for path in visible if only is None else [only]:
         if meant(path):
             used.add(path.stem)
             _add(path, captions.get(path.stem), found)
         elif path.suffix.lower() != CAPTION:
-            found.other[_inside(path, found.folder)] = "neither a picture nor a clip that can be read"
+            found.leave(path, "neither a picture nor a clip that can be read")
     for stem in sorted(captions.keys() - used) if only is None else ():
-        found.other[_inside(captions[stem], found.folder)] = "a caption without a picture or clip of its name"
+        found.leave(captions[stem], "a caption without a picture or clip of its name")
 
 
 def _add(path: Path, caption: Path | None, found: Found) -> None:
-    name = _inside(path, found.folder)
     try:
         about = path.stat()
     except OSError as error:
-        found.failed[name] = f"can't be read: {error.strerror or error}"
+        found.unread(path, error)
         return
-    source = Source(path=path, name=name, caption=caption, size=about.st_size, mtime_ns=about.st_mtime_ns)
-    if path.is_file():
-        found.sources.append(source)
-    else:
-        found.other[name] = "no regular file"
+    if not stat.S_ISREG(about.st_mode):
+        found.leave(path, "no regular file")
+        return
+    source = Source(
+        path=path,
+        folder=found.folder,
+        name=found.inside(path),
+        caption=caption,
+        size=about.st_size,
+        mtime_ns=about.st_mtime_ns,
+    )
+    found.sources.append(source)
