@@ -19,11 +19,10 @@ from wanwrap.upstream.buckets import FPS
 if TYPE_CHECKING:
     from av import VideoFrame
 
-ROUNDING = Fraction(1, 10)  # of a frame: what containers round away of a clip's length
 TAGS = ("color_primaries", "color_trc", "colorspace")
 AHEAD = Fraction(15, 32)  # of a source frame, see frames()
 SMALL = (320, 180)  # pixels at which scenes are told apart
-CUT = 10  # % of the brightness by which a scene's first frame differs from the one before, and from its own pace
+CUT = 10  # % of the brightness by which a scene's first frame differs
 # filters that turn a frame as players do, by the signs of a display matrix's a, b, c, d
 UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
     (0, 1, -1, 0): [("transpose", "clock")],
@@ -36,7 +35,7 @@ UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
 }
 MATRIX = "bt601"  # the same before and after, whatever it is: the frames' numbers stay, and their tags with them
 
-Piece = tuple[int, int]  # first frame, and the first that is no longer in it
+Piece = tuple[int, int]  # from a frame to another, which is no longer in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +144,8 @@ def _shown(frame: VideoFrame, film: Film, aspect: Fraction | None) -> tuple[int,
 
 
 def _count(seconds: Fraction, rate: Fraction) -> int:
-    """Frames of a length of time; at least one."""
-    return max(1, math.floor(seconds * rate + ROUNDING))
+    """Frames of a length of time, of which containers round a bit away; at least one."""
+    return max(1, math.floor(seconds * rate + Fraction(1, 10)))
 
 
 def fitted(size: tuple[int, int], area: int) -> tuple[int, int]:
@@ -257,7 +256,6 @@ def _write(clip: Clip, part: Iterable[VideoFrame], file: Path, threads: int) -> 
 
     # without B-frames each piece begins at 0 and needs no edit list
     options = {"preset": "medium", "crf": "16", "bf": "0", "threads": str(threads)}
-    number = 0
     with av.open(str(file), "w") as container:
         stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
         (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
@@ -265,13 +263,13 @@ def _write(clip: Clip, part: Iterable[VideoFrame], file: Path, threads: int) -> 
         codec.time_base, codec.color_range = 1 / clip.rate, 1
         for name, value in clip.tags.items():
             setattr(codec, name, value)
-        for frame in part:
-            frame.pts, frame.time_base = number, 1 / clip.rate
+        made = 0
+        for made, frame in enumerate(part, 1):
+            frame.pts, frame.time_base = made - 1, 1 / clip.rate
             frame.pict_type = 0  # type: ignore[assignment, unused-ignore]  # the encoder's to choose
             container.mux(stream.encode(frame))
-            number += 1
         container.mux(stream.encode())
-    return number
+    return made
 
 
 def _filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -> Iterator[VideoFrame]:
@@ -291,9 +289,8 @@ def _graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Any:
 
     graph, base = Graph(), frame.time_base or Fraction(1, 1000)
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
-    graph.link_nodes(
-        source, *(graph.add(name, text or None) for name, text in filters), graph.add("buffersink")
-    ).configure()
+    nodes = (graph.add(name, text or None) for name, text in filters)
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     return graph
 
 
