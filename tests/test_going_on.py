@@ -29,6 +29,12 @@ Words = tuple[object, ...]
 BEGINNING = {"number": 1, "epoch": 0, "step": 0}
 
 
+def test_a_lock_that_a_kill_has_left_goes(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    assert wanwrap(*low).returncode == 0
+    (left := folder(tmp_path) / "low.lock").touch()
+    assert wanwrap(*low).returncode == 0 and not left.exists()
+
+
 def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     first = wanwrap(*low, STANDIN_DO="after:30")
     assert first.returncode == 10

@@ -393,6 +393,8 @@ def test_a_rehearsal_is_seen(base: Path, wanwrap: Wanwrap) -> None:
     with alive(toy):
         assert wanwrap("status").stdout.startswith("cats-toy  rehearsal; low: ")
         assert wanwrap("stop").returncode == 0 and (toy / "low" / "stop").is_file()
+    killed = wanwrap("status", "cats-toy").stdout
+    assert "begins anew" in killed and "goes on" not in killed
 
 
 def test_a_run_by_its_path(base: Path, wanwrap: Wanwrap, tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from wanwrap.cli.words import count, duration
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
 
-AGAIN = "the same `wanwrap run` command goes on"
-
 
 def far(expert: Expert) -> str:
     """`3 h 05 min left, 23 of 50 epochs, step 1150 of 2500, loss 0.07, 5.2 s/step`: what is cut off comes last."""
@@ -38,16 +36,17 @@ def state(expert: Expert) -> str:
             asked = "; asked to end at once" if expert.stop == "now" else "; asked to stop"
         doing = "training" if expert.training else (record and record.doing) or "waiting"
         return f"running ({doing}){asked}"
+    again = "a rehearsal begins anew" if expert.rehearsal else "the same `wanwrap run` command goes on"
     because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record and record.reason else ""
     return {
         "done": "finished",
         "begun by 0.1.0": "begun by wanwrap 0.1.0: end it with that version, or begin anew with --restart",
         "unreadable": "its record can't be read",
         "waiting": "not begun yet",
-        "killed": f"was killed (a power cut, a crash, or ended by force); {AGAIN}",
-        "interrupted": f"interrupted{because}; {AGAIN}",
-        "stopped": f"stopped{because}; {AGAIN}",
-        "failed": f"failed{because}; when that is mended {AGAIN}",
+        "killed": f"was killed (a power cut, a crash, or ended by force); {again}",
+        "interrupted": f"interrupted{because}; {again}",
+        "stopped": f"stopped{because}; {again}",
+        "failed": f"failed{because}; when that is mended {again}",
     }.get(expert.state, f"{expert.state}{because}")
 
 

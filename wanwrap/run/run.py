@@ -39,6 +39,16 @@ def remaining(plan: Plan) -> Plan | None:
     return alone(plan, left[0])
 
 
+def tidy(plan: Plan) -> None:
+    """What a kill has left of experts that are trained to their end: their states and locks go, the record tells."""
+    for train in plan.trainings:
+        record = records.read(train.folder)
+        if record and (record.state == "done" or train.lora.is_file()):
+            with hold(train):
+                if record.state != "done":
+                    Training(plan, train, record).run()
+
+
 def alone(plan: Plan, train: Train) -> Plan:
     """The plan of one of its experts."""
     if len(plan.trainings) == 1:

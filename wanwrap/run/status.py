@@ -45,6 +45,11 @@ class Expert:
         return "killed" if unfinished and self.running is False else self.record.state
 
     @property
+    def rehearsal(self) -> bool:
+        """Whether a toy is trained there."""
+        return self.folder.parent.parent.parent.parent.name == "rehearsal"
+
+    @property
     def training(self) -> bool:
         """Whether upstream trains it right now."""
         return self.live and self.state == "running"
