@@ -295,7 +295,13 @@ def test_upstreams_loaders_read_what_merge_and_convert_make(tmp_path: Path) -> N
     subprocess.run([PYTHON, str(child), "make", spec], check=True, capture_output=True, env=env)
 
     theirs = {native: name for name, native in comfy_names(range(1)).items()}
-    comfy = {theirs[name]: tensor for name, tensor in load_file(paths["t5"]).items()}
+    small = load_file(paths["t5"])
+    comfy = {theirs[name]: tensor for name, tensor in small.items()}
+    shapes = {name: [*tensor.shape] for name, tensor in small.items()}
+    (tmp_path / "sitecustomize.py").write_text(
+        "from wanwrap.weights.models import MODELS, Model, structure\n"
+        f"MODELS[structure({shapes})] = Model(role='t5', what='a toy', names=('t5',))\n"
+    )
     save_file({**comfy, "spiece_model": torch.zeros(9, dtype=torch.uint8)}, tmp_path / "umt5.safetensors")
     lora = {
         "lora_unet_" + re.sub(r"\.(?=.*\.(lora_|alpha))", "_", name.removeprefix("diffusion_model.")): tensor
@@ -306,7 +312,8 @@ def test_upstreams_loaders_read_what_merge_and_convert_make(tmp_path: Path) -> N
     def wanwrap(*arguments: str) -> str:
         out = str(tmp_path / f"out{len(list(tmp_path.glob('out*')))}.safetensors")
         argv = [sys.executable, "-m", "wanwrap", *arguments, "--out", out, "--python", PYTHON]
-        subprocess.run(argv, check=True, capture_output=True, cwd=ROOT)
+        known = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+        subprocess.run(argv, check=True, capture_output=True, cwd=ROOT, env=known)
         return out
 
     merged = wanwrap("merge", "--dit", paths["dit"], "--lora", paths["lora"], "--strength", "0.8")
