@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio_ffmpeg
 from PIL import Image
 
 BITS, BLOCK = 10, 16  # a row of black and white blocks, 16 pixels each: the frame's number
 SIZE = (BITS * BLOCK, 48)
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # writes what PyAV can't: rotations, other streams' sound
 
 
 def pattern(number: int, size: tuple[int, int] = SIZE) -> Image.Image:

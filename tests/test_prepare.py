@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import pytest
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
-from raw import FFMPEG, SIZE, footage, noise, number, numbers, pattern
+from raw import SIZE, footage, noise, number, numbers, pattern
 
 from wanwrap.data import clips
 from wanwrap.data.clips import turn
@@ -30,6 +31,7 @@ from wanwrap.prepare.caption_text import decoded, wording
 from wanwrap.prepare.naming import LONGEST, Names, safe
 from wanwrap.prepare.prepare import check_encoder
 
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # writes what PyAV can't: rotations, other streams' sound
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
 
 
