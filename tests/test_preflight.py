@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +16,7 @@ from helpers import PYTHONPATH, Wanwrap, golden_plan
 
 from wanwrap.errors import OptionError, PackageError, RoomError
 from wanwrap.plan import preflight
+from wanwrap.plan.plan import Rewrite
 
 NOT_THERE = "ModuleNotFoundError: No module named 'x'"
 
@@ -25,6 +29,20 @@ def test_all_that_is_missing_is_told_at_once() -> None:
     told = str(caught.value)
     assert all(module.partition(":")[0] in told for module in modules) and "AdamW8bit" not in told
     assert "`wanwrap setup`" in told and "/training/python -m pip install prodigyopt" in told and "--attention" in told
+
+
+def test_dits_that_are_merged_need_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their sources may be gone: 57 GB that nothing reads any more must not stop a night's run."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 0, 20 * 10**9))
+    plan = replace(golden_plan("t2v-lightning"), folder=tmp_path)
+    steps = [replace(step, out=tmp_path / step.out.name) if isinstance(step, Rewrite) else step for step in plan.steps]
+    plan = replace(plan, steps=tuple(steps))
+    assert "to download" in str(preflight.lacking_disk(plan, 0))
+    for rewrite in plan.rewrites:
+        rewrite.out.touch()
+    assert preflight.lacking_disk(plan, 0) is None
+    preflight.check_disk(plan, 0)
 
 
 def test_prompts_that_an_earlier_start_has_left_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def check_disk(plan: Plan, saving: int) -> None:
 
 def lacking_disk(plan: Plan, saving: int) -> str | None:
     """Why the disk is too small for all that a plan and `saving` take, downloads that are missing too; None where not."""
-    made, get = _to_make(plan), sum(weight.size for weight in plan.weights.values() if not weight.exists)
+    made, get = _to_make(plan), sum(weight.size for weight in plan.needed() if not weight.exists)
     parts = {"to download": get, "for DiTs to merge or cast": sum(made.values()), "for LoRAs and states": saving}
     what = ", ".join(f"{disk.large(size)} {words}" for words, size in parts.items() if size)
     return disk.lacking(plan.folder, sum(parts.values()), made, f"needed: {what}")
