@@ -150,6 +150,8 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_warmup_steps": -5}, "300 steps"),
         ({"lr_decay_steps": 5}, "polynomial takes no --lr_decay_steps"),
         ({"lr_scheduler": "linear", "lr_scheduler_args": ("num_training_steps=5",)}, "num_training_steps"),
+        ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "lr_end"),
+        ({"lr_scheduler_args": ("power=5",), "lr_scheduler_power": 3.0}, "power"),
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
         ({"fp8_t5": True}, "--sample_prompts"),

@@ -29,7 +29,8 @@ TAKES = {
     "rex": {WARM_UP, RATIO},
 }
 
-LENGTHS = {"num_training_steps", "total_iters", "num_steps", "max_lr"}  # by which a schedule is right over all starts
+# arguments of a scheduler that wanwrap sets by the run's steps, --lr and --min_lr
+OURS = {"num_training_steps", "total_iters", "num_steps", "max_lr", "lr_end"}
 # What upstream builds each from; one without a length goes by its name alone.
 HUB = "transformers.optimization.get_"
 BUILT_BY = {
@@ -74,8 +75,9 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     built, values = BUILT_BY[name], _values(name, options, steps, gpus)
     if name == "polynomial" and not any(options.get(setting) for setting in (WARM_UP, RATIO, ARGS)):
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": values["power"]}
-    if twice := sorted(LENGTHS & values.keys() & arguments(options, ARGS).keys()):
-        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from the run's steps and --lr; leave it out.")
+    ours = OURS | {"power"} if POWER in given else OURS
+    if twice := sorted(ours & values.keys() & arguments(options, ARGS).keys()):
+        raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from its own options; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
 
