@@ -32,7 +32,26 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are sc
 
 pytest.importorskip("torch")
 TORCH = version("torch")  # what is installed where the tests run
-INDEX = "https://download.pytorch.org/whl"
+INDEX = "https://wheels.test"
+PROJECT = f"""
+[project]
+name = "musubi-tuner"
+version = "0.3.4"
+[project.optional-dependencies]
+cu124 = ["torch>=2.5", "torchvision>=0.20"]
+cu128 = ["torch>=2.7", "torchvision>=0.22"]
+cu130 = ["torch>=2.9", "torchvision>=0.24"]
+[[tool.uv.index]]
+name = "pytorch-cu124"
+url = "{INDEX}/124"
+[[tool.uv.index]]
+name = "pytorch-cu128"
+url = "{INDEX}/128"
+[[tool.uv.index]]
+name = "pytorch-cu130"
+url = "{INDEX}/130"
+"""
+
 SMI = """#!/bin/sh
 case "$1" in
   *compute_cap*) [ -n "$NO_CAP" ] && echo 'Field "compute_cap" is not a valid field to query.' && exit 2
@@ -64,6 +83,7 @@ if sys.argv[1] == "clone":
         os.kill(wanwrap(), signal.SIGINT)
         time.sleep(60)
     shutil.copytree({standin!r}, folder, dirs_exist_ok=True)
+    (folder / "pyproject.toml").write_text({project!r})
     (folder / ".git").mkdir()
     (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
 elif mode == "no commit":
@@ -155,7 +175,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     made = Bench(tmp_path)
-    git = GIT.format(python=sys.executable, record=str(made.record), standin=str(STANDIN))
+    git = GIT.format(python=sys.executable, record=str(made.record), standin=str(STANDIN), project=PROJECT)
     made.script("git", git)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     return made
@@ -251,19 +271,19 @@ def test_nothing_is_there(bench: Bench) -> None:
         f"git clone {URL} {part}",
         f"git -C {part} checkout --quiet --detach {COMMIT}",
         f"mv {part} BASE/musubi-tuner",
-        f"TRAIN -m pip install 'torch>=2.7.1' 'torchvision>=0.22.1' xformers --index-url {INDEX}/cu128",
+        "PY ROOT/wanwrap/machine/torch_index.py TRAIN BASE/musubi-tuner cu128 torch torchvision xformers",
         "TRAIN -m pip install -e BASE/musubi-tuner",
         "TRAIN -m pip install tensorboard",
     ]
 
 
-def test_each_build_has_its_index_and_bounds(bench: Bench) -> None:
+def test_a_checkout_names_index_and_bounds(bench: Bench) -> None:
     install(bench.plan(bench.python(bare=True), None, torch="cu130")[:3])
     (bench.checkout / "src" / "torch" / "__init__.py").write_text("raise ImportError('libcudnn.so.9')")
     for named, expected in {
-        "cu124": f"'torch>=2.5.1' 'torchvision>=0.20.1' --index-url {INDEX}/cu124",
-        "cu128": f"'torch>=2.7.1' 'torchvision>=0.22.1' --index-url {INDEX}/cu128",
-        "cpu": f"'torch>=2.9.1' 'torchvision>=0.24.1' --index-url {INDEX}/cpu",
+        "cu124": f"'torch>=2.5' 'torchvision>=0.20' --index-url {INDEX}/124",
+        "cu128": f"'torch>=2.7' 'torchvision>=0.22' --index-url {INDEX}/128",
+        "cpu": "'torch>=2.9' 'torchvision>=0.24'",
     }.items():
         torch, needs = bench.plan(bench.python(bare=True), None, torch=named)
         assert short([torch, needs], bench) == [
@@ -294,7 +314,7 @@ def test_a_torch_for_the_cpu_is_replaced_where_a_gpu_is(bench: Bench) -> None:
     python, own = bench.python(), bench.own(cuda=False)
     anew, whole = bench.plan(python, own)
     assert anew.why == f"PyTorch for CUDA 12.8, in place of {TORCH}, which is a build for the CPU"
-    both = f"'torch>=2.7.1' 'torchvision>=0.22.1' --index-url {INDEX}/cu128"
+    both = f"'torch>=2.7' 'torchvision>=0.22' --index-url {INDEX}/128"
     assert short([anew, whole], bench) == [
         f"TRAIN -m pip install --force-reinstall --no-deps {both}",
         f"TRAIN -m pip install {both}",
@@ -311,10 +331,20 @@ def test_a_torch_for_the_cpu_is_replaced_where_a_gpu_is(bench: Bench) -> None:
 def test_what_fits_one_torch_comes_from_the_index_of_that_torch(bench: Bench, module: str, package: str) -> None:
     own = bench.own()
     wish = bench.wish("python", own)
-    for there, index in {"2.9.1+cu130": f" --index-url {INDEX}/cu130", "2.9.1+cu126": "", "2.9.1": ""}.items():
+    for there, index in {"2.9.1+cu130": f" --index-url {INDEX}/130", "2.9.1+cu126": "", "2.9.1": ""}.items():
         answer = {"missing": {module: "built for another"}, "packages": {"torch": there}}
         (only,) = commands(wish, answer, None)
         assert shlex.join(only.argv) == f"python -m pip install {package} torch=={there}{index}"
+
+
+def test_a_build_that_the_checkout_does_not_know(bench: Bench) -> None:
+    own = bench.own(cuda=False)
+    (own / "pyproject.toml").write_text(PROJECT.replace("cu130", "cu126"))
+    for named in ("cu130", "cpu"):
+        python = bench.python()
+        (own / "src" / "torch" / "__init__.py").write_text("raise ImportError('gone')")
+        with pytest.raises(UpstreamError, match=f"no PyTorch for {named}; give another --torch"):
+            bench.plan(python, own, torch=named)
 
 
 def test_no_driver_matters_only_where_torch_is_missing(bench: Bench) -> None:
@@ -336,11 +366,11 @@ def test_what_lies_where_upstream_goes_is_not_touched(bench: Bench) -> None:
 def test_all_of_it(bench: Bench, said: list[str]) -> None:
     install(bench.plan(bench.python(bare=True), None, "tensorboard"))
     assert find(None, bench.base).complaint() is None and not bench.part.exists()
-    index = ["--index-url", f"{INDEX}/cu128"]
+    index = ["--index-url", f"{INDEX}/128"]
     assert bench.calls() == [
         ["git", "clone", URL, str(bench.part)],
         ["git", "-C", str(bench.part), "checkout", "--quiet", "--detach", COMMIT],
-        ["pip", "install", "torch>=2.7.1", "torchvision>=0.22.1", *index],
+        ["pip", "install", "torch>=2.7", "torchvision>=0.22", *index],
         ["pip", "install", "-e", str(bench.checkout)],
         ["pip", "install", "tensorboard"],
     ]
@@ -456,3 +486,11 @@ def failure(listed: list[Command], kind: type[WanwrapError]) -> str:
     with pytest.raises(kind) as caught:
         install(listed)
     return str(caught.value)
+
+
+def test_pip_fails_by_way_of_the_module(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_SAYS", "error: externally-managed-environment")
+    message = failure(bench.plan(bench.python(bare=True)), PackageError)
+    assert f"{bench.folder}/bin/python -m venv" in message
+    assert find(None, bench.base).complaint() is None  # the clone is whole, and is not made again
+    assert bench.calls()[-1][:2] == ["pip", "install"]

@@ -11,14 +11,7 @@ from wanwrap.system.process import capture
 # upstream's extras, newest first: the CUDA version that a driver must support, and the first driver that does
 # (NVIDIA's table "CUDA Toolkit and Corresponding Driver Versions", in the release notes of the toolkit)
 BUILDS = {"cu130": ((13, 0), 580), "cu128": ((12, 8), 570), "cu124": ((12, 4), 550)}
-# their torch and torchvision, as in upstream's pyproject.toml, and the index that it names: one folder a build
-PYTORCH = {
-    "cu130": ("torch>=2.9.1", "torchvision>=0.24.1"),
-    "cu128": ("torch>=2.7.1", "torchvision>=0.22.1"),
-    "cu124": ("torch>=2.5.1", "torchvision>=0.20.1"),
-    "cpu": ("torch>=2.9.1", "torchvision>=0.24.1"),
-}
-INDEX = "https://download.pytorch.org/whl"
+CHOICES = (*BUILDS, "cpu")
 BLACKWELL = (10, 0)  # RTX 50xx is 12.0, B200 10.0: builds for CUDA 12.4 hold no kernels for them
 TURING = (7, 5)  # the oldest that CUDA 13 compiles for; torch's builds for CUDA 12.8 leave out what is older, too
 
@@ -73,7 +66,7 @@ def build(driver: Driver | None) -> str:
     if driver is None:
         raise GpuError(
             "nvidia-smi tells of no NVIDIA driver; install NVIDIA's driver, "
-            f"or name the build of PyTorch with --torch ({', '.join(sorted(PYTORCH))})."
+            f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))})."
         )
     old = any(gpu.capability and gpu.capability < TURING for gpu in driver.gpus)
     new = next((gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL), None)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import GpuError, PackageError, StepError, UpstreamError, WanwrapError
-from wanwrap.machine.driver import BUILDS, INDEX, PYTORCH, Driver, build, driver
+from wanwrap.machine import torch_index
+from wanwrap.machine.driver import BUILDS, Driver, build, driver
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
-from wanwrap.plan.preflight import PIP
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
 from wanwrap.upstream import pin
-from wanwrap.upstream.pin import COMMIT, PYTHONS, URL, VERSION, Upstream
+from wanwrap.upstream.pin import COMMIT, PIP, PYTHONS, URL, VERSION, Upstream
 
 # what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
 NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
@@ -105,12 +105,12 @@ def question(wanted: Iterable[str]) -> set[str]:
 def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None) -> list[Command]:
     """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
 
-    A module that neither upstream brings nor `preflight.PIP` names gets nothing installed: a package of its name may be
+    A module that neither upstream brings nor `pin.PIP` names gets nothing installed: a package of its name may be
     anybody's. `preflight.check_packages` says so afterwards.
 
     Raises:
         GpuError: torch is missing, and no build fits.
-        UpstreamError: what is there is no checkout.
+        UpstreamError: what is there is no checkout, or does not know the build.
     """
     modules = {module.partition(":")[0] for module in answer["missing"]}
     names = {module.partition(".")[0] for module in modules}
@@ -124,14 +124,14 @@ def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: 
     kept = [f"torch=={version}"] if version and not fresh else []
     if fresh:
         joint = [PIP[name] for name in extras if name == "xformers"]
-        first = _torch(python, torch or build(seen), _replaced(answer), joint)
+        first = _torch(python, checkout, torch or build(seen), _replaced(answer), joint)
         extras = [name for name in extras if name != "xformers"]
     elif "torchvision" in names:
         extras.insert(0, "torchvision")
     needs = []
     if clone or brought:
         needs = [_pip(f"what musubi-tuner {VERSION} needs", python, "-e", str(checkout), *kept)]
-    return [*clone, *first, *needs, *(_extra(name, python, kept) for name in extras)]
+    return [*clone, *first, *needs, *(_extra(name, python, checkout, kept) for name in extras)]
 
 
 def _wants_torch(missing: Mapping[str, str], seen: Driver | None, torch: str | None) -> bool:
@@ -171,23 +171,25 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _torch(python: str, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
+def _torch(python: str, checkout: Path, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
     """torch and torchvision, and what has to fit them: pip chooses the newest torch for which there is all of it."""
     name = "the CPU" if build == "cpu" else "CUDA " + ".".join(map(str, BUILDS[build][0]))
-    words, index = PYTORCH[build], ("--index-url", f"{INDEX}/{build}")
-    whole = _pip(f"PyTorch for {name} (some GB)", python, *words, *joint, *index)
-    if not replaced:
-        return [whole]
-    # a build for the CPU would satisfy pip; what it depends on must not be installed anew with it
-    anew = ("--force-reinstall", "--no-deps", *words, *index)
-    return [_pip(f"PyTorch for {name}{replaced}", python, *anew), whole]
+    both = ("torch", "torchvision")
+    rows = {f"PyTorch for {name} (some GB)": (*both, *joint)}
+    if replaced:  # a build for the CPU would satisfy pip; what it depends on must not be installed anew with it
+        rows = {f"PyTorch for {name}{replaced}": ("--force-reinstall", "--no-deps", *both), **rows}
+    return [
+        Command(why=why, argv=torch_index.command(python, checkout, build, *words), python=python)
+        for why, words in rows.items()
+    ]
 
 
-def _extra(module: str, python: str, kept: Sequence[str]) -> Command:
+def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
     """One more package; what fits one build of torch only comes from that build's index."""
-    tag = "".join(kept).partition("+")[2]
-    index = ["--index-url", f"{INDEX}/{tag}"] if module in ("torchvision", "xformers") and tag in BUILDS else []
-    return _pip(module, python, *shlex.split(PIP.get(module, module)), *kept, *index)
+    words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
+    if module in ("torchvision", "xformers") and tag in BUILDS:
+        return Command(why=module, argv=torch_index.command(python, checkout, tag, *words), python=python)
+    return _pip(module, python, *words)
 
 
 def _pip(why: str, python: str, *words: str) -> Command:

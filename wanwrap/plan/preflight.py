@@ -25,19 +25,9 @@ from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import spell
-from wanwrap.upstream.pin import PYTHONS, Upstream
+from wanwrap.upstream.pin import PIP, PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
-# What `wanwrap setup` installs of what a training imports, by module: how pip is told.
-PIP = {
-    "torch": "torch torchvision",
-    "accelerate": "accelerate==1.6.0",
-    "bitsandbytes": "bitsandbytes",
-    "transformers": "transformers==4.57.6",
-    "tensorboard": "tensorboard",
-    "xformers": "xformers",
-    "flash_attn": "flash-attn --no-build-isolation",
-}
 STATES = 3  # that lie there while the third is being written
 
 

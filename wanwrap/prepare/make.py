@@ -154,10 +154,8 @@ class Maker:
             changes.insert(0, f"{length} into {len(kept)}")
         if not kept:
             what = "all its pieces are" if len(pieces) > 1 else f"it is {length} long,"
-            made.action, changes = (
-                "left out",
-                [f"{what} less than {float(self.limits.min_seconds):g} s (--min_seconds)"],
-            )
+            made.action = "left out"
+            changes = [f"{what} less than {float(self.limits.min_seconds):g} s (--min_seconds)"]
         made.reason, made.notes = ", ".join(changes), list(film.notes)
         for begin, end in pieces if kept else ():
             if (begin, end) not in kept:

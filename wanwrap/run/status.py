@@ -99,7 +99,7 @@ class Run:
     @property
     def rehearsal(self) -> bool:
         """Whether toys are trained there."""
-        return self.folder.parent.parent.parent.name == "rehearsal"
+        return any(each.rehearsal for each in self.experts)
 
     @property
     def running(self) -> tuple[Expert, ...]:

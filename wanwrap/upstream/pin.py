@@ -13,6 +13,16 @@ VERSION = "0.3.4"
 COMMIT = "30c658c4f4b0bf05038b3346eff9670259b10fc7"
 PYTHONS = ("3.10", "3.11", "3.12")  # its requires-python
 URL = "https://github.com/kohya-ss/musubi-tuner"
+# What `wanwrap setup` installs of what a training imports, by module: how pip is told.
+PIP = {
+    "torch": "torch torchvision",
+    "accelerate": "accelerate==1.6.0",
+    "bitsandbytes": "bitsandbytes",
+    "transformers": "transformers==4.57.6",
+    "tensorboard": "tensorboard",
+    "xformers": "xformers",
+    "flash_attn": "flash-attn --no-build-isolation",
+}
 # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
 SETTINGS = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}
 MARK = Path("src", "musubi_tuner", "wan_train_network.py")
