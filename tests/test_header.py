@@ -14,7 +14,7 @@ from wanwrap.upstream.dit_file import blocks_dtype
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
 from wanwrap.weights.locate import locate
 from wanwrap.weights.models import said_by, strange
-from wanwrap.weights.workspace import Record
+from wanwrap.weights.weight_file import WeightFile
 
 K = "blocks.0.cross_attn.k.weight"
 
@@ -70,29 +70,34 @@ def test_cut_off_and_lying_files(tmp_path: Path) -> None:
 def test_where_a_weight_is(tmp_path: Path) -> None:
     missing = locate("vae", tmp_path, None)
     assert not missing.exists
-    assert missing.complaint() == "wan_2.1_vae.safetensors (0.3 GB) is not there."
+    assert missing.reason == "wan_2.1_vae.safetensors (0.3 GB) is not there."
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "wan_2.1_vae.safetensors").write_bytes(b"short")
     found = locate("vae", tmp_path, None)
     assert found.exists
-    assert "has 5 bytes instead of 253,815,318; get it again" in (found.complaint() or "")
+    assert "has 5 bytes instead of 253,815,318; get it again" in found.reason
     with pytest.raises(WeightsError, match="there is no file"):
         locate("vae", tmp_path, tmp_path / "other")
 
 
+def record(path: Path, stamp: tuple[int, int] | None = None, sha256: str | None = None) -> WeightFile:
+    return WeightFile(path=path, stamp=stamp, sha256=sha256)
+
+
 def test_what_setup_has_recorded(tmp_path: Path) -> None:
+    name = "wan2.1-t2v-14b"  # of which no list gives the size
     path = dit(tmp_path / "mine.safetensors", "BF16")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-    mark = CATALOGUE["wan2.2-t2v-low"].sha256
-    found = locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, mark))
-    assert (found.path, found.dtype, found.sha256, found.complaint()) == (path, "bf16", mark, None)
-    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime, "a" * 64)).sha256 is None  # nobody's
-    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path, size, mtime)).sha256 is None  # known by its name
-    assert locate("wan2.2-t2v-low", tmp_path, None, Record(path)).path == path  # written by hand
+    mark = CATALOGUE[name].sha256
+    found = locate(name, tmp_path, None, record(path, (size, mtime), mark))
+    assert (found.path, found.dtype, found.sha256, found.usable) == (path, "bf16", mark, True)
+    assert locate(name, tmp_path, None, record(path, (size, mtime), "a" * 64)).sha256 is None  # nobody's
+    assert locate(name, tmp_path, None, record(path, (size, mtime))).sha256 is None  # known by its name
+    assert locate(name, tmp_path, None, record(path)).path == path  # written by hand
     other = dit(tmp_path / "other.safetensors")
-    assert locate("wan2.2-t2v-low", tmp_path, other, Record(path, size, mtime)).path == other
-    for record in (Record(path, size, mtime + 1), Record(tmp_path / "gone.safetensors", size, mtime)):
-        assert "is gone or another file since setup" in (locate("vae", tmp_path, None, record).complaint() or "")
+    assert locate(name, tmp_path, other, record(path, (size, mtime))).path == other
+    for remembered in (record(path, (size, mtime + 1)), record(tmp_path / "gone.safetensors", (size, mtime))):
+        assert "is gone or another file since setup" in locate("vae", tmp_path, None, remembered).reason
 
 
 def test_encoders_and_vaes_that_upstream_cant_read(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.buckets import LATENTS
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.locate import Located
+from wanwrap.weights.weight_file import WeightFile
 
 pytestmark = pytest.mark.upstream
 FOLDER, PYTHON = os.environ.get("WANWRAP_MUSUBI_DIR", ""), os.environ.get("WANWRAP_PYTHON", sys.executable)
@@ -128,9 +128,9 @@ def preset_of(spec: Spec) -> Preset:
     )
 
 
-def toy(name: str, base: Path) -> Located:
+def toy(name: str, base: Path) -> WeightFile:
     ending = ".pth" if name in ("t5", "clip") else ".safetensors"
-    return Located(path=base / f"{name}{ending}", dtype="bf16", exists=True, identity=name, name=name)
+    return WeightFile(path=base / f"{name}{ending}", dtype="bf16", stamp=(0, 0), identity=name, names=(name,))
 
 
 def plan_of(preset: Preset, data: Dataset, base: Path, name: str, child: str = "child.py") -> Plan:

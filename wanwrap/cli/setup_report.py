@@ -16,8 +16,8 @@ from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
 from wanwrap.weights import provenance, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Found
 from wanwrap.weights.search import unchecked
+from wanwrap.weights.weight_file import WeightFile
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def listed_json(wish: Wish) -> list[dict[str, Any]]:
     ]
 
 
-def inspected(found: Found) -> Iterator[str]:
+def inspected(found: WeightFile) -> Iterator[str]:
     """One file in a few lines."""
     yield f"{found.path}"
     facts = [found.what, found.dtype, found.keys and f"keys: {found.keys}", large(found.size) if found.size else ""]

@@ -20,7 +20,8 @@ from wanwrap.preset import Preset
 from wanwrap.system import disk
 from wanwrap.weights import comfyui, download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.locate import Located, locate
+from wanwrap.weights.locate import locate
+from wanwrap.weights.weight_file import WeightFile
 
 # what a user may choose with --attention and --optimizer
 OPTIONAL = ("xformers.ops", "flash_attn", "flash_attn_interface", "bitsandbytes", "tensorboard")
@@ -56,7 +57,7 @@ def _checked(name: str, check: Callable[[], str]) -> Line:
         return Line(name, str(error), error.exit_code)
 
 
-def _located(wish: Wish, name: str) -> Located | WeightsError:
+def _located(wish: Wish, name: str) -> WeightFile | WeightsError:
     """Where a run would find it, or why it would refuse it."""
     try:
         return locate(name, wish.models, None, wish.before.weights.get(name))
@@ -115,18 +116,18 @@ def _memory(largest: int) -> Line:
     return Line("RAM", f"{text}; {more}", RoomError.exit_code)
 
 
-def _disk(wish: Wish, weights: Mapping[str, Located | WeightsError]) -> str:
+def _disk(wish: Wish, weights: Mapping[str, WeightFile | WeightsError]) -> str:
     """Raises RoomError, OutputError: too little for what is to be downloaded, or no place to write to."""
-    missing = [each for each in weights.values() if isinstance(each, Located) and not each.exists and not each.changed]
+    missing = [each for each in weights.values() if isinstance(each, WeightFile) and not each.exists]
     place = disk.nearest(wish.base_dir)
     if why := disk.lacking(place, sum(each.size for each in missing), what="to download still"):
         raise RoomError(why)
     return f"{disk.large(shutil.disk_usage(place).free)} free in {place}"
 
 
-def _weights(wish: Wish, preset: Preset, weights: Mapping[str, Located | WeightsError]) -> Line:
+def _weights(wish: Wish, preset: Preset, weights: Mapping[str, WeightFile | WeightsError]) -> Line:
     mine = [weights[name] for name in wish.request(preset).needed]
-    problems = [each.complaint() if isinstance(each, Located) else str(each) for each in mine]
+    problems = [each.reason if isinstance(each, WeightFile) else str(each) for each in mine]
     if whys := [why for why in problems if why]:
         get = f"`wanwrap setup {preset.name}` finds or fetches what is missing."
         return Line(f"weights of {preset.name}", " ".join([*whys, get]), WeightsError.exit_code)

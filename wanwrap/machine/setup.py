@@ -17,11 +17,12 @@ from wanwrap.system.safetensors import stat
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import comfyui, download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import checked, digest, published
+from wanwrap.weights.identify import Sha256, checked, look
+from wanwrap.weights.locate import digest, published
 from wanwrap.weights.models import option
 from wanwrap.weights.search import Search, could_be, search
-from wanwrap.weights.workspace import Record, Workspace
+from wanwrap.weights.weight_file import WeightFile
+from wanwrap.weights.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Survey:
     tokenizers: tuple[str, ...]  # those that are not in the Hugging Face cache
 
     @property
-    def chosen(self) -> dict[str, Found]:
+    def chosen(self) -> dict[str, WeightFile]:
         """The files that are there, by the catalogue's names."""
         return self.search.chosen
 
@@ -97,7 +98,7 @@ def _comfyui(wish: Wish) -> Iterator[Path]:
             console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
-def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | None:
+def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> WeightFile | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
 
     Raises:
@@ -118,7 +119,7 @@ def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | N
     return replace(found, usable=True, names=(name,), told=told, reason=why)
 
 
-def _gone(record: Record, found: Found, name: str) -> bool:
+def _gone(record: WeightFile, found: WeightFile, name: str) -> bool:
     """Whether a file is no longer what was recorded, its content though its size and time are the same.
 
     Raises:
@@ -136,7 +137,7 @@ def _gone(record: Record, found: Found, name: str) -> bool:
     return True
 
 
-def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found | None:
+def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> WeightFile | None:
     """A file of which only the user can say that it is that one, and says so."""
     for each in could_be(name, found) if ask and name not in found.chosen else ():
         if ask and ask(f"{each.path}: {each.reason}. Use it as {name}?"):
@@ -156,7 +157,7 @@ class Progress:
     """What has been done, on disk at once; what failed, to be told at the end."""
 
     wish: Wish
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, WeightFile] = field(default_factory=dict)
     failed: dict[str, WanwrapError] = field(default_factory=dict)
     upstream: Upstream | None = None
 
@@ -166,8 +167,9 @@ class Progress:
         if stamp not in (None, now):
             raise WeightsError(f"{path} has changed since it was looked at.")
         before = self.wish.before.weights.get(name)
-        by_hand = before if before and before.path == path and before.bytes is None else None
-        self.records[name] = by_hand or Record(path, *now, sha256 and marks.keep(path, sha256))
+        by_hand = before if before and before.path == path and before.stamp is None else None
+        mark = sha256 and marks.keep(path, sha256)
+        self.records[name] = by_hand or WeightFile(path=path, stamp=now, sha256=mark)
         self.write()
 
     def write(self) -> None:
@@ -241,7 +243,7 @@ def _failure(progress: Progress) -> WanwrapError:
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")
 
 
-def _convert(found: Found, out: Path, python: str) -> None:
+def _convert(found: WeightFile, out: Path, python: str) -> None:
     """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
     if out.is_file() and look(out).broken:
         out.unlink()

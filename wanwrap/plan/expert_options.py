@@ -16,7 +16,8 @@ from wanwrap.plan.request import Request
 from wanwrap.preset import Expert
 from wanwrap.upstream import rules, schedule
 from wanwrap.upstream.options import Options, Value, overlay, whole
-from wanwrap.weights.locate import Located
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.weight_file import WeightFile
 
 # Written out for every run because upstream's own defaults are traps, or because they belong together.
 BASE: Options = {
@@ -33,7 +34,7 @@ STATE_STEPS = 200  # a quarter of an hour at 5 s a step, and 1 GB to write for a
 
 
 def expert_options(
-    request: Request, expert: Expert, dataset: Dataset, dit: Located
+    request: Request, expert: Expert, dataset: Dataset, dit: WeightFile
 ) -> tuple[dict[str, Value], list[str]]:
     """One expert's options but for paths, and what is to be said of them; in the precision asked for, else the DiT's.
 
@@ -53,7 +54,7 @@ def expert_options(
     return schedule.rewrite(options, request.given, count_steps(options, dataset, gpus), gpus), notes
 
 
-def _settled(declared: Options, given: Options, dit: Located) -> tuple[dict[str, Value], list[str]]:
+def _settled(declared: Options, given: Options, dit: WeightFile) -> tuple[dict[str, Value], list[str]]:
     """`given` over `declared`, with what hangs on it, and what is to be said of that."""
     options, notes = overlay(declared, given), list[str]()
     if "network_dim" in given and "network_alpha" not in given:
@@ -101,7 +102,7 @@ def state_interval(save_every: int | None, per_epoch: int) -> int:
     return max(n for n in range(1, min(most, save_every or most) + 1) if not (save_every or n) % n)
 
 
-def provenance(request: Request, expert: Expert, options: Options, weights: Mapping[str, Located]) -> dict[str, Any]:
+def provenance(request: Request, expert: Expert, options: Options, weights: Mapping[str, WeightFile]) -> dict[str, Any]:
     """The record of one training; a comment of the user's is kept within."""
     lightning, preset = request.lightning, request.preset
     merged = {**_file(weights[lightning.lora(expert)]), "strength": lightning.strength} if lightning else None
@@ -122,9 +123,9 @@ def provenance(request: Request, expert: Expert, options: Options, weights: Mapp
     }
 
 
-def _file(weight: Located) -> dict[str, Any]:
+def _file(weight: WeightFile) -> dict[str, Any]:
     """A weight by its name, its size and the best mark that is known without reading all of it."""
-    size = weight.size if weight.exists else weight.weight.size if weight.weight else None
+    size = weight.size if weight.exists else CATALOGUE[weight.names[0]].size
     mark = {"sha256": weight.sha256} if weight.sha256 else {"header_sha256": weight.header_sha256}
     row = {"name": weight.path.name, "dtype": weight.dtype, "bytes": size, **mark}
     return {name: value for name, value in row.items() if value}

@@ -14,7 +14,7 @@ from wanwrap.plan.request import Request
 from wanwrap.upstream.buckets import What
 from wanwrap.upstream.options import Options, Value, spell
 from wanwrap.upstream.states import lora_name
-from wanwrap.weights.locate import Located
+from wanwrap.weights.weight_file import WeightFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Train(Step):
     options: Options
     steps: int
     per_epoch: int
-    dit: Located
+    dit: WeightFile
     encoders: str  # a mark of what is in VAE, text encoder and CLIP
     provenance: Mapping[str, Any]
     state_every: int
@@ -117,7 +117,7 @@ class Plan:
 
     request: Request
     dataset: Dataset
-    weights: Mapping[str, Located]
+    weights: Mapping[str, WeightFile]
     name: str
     folder: Path
     files: Mapping[Path, str]
@@ -137,7 +137,7 @@ class Plan:
         """The steps that merge Lightning into a DiT, or cast one."""
         return tuple(step for step in self.steps if isinstance(step, Rewrite))
 
-    def needed(self) -> list[Located]:
+    def needed(self) -> list[WeightFile]:
         """The weights that are read; those of which a DiT has been made already are needed no more."""
         spent = {path for step in self.rewrites if step.out.is_file() for path in step.reads}
         return [weight for weight in self.weights.values() if weight.path not in spent]

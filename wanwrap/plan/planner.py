@@ -21,9 +21,10 @@ from wanwrap.preset import Expert, Preset
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
 from wanwrap.upstream.pin import SETTINGS
-from wanwrap.weights.locate import Located, digest
+from wanwrap.weights.locate import digest
+from wanwrap.weights.weight_file import WeightFile
 
-Weights = Mapping[str, Located]  # by the catalogue's names
+Weights = Mapping[str, WeightFile]  # by the catalogue's names
 
 
 def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
@@ -133,7 +134,7 @@ def _caching(
 # ---- DiTs
 
 
-def _dit(request: Request, expert: Expert, weights: Weights) -> tuple[Located, Rewrite | None]:
+def _dit(request: Request, expert: Expert, weights: Weights) -> tuple[WeightFile, Rewrite | None]:
     """The DiT to train on, and the step that makes it: Lightning merged in, or another type, or both at once.
 
     Raises:
@@ -152,18 +153,17 @@ def _dit(request: Request, expert: Expert, weights: Weights) -> tuple[Located, R
     mark = digest(dit.identity, *([lora.identity] if lora else []), *how)
     stem = re.sub(r"_(fp16|bf16|fp32)$", "", dit.path.stem) + f"_{precision}" if precision else dit.path.stem
     name = "-".join([stem, *([lora.path.stem] if lora else []), mark])
-    made = Located(
+    made = WeightFile(
         path=request.base_dir / ("merged_dits" if lora else "models/converted") / f"{name}.safetensors",
         dtype=precision or dit.dtype,
-        exists=False,
         identity=mark,
         size=dit.size // 2 if dit.dtype == "fp32" and precision else dit.size,
-        made_of=digest(dit.content, lora and lora.content, *how),
+        content=digest(dit.content, lora and lora.content, *how),
     )
     return made, _rewrite(request, expert, made, dit, lora)
 
 
-def _rewrite(request: Request, expert: Expert, made: Located, dit: Located, lora: Located | None) -> Rewrite:
+def _rewrite(request: Request, expert: Expert, made: WeightFile, dit: WeightFile, lora: WeightFile | None) -> Rewrite:
     precision = made.dtype if made.dtype != dit.dtype else None
     common: Options = {"precision": precision, "out": str(made.path), "python": request.python}
     if lora and request.lightning:
@@ -186,7 +186,7 @@ def _rewrite(request: Request, expert: Expert, made: Located, dit: Located, lora
 
 
 def _train(
-    request: Request, expert: Expert, dataset: Dataset, weights: Weights, name: str, dit: Located, settings: Options
+    request: Request, expert: Expert, dataset: Dataset, weights: Weights, name: str, dit: WeightFile, settings: Options
 ) -> Train:
     """Through accelerate, with all that a user's accelerate config or other GPUs could change."""
     folder, gpus = request.base_dir / "outputs" / name / expert.key, request.gpus

@@ -143,7 +143,7 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
 
 def complaints(plan: Plan) -> list[str]:
     """Files that are missing or cut off."""
-    return [why for weight in plan.needed() if (why := weight.complaint())]
+    return [weight.reason for weight in plan.needed() if not weight.usable]
 
 
 def how_to_get(plan: Plan) -> str:
@@ -161,13 +161,12 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
     if found := complaints(plan):
         lines = "\n  ".join(found)
         raise WeightsError(f"weights are missing or can't be used:\n  {lines}\n{how_to_get(plan)}")
-    from wanwrap.weights.identify import look
-    from wanwrap.weights.locate import checked
+    from wanwrap.weights.identify import checked, look
 
     rewritten = {path for step in plan.rewrites for path in step.reads}
     for weight in plan.needed():
-        if weight.weight is None:  # the user's own: it may be a published one, and another than it stands for
-            checked(look(weight.path, sha256), weight.name)
+        if weight.sha256 is None:  # the user's own: it may be a published one, and another than it stands for
+            checked(look(weight.path, sha256), weight.names[0])
         if weight.sha256 and weight.path not in rewritten and (mark := sha256(weight.path)) != weight.sha256:
             raise WeightsError(
                 f"{weight.path} is not the published file: its sha256 is {mark}, not {weight.sha256}; get it again."

@@ -28,7 +28,7 @@ from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
 from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.locate import Located
+from wanwrap.weights.weight_file import WeightFile
 
 CHILD = str(Path(__file__).with_name("child.py"))
 ITEMS = 3  # of each folder
@@ -181,13 +181,13 @@ def _differences(real: Options, small: Options) -> Iterator[str]:
             yield f"{name} is left out"
 
 
-def _toy(name: str, real: Located, base: Path) -> Located:
+def _toy(name: str, real: WeightFile, base: Path) -> WeightFile:
     """Where the toy stands in for a real file: of its type, and with its ending, by which upstream reads it."""
     path = base / "models" / f"{name}{real.path.suffix}"
-    return Located(path=path, dtype=real.dtype, exists=True, identity=name)
+    return WeightFile(path=path, dtype=real.dtype, usable=True, stamp=(0, 0), identity=name, content=name)
 
 
-def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
+def _spec(preset: Preset, toys: Mapping[str, WeightFile]) -> str:
     files = {
         str(toy.path): {"role": CATALOGUE[name].role, "dtype": toy.dtype, "prefix": CATALOGUE[name].prefix}
         for name, toy in toys.items()

@@ -101,8 +101,8 @@ class Weight:
     revision: str | None
     path: str
     dtype: str
-    size: int | None = None
-    sha256: str | None = None
+    size: int | None
+    sha256: str
     prefix: str = ""
     about: int | None = None
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from wanwrap.errors import listing
-from wanwrap.system.safetensors import Row, Source
+from wanwrap.system.safetensors import Row
 from wanwrap.upstream.dit_file import BLOCK, DTYPES, PREFIX, scaled
 from wanwrap.weights import provenance
-from wanwrap.weights.lora import PARTS, grouped
-from wanwrap.weights.models import MODELS, Model, Role, structure
+from wanwrap.weights.lora import FIVE_B
+from wanwrap.weights.models import MODELS, Model, structure
+from wanwrap.weights.weight_file import Role
 
 Rows = Mapping[str, Row]
 
@@ -27,7 +26,6 @@ SIGNS: tuple[tuple[Role, str], ...] = (
     ("vae", r"(.*\.)?decoder\.(conv1|conv_in)\..*|decoder\.1\.weight"),
     ("clip", r"visual\..*|vision_model\..*|text_model\..*"),
 )
-FIVE_B = 3072  # the width of Wan 2.2's TI2V 5B; the latents of its VAE have 48 channels
 
 
 def known(rows: Rows) -> Model | None:
@@ -80,11 +78,11 @@ def quantised(rows: Rows, metadata: Mapping[str, str], role: Role) -> str | None
     return f"it stores {odd.name} as {odd.dtype}, which upstream can't train with" if odd else None
 
 
-def dtype(rows: Rows, role: Role) -> str | None:
+def dtype(rows: Rows, role: Role) -> str:
     """The type of a DiT's blocks, else of most of the matrices; as upstream names it, else as the file does."""
     types = [rows[BLOCK].dtype] if BLOCK in rows else [row.dtype for row in rows.values() if len(row.shape) > 1]
     if not types or role == "other":
-        return None
+        return ""
     most = max(set(types), key=types.count)
     return DTYPES.get(most, most)
 
@@ -115,54 +113,3 @@ def why_not(rows: Rows, role: Role) -> str:
         return "it is no whole CLIP in Wan's key names (ComfyUI's clip_vision_h is the visual half alone)"
     whats = listing(re.split(r" \(|,", model.what)[0] for model in MODELS.values() if model.role == role)
     return f"it is none of those that upstream loads ({whats}), by the names and shapes of its tensors"
-
-
-def lora(source: Source) -> dict[str, Any]:
-    """What a LoRA is: fields of the verdict on it."""
-    parts = {name: next((suffix for suffix in PARTS if name.endswith(f".{suffix}")), "") for name in source.rows}
-    modules = {name.removesuffix(f".{part}") for name, part in parts.items() if part}
-    foreign = [name for name, part in parts.items() if not part]
-    alpha = next((source.scalar(name) for name, part in parts.items() if part == "alpha"), None)
-    model, why = _lora_model(source.rows), None
-    if foreign:
-        why = f"it holds what wanwrap can't merge: {grouped(foreign)}"
-    if model is None:
-        why = "it is a LoRA of another model than Wan"
-    if (provenance.read(source.metadata) or {}).get("toy"):
-        why = "it is a toy of a rehearsal, and has learned nothing"
-    facts = {
-        "format": _lora_format(next(iter(source.rows))),
-        "rank": _ranks(
-            {row.shape[0] for name, row in source.rows.items() if PARTS.get(parts[name]) == "down" and row.shape}
-        ),
-        "alpha": alpha if alpha is None or math.isfinite(alpha) else str(alpha),
-        "modules": len(modules),
-        "model": model,
-    }
-    return {
-        "lora": facts,
-        "trained": provenance.trained(source.metadata) or None,
-        "what": f"LoRA of {model}" if model else "LoRA",
-        "usable": why is None,
-        "reason": why or "wanwrap can merge it",
-    }
-
-
-def _lora_format(name: str) -> str:
-    formats = {"lora_unet_": "musubi-tuner", "transformer.": "diffusers", "base_model.model.": "peft"}
-    return next((whose for prefix, whose in formats.items() if name.startswith(prefix)), "ComfyUI")
-
-
-def _ranks(ranks: Collection[int]) -> int | str | None:
-    """The one rank, or of several `16 to 128`."""
-    if not ranks:
-        return None
-    return min(ranks) if len(ranks) == 1 else f"{min(ranks)} to {max(ranks)}"
-
-
-def _lora_model(rows: Rows) -> str | None:
-    """Which model's blocks it changes, by their width; that of high and low, T2V and I2V is the same."""
-    matrix = re.compile(r"blocks[._]\d+[._](self_attn|cross_attn)[._][qkvo](?![^\W_])")
-    sides = {side for name, row in rows.items() if matrix.search(name) for side in row.shape}
-    models = {5120: "Wan 14B", 1536: "Wan 1.3B", FIVE_B: "Wan 2.2 TI2V 5B"}
-    return next((what for width, what in models.items() if width in sides), None)

@@ -1,16 +1,21 @@
-"""LoRA files in all formats that are about: which tensors of a DiT they change, and how. Headers only, no torch."""
+"""LoRA files in all formats that are about: what they are, and which tensors of a DiT they change, and how.
+
+Headers only, no torch.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.system.safetensors import FLOATS, Row, Source
 from wanwrap.upstream.dit_file import BLOCK
+from wanwrap.weights import provenance
 
 # upstream's, ComfyUI's, diffusers' and peft's names of the same things
 PARTS = {
@@ -26,8 +31,12 @@ PARTS = {
     "diff_m": "diff_m",
 }
 PREFIXES = ("model.diffusion_model.", "base_model.model.", "diffusion_model.", "transformer.", "lora_unet_")
+FORMATS = {"lora_unet_": "musubi-tuner", "transformer.": "diffusers", "base_model.model.": "peft"}
 # What a difference is added to: the weight, the bias, the modulation of a block (as LightX2V writes them).
 TARGETS = {"diff": (".weight", ""), "diff_b": (".bias",), "diff_m": (".modulation", "")}
+FIVE_B = 3072  # the width of Wan 2.2's TI2V 5B
+WIDTHS = {5120: "Wan 14B", 1536: "Wan 1.3B", FIVE_B: "Wan 2.2 TI2V 5B"}
+Modules = dict[str, dict[str, str]]  # {module: {part: key}}
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,69 @@ class Match:
     left: tuple[str, ...] = ()
 
 
+def is_lora(source: Source) -> bool:
+    """Whether a file holds low-rank pairs."""
+    downs = tuple(f".{name}" for name, part in PARTS.items() if part == "down")
+    return any(name.endswith(downs) for name in source.rows)
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Names as a person reads them: `blocks.*.cross_attn.k_img.lora_down.weight (40)`."""
+    groups = Counter(re.sub(r"(?<=[._])\d+(?=[._])", "*", name, count=1) for name in names)
+    return listing((f"{name} ({count})" if count > 1 else name for name, count in groups.items()), 20)
+
+
+# ---- what it is
+
+
+def verdict(source: Source) -> dict[str, Any]:
+    """Fields of the verdict on a LoRA. Raises WeightsError: its alpha is no number."""
+    modules, why, width = Modules(), None, _width(source.rows)
+    try:
+        modules = _modules(source)
+    except WeightsError as error:
+        why = str(error).replace(str(source.paths[0]), "it", 1).removesuffix(".")
+    if width is None:
+        why = "it is a LoRA of another model than Wan"
+    if (provenance.read(source.metadata) or {}).get("toy"):
+        why = "it is a toy of a rehearsal, and has learned nothing"
+    alphas = (source.scalar(parts["alpha"]) for parts in modules.values() if "alpha" in parts)
+    alpha = next(alphas, None)
+    downs = [source.rows[parts["down"]].shape for parts in modules.values() if "down" in parts]
+    first = next(iter(source.rows))
+    facts = {
+        "format": next((whose for prefix, whose in FORMATS.items() if first.startswith(prefix)), "ComfyUI"),
+        "rank": _ranks({shape[0] for shape in downs if shape}),
+        "alpha": alpha if alpha is None or math.isfinite(alpha) else str(alpha),
+        "modules": len(modules),
+        "model": width and WIDTHS[width],
+    }
+    return {
+        "lora": facts,
+        "trained": provenance.trained(source.metadata) or None,
+        "what": f"LoRA of {WIDTHS[width]}" if width else "LoRA",
+        "usable": why is None,
+        "reason": why or "wanwrap can merge it",
+    }
+
+
+def _ranks(ranks: Collection[int]) -> int | str | None:
+    """The one rank, or of several `16 to 128`."""
+    if len(ranks) > 1:
+        return f"{min(ranks)} to {max(ranks)}"
+    return next(iter(ranks), None)
+
+
+def _width(rows: Mapping[str, Row]) -> int | None:
+    """The width of Wan's model whose blocks it changes; that of high and low, T2V and I2V is the same."""
+    matrix = re.compile(r"blocks[._]\d+[._](self_attn|cross_attn)[._][qkvo](?![^\W_])")
+    sides = {side for name, row in rows.items() if matrix.search(name) for side in row.shape}
+    return next((width for width in WIDTHS if width in sides), None)
+
+
+# ---- what it does to a DiT
+
+
 def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     """Every key of the LoRA is in `patches` or `left`; `dit` has its rows by their native names.
 
@@ -66,8 +138,9 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     """
     if any(key.endswith(BLOCK) for key in lora.rows):
         raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
+    underscored = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in dit}
     found, left = dict[str, list[Patch]](), list[str]()
-    for module, parts in _modules(lora, dit).items():
+    for module, parts in _modules(lora, underscored).items():
         for keys, targets, patch in _changes(lora, module, parts, strength):
             target = next((name for name in targets if name in dit), None)
             if target is None:
@@ -82,22 +155,13 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     return Match({name: tuple(patches) for name, patches in found.items()}, tuple(left))
 
 
-def is_lora(source: Source) -> bool:
-    """Whether a file holds low-rank pairs."""
-    downs = tuple(f".{name}" for name, part in PARTS.items() if part == "down")
-    return any(name.endswith(downs) for name in source.rows)
+def _modules(lora: Source, names: Mapping[str, str] = {}) -> Modules:
+    """The keys by the modules that they change; `names` are the DiT's own of those with underscores.
 
-
-def grouped(names: Iterable[str]) -> str:
-    """Names as a person reads them: `blocks.*.cross_attn.k_img.lora_down.weight (40)`."""
-    groups = Counter(re.sub(r"(?<=[._])\d+(?=[._])", "*", name, count=1) for name in names)
-    return listing((f"{name} ({count})" if count > 1 else name for name, count in groups.items()), 20)
-
-
-def _modules(lora: Source, dit: Mapping[str, Row]) -> dict[str, dict[str, str]]:
-    """`{module: {part: key}}`, with the DiT's own names where it has them."""
-    underscored = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in dit}
-    modules, foreign = dict[str, dict[str, str]](), list[str]()
+    Raises:
+        WeightsError: parts that can't be merged.
+    """
+    modules, foreign = Modules(), list[str]()
     for key in lora.rows:
         name = key
         for prefix in PREFIXES:
@@ -107,7 +171,7 @@ def _modules(lora: Source, dit: Mapping[str, Row]) -> dict[str, dict[str, str]]:
             foreign.append(key)
             continue
         module = name.removesuffix(f".{suffix}")
-        parts = modules.setdefault(underscored.get(module, module), {})
+        parts = modules.setdefault(names.get(module, module), {})
         if parts.setdefault(PARTS[suffix], key) != key:
             raise WeightsError(
                 f"{lora.paths[0]} has {parts[PARTS[suffix]]} and {key} for one tensor; give another LoRA."
@@ -147,18 +211,18 @@ def _low_rank(lora: Source, parts: Mapping[str, str], strength: float) -> LowRan
 
 def _check(lora: Source, row: Row, patch: Patch) -> None:
     """Raises WeightsError: made for a model of another size, or stored in a type that is no float."""
-    for name in (patch.name,) if isinstance(patch, Difference) else (patch.up, patch.down):
-        if (dtype := lora.rows[name].dtype) not in FLOATS:
-            raise WeightsError(f"{lora.paths[0]} stores {name} as {dtype}; give the LoRA in fp16, bf16 or fp32.")
+    if isinstance(patch, Difference):
+        stored, wanted = [lora.rows[patch.name]], row.shape
+        shape = stored[0].shape
+    else:
+        stored, wanted = [lora.rows[patch.up], lora.rows[patch.down]], (*row.shape[:1], math.prod(row.shape[1:]))
+        shape = (stored[0].shape[0], math.prod(stored[1].shape[1:]))
+    if odd := next((each for each in stored if each.dtype not in FLOATS), None):
+        raise WeightsError(f"{lora.paths[0]} stores {odd.name} as {odd.dtype}; give the LoRA in fp16, bf16 or fp32.")
     if row.dtype not in FLOATS:
         raise WeightsError(
             f"{lora.paths[0]} changes {row.name}, which this DiT stores as {row.dtype}; give an fp16 or bf16 DiT."
         )
-    if isinstance(patch, Difference):
-        shape, wanted = lora.rows[patch.name].shape, row.shape
-    else:
-        up, down = lora.rows[patch.up].shape, lora.rows[patch.down].shape
-        shape, wanted = (up[0], math.prod(down[1:])), (math.prod(row.shape[:1]), math.prod(row.shape[1:]))
     if shape != wanted:
         raise WeightsError(
             f"{lora.paths[0]} is for another model: it changes {row.name} by {list(shape)}, and this DiT's is {list(wanted)}."

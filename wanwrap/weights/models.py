@@ -13,9 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-Role = Literal["dit", "vae", "t5", "clip", "lora", "other"]
+from wanwrap.weights.weight_file import Role
 
 
 @dataclass(frozen=True, kw_only=True)

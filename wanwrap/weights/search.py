@@ -12,7 +12,8 @@ from wanwrap.system import console
 from wanwrap.system.safetensors import SHARD
 from wanwrap.weights import comfyui
 from wanwrap.weights.catalogue import CATALOGUE
-from wanwrap.weights.identify import Found, Sha256, look
+from wanwrap.weights.identify import Sha256, look
+from wanwrap.weights.weight_file import WeightFile
 
 
 @dataclass
@@ -20,11 +21,11 @@ class Search:
     """What was found: `files` in the order of the search, `chosen` by the catalogue's names."""
 
     needs: tuple[str, ...]
-    files: list[Found] = field(default_factory=list)
-    chosen: dict[str, Found] = field(default_factory=dict)
+    files: list[WeightFile] = field(default_factory=list)
+    chosen: dict[str, WeightFile] = field(default_factory=dict)
     others: int = 0  # files of other models
 
-    def why(self, found: Found) -> str:
+    def why(self, found: WeightFile) -> str:
         """The end of a candidate's line: used for what, or why not."""
         names = [name for name, each in self.chosen.items() if each.path == found.path]
         if names:
@@ -61,7 +62,7 @@ def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256) -> Sea
     return found
 
 
-def _how(found: Found) -> str:
+def _how(found: WeightFile) -> str:
     """How it is known to be what it is used for."""
     if unchecked(found):
         return f"by its {found.told}; its sha256 is to be checked"
@@ -70,30 +71,30 @@ def _how(found: Found) -> str:
     return f"by its {found.told}" if found.told != "user" else found.reason
 
 
-def unchecked(found: Found) -> bool:
+def unchecked(found: WeightFile) -> bool:
     """Whether its sha256 would tell for sure, and has not been computed."""
     return found.hashable and not found.sha256 and found.told != "user"
 
 
-def could_be(name: str, found: Search) -> list[Found]:
+def could_be(name: str, found: Search) -> list[WeightFile]:
     """Files that upstream would load for it, of which only the user can say whether they are it."""
     return [each for each in found.files if each.usable and not each.told and name in _serves(each)]
 
 
-def _candidate(found: Found) -> bool:
+def _candidate(found: WeightFile) -> bool:
     """Whether it could be taken for a needed file; other models' files and a user's LoRAs are counted only."""
     if found.role == "lora":
         return found.hashable or "light" in found.path.name.lower()
     return (found.role != "other" or found.broken) and not (found.role == "dit" and found.made)
 
 
-def _serves(found: Found) -> Iterator[str]:
+def _serves(found: WeightFile) -> Iterator[str]:
     """The catalogue's names for which it would do: one model may stand there in two types."""
     for name in found.names:
         yield from (each for each in (name, f"{name}-fp8") if each in CATALOGUE)
 
 
-def _ranked(name: str, files: Sequence[Found]) -> Iterator[tuple[tuple[int, ...], Found]]:
+def _ranked(name: str, files: Sequence[WeightFile]) -> Iterator[tuple[tuple[int, ...], WeightFile]]:
     """Those that will be used without asking, the best first: by how surely they are it, then by their type."""
     wanted = CATALOGUE[name].dtype
     for found in files:
@@ -103,7 +104,7 @@ def _ranked(name: str, files: Sequence[Found]) -> Iterator[tuple[tuple[int, ...]
             yield (found.convert, sure, found.dtype != wanted), found
 
 
-def _worse(found: Found, needs: Sequence[str]) -> str | None:
+def _worse(found: WeightFile, needs: Sequence[str]) -> str | None:
     """Why a file that upstream loads is only used if the user says so."""
     if not found.told:
         return found.reason

@@ -10,117 +10,93 @@ from typing import Any
 from wanwrap.errors import OptionError, closest
 from wanwrap.paths import absolute
 from wanwrap.system.files import write_atomic
-from wanwrap.system.safetensors import stat
 from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.weight_file import WeightFile
 
 NAME = "wanwrap.toml"
 TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 HEAD = "What `wanwrap setup` found on this machine; `wanwrap run` reads it. Run setup again when something has moved."
-
-
-@dataclass(frozen=True)
-class Record:
-    """One weight where setup found it. Without `bytes` it was written by hand, and nothing is known of it."""
-
-    path: Path
-    bytes: int | None = None
-    mtime_ns: int | None = None
-    sha256: str | None = None
-
-    @property
-    def changed(self) -> bool:
-        """Whether the file is another one now, or gone."""
-        return not self.path.is_file() or (self.bytes is not None and stat(self.path) != (self.bytes, self.mtime_ns))
+WORDS = {str: "a text", int: "a number", list: "a list of texts"}
+# what may stand in it, in [upstream], and in the table of one weight
+TOP = {"presets": list, "comfyui_dir": list, "upstream": object, "weights": object}
+UPSTREAM = dict.fromkeys(("python", "musubi_dir", "commit"), str)
+WEIGHT = {"path": str, "bytes": int, "mtime_ns": int, "sha256": str}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What stands in the file; `weights` by the catalogue's names."""
+    """What stands in the file; `weights` by the catalogue's names, without a `stamp` those written by hand."""
 
     presets: tuple[str, ...] = ()
     comfyui: tuple[Path, ...] = ()
     python: str | None = None
     musubi_dir: Path | None = None
     commit: str | None = None
-    weights: Mapping[str, Record] = field(default_factory=dict)
+    weights: Mapping[str, WeightFile] = field(default_factory=dict)
 
 
 def load(base: Path) -> Workspace:
     """What setup has written there; nothing where it has not run.
 
     Raises:
-        OptionError: it can't be read.
+        OptionError: it can't be read, or something in it is unknown.
     """
     path = base / NAME
-    if not path.is_file():
+    if not path.exists():
         return Workspace()
+    if not path.is_file():
+        raise OptionError(f"{path} is no file; move it away and run setup again.")
     import tomlkit
 
     try:
         return _workspace(tomlkit.parse(path.read_text(**TEXT)).unwrap(), base)
-    except ValueError as error:  # tomlkit's are, too
+    except (ValueError, OSError) as error:  # tomlkit's are ValueErrors, too
         raise OptionError(f"{path} can't be read ({error}); mend it, or delete it and run setup again.") from error
 
 
 def _workspace(content: Mapping[str, Any], base: Path) -> Workspace:
-    upstream, weights = (_field(content, name, dict, "a table") or {} for name in ("upstream", "weights"))
-    if strange := next((name for name in weights if name not in CATALOGUE), None):
-        raise ValueError(f"there are no weights named {strange}.{closest(strange, CATALOGUE)}")
-    records = {name: _record(name, weights, base) for name in weights}
+    top = _fields(content, NAME, TOP)
+    upstream = _fields(top.get("upstream", {}), "upstream", UPSTREAM)
+    weights = _fields(top.get("weights", {}), "weights", dict.fromkeys(CATALOGUE, object))
     return Workspace(
-        presets=_texts(content, "presets"),
-        comfyui=tuple(_below(base, text) for text in _texts(content, "comfyui_dir")),
-        python=_text(upstream, "python"),
-        musubi_dir=_path(upstream, "musubi_dir", base),
-        commit=_text(upstream, "commit"),
-        weights={name: record for name, record in records.items() if record},
+        presets=tuple(top.get("presets", ())),
+        comfyui=tuple(_below(base, text) for text in top.get("comfyui_dir", ())),
+        python=upstream.get("python"),
+        musubi_dir=_below(base, upstream["musubi_dir"]) if "musubi_dir" in upstream else None,
+        commit=upstream.get("commit"),
+        weights={name: _weight(name, row, base) for name, row in weights.items()},
     )
 
 
-def _record(name: str, weights: Mapping[str, Any], base: Path) -> Record | None:
-    """A table as setup writes it, or the bare path that a user writes; None for an empty one."""
-    if isinstance(weights[name], str):
-        path = _path(weights, name, base)
-        return Record(path) if path else None
-    row = _field(weights, name, dict, "a table")
-    path = _path(row, "path", base)
-    if path is None:
+def _weight(name: str, row: Any, base: Path) -> WeightFile:
+    """A table as setup writes it, or the bare path that a user writes."""
+    facts = _fields({"path": row} if isinstance(row, str) else row, name, WEIGHT)
+    if "path" not in facts:
         raise ValueError(f"{name} has no path")
-    size, mtime = (_field(row, field, int, "a number") for field in ("bytes", "mtime_ns"))
-    return Record(path, size, mtime, _text(row, "sha256"))
+    stamp = (facts["bytes"], facts["mtime_ns"]) if {"bytes", "mtime_ns"} <= facts.keys() else None
+    return WeightFile(path=_below(base, facts["path"]), stamp=stamp, sha256=facts.get("sha256"))
 
 
-def _field(table: Mapping[str, Any], name: str, kind: type, what: str) -> Any:
-    """The field, None where there is none. Raises ValueError: it is no such thing."""
-    value = table.get(name)
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise ValueError(f"{name} must be {what}, not {value!r}")
-    return value
-
-
-def _text(table: Mapping[str, Any], name: str) -> str | None:
-    return _field(table, name, str, "a text") or None
-
-
-def _texts(table: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    found = _field(table, name, list, "a list of texts") or []
-    if not all(isinstance(each, str) for each in found):
-        raise ValueError(f"{name} must be a list of texts, not {found!r}")
-    return tuple(found)
-
-
-def _path(table: Mapping[str, Any], name: str, base: Path) -> Path | None:
-    text = _text(table, name)
-    return _below(base, text) if text else None
+def _fields(table: Any, where: str, known: Mapping[str, type]) -> dict[str, Any]:
+    """The fields of a table that say something. Raises ValueError: it is none, or has an unknown one or a wrong one."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{where} must be a table, not {table!r}")
+    for name, value in table.items():
+        if name not in known:
+            raise ValueError(f"{where} takes no {name}.{closest(name, known)}")
+        texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+        if not isinstance(value, known[name]) or isinstance(value, bool) or not texts:
+            raise ValueError(f"{name} must be {WORDS.get(known[name], 'a table')}, not {value!r}")
+    return {name: value for name, value in table.items() if value not in ("", [])}
 
 
 def _below(base: Path, text: str) -> Path:
-    """Relative paths are below the workspace. Raises OptionError: below the home of nobody."""
+    """Relative paths are below the workspace."""
     return absolute(text if text.startswith("~") else base / text)
 
 
 def save(base: Path, found: Workspace) -> None:
-    """Write it: what a user has added besides stays, and weights of other presets."""
+    """Write it: a user's comments stay, and so do the weights that were written by hand."""
     import tomlkit
 
     path = base / NAME
@@ -129,17 +105,16 @@ def save(base: Path, found: Workspace) -> None:
         document.add(tomlkit.comment(HEAD))
     document["presets"] = list(found.presets)
     document["comfyui_dir"] = [str(folder) for folder in found.comfyui]
-    document["upstream"] = _written({name: getattr(found, name) for name in ("python", "musubi_dir", "commit")})
-    table = tomlkit.table()
-    for name, record in found.weights.items():
-        table[name] = tomlkit.inline_table()
-        table[name].update(_written(vars(record)))
-    document["weights"] = table
+    upstream = document.setdefault("upstream", tomlkit.table())
+    for name in UPSTREAM:
+        if value := getattr(found, name):
+            upstream[name] = str(value)
+        else:
+            upstream.pop(name, None)
+    weights = document.setdefault("weights", tomlkit.table())
+    for name, file in found.weights.items():
+        if file.stamp:
+            row = dict(zip(WEIGHT, (str(file.path), *file.stamp, file.sha256), strict=True))
+            weights[name] = tomlkit.inline_table()
+            weights[name].update({name: value for name, value in row.items() if value is not None})
     write_atomic(path, tomlkit.dumps(document))
-
-
-def _written(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known, as TOML holds it."""
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None
-    }
