@@ -213,7 +213,8 @@ def fetch_all(found: Survey, progress: Progress) -> None:
             download.fetch_tokenizer(TOKENIZERS[name])
     for name in found.fetch:
         with _tried(progress, name):
-            progress.done(name, *download.fetch(CATALOGUE[name], wish.models, marks.thorough))
+            weight = CATALOGUE[name]
+            progress.done(name, download.fetch(weight, wish.models, marks.thorough), weight.sha256)
     for name, out in found.convert.items():
         with _tried(progress, name):
             _convert(found.chosen[name], out, wish.python)

@@ -5,6 +5,7 @@ What huggingface_hub 0.34 and 2.4 have in common is used; it is slow to import, 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +28,8 @@ CHUNK = 1 << 20  # a cut loses no more
 Sha256 = Callable[[Path], str]
 
 
-def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
-    """Bring a file to its place below `models`, and give that place and the file's sha256.
+def fetch(weight: Weight, models: Path, sha256: Sha256) -> Path:
+    """Bring a file to its place below `models`, verified, and give that place.
 
     Raises:
         DownloadError: it could not be had, or is not what was published.
@@ -38,27 +39,23 @@ def fetch(weight: Weight, models: Path, sha256: Sha256) -> tuple[Path, str]:
     place, where = models / weight.path, f"{weight.repo}/{weight.path}"
     with _disk(writable(models)):
         if place.is_file():
-            try:
-                return place, _checked(place, weight.size, weight.sha256, sha256)
-            except _Wrong as wrong:
-                console.say(f"{_put_aside(place, weight, models, wrong)}; it is downloaded anew")
+            if not (why := _wrong(place, weight, weight.size, sha256)):
+                return place
+            console.say(f"{_put_aside(place, weight, models, why)}; it is downloaded anew")
         published = patiently(where, partial(_published, weight.repo, weight.revision, weight.path))
-        size, mark = _expected(weight, published)
-        part = models / STAGING / f"{weight.name}.{mark[:12]}.part"
+        size = _size(weight, published)
+        part = models / STAGING / f"{weight.name}.{weight.sha256[:12]}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         with lock(part, f"another process is downloading {weight.name}; wait until it has ended."):
             get = partial(_go_on, weight, published.commit_hash, part, size)
             patiently(where, get, partial(_bytes, part))
-            try:
-                found = _checked(part, size, mark, sha256)
-            except _Wrong as wrong:
-                aside = _put_aside(part, weight, models, wrong)
-                raise DownloadError(f"{aside}; run setup again to download it anew.") from wrong
+            if why := _wrong(part, weight, size, sha256):
+                raise DownloadError(f"{_put_aside(part, weight, models, why)}; run setup again to download it anew.")
             place.parent.mkdir(parents=True, exist_ok=True)
             with part.open("r+b") as file:
                 sync(file)
                 put(file, part, place)
-        return place, found
+        return place
 
 
 def fetch_tokenizer(tokenizer: Tokenizer) -> None:
@@ -108,23 +105,22 @@ def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
     # The warnings at its own retries hold addresses that are signed.
     set_verbosity_error()  # type: ignore[no-untyped-call]
     found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision))
-    if not (found.commit_hash and found.etag):
+    if not (found.commit_hash and found.etag and found.size):
         raise DownloadError(
             f"{host()} does not answer as the Hub does; look at HF_ENDPOINT, the network and the proxy."
         )
     return found
 
 
-def _expected(weight: Weight, published: HfFileMetadata) -> tuple[int, str]:
-    """Size and sha256 that the file must have. Raises DownloadError: nobody knows, or the Hub's file is another."""
-    etag, what = published.etag or "", f"{weight.repo}/{weight.path} on {host()}"
-    theirs = etag if re.fullmatch("[0-9a-f]{64}", etag) else None  # of a small file it is git's sha1
-    size, mark = weight.size or published.size, weight.sha256 or theirs
-    if size is None or mark is None:
-        raise DownloadError(f"{what} can't be verified, for its sha256 is not told; look at HF_ENDPOINT.")
-    if published.size not in (None, size) or theirs not in (None, mark):
-        raise DownloadError(f"{what} is not the file that wanwrap knows; update wanwrap, or look at HF_ENDPOINT.")
-    return size, mark
+def _size(weight: Weight, published: HfFileMetadata) -> int:
+    """Bytes that the file must have. Raises DownloadError: the Hub's file is another."""
+    size, etag = published.size or 0, published.etag or ""
+    if weight.size not in (None, size) or (re.fullmatch("[0-9a-f]{64}", etag) and etag != weight.sha256):
+        raise DownloadError(
+            f"{weight.repo}/{weight.path} on {host()} is not the file that wanwrap knows; "
+            "update wanwrap, or look at HF_ENDPOINT."
+        )
+    return size
 
 
 def _go_on(weight: Weight, commit: str | None, part: Path, size: int) -> None:
@@ -133,73 +129,63 @@ def _go_on(weight: Weight, commit: str | None, part: Path, size: int) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, but not in __all__
 
+    if (have := _bytes(part)) >= size:
+        return
     # not the address that this one redirects to, which expires
     url = hf_hub_url(weight.repo, weight.path, revision=commit)
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    have = _bytes(part)
-    if have >= size:
-        return
-    file = _Part(part, weight.name)
     more: dict[str, Any] = {"resume_size": have, "expected_size": size, "displayed_filename": weight.name}
     try:
-        http_get(url, cast(Any, file), headers=headers, **more)
+        with _Part(part, "ab") as file:
+            http_get(url, cast(Any, file), headers=headers, **more)
     except OSError as error:
         miscounted = type(error) is OSError and error.errno is None  # its own check of the size
-        if miscounted and file.tell() < size:
+        if miscounted and _bytes(part) < size:
             raise ConnectionError("it ended early") from error
         if not miscounted and status_of(error) != 416:  # 416: no more bytes are there
             raise
-    finally:
-        file.file.close()
 
 
-class _Part:
+class _Part(io.FileIO):
     """A file that is appended to. What is there stays until an answer that begins anew has brought weights."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.name, self.file, self.anew = name, path.open("ab"), False
+    anew = False
 
-    def write(self, chunk: bytes) -> int:
-        """Raises DownloadError: it is a page, which some networks send instead of anything."""
-        if chunk[:99].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            raise DownloadError(f"a web page came instead of {self.name}; log in to the network, then {AGAIN}.")
-        if self.anew:
-            self.file.seek(0)
-            self.file.truncate()
-            self.anew = False
-        return self.file.write(chunk)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def seek(self, _: int) -> None:
+    def seek(self, *_: int) -> int:
         """To the beginning, before `truncate`."""
+        return 0
 
-    def truncate(self) -> None:
+    def truncate(self, *_: int | None) -> int:
+        """The next chunk is the file's first."""
         self.anew = True
+        return 0
+
+    def write(self, chunk: Any) -> int:
+        """Raises DownloadError: it is a page, which some networks send instead of anything."""
+        if bytes(chunk[:99]).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise DownloadError(f"a web page came instead of {Path(str(self.name)).name}; log in to the network, then {AGAIN}.")
+        if self.anew:
+            super().truncate(0)
+            self.anew = False
+        return super().write(chunk)
 
 
-class _Wrong(Exception):
-    """A file that is not what was published."""
-
-
-def _checked(path: Path, size: int | None, mark: str | None, sha256: Sha256) -> str:
-    """The file's sha256. Raises _Wrong: it has another size, or another one."""
+def _wrong(path: Path, weight: Weight, size: int | None, sha256: Sha256) -> str | None:
+    """Why a file is not the published one; None where it is."""
     if size not in (None, _bytes(path)):
-        raise _Wrong(f"{_bytes(path):,} bytes instead of {size:,}")
-    if (found := sha256(path)) != (mark or found):
-        raise _Wrong(f"its sha256 is {found} instead of {mark}")
-    return found
+        return f"{_bytes(path):,} bytes instead of {size:,}"
+    found = sha256(path)
+    return None if found == weight.sha256 else f"its sha256 is {found} instead of {weight.sha256}"
 
 
-def _put_aside(path: Path, weight: Weight, models: Path, wrong: _Wrong) -> str:
+def _put_aside(path: Path, weight: Weight, models: Path, why: str) -> str:
     """What has been done with a wrong file, as the beginning of a sentence. Raises DownloadError: it lies elsewhere."""
     if not path.resolve().is_relative_to(models.resolve()):
-        raise DownloadError(f"{path} is not what was published ({wrong}), and lies elsewhere; take it away.")
+        raise DownloadError(f"{path} is not what was published ({why}), and lies elsewhere; take it away.")
     aside = models / REJECTED / f"{weight.name}.rejected"
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.replace(aside)
-    return f"{weight.name} is not what was published ({wrong}) and has been moved to {aside}, which can be deleted"
+    return f"{weight.name} is not what was published ({why}) and has been moved to {aside}, which can be deleted"
 
 
 def _bytes(path: Path) -> int:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +18,10 @@ AWAY = {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOW
 NO_WAY = (socket.gaierror, ssl.SSLCertVerificationError)
 CLIENTS = {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}  # what they raise is the connection's
 AGAIN = "run setup again: it goes on from there"
+LICENCE = (
+    "accept the licence at the repository's page if it asks for that, and give a token that may read it "
+    f"(`hf auth login`, or HF_TOKEN), then {AGAIN}"
+)
 T = TypeVar("T")
 
 
@@ -30,66 +33,46 @@ def patiently(where: str, attempt: Callable[[], T], done: Callable[[], int] | No
     Raises:
         DownloadError: no other attempt would help, or none has.
     """
-    name = where.rpartition("/")[2]
     failures, have = 0, done() if done else 0
     while True:
         try:
             return attempt()
         except Exception as error:
-            trouble = _trouble(error, reached=done is not None)
-            if trouble is None:
-                raise
+            what, way_out = _trouble(error, reached=done is not None)
             before, have = have, done() if done else 0
             failures = 0 if have > before else failures
-            if not trouble.passes or failures == len(WAITS):
-                why = f"{trouble.what}; {trouble.way_out}."
+            if way_out or failures == len(WAITS):
+                why = f"{what}; {way_out or AGAIN.replace('again', 'again later')}."
                 raise DownloadError(f"{where}: {why}", why) from error
-        console.say(f"{name}: {trouble.what}; trying again in {WAITS[failures]:g} s")
+        console.say(f"{where.rpartition('/')[2]}: {what}; trying again in {WAITS[failures]:g} s")
         time.sleep(WAITS[failures])
         failures += 1
 
 
-@dataclass(frozen=True)
-class _Trouble:
-    """What went wrong, and what the user can do; `passes`: perhaps nothing but wait."""
+def _trouble(error: Exception, reached: bool) -> tuple[str, str | None]:
+    """What an error of the library or of its HTTP client means, and what the user must do; None: nothing but wait.
 
-    what: str
-    way_out: str = AGAIN.replace("again", "again later")
-    passes: bool = True
-
-
-def _trouble(error: BaseException, reached: bool) -> _Trouble | None:
-    """What an error of the library or of its HTTP client means; None: it is not one of the connection's."""
+    Raises the error itself: it is not one of the connection's.
+    """
     at, status, chain = host(), status_of(error), list(_chain(error))
-    if getattr(error, "errno", None) in FULL:
-        return None
-    if status is not None:
-        return _refusal(at, status, type(error).__name__)
-    if any(type(each).__name__ == "OfflineModeIsEnabled" for each in chain):
-        return _Trouble("HF_HUB_OFFLINE forbids to download it", f"unset it, then {AGAIN}", passes=False)
+    kinds = {base.__name__ for each in chain for base in type(each).__mro__}
+    if status in (408, 429) or (status or 0) >= 500:
+        return f"{at} answered {status}", None
+    if status in (401, 403):
+        return f"{at} does not hand it out ({status})", LICENCE
+    if status is not None:  # the error's kind tells a missing repository, revision and file apart
+        return f"{at} does not have it ({status}, {type(error).__name__})", "update wanwrap, or look at HF_ENDPOINT"
+    if "OfflineModeIsEnabled" in kinds:
+        return "HF_HUB_OFFLINE forbids to download it", f"unset it, then {AGAIN}"
     if any(isinstance(each, NO_WAY) or getattr(each, "errno", 0) in AWAY for each in chain):
         way_out = f"look at the network and the proxy, or name a mirror in HF_ENDPOINT, then {AGAIN}"
-        return _Trouble(f"{at} can't be reached ({chain[-1]})", way_out, passes=reached)
-    if any("imeout" in base.__name__ for each in chain for base in type(each).__mro__):
-        return _Trouble(f"{at} did not answer in time")
-    if any(isinstance(each, ConnectionError) or type(each).__module__.split(".")[0] in CLIENTS for each in chain):
-        return _Trouble("the connection was cut")
-    return None
-
-
-def _refusal(host: str, status: int, kind: str) -> _Trouble:
-    """What an answer means that is none; `kind` tells a missing repository, revision and file apart."""
-    if status in (408, 429) or status >= 500:
-        return _Trouble(f"{host} answered {status}")
-    if status in (401, 403):
-        way_out = (
-            "accept the licence at the repository's page if it asks for that, and give a token that may read it "
-            f"(`hf auth login`, or HF_TOKEN), then {AGAIN}"
-        )
-        return _Trouble(f"{host} does not hand it out ({status})", way_out, passes=False)
-    return _Trouble(
-        f"{host} does not have it ({status}, {kind})", "update wanwrap, or look at HF_ENDPOINT", passes=False
-    )
+        return f"{at} can't be reached ({chain[-1]})", None if reached else way_out
+    if any("imeout" in kind for kind in kinds):
+        return f"{at} did not answer in time", None
+    clients = any(type(each).__module__.split(".")[0] in CLIENTS for each in chain)
+    if getattr(error, "errno", None) not in FULL and (clients or "ConnectionError" in kinds):
+        return "the connection was cut", None
+    raise error
 
 
 def host() -> str:
