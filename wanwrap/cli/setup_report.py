@@ -16,7 +16,6 @@ from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
 from wanwrap.weights import provenance, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.search import unchecked
 from wanwrap.weights.weight_file import WeightFile
 
 
@@ -54,7 +53,7 @@ def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
     if each is None:
         have = found.have(name)
         return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
-    state = "convert" if each.convert else "to check" if unchecked(each) else "found"
+    state = "convert" if each.convert else "to check" if each.unchecked else "found"
     return name, state, large(each.size), str(each.path)
 
 
@@ -144,7 +143,7 @@ def inspected(found: WeightFile) -> Iterator[str]:
         yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
     if found.trained and (told := provenance.told(found.trained)):
         yield f"    trained: {told}"
-    more = " (--hash computes its sha256, which tells for sure)" if found.hashable and not found.sha256 else ""
+    more = " (--hash computes its sha256, which tells for sure)" if found.unchecked else ""
     yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 

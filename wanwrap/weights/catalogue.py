@@ -134,19 +134,14 @@ class Tokenizer:
     files: Mapping[str, str | None]
 
 
-def _weight(role: str, dtype: str, size: str, sha256: str, repo: str, path: str) -> Weight:
-    """One row of the table. Repacked for ComfyUI, Wan 2.1's small model alone has a prefix before its key names."""
-    prefix = "model.diffusion_model." if path.endswith("1.3B_bf16.safetensors") else ""
-    listed = None if size.startswith("~") else int(size)
-    about = None if listed else int(size.removeprefix("~"))
-    return Weight(role, repo, REVISIONS.get(repo), path, dtype, listed, sha256, prefix, about)
-
-
 CATALOGUE = dict[str, Weight]()
 ALSO = list[tuple[str, Weight]]()  # the other published files of the same models
-_words = TABLE.split()
-for _start in range(0, len(_words), 7):
-    _name, _row = _words[_start], _weight(*_words[_start + 1 : _start + 7])
+for _name, _role, _dtype, _size, _sha256, _repo, _path in zip(*[iter(TABLE.split())] * 7, strict=True):
+    # repacked for ComfyUI, Wan 2.1's small model alone has a prefix before its key names
+    _prefix = "model.diffusion_model." if _path.endswith("1.3B_bf16.safetensors") else ""
+    _listed = int(_size) if _size.isdigit() else None
+    _about = None if _listed else int(_size.removeprefix("~"))
+    _row = Weight(_role, _repo, REVISIONS.get(_repo), _path, _dtype, _listed, _sha256, _prefix, _about)
     if CATALOGUE.setdefault(_name, _row) is not _row:
         ALSO.append((_name, _row))
 

@@ -28,14 +28,10 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
     """
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
-    found = list[Path]()
     try:
-        homes = list(_homes(given))
-        for home in homes:
-            found += _kinds(home, kinds)
-        for home in homes:
-            for name in YAMLS:
-                found += _named(home / name, kinds, quiet)
+        homes = _homes(given)
+        found = [folder for home in homes for folder in _kinds(home, kinds)]
+        found += [folder for home in homes for name in YAMLS for folder in _named(home / name, kinds, quiet)]
     except OSError as error:
         raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
     if not found:
@@ -46,13 +42,13 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
     return list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
 
 
-def _homes(given: Path) -> Iterator[Path]:
+def _homes(given: Path) -> list[Path]:
     """The folders beside whose `models` ComfyUI or a launcher may stand: users give any level."""
-    bases = [given, given / "ComfyUI", given / "Data", *sorted(given.glob("Packages/*/"))]
-    bases += sorted(given.glob("Data/Packages/*/"))
+    bases = [given, given / "ComfyUI", given / "Data"]
+    bases += sorted([*given.glob("Packages/*/"), *given.glob("Data/Packages/*/")])
     if given.parent.name == "Packages":  # Stability Matrix shares one store among its packages
         bases.append(given.parent.parent)
-    yield from (base for base in bases if base.is_dir())
+    return [base for base in bases if base.is_dir()]
 
 
 def _kinds(home: Path, kinds: Collection[str]) -> Iterator[Path]:
@@ -69,12 +65,12 @@ def _kind(name: str) -> str:
 def _named(path: Path, kinds: Collection[str], quiet: bool) -> Iterator[Path]:
     """The folders that a yaml, if there is one, names for these kinds. Raises WeightsError: it can't be read."""
     content = _yaml(path) if path.is_file() else None
-    for section in content.values() if isinstance(content, dict) else ():
-        if not isinstance(section, dict):
-            continue
+    sections = content.values() if isinstance(content, dict) else ()
+    for section in (section for section in sections if isinstance(section, dict)):
         base = _path(str(section.get("base_path") or ""), path.parent)
-        for line in (line for key in section if _kind(str(key)) in kinds for line in _lines(section[key])):
-            folder = _path(line, base)
+        for folder in (
+            _path(line, base) for key in section if _kind(str(key)) in kinds for line in _lines(section[key])
+        ):
             if folder.is_dir():
                 yield folder
             elif not quiet:

@@ -163,7 +163,9 @@ class _Part(io.FileIO):
     def write(self, chunk: Any) -> int:
         """Raises DownloadError: it is a page, which some networks send instead of anything."""
         if bytes(chunk[:99]).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            raise DownloadError(f"a web page came instead of {Path(str(self.name)).name}; log in to the network, then {AGAIN}.")
+            raise DownloadError(
+                f"a web page came instead of {Path(str(self.name)).name}; log in to the network, then {AGAIN}."
+            )
         if self.anew:
             super().truncate(0)
             self.anew = False

@@ -11,7 +11,7 @@ from wanwrap.system.safetensors import open_source, stat
 from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.weights import inside, lora
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
-from wanwrap.weights.models import agreeing, comfy_t5, option, said, said_by, strange
+from wanwrap.weights.models import agreeing, option, said, said_by, strange
 from wanwrap.weights.weight_file import Role, WeightFile
 
 Sha256 = Callable[[Path], "str | None"]  # None: not known, and not worth computing now
@@ -59,7 +59,7 @@ def checked(found: WeightFile, name: str) -> str:
             f"{found.path} has ComfyUI's key names: `wanwrap convert {found.path} --out umt5-xxl-enc-bf16.safetensors` "
             "gives it Wan's, and `wanwrap setup --comfyui_dir` does so by itself."
         )
-    if row.role == "dit" and name.removesuffix("-fp8") not in found.names:
+    if row.role == "dit" and not found.may_be(name):
         raise WeightsError(
             f"{found.path} is {found.what}, and by its {'content' if found.told == 'sha256' else 'name'} it is not "
             f"what was asked for ({row.name}); give that one, or rename the file if its name is wrong."
@@ -103,23 +103,22 @@ def _pickle(path: Path, start: bytes, size: int) -> WeightFile:
 def _safetensors(path: Path) -> WeightFile:
     source = open_source(path)
     rows = {name.removeprefix(PREFIX): row for name, row in source.rows.items()}
-    known = inside.known(source.rows)
-    role, made = known.role if known else inside.role(rows), inside.made_of(source.metadata)
-    found = WeightFile(path=path, role=role, size=source.bytes, keys=inside.key_format(source.rows, role), made=made)
+    model, keys = inside.known(source.rows) or (None, None)
+    role = model.role if model else inside.role(rows)
+    found = WeightFile(path=path, role=role, size=source.bytes, keys=keys, made=inside.made_of(source.metadata))
     if role == "lora":
         return replace(found, **lora.verdict(source))
-    found = replace(found, dtype=inside.dtype(rows, role))
-    if model := known or inside.family(rows):
-        found = replace(found, what=model.what, names=model.names)
-    if why := inside.quantised(rows, source.metadata, role):
-        return replace(found, reason=why + _instead(path, role, found.names))
-    if known:
-        return replace(found, usable=True, reason="upstream loads it")
-    if comfy_t5({name: row.shape for name, row in rows.items()}):
+    if role != "other":
+        found = replace(found, dtype=inside.dtype(rows))
+    if kin := model or inside.family(rows):
+        found = replace(found, what=kin.what, names=kin.names)
+    why = inside.why_not(rows, source.metadata, role)
+    if why or not model:
+        return replace(found, reason=(why or inside.unknown(role)) + _instead(path, role, found.names))
+    if keys == inside.COMFYUI:
         why = "upstream loads it once `wanwrap convert` has given it Wan's key names; setup does that"
-        found = replace(found, what="UMT5-XXL in ComfyUI's key names", names=("t5",))
-        return replace(found, usable=True, convert=True, reason=why)
-    return replace(found, reason=inside.why_not(rows, role) + _instead(path, role, found.names))
+        return replace(found, usable=True, convert=True, what="UMT5-XXL in ComfyUI's key names", reason=why)
+    return replace(found, usable=True, reason="upstream loads it")
 
 
 # ---- which of several it is
@@ -133,7 +132,7 @@ def _which(found: WeightFile, sha256: Sha256, needs: Collection[str] | None) -> 
     rows = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role]
     same = [(name, row) for name, row in rows if abs(row.bytes - found.size) < (NEAR if row.about else 1)]
     hashable = bool(same) or found.size in [size for size, _ in NEVER.values()]
-    needed = needs is None or found.role != "dit" or any(name.removesuffix("-fp8") in found.names for name in needs)
+    needed = needs is None or found.role != "dit" or any(map(found.may_be, needs))
     mark = sha256(path) if hashable and needed else None
     found = replace(found, hashable=hashable, sha256=mark)
     qwen = "Qwen-Image's VAE by its name" if found.role == "vae" and "qwen" in path.name.lower() else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,17 +34,15 @@ def quick(path: Path) -> str | None:
 
 
 def thorough(path: Path) -> str:
-    """The same, and of a large file computed too, with a bar."""
-    if mark := quick(path):
-        return mark
-    with console.bar(f"sha256 of {path.name}", path.stat().st_size, "B") as done:
-        return _compute(path, done)
+    """The same, and of a large file computed too."""
+    return quick(path) or _compute(path)
 
 
-def _compute(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
+def _compute(path: Path) -> str:
     """Kept, if nobody has written the file meanwhile."""
     before = stat(path)
-    mark = sha256(path, done)
+    with console.bar(f"sha256 of {path.name}", before[0], "B") as done:
+        mark = sha256(path, done)
     return keep(path, mark) if stat(path) == before else mark
 
 

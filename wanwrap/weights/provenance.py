@@ -60,7 +60,7 @@ def range_of(metadata: Mapping[str, str]) -> Window | None:
 def trained(metadata: Mapping[str, str]) -> dict[str, Any]:
     """How a LoRA of upstream's was trained: the record, and the counts that upstream writes down; {} of others."""
     record = read(metadata)
-    epochs, steps = record.get("done", (0, 0)) if record else (0, 0)
+    epochs, steps = (record or {}).get("done", (0, 0))
     facts = {
         "epoch": _count(metadata, "ss_epoch", epochs),
         "epochs": _count(metadata, "ss_num_epochs", epochs),

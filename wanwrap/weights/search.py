@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 
 from wanwrap.system import console
@@ -14,6 +13,8 @@ from wanwrap.weights import comfyui
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.identify import Sha256, look
 from wanwrap.weights.weight_file import WeightFile
+
+SURE = ("sha256", "size", "header", "name")  # by what a file is known, the surest first
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Search:
             return f"not used: {found.reason}"
         if found.role == "lora" and not found.names:
             return "not used: it is none of the releases that the presets merge, by its size or sha256"
-        if not {*_serves(found)} & {*self.needs}:
+        if not any(map(found.may_be, self.needs)):
             return f"not needed{f' ({found.what})' if found.what else ''}"
         return f"not used: {_worse(found, self.needs) or 'another is used'}"
 
@@ -57,28 +58,23 @@ def search(needs: Sequence[str], folders: Iterable[Path], sha256: Sha256) -> Sea
             else:
                 found.others += 1
     for name in needs:
-        if best := min(_ranked(name, found.files), key=itemgetter(0), default=None):
-            found.chosen[name] = best[1]
+        if best := _best(name, found.files):
+            found.chosen[name] = best
     return found
-
-
-def _how(found: WeightFile) -> str:
-    """How it is known to be what it is used for."""
-    if unchecked(found):
-        return f"by its {found.told}; its sha256 is to be checked"
-    if found.told == "sha256":
-        return "its sha256 is the published one"
-    return f"by its {found.told}" if found.told != "user" else found.reason
-
-
-def unchecked(found: WeightFile) -> bool:
-    """Whether its sha256 would tell for sure, and has not been computed."""
-    return found.hashable and not found.sha256 and found.told != "user"
 
 
 def could_be(name: str, found: Search) -> list[WeightFile]:
     """Files that upstream would load for it, of which only the user can say whether they are it."""
-    return [each for each in found.files if each.usable and not each.told and name in _serves(each)]
+    return [each for each in found.files if each.usable and not each.told and each.may_be(name)]
+
+
+def _how(found: WeightFile) -> str:
+    """How it is known to be what it is used for."""
+    if found.told == "user":
+        return found.reason
+    if found.told == "sha256":
+        return "its sha256 is the published one"
+    return f"by its {found.told}" + ("; its sha256 is to be checked" if found.unchecked else "")
 
 
 def _candidate(found: WeightFile) -> bool:
@@ -88,27 +84,21 @@ def _candidate(found: WeightFile) -> bool:
     return (found.role != "other" or found.broken) and not (found.role == "dit" and found.made)
 
 
-def _serves(found: WeightFile) -> Iterator[str]:
-    """The catalogue's names for which it would do: one model may stand there in two types."""
-    for name in found.names:
-        yield from (each for each in (name, f"{name}-fp8") if each in CATALOGUE)
-
-
-def _ranked(name: str, files: Sequence[WeightFile]) -> Iterator[tuple[tuple[int, ...], WeightFile]]:
-    """Those that will be used without asking, the best first: by how surely they are it, then by their type."""
-    wanted = CATALOGUE[name].dtype
-    for found in files:
-        alone = len(found.names) == 1 and name in _serves(found)
-        if found.usable and found.told and alone and not _worse(found, [name]):
-            sure = ("sha256", "size", "header", "name").index(found.told)
-            yield (found.convert, sure, found.dtype != wanted), found
+def _best(name: str, files: Iterable[WeightFile]) -> WeightFile | None:
+    """The one that is used without asking: it needs no conversion, is most surely that model, has the published type."""
+    fit = [each for each in files if each.usable and len(each.names) == 1 and each.may_be(name)]
+    return min(
+        (each for each in fit if not _worse(each, [name])),
+        key=lambda each: (each.convert, SURE.index(str(each.told)), each.dtype != CATALOGUE[name].dtype),
+        default=None,
+    )
 
 
 def _worse(found: WeightFile, needs: Sequence[str]) -> str | None:
     """Why a file that upstream loads is only used if the user says so."""
     if not found.told:
         return found.reason
-    if found.dtype == "fp8" and not any(CATALOGUE[name].dtype == "fp8" for name in needs if name in _serves(found)):
+    if found.dtype == "fp8" and not any(CATALOGUE[name].dtype == "fp8" for name in needs if found.may_be(name)):
         return "it is fp8, rounded once and for all; give it as an option if you want it none the less"
     if found.role == "dit" and found.dtype == "fp32":
         return "it is fp32, which takes twice the disk and memory; give it as an option if you want it none the less"

@@ -56,6 +56,15 @@ class WeightFile:
         """Whether the file is gone, or another one since it was looked at."""
         return not self.path.is_file() or self.stamp not in (None, stat(self.path))
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether its sha256 would tell for sure, and has not been computed."""
+        return self.hashable and not self.sha256 and self.told != "user"
+
+    def may_be(self, name: str) -> bool:
+        """Whether it may be the catalogue's `name`; one model may stand there in two types."""
+        return name.removesuffix("-fp8") in self.names
+
     def json(self) -> dict[str, Any]:
         """For other programs."""
         facts = {name: value for name, value in vars(self).items() if name not in OF_A_PLAN}
