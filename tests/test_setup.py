@@ -15,6 +15,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from wanwrap.errors import OptionError, WeightsError
 from wanwrap.machine.setup import Progress, alone, survey
 from wanwrap.machine.wish import wish as wished
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.workspace import load
+from wanwrap.weights.weight_file import WeightFile
+from wanwrap.weights.workspace import load, save
 
 TOKEN = "hf_SecretOfTheUser"
 NAMES = ("wan2.2-t2v-high", "wan2.2-t2v-low", "vae", "t5")
@@ -311,11 +313,15 @@ def test_the_workspaces_file_is_the_users_too(tmp_path: Path, wanwrap: Wanwrap, 
         ("comfyui_dir = [1]", "comfyui_dir must be a list of texts"),
         (
             '[weights]\n"wan2.2_t2v_high" = "x"',
-            "there are no weights named wan2.2_t2v_high. Did you mean wan2.2-t2v-high?",
+            "weights takes no wan2.2_t2v_high. Did you mean wan2.2-t2v-high?",
         ),
         ("[weights]\nvae = { bytes = 3 }", "vae has no path"),
         ('[weights]\nvae = { path = "x", bytes = "3" }', "bytes must be a number, not '3'"),
         ("weights = 3", "weights must be a table"),
+        ('[weight]\nvae = "x"', "takes no weight. Did you mean weights?"),
+        ('[upstream]\npyhton = "x"', "Did you mean python?"),
+        ('[weights]\nvae = { pth = "x" }', "Did you mean path?"),
+        ('vae = "x"', "takes no vae"),
         ("\x00", "can't be read"),
     ],
 )
@@ -323,6 +329,23 @@ def test_a_workspaces_file_that_is_wrong(text: str, says: str, tmp_path: Path) -
     (tmp_path / "wanwrap.toml").write_text(text)
     with pytest.raises(OptionError, match=re.escape(says)):
         load(tmp_path)
+
+
+def test_a_workspaces_file_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "wanwrap.toml").mkdir()
+    with pytest.raises(OptionError, match="is no file"):
+        load(tmp_path)
+
+
+def test_comments_and_what_was_written_by_hand_stay(tmp_path: Path) -> None:
+    mine = '[weights] # mine\n# the one from the old disk\nvae = "vae.pth" # by hand\n'
+    (tmp_path / "wanwrap.toml").write_text(f'presets = [] # none yet\n[upstream]\n# why not\npython = "p"\n{mine}')
+    before = load(tmp_path)
+    t5 = WeightFile(path=Path("/t5.pth"), stamp=(3, 4), sha256="5")
+    save(tmp_path, replace(before, python=None, weights={**before.weights, "t5": t5}))
+    text = (tmp_path / "wanwrap.toml").read_text()
+    assert mine in text and "# none yet" in text and "# why not" in text and load(tmp_path).python is None
+    assert load(tmp_path).weights == {"vae": WeightFile(path=tmp_path / "vae.pth"), "t5": t5}
 
 
 def test_paths_of_the_workspaces_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from wanwrap.errors import WeightsError, listing
 from wanwrap.system.safetensors import open_source, stat
 from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.weights import inside, lora
-from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
+from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
 from wanwrap.weights.models import agreeing, option, said, said_by, strange
 from wanwrap.weights.weight_file import Role, WeightFile
 
@@ -126,34 +126,49 @@ def _safetensors(path: Path) -> WeightFile:
 
 def _which(found: WeightFile, sha256: Sha256, needs: Collection[str] | None) -> WeightFile:
     """What the header has left open: by the content, where a published file has this size, else by the name."""
-    path = found.path
     if not found.usable:
-        return replace(found, names=agreeing(said(path), found.names))
-    rows = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role]
-    same = [(name, row) for name, row in rows if abs(row.bytes - found.size) < (NEAR if row.about else 1)]
+        return replace(found, names=agreeing(said(found.path), found.names))
+    same = [(name, row) for name, row in PUBLISHED if ROLES[row.role] == found.role and _same_size(row, found.size)]
     hashable = bool(same) or found.size in [size for size, _ in NEVER.values()]
     needed = needs is None or found.role != "dit" or any(map(found.may_be, needs))
-    mark = sha256(path) if hashable and needed else None
+    mark = sha256(found.path) if hashable and needed else None
     found = replace(found, hashable=hashable, sha256=mark)
-    qwen = "Qwen-Image's VAE by its name" if found.role == "vae" and "qwen" in path.name.lower() else None
-    for name, row in same if mark else ():
-        if row.sha256 == mark:
-            return replace(found, names=(name.removesuffix("-fp8"),), told="sha256")
-    if what := NEVER[mark][1] if mark in NEVER else qwen:
-        why = f"it is {what}: upstream would load it, and train on noise{_instead(path, 'vae')}"
-        return replace(found, usable=False, told=None, names=(), what=what, reason=why)
-    for name, row in same if mark else ():
-        if found.keys == "pickle" or (row.name, row.size) == (path.name, found.size):
-            why = f"it has the size of {row.repo}'s {row.name}, but another content: its sha256 is {str(mark)[:8]}..."
-            return replace(found, usable=False, told=None, names=(name,), reason=f"{why}; get it again")
+    if mark and (sure := _by_content(found, mark, same)):
+        return sure
     if found.told or found.role == "lora":  # releases of other models and of other trainers have the same names
         return found
-    return _named(found) if found.role in ("dit", "vae") else replace(found, told="header")
+    return _by_name(found) if found.role in ("dit", "vae") else replace(found, told="header")
 
 
-def _named(found: WeightFile) -> WeightFile:
+def _same_size(row: Weight, size: int) -> bool:
+    return abs(row.bytes - size) < (NEAR if row.about else 1)
+
+
+def _by_content(found: WeightFile, mark: str, same: Sequence[tuple[str, Weight]]) -> WeightFile | None:
+    """The verdict on a file whose sha256 is `mark`, of the published ones of its size; None: it tells nothing."""
+    if mark in NEVER:
+        return _no_vae(found, NEVER[mark][1])
+    for name, row in same:
+        if row.sha256 == mark:
+            return replace(found, names=(name.removesuffix("-fp8"),), told="sha256")
+    for name, row in same:
+        if found.keys == "pickle" or (row.name, row.size) == (found.path.name, found.size):
+            why = f"it has the size of {row.repo}'s {row.name}, but another content: its sha256 is {mark[:8]}..."
+            return replace(found, usable=False, told=None, names=(name,), reason=f"{why}; get it again")
+    return None
+
+
+def _no_vae(found: WeightFile, what: str) -> WeightFile:
+    """What upstream would take for Wan's VAE."""
+    why = f"it is {what}: upstream would load it, and train on noise{_instead(found.path, 'vae')}"
+    return replace(found, usable=False, names=(), what=what, reason=why)
+
+
+def _by_name(found: WeightFile) -> WeightFile:
     """By the name, if that says no more than what it is: a name with other words in it is of another's making."""
     path, vae = found.path, found.role == "vae"
+    if vae and "qwen" in path.name.lower():
+        return _no_vae(found, "Qwen-Image's VAE by its name")
     left = found.names if vae else agreeing(said(path), found.names)
     plain = "wan" in path.stem.lower() if vae else bool(said_by(path.stem))
     odd = strange(path) if plain else [path.stem]
