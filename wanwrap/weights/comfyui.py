@@ -94,7 +94,7 @@ def _lines(value: Any) -> Iterator[str]:
     """The paths of a value: one, or one a line; a comment within a block has become part of its line."""
     for text in value if isinstance(value, list) else [value]:
         for line in str(text or "").splitlines():
-            if bare := re.sub(r"(^|\s)#.*", "", line).strip().strip("'\""):
+            if bare := re.sub(r"(^|\s)#.*", "", line).strip():
                 yield bare
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,8 @@ PARTS = {
     "diff_b": "diff_b",
     "diff_m": "diff_m",
 }
-PREFIXES = ("model.diffusion_model.", "base_model.model.", "diffusion_model.", "transformer.", "lora_unet_")
+PREFIX = r"(?:model\.diffusion_model\.|base_model\.model\.|diffusion_model\.|transformer\.|lora_unet_)*"
+KEY = re.compile(rf"{PREFIX}(?P<module>.*)\.(?P<part>{'|'.join(map(re.escape, PARTS))})")
 FORMATS = {"lora_unet_": "musubi-tuner", "transformer.": "diffusers", "base_model.model.": "peft"}
 # What a difference is added to: the weight, the bias, the modulation of a block (as LightX2V writes them).
 TARGETS = {"diff": (".weight", ""), "diff_b": (".bias",), "diff_m": (".modulation", "")}
@@ -96,10 +97,12 @@ def verdict(source: Source) -> dict[str, Any]:
     alphas = (source.scalar(parts["alpha"]) for parts in modules.values() if "alpha" in parts)
     alpha = next(alphas, None)
     downs = [source.rows[parts["down"]].shape for parts in modules.values() if "down" in parts]
+    ranks = sorted({shape[0] for shape in downs if shape})
+    several = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else None
     first = next(iter(source.rows))
     facts = {
         "format": next((whose for prefix, whose in FORMATS.items() if first.startswith(prefix)), "ComfyUI"),
-        "rank": _ranks({shape[0] for shape in downs if shape}),
+        "rank": several or next(iter(ranks), None),
         "alpha": alpha if alpha is None or math.isfinite(alpha) else str(alpha),
         "modules": len(modules),
         "model": width and WIDTHS[width],
@@ -111,13 +114,6 @@ def verdict(source: Source) -> dict[str, Any]:
         "usable": why is None,
         "reason": why or "wanwrap can merge it",
     }
-
-
-def _ranks(ranks: Collection[int]) -> int | str | None:
-    """The one rank, or of several `16 to 128`."""
-    if len(ranks) > 1:
-        return f"{min(ranks)} to {max(ranks)}"
-    return next(iter(ranks), None)
 
 
 def _width(rows: Mapping[str, Row]) -> int | None:
@@ -141,8 +137,8 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     underscored = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in dit}
     found, left = dict[str, list[Patch]](), list[str]()
     for module, parts in _modules(lora, underscored).items():
-        for keys, targets, patch in _changes(lora, module, parts, strength):
-            target = next((name for name in targets if name in dit), None)
+        for keys, endings, patch in _changes(lora, parts, strength):
+            target = next((module + ending for ending in endings if module + ending in dit), None)
             if target is None:
                 left += keys
                 continue
@@ -163,19 +159,14 @@ def _modules(lora: Source, names: Mapping[str, str] = {}) -> Modules:
     """
     modules, foreign = Modules(), list[str]()
     for key in lora.rows:
-        name = key
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-        suffix = next((suffix for suffix in PARTS if name.endswith(f".{suffix}")), None)
-        if suffix is None:
+        found = KEY.fullmatch(key)
+        if found is None:
             foreign.append(key)
             continue
-        module = name.removesuffix(f".{suffix}")
+        module, part = found["module"], PARTS[found["part"]]
         parts = modules.setdefault(names.get(module, module), {})
-        if parts.setdefault(PARTS[suffix], key) != key:
-            raise WeightsError(
-                f"{lora.paths[0]} has {parts[PARTS[suffix]]} and {key} for one tensor; give another LoRA."
-            )
+        if parts.setdefault(part, key) != key:
+            raise WeightsError(f"{lora.paths[0]} has {parts[part]} and {key} for one tensor; give another LoRA.")
     for parts in modules.values():
         if not {"up", "down"} <= parts.keys():  # which mean nothing alone
             foreign += [parts[part] for part in ("up", "down", "alpha") if part in parts]
@@ -187,15 +178,15 @@ def _modules(lora: Source, names: Mapping[str, str] = {}) -> Modules:
 
 
 def _changes(
-    lora: Source, module: str, parts: Mapping[str, str], strength: float
-) -> Iterator[tuple[list[str], list[str], Patch]]:
-    """(keys, names of the DiT's tensor that may be meant, patch) of each change in a module."""
+    lora: Source, parts: Mapping[str, str], strength: float
+) -> Iterator[tuple[list[str], tuple[str, ...], Patch]]:
+    """(keys, how the name of the DiT's tensor may end, patch) of each change in a module."""
     if "down" in parts:
         keys = [parts[part] for part in ("down", "up", "alpha") if part in parts]
-        yield keys, [f"{module}.weight"], _low_rank(lora, parts, strength)
+        yield keys, (".weight",), _low_rank(lora, parts, strength)
     for part, endings in TARGETS.items():
         if part in parts:
-            yield [parts[part]], [f"{module}{ending}" for ending in endings], Difference(parts[part], strength)
+            yield [parts[part]], endings, Difference(parts[part], strength)
 
 
 def _low_rank(lora: Source, parts: Mapping[str, str], strength: float) -> LowRank:
