@@ -49,9 +49,9 @@ def remarks(plan: Plan) -> list[str]:
 def _check_same(plan: Plan, train: Train, source: Source) -> None:
     """Raises WeightsError: it was trained as something else, as far as it tells."""
     preset, path, level = plan.request.preset, source.paths[0], None if train.expert == "dit" else train.expert
-    mine = provenance.title(plan.request.called, level)
+    mine = provenance.title({"preset": plan.request.called, "expert": level})
     if record := provenance.read(source.metadata):
-        if (theirs := provenance.titled(record)) != mine:
+        if (theirs := provenance.title(record)) != mine:
             expert = f" --noise_level {record['expert']}" if "expert" in record else ""
             raise WeightsError(
                 f"{path} was trained as {theirs}, and this run trains {mine}; give a LoRA of that, "

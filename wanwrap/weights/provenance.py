@@ -38,14 +38,10 @@ def read(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     return record if {"wanwrap", "preset"} <= record.keys() else None
 
 
-def title(preset: str, expert: str | None) -> str:
+def title(record: Mapping[str, Any]) -> str:
     """What was trained, in words; trainings of one title may go on from each other's weights."""
+    preset, expert = record["preset"], record.get("expert")
     return f"the {expert}-noise expert of {preset}" if expert else preset
-
-
-def titled(record: Mapping[str, Any]) -> str:
-    """The title of a record."""
-    return title(record["preset"], record.get("expert"))
 
 
 def range_of(metadata: Mapping[str, str]) -> Window | None:
@@ -83,7 +79,7 @@ def told(facts: Mapping[str, Any]) -> str:
     low, high = record.get("timesteps") or facts.get("timesteps") or ALL
     epochs, steps = (f" of {facts[name]}" if name in facts else "" for name in ("epochs", "steps_planned"))
     words = [
-        titled(record) if record else "",
+        title(record) if record else "",
         f"epoch {facts['epoch']}{epochs}" if "epoch" in facts else "",
         f"{facts['steps']}{steps} steps" if "steps" in facts else "",
         f"timesteps {low} to {high}" if (low, high) != ALL else "",
