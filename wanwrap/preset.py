@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import runpy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -67,17 +67,27 @@ class Pictures:
     batch_size: int = 1
     num_repeats: int = 1
 
+    def __post_init__(self) -> None:
+        check_size(self.resolution)
+        if self.batch_size < 1 or self.num_repeats < 1:
+            raise PresetError("batch_size and num_repeats must be 1 at least.")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class Clips(Pictures):
     """How clips are trained: `target_frames` are 4N+1 frames at 16 fps."""
 
-    resolution: Size
     target_frames: tuple[int, ...]
     frame_extraction: Literal["head", "chunk", "uniform"] = "head"
     frame_sample: int | None = None  # how many windows `uniform` takes of a clip
-    batch_size: int = 1
-    num_repeats: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_frames(self.target_frames)
+        if self.frame_extraction not in EXTRACTIONS:
+            raise PresetError(f"frame_extraction {self.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
+        if self.frame_sample is not None and self.frame_sample < 1:
+            raise PresetError("frame_sample must be 1 at least.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +116,34 @@ class Preset:
     def __post_init__(self) -> None:
         if self.task not in SHAPES:
             raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
-        _check_experts(self.task, self.experts)
+        levels = [expert.noise_level for expert in self.experts]
+        if levels not in ([None], ["high"], ["low"], ["high", "low"], ["low", "high"]):
+            raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
         for expert in self.experts:
+            self._check_dit(expert.dit, expert.noise_level or "")
             _check_train({**self.train, **expert.train})
         if self.lightning:
-            _check_lightning(self.lightning.release, self.task)
+            self._check_lightning(self.lightning.release)
         _check_options(self.cache_latents, CACHE_LATENTS)
         _check_options(self.cache_text, CACHE_TEXT)
-        if self.pictures:
-            _check_entry(self.pictures)
-        for clips in self.clips:
-            _check_clips(clips)
+
+    def _check_dit(self, name: str, level: str) -> None:
+        """Raises PresetError: no such file, or that of another model or expert, which may have the same shapes."""
+        fit = {name for model in MODELS.values() if self.task in model.tasks for name in model.names}
+        if name not in CATALOGUE:
+            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+        if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != self.task.endswith("A14B"):
+            raise PresetError(f"{name} is no DiT for {self.task}.")
+        if not name.endswith(level):
+            raise PresetError(f"the {level}-noise expert trains {name}, which is not its DiT.")
+
+    def _check_lightning(self, release: str) -> None:
+        """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
+        known = [name.removeprefix("lightning-").removesuffix("-high") for name in CATALOGUE if name.endswith("-high")]
+        releases = [name for name in known if name.startswith(self.task.removesuffix("A14B"))]
+        if release not in releases:
+            there = ", ".join(releases) or "none"
+            raise PresetError(f"Lightning {release!r} is not for {self.task}: its releases are {there}.")
 
     @property
     def inference(self) -> str:
@@ -157,21 +184,6 @@ class Preset:
         return edges.pop() if len(edges) == 1 and self.experts[0].noise_level else None
 
 
-def _check_experts(task: str, experts: tuple[Expert, ...]) -> None:
-    levels = [expert.noise_level for expert in experts]
-    if levels != [None] and sorted(map(str, levels)) not in (["high"], ["low"], ["high", "low"]):
-        raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
-    fit = {name for model in MODELS.values() if task in model.tasks for name in model.names}
-    for expert in experts:
-        name, level = expert.dit, expert.noise_level
-        if name not in CATALOGUE:
-            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
-        if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != task.endswith("A14B"):
-            raise PresetError(f"{name} is no DiT for {task}.")
-        if level and not name.endswith(f"-{level}"):
-            raise PresetError(f"the {level}-noise expert trains {name}, which is not its DiT.")
-
-
 def _check_train(train: Options) -> None:
     """Raises PresetError: something is left to upstream's defaults that would train something else, or nothing."""
     _check_options(train, TRAIN)
@@ -187,33 +199,8 @@ def _check_train(train: Options) -> None:
 def _check_options(options: Options, script: str) -> None:
     """Raises OptionError, PresetError: not upstream's, or wanwrap's to set, or one that upstream would do harm with."""
     check(options, script)
-    for name in options:
-        if name in REFUSED:
-            raise PresetError(f"a preset can't set {name}: {REFUSED[name]}.")
-
-
-def _check_lightning(release: str, task: str) -> None:
-    """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
-    mine = f"lightning-{task.removesuffix('-A14B')}-"
-    names = [name for name in CATALOGUE if name.startswith(mine) and name.endswith("-high")]
-    releases = [name.removeprefix("lightning-").removesuffix("-high") for name in names]
-    if release not in releases:
-        raise PresetError(f"Lightning {release!r} is not for {task}: its releases are {', '.join(releases) or 'none'}.")
-
-
-def _check_entry(entry: Pictures | Clips) -> None:
-    check_size(entry.resolution)
-    if entry.batch_size < 1 or entry.num_repeats < 1:
-        raise PresetError("batch_size and num_repeats must be 1 at least.")
-
-
-def _check_clips(clips: Clips) -> None:
-    _check_entry(clips)
-    check_frames(clips.target_frames)
-    if clips.frame_extraction not in EXTRACTIONS:
-        raise PresetError(f"frame_extraction {clips.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
-    if clips.frame_sample is not None and clips.frame_sample < 1:
-        raise PresetError("frame_sample must be 1 at least.")
+    if mine := sorted(REFUSED.keys() & options.keys()):
+        raise PresetError(f"a preset can't set {mine[0]}: {REFUSED[mine[0]]}.")
 
 
 def check_size(size: Size) -> None:
@@ -279,6 +266,4 @@ def load(name: str) -> Preset:
     preset = module.get("preset")
     if not isinstance(preset, Preset):
         raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
-    object.__setattr__(preset, "name", name_of(path))
-    object.__setattr__(preset, "doc", (module["__doc__"] or "").strip())
-    return preset
+    return replace(preset, name=name_of(path), doc=(module["__doc__"] or "").strip())
