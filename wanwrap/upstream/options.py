@@ -123,17 +123,14 @@ def _number(word: str) -> float:
     return value
 
 
-def share(word: str) -> int | float | str:
+def _share(word: str) -> float | str:
     """Upstream's steps or share of all steps: 100, 0.1 or 10%."""
-    if word.endswith("%"):
-        _number(word[:-1])
-        return word
-    value = _number(word)
-    return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
+    value = _number(word.removesuffix("%"))
+    return word if word.endswith("%") else value
 
 
-_number.__name__ = share.__name__ = "number"  # as argparse's messages call a type
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": share}
+_number.__name__ = _share.__name__ = "number"  # as argparse's messages call a type
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": _share}
 
 
 class _Parser(argparse.ArgumentParser):
