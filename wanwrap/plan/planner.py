@@ -106,8 +106,8 @@ def _caching(
     request: Request, weights: Weights, encoders: Mapping[What, str], config: str
 ) -> tuple[Prune, Cache, Cache]:
     """Forget what is stale, then let upstream encode what is not there."""
-    preset = request.preset
-    marks: Options = {"latents": encoders["latents"], "text": encoders["text"]}
+    preset, python, start = request.preset, request.python, request.upstream.start
+    prune = ("prune", config, *spell({"latents": encoders["latents"], "text": encoders["text"]}))
     latents: Options = {
         "dataset_config": config,
         "vae": str(weights["vae"].path),
@@ -116,15 +116,10 @@ def _caching(
         **preset.cache_latents,
         "skip_existing": True,
     }
-    text: Options = {
-        "dataset_config": config,
-        "t5": str(weights["t5"].path),
-        **preset.cache_text,
-        "skip_existing": True,
-    }
-    python, start = request.python, request.upstream.start
+    t5 = str(weights["t5"].path)
+    text: Options = {"dataset_config": config, "t5": t5, **preset.cache_text, "skip_existing": True}
     return (
-        Prune(name="check caches", argv=(*request.wanwrap, "prune", config, *spell(marks))),
+        Prune(name="check caches", argv=(*request.wanwrap, *prune)),
         Cache(name="cache latents", argv=(python, *start(CACHE_LATENTS), *spell(latents)), what="latents"),
         Cache(name="cache text", argv=(python, *start(CACHE_TEXT), *spell(text)), what="text"),
     )

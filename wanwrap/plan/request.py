@@ -19,6 +19,7 @@ from wanwrap.upstream import pin
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
+from wanwrap.weights.models import option
 from wanwrap.weights.workspace import Workspace
 
 Precision = Literal["fp16", "bf16"]
@@ -181,12 +182,7 @@ def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Pat
         OptionError: one that this run doesn't read, or one file for two.
         WeightsError: there is no such file.
     """
-    takes = {"vae": "vae", "t5": "t5", **({"clip": "clip"} if request.preset.needs_clip else {})}
-    for expert in request.preset.experts:
-        level = f"_{expert.noise_level}" if expert.noise_level else ""
-        takes[f"dit{level}"] = expert.dit
-        if request.lightning:
-            takes[f"lightning{level}"] = request.lightning.lora(expert)
+    takes = {option(name).removeprefix("--"): name for name in replace(request, noise_level=None).needed}
     if len(request.experts) == 1:
         takes["dit"] = request.experts[0].dit
     given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}

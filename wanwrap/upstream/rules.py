@@ -197,10 +197,9 @@ def compare_windows(own: Window, trained: Window, expert: str) -> Iterator[str]:
             f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
         )
     if own != trained:
-        narrower = own[0] <= trained[0] and trained[1] <= own[1]
         yield (
-            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}"
-            f"{' alone' if narrower else ''}; at inference it is used from {own[0]} to {own[1]}."
+            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
+            f"from {own[0]} to {own[1]}."
         )
 
 
