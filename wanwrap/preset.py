@@ -15,7 +15,7 @@ from typing import Literal
 from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
+from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.models import MODELS, SHAPES
@@ -124,8 +124,8 @@ class Preset:
             _check_train({**self.train, **expert.train})
         if self.lightning:
             self._check_lightning(self.lightning.release)
-        _check_options(self.cache_latents, CACHE_LATENTS)
-        _check_options(self.cache_text, CACHE_TEXT)
+        check(self.cache_latents, CACHE_LATENTS)
+        check(self.cache_text, CACHE_TEXT)
 
     def _check_dit(self, name: str, level: str) -> None:
         """Raises PresetError: no such file, or that of another model or expert, which may have the same shapes."""
@@ -186,7 +186,7 @@ class Preset:
 
 def _check_train(train: Options) -> None:
     """Raises PresetError: something is left to upstream's defaults that would train something else, or nothing."""
-    _check_options(train, TRAIN)
+    check(train, TRAIN)
     missing = [name for name in REQUIRED if train.get(name) is None]
     if not (train.get("max_train_epochs") or train.get("max_train_steps")):
         missing.append("max_train_epochs")
@@ -194,13 +194,6 @@ def _check_train(train: Options) -> None:
         missing.append("one of " + ", ".join(sorted(ATTENTION)))
     if missing:
         raise PresetError(f"train lacks {', '.join(missing)}: upstream's own defaults would train something else.")
-
-
-def _check_options(options: Options, script: str) -> None:
-    """Raises OptionError, PresetError: not upstream's, or wanwrap's to set, or one that upstream would do harm with."""
-    check(options, script)
-    if mine := sorted(REFUSED.keys() & options.keys()):
-        raise PresetError(f"a preset can't set {mine[0]}: {REFUSED[mine[0]]}.")
 
 
 def check_size(size: Size) -> None:

@@ -14,7 +14,7 @@ from wanwrap.data.dataset import Dataset, Entry, file_list, render
 from wanwrap.data.media import Item
 from wanwrap.errors import WeightsError
 from wanwrap.paths import folder as shipped_folder
-from wanwrap.plan.expert_options import count_steps, expert_options, provenance, state_interval, steps_per_epoch
+from wanwrap.plan.expert_options import count_steps, expert_options, provenance, state_interval
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert, Preset
@@ -195,7 +195,8 @@ def _train(
         "mixed_precision": settings["mixed_precision"],
         "dynamo_backend": "no",
     }
-    save_every, per_epoch = whole(settings, "save_every_n_epochs", 0) or None, steps_per_epoch(settings, dataset, gpus)
+    steps, per_epoch = count_steps(settings, dataset, gpus)
+    save_every = whole(settings, "save_every_n_epochs", 0) or None
     state_every = state_interval(save_every, per_epoch)
     label = f"{name}-{expert.noise_level}" if expert.noise_level else name
     options: Options = {
@@ -219,7 +220,7 @@ def _train(
         label=label,
         launch=(request.python, "-m", "accelerate.commands.launch", *spell(launch), *request.upstream.start(TRAIN)),
         options=options,
-        steps=count_steps(settings, dataset, gpus),
+        steps=steps,
         per_epoch=per_epoch,
         dit=dit,
         encoders=digest(*(weights[key].content for key in ("vae", "t5", "clip") if key in request.needed)),

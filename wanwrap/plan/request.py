@@ -162,10 +162,10 @@ def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]
         given["network_args"] = tuple(options["network_args"])
     if "attention" in options:
         given[options["attention"]] = True
-    if "resume_from" in options:
-        given["network_weights"] = str(options["resume_from"])
     check(given, TRAIN)
     given |= parse(options.get("upstream_options", ()), own=own)
+    if "resume_from" in options:
+        given["network_weights"] = str(options["resume_from"])
     if len(attentions := sorted(ATTENTION & given.keys())) > 1:
         raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
     for name in FILES.keys() & given.keys():  # by the whole path: upstream runs in another folder

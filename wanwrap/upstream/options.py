@@ -153,15 +153,17 @@ def parser(script: str) -> argparse.ArgumentParser:
 
 
 def check(options: Options, script: str) -> None:
-    """Refuse what upstream's parser would refuse.
+    """Refuse what upstream's parser would refuse, and what wanwrap does.
 
     Raises:
-        OptionError: an unknown name, a value of another type, or one outside the choices.
+        OptionError: an unknown name, one of REFUSED, a value of another type, or one outside the choices.
     """
     for name, value in options.items():
         row = table(script).get(name)
         if row is None:
             raise OptionError(f"upstream's {script}.py has no option --{name}.{closest(name, table(script))}")
+        if name in REFUSED:
+            raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
         several = isinstance(value, Sequence) and not isinstance(value, str)
         wrong = (isinstance(value, bool) != (row["kind"] == "flag")) or several != (row.get("nargs") == "*")
         if value is not None and wrong:
@@ -182,8 +184,7 @@ def parse(words: Sequence[str], own: Collection[str] = ()) -> dict[str, Value]:
         if name in own:
             raise OptionError(f"--{name} is wanwrap's own: put it before the `--`.")
         raise OptionError(f"after `--` come upstream's options; {rest[0]} is none.{closest(name, table(TRAIN))}")
-    for name in vars(given).keys() & REFUSED.keys():
-        raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
+    check(vars(given), TRAIN)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()}
 
 
