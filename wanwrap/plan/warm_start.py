@@ -15,7 +15,7 @@ from typing import Any
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.plan.script import native
+from wanwrap.plan.script import command, native
 from wanwrap.system.safetensors import Source, open_source
 from wanwrap.upstream import states
 from wanwrap.upstream.options import number, whole
@@ -82,14 +82,11 @@ def _other_format(plan: Plan, train: Train, source: Source) -> str:
     path, first = source.paths[0], next(iter(source.rows), "nothing")
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
-    command = shlex.join((train.argv[0], "-m", "musubi_tuner.convert_lora", *files))
-    if native() == "powershell":
-        command = f"& {command}"  # which takes a quoted program for a text
-    if "PYTHONPATH" in plan.env:
-        command = f"cd {shlex.quote(plan.env['PYTHONPATH'])}; {command}"
+    convert = command((train.argv[0], "-m", "musubi_tuner.convert_lora", *files), native())
+    start = f"{shlex.join(('cd', plan.env['PYTHONPATH']))}\n" if "PYTHONPATH" in plan.env else ""
     return (
         f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
-        f"scratch; upstream converts those of ComfyUI and diffusers: {command}"
+        f"scratch; upstream converts those of ComfyUI and diffusers:\n{start}{convert}"
     )
 
 
