@@ -30,7 +30,7 @@ from wanwrap.upstream.schedule import rewrite
         (["--timestep_sampling", "sigmod"], "sigmoid"),
         (["--compile=yes"], "--compile"),
         (["stray"], "stray"),
-        (["--dit", "x"], "wanwrap's own --dit"),
+        (["--dit", "x"], "--dit .*wanwrap's own"),
         (["--resume", "x"], "--resume_from"),
         (["--wandb_api_key", "x"], "WANDB_API_KEY"),
         (["--sage_attn"], "--attention sdpa"),

@@ -90,14 +90,17 @@ def _other_format(plan: Plan, train: Train, source: Source) -> str:
     )
 
 
-def _check_scale(train: Train, source: Source) -> None:
-    """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's.
-
-    A file without alphas is scaled by its ranks; a LoKr's whole matrices have none.
-    """
+def _rank_alpha(source: Source) -> tuple[set[int], set[float]]:
+    """The ranks and alphas in a file; without an alpha it is the rank. A LoKr's whole matrices have none."""
     ranks = {row.shape[0] for name, row in source.rows.items() if name.endswith(states.RANKS) and row.shape}
     modules = [name.removesuffix(".alpha") for name in source.rows if name.endswith(".alpha")]
-    alphas = {source.scalar(f"{name}.alpha") for name in modules if f"{name}.lokr_w2" not in source.rows} or ranks
+    alphas = {source.scalar(f"{name}.alpha") for name in modules if f"{name}.lokr_w2" not in source.rows}
+    return ranks, alphas or {*map(float, ranks)}
+
+
+def _check_scale(train: Train, source: Source) -> None:
+    """Raises WeightsError: upstream would stop, or scale the weights by another alpha than the file's."""
+    ranks, alphas = _rank_alpha(source)
     dim, alpha = whole(train.options, "network_dim", 0), number(train.options, "network_alpha", 0)
     same = all(math.isclose(each, alpha, rel_tol=0.008) for each in alphas)  # it may be stored in bf16
     if same and ranks <= {dim}:

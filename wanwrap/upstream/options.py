@@ -42,20 +42,20 @@ ALIASES = {
 ATTENTION = {"sdpa", "xformers", "flash_attn", "flash3"}
 
 # Options that would make wanwrap train something other than what it says, and the way out of each.
-_OWN = "use wanwrap's own --{}, before the `--`"
+_OWN = "use wanwrap's own, before the `--`"
 _EPOCHS = "wanwrap goes on from whole epochs; use --save_every"
 _MERGE = "upstream silently drops keys of most LoRAs; merge first and pass the file with --dit"
 _UPLOAD = "after an interruption upstream uploads under the names of other epochs; upload the finished LoRAs"
 REFUSED = {
-    **{name: _OWN.format(name) for name in ("dataset_config", "dit", "vae", "t5", "clip", "output_name")},
+    **dict.fromkeys(("dataset_config", "dit", "vae", "t5", "clip", "output_name"), _OWN),
     "config_file": "upstream does not check what stands in it; give its settings as options",
     "task": "a preset is made for one task; choose another preset",
-    "output_dir": _OWN.format("base_dir"),
+    "output_dir": "use wanwrap's own --base_dir, before the `--`",
     "logging_dir": "wanwrap keeps the curves in the run's folder",
     "dit_high_noise": "it trains one LoRA for both experts; wanwrap trains one each, with --noise_level both",
     "resume": "upstream counts from 0 again and overwrites the files; use --resume_from FILE",
     "resume_from_huggingface": "upstream counts from 0 again and overwrites the files",
-    "network_weights": _OWN.format("resume_from"),
+    "network_weights": "use wanwrap's own --resume_from, before the `--`",
     "dim_from_weights": "it is broken in upstream 0.3.4; use --dim and --alpha",
     **dict.fromkeys(("base_weights", "base_weights_multiplier"), _MERGE),
     "sage_attn": "upstream cannot train with it; use --attention sdpa",
@@ -68,8 +68,8 @@ REFUSED = {
     "offload_inactive_dit": "it does nothing for one DiT; try --blocks_to_swap",
     **dict.fromkeys(("guidance_scale", "img_in_txt_in_offloading"), "upstream ignores it for Wan"),
     "huggingface_token": "a token in a command line can be read by others; use the variable HF_TOKEN",
-    **{f"huggingface_{name}": _UPLOAD for name in ("repo_id", "repo_type", "path_in_repo", "repo_visibility")},
-    **dict.fromkeys(("save_state_to_huggingface", "async_upload"), _UPLOAD),
+    **dict.fromkeys(("huggingface_repo_id", "huggingface_repo_type", "huggingface_path_in_repo"), _UPLOAD),
+    **dict.fromkeys(("huggingface_repo_visibility", "save_state_to_huggingface", "async_upload"), _UPLOAD),
     "wandb_api_key": "a key in a command line can be read by others; use the variable WANDB_API_KEY",
 }
 
