@@ -135,6 +135,11 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
 # ---- weights and tokenizers
 
 
+def complaints(plan: Plan) -> list[str]:
+    """Files that are missing or cut off."""
+    return [why for weight in plan.needed() if (why := weight.complaint())]
+
+
 def how_to_get(plan: Plan) -> str:
     """The command that gets what is missing."""
     request = plan.request
@@ -147,8 +152,8 @@ def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
 
     Those that are merged or cast are checked by that step.
     """
-    if complaints := [why for weight in plan.needed() if (why := weight.complaint())]:
-        lines = "\n  ".join(complaints)
+    if found := complaints(plan):
+        lines = "\n  ".join(found)
         raise WeightsError(f"weights are missing or can't be used:\n  {lines}\n{how_to_get(plan)}")
     from wanwrap.weights.identify import look
     from wanwrap.weights.locate import checked
@@ -239,7 +244,7 @@ def missing(plan: Plan) -> list[str]:
     """What a dry run says: what would have to be there before this plan can run."""
     import importlib.util
 
-    request, lacking = plan.request, [why for weight in plan.needed() if (why := weight.complaint())]
+    request, lacking = plan.request, complaints(plan)
     elsewhere = request.upstream.folder or request.python != sys.executable
     if not (elsewhere or importlib.util.find_spec("musubi_tuner")):
         lacking.insert(0, "musubi-tuner is not there.")
