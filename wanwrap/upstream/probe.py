@@ -11,7 +11,6 @@ import importlib
 import importlib.metadata
 import json
 import math
-import runpy
 import struct
 import sys
 import types
@@ -189,7 +188,12 @@ def problems(trainings: "dict[str, dict[str, Any]]") -> "dict[str, dict[str, str
     import torch
 
     if not torch.cuda.is_available():
-        runpy.run_path(str(Path(__file__).with_name("bare_cpu.py")))["help_if_needed"]()
+        here = str(Path(__file__).resolve().parent)
+        sys.path.insert(0, here)
+        import bare_cpu
+
+        sys.path.remove(here)  # its modules must not shadow others
+        bare_cpu.help_if_needed()
     return {name: found for name, asked in trainings.items() if (found := attempt(**asked))}
 
 
