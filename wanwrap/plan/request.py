@@ -182,10 +182,12 @@ def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Pat
         OptionError: one that this run doesn't read, or one file for two.
         WeightsError: there is no such file.
     """
+    given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}
+    if not given:
+        return {}
     takes = {option(name).removeprefix("--"): name for name in replace(request, noise_level=None).needed}
     if len(request.experts) == 1:
         takes["dit"] = request.experts[0].dit
-    given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}
     for name, path in given.items():
         if name not in takes:
             raise OptionError(f"this run takes no --{name}; it takes --{', --'.join(takes)}.")
