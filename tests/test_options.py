@@ -30,7 +30,7 @@ from wanwrap.upstream.schedule import rewrite
         (["--timestep_sampling", "sigmod"], "sigmoid"),
         (["--compile=yes"], "--compile"),
         (["stray"], "stray"),
-        (["--dit", "x"], "wanwrap's own --dit"),
+        (["--dit", "x"], "--dit .*wanwrap's own"),
         (["--resume", "x"], "--resume_from"),
         (["--wandb_api_key", "x"], "WANDB_API_KEY"),
         (["--sage_attn"], "--attention sdpa"),
@@ -151,7 +151,8 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"lr_decay_steps": 5}, "polynomial takes no --lr_decay_steps"),
         ({"lr_scheduler": "linear", "lr_scheduler_args": ("num_training_steps=5",)}, "num_training_steps"),
         ({"lr_scheduler_min_lr_ratio": 0.1, "lr_scheduler_args": ("lr_end=1e-6",)}, "lr_end"),
-        ({"lr_scheduler_args": ("power=5",), "lr_scheduler_power": 3.0}, "power"),
+        ({"lr_scheduler_args": ("power=5",)}, "power"),
+        ({"lr_scheduler": "cosine_with_restarts", "lr_scheduler_args": ("num_cycles=3",)}, "num_cycles"),
         ({"optimizer_type": "schedulefree.AdamWScheduleFree", "lr_scheduler": "cosine"}, "--scheduler .*no schedule"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
         ({"fp8_t5": True}, "--sample_prompts"),
@@ -203,12 +204,6 @@ def test_numbers_at_the_end_of_their_range() -> None:
     assert not plan.notes
 
 
-def test_an_argument_of_ones_own_for_the_scheduler_wins() -> None:
-    given: dict[str, Value] = {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_args": ("num_cycles=3",)}
-    words = golden_plan("wan21-t2v-14b", given=given).trainings[0].argv
-    assert [word for word in words if word.startswith("num_cycles=")][-1] == "num_cycles=3"
-
-
 def test_timesteps_of_the_other_expert() -> None:
     with pytest.raises(OptionError, match="high-noise expert"):
         golden_plan("t2v-vanilla", noise_level="high", given={"min_timestep": 0, "max_timestep": 875})
@@ -217,7 +212,7 @@ def test_timesteps_of_the_other_expert() -> None:
     assert len(golden_plan("t2v-vanilla", given={"min_timestep": 0}).notes) == 1  # the high one is widened
     assert len(golden_plan("t2v-vanilla", given={"min_timestep": 500}).notes) == 2  # and the low one narrowed
     narrowed = golden_plan("t2v-vanilla", noise_level="high", given={"min_timestep": 900})
-    assert "900 to 1000 alone" in narrowed.notes[0]
+    assert "900 to 1000" in narrowed.notes[0]
 
 
 def test_share_of_timesteps_within_a_window() -> None:

@@ -29,7 +29,7 @@ from wanwrap.system.safetensors import open_source, read_header
 from wanwrap.upstream.dit_file import PREFIX
 from wanwrap.upstream.options import TRAIN, spell
 from wanwrap.upstream.pin import find
-from wanwrap.upstream.schedule import TAKES, WARM_UP, rewrite
+from wanwrap.upstream.schedule import SCHEDULERS, WARM_UP, rewrite
 from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
@@ -149,11 +149,11 @@ ADAFACTOR = {
 }
 # Every scheduler that wanwrap lets through, with all that it takes.
 SCHEDULES: dict[str, dict[str, Any]] = {
-    **{name: {"lr_scheduler": name} for name in TAKES if name != "cosine_with_min_lr"},
+    **{name: {"lr_scheduler": name} for name in SCHEDULERS if name != "cosine_with_min_lr"},
     **{
         f"{name}, warm-up {length}": {"lr_scheduler": name, "lr_warmup_steps": length}
-        for name in TAKES
-        if WARM_UP in TAKES[name] and name != "cosine_with_min_lr"
+        for name in SCHEDULERS
+        if WARM_UP in SCHEDULERS[name][1] and name != "cosine_with_min_lr"
         for length in (1, 3, "20%", 0.35)
     },
     "squared": {"lr_scheduler": "polynomial", "lr_scheduler_power": 2.0},
@@ -557,7 +557,7 @@ def test_a_lora_of_comfyuis_is_converted_by_the_command_that_is_said(tmp_path: P
     steps = (replace(train, argv=(PYTHON, *train.argv[1:])),)
     with pytest.raises(WeightsError) as caught:
         warm_start.remarks(replace(plan, env={"PYTHONPATH": str(Path(FOLDER, "src"))}, steps=steps))
-    command = str(caught.value).partition("diffusers: ")[2]
+    command = str(caught.value).partition("diffusers:\n")[2]
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     made, wanted = tmp_path / "it's a LoRA-musubi.safetensors", lora(tmp_path / "wanted.safetensors")
     assert shapes(made) == shapes(wanted)

@@ -47,8 +47,8 @@ def test_another_format_comes_with_the_command_that_converts(key: str, tmp_path:
     path = lora(tmp_path / "it's.safetensors", key=key.format)
     with pytest.raises(WeightsError, match=key.format("blocks")) as caught:
         remarks(path)
-    command = shlex.split(str(caught.value).partition("cd ")[2])
-    assert command[:4] == ["/musubi-tuner/src;", "python", "-m", "musubi_tuner.convert_lora"]
+    command = shlex.split(str(caught.value).partition("cd ")[2].replace("\\\n", ""))
+    assert command[:4] == ["/musubi-tuner/src", "python", "-m", "musubi_tuner.convert_lora"]
     out = str(path.with_name("it's-musubi.safetensors"))
     assert command[4:] == ["--input", str(path), "--output", out, "--target", "default"]
 
@@ -65,7 +65,7 @@ def test_alpha_of_each_module_counts(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-4:] = b"\0\0\x80\x3f"  # the last tensor is an alpha; 1.0
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="alphas 1 to 8"):
+    with pytest.raises(WeightsError, match="alphas 1, 8"):
         remarks(path)
 
 

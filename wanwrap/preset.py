@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import runpy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, Options, check
+from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.models import MODELS, SHAPES
@@ -67,17 +67,27 @@ class Pictures:
     batch_size: int = 1
     num_repeats: int = 1
 
+    def __post_init__(self) -> None:
+        check_size(self.resolution)
+        if self.batch_size < 1 or self.num_repeats < 1:
+            raise PresetError("batch_size and num_repeats must be 1 at least.")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Clips:
+class Clips(Pictures):
     """How clips are trained: `target_frames` are 4N+1 frames at 16 fps."""
 
-    resolution: Size
     target_frames: tuple[int, ...]
     frame_extraction: Literal["head", "chunk", "uniform"] = "head"
     frame_sample: int | None = None  # how many windows `uniform` takes of a clip
-    batch_size: int = 1
-    num_repeats: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_frames(self.target_frames)
+        if self.frame_extraction not in EXTRACTIONS:
+            raise PresetError(f"frame_extraction {self.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
+        if self.frame_sample is not None and self.frame_sample < 1:
+            raise PresetError("frame_sample must be 1 at least.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +116,34 @@ class Preset:
     def __post_init__(self) -> None:
         if self.task not in SHAPES:
             raise PresetError(f"wanwrap trains {', '.join(SHAPES)}; not {self.task!r}.{closest(self.task, SHAPES)}")
-        _check_experts(self.task, self.experts)
+        levels = [expert.noise_level for expert in self.experts]
+        if levels not in ([None], ["high"], ["low"], ["high", "low"], ["low", "high"]):
+            raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
         for expert in self.experts:
+            self._check_dit(expert.dit, expert.noise_level or "")
             _check_train({**self.train, **expert.train})
         if self.lightning:
-            _check_lightning(self.lightning.release, self.task)
-        _check_options(self.cache_latents, CACHE_LATENTS)
-        _check_options(self.cache_text, CACHE_TEXT)
-        if self.pictures:
-            _check_entry(self.pictures)
-        for clips in self.clips:
-            _check_clips(clips)
+            self._check_lightning(self.lightning.release)
+        check(self.cache_latents, CACHE_LATENTS)
+        check(self.cache_text, CACHE_TEXT)
+
+    def _check_dit(self, name: str, level: str) -> None:
+        """Raises PresetError: no such file, or that of another model or expert, which may have the same shapes."""
+        fit = {name for model in MODELS.values() if self.task in model.tasks for name in model.names}
+        if name not in CATALOGUE:
+            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
+        if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != self.task.endswith("A14B"):
+            raise PresetError(f"{name} is no DiT for {self.task}.")
+        if not name.endswith(level):
+            raise PresetError(f"the {level}-noise expert trains {name}, which is not its DiT.")
+
+    def _check_lightning(self, release: str) -> None:
+        """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
+        known = [name.removeprefix("lightning-").removesuffix("-high") for name in CATALOGUE if name.endswith("-high")]
+        releases = [name for name in known if name.startswith(self.task.removesuffix("A14B"))]
+        if release not in releases:
+            there = ", ".join(releases) or "none"
+            raise PresetError(f"Lightning {release!r} is not for {self.task}: its releases are {there}.")
 
     @property
     def inference(self) -> str:
@@ -157,24 +184,9 @@ class Preset:
         return edges.pop() if len(edges) == 1 and self.experts[0].noise_level else None
 
 
-def _check_experts(task: str, experts: tuple[Expert, ...]) -> None:
-    levels = [expert.noise_level for expert in experts]
-    if levels != [None] and sorted(map(str, levels)) not in (["high"], ["low"], ["high", "low"]):
-        raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
-    fit = {name for model in MODELS.values() if task in model.tasks for name in model.names}
-    for expert in experts:
-        name, level = expert.dit, expert.noise_level
-        if name not in CATALOGUE:
-            raise PresetError(f"there are no weights named {name}.{closest(name, CATALOGUE)}")
-        if name.removesuffix("-fp8") not in fit or name.startswith("wan2.2") != task.endswith("A14B"):
-            raise PresetError(f"{name} is no DiT for {task}.")
-        if level and not name.endswith(f"-{level}"):
-            raise PresetError(f"the {level}-noise expert trains {name}, which is not its DiT.")
-
-
 def _check_train(train: Options) -> None:
     """Raises PresetError: something is left to upstream's defaults that would train something else, or nothing."""
-    _check_options(train, TRAIN)
+    check(train, TRAIN)
     missing = [name for name in REQUIRED if train.get(name) is None]
     if not (train.get("max_train_epochs") or train.get("max_train_steps")):
         missing.append("max_train_epochs")
@@ -182,38 +194,6 @@ def _check_train(train: Options) -> None:
         missing.append("one of " + ", ".join(sorted(ATTENTION)))
     if missing:
         raise PresetError(f"train lacks {', '.join(missing)}: upstream's own defaults would train something else.")
-
-
-def _check_options(options: Options, script: str) -> None:
-    """Raises OptionError, PresetError: not upstream's, or wanwrap's to set, or one that upstream would do harm with."""
-    check(options, script)
-    for name in options:
-        if name in REFUSED:
-            raise PresetError(f"a preset can't set {name}: {REFUSED[name]}.")
-
-
-def _check_lightning(release: str, task: str) -> None:
-    """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
-    mine = f"lightning-{task.removesuffix('-A14B')}-"
-    names = [name for name in CATALOGUE if name.startswith(mine) and name.endswith("-high")]
-    releases = [name.removeprefix("lightning-").removesuffix("-high") for name in names]
-    if release not in releases:
-        raise PresetError(f"Lightning {release!r} is not for {task}: its releases are {', '.join(releases) or 'none'}.")
-
-
-def _check_entry(entry: Pictures | Clips) -> None:
-    check_size(entry.resolution)
-    if entry.batch_size < 1 or entry.num_repeats < 1:
-        raise PresetError("batch_size and num_repeats must be 1 at least.")
-
-
-def _check_clips(clips: Clips) -> None:
-    _check_entry(clips)
-    check_frames(clips.target_frames)
-    if clips.frame_extraction not in EXTRACTIONS:
-        raise PresetError(f"frame_extraction {clips.frame_extraction!r} is none of {', '.join(EXTRACTIONS)}.")
-    if clips.frame_sample is not None and clips.frame_sample < 1:
-        raise PresetError("frame_sample must be 1 at least.")
 
 
 def check_size(size: Size) -> None:
@@ -226,13 +206,8 @@ def check_size(size: Size) -> None:
 
 def check_frames(frames: Sequence[int]) -> None:
     """Raises PresetError: upstream would round these down silently, or train first frames only."""
-    if not frames or any(type(count) is not int or count < 1 for count in frames):
-        raise PresetError(f"target_frames {[*frames]} must be whole numbers, 1 at least.")
-    if wrong := [count for count in frames if count % 4 != 1]:
-        near = (wrong[0] - 1) // 4 * 4 + 1
-        raise PresetError(
-            f"target_frames {[*frames]} must be of the form 4N+1 (1, 5, 9 ... 81); the nearest below {wrong[0]} is {near}."
-        )
+    if not frames or any(type(count) is not int or count < 1 or count % 4 != 1 for count in frames):
+        raise PresetError(f"target_frames {[*frames]} must be whole numbers of the form 4N+1 (1, 5, 9 ... 81).")
 
 
 def name_of(path: Path) -> str:
@@ -279,6 +254,4 @@ def load(name: str) -> Preset:
     preset = module.get("preset")
     if not isinstance(preset, Preset):
         raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
-    object.__setattr__(preset, "name", name_of(path))
-    object.__setattr__(preset, "doc", (module["__doc__"] or "").strip())
-    return preset
+    return replace(preset, name=name_of(path), doc=(module["__doc__"] or "").strip())

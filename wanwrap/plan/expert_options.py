@@ -51,7 +51,8 @@ def expert_options(
     if expert.noise_level:
         notes += rules.compare_windows(preset.window(expert), rules.window(options), expert.noise_level)
     notes += rules.remarks(options, gpus)
-    return schedule.rewrite(options, request.given, count_steps(options, dataset, gpus), gpus), notes
+    steps, _ = count_steps(options, dataset, gpus)
+    return schedule.rewrite(options, request.given, steps, gpus), notes
 
 
 def _settled(declared: Options, given: Options, dit: WeightFile) -> tuple[dict[str, Value], list[str]]:
@@ -75,22 +76,17 @@ def _settled(declared: Options, given: Options, dit: WeightFile) -> tuple[dict[s
     return options, notes
 
 
-def count_steps(options: Options, dataset: Dataset, gpus: int = 1) -> int:
-    """Optimizer steps in all, as upstream will announce them."""
-    if options.get("max_train_epochs") is None:
-        return whole(options, "max_train_steps", 0)
-    return whole(options, "max_train_epochs", 0) * steps_per_epoch(options, dataset, gpus)
-
-
-def steps_per_epoch(options: Options, dataset: Dataset, gpus: int = 1) -> int:
-    """Optimizer steps in an epoch."""
-    return dataset.steps(1, whole(options, "gradient_accumulation_steps", 1), gpus)
+def count_steps(options: Options, dataset: Dataset, gpus: int = 1) -> tuple[int, int]:
+    """Optimizer steps in all, as upstream will announce them, and in an epoch."""
+    per_epoch = dataset.steps(1, whole(options, "gradient_accumulation_steps", 1), gpus)
+    epochs = whole(options, "max_train_epochs", 0)
+    return epochs * per_epoch or whole(options, "max_train_steps", 0), per_epoch
 
 
 def length(request: Request, expert: Expert, dataset: Dataset) -> tuple[int | None, int]:
     """Epochs (None where the preset counts in steps) and steps, as the preset has them."""
     options: Options = {**BASE, **request.preset.train, **expert.train}
-    return whole(options, "max_train_epochs", 0) or None, count_steps(options, dataset)
+    return whole(options, "max_train_epochs", 0) or None, count_steps(options, dataset)[0]
 
 
 def state_interval(save_every: int | None, per_epoch: int) -> int:

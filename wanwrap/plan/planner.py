@@ -14,7 +14,7 @@ from wanwrap.data.dataset import Dataset, Entry, file_list, render
 from wanwrap.data.media import Item
 from wanwrap.errors import WeightsError
 from wanwrap.paths import folder as shipped_folder
-from wanwrap.plan.expert_options import count_steps, expert_options, provenance, state_interval, steps_per_epoch
+from wanwrap.plan.expert_options import count_steps, expert_options, provenance, state_interval
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert, Preset
@@ -107,8 +107,8 @@ def _caching(
     request: Request, weights: Weights, encoders: Mapping[What, str], config: str
 ) -> tuple[Prune, Cache, Cache]:
     """Forget what is stale, then let upstream encode what is not there."""
-    preset = request.preset
-    marks: Options = {"latents": encoders["latents"], "text": encoders["text"]}
+    preset, python, start = request.preset, request.python, request.upstream.start
+    prune = ("prune", config, *spell({"latents": encoders["latents"], "text": encoders["text"]}))
     latents: Options = {
         "dataset_config": config,
         "vae": str(weights["vae"].path),
@@ -117,15 +117,10 @@ def _caching(
         **preset.cache_latents,
         "skip_existing": True,
     }
-    text: Options = {
-        "dataset_config": config,
-        "t5": str(weights["t5"].path),
-        **preset.cache_text,
-        "skip_existing": True,
-    }
-    python, start = request.python, request.upstream.start
+    t5 = str(weights["t5"].path)
+    text: Options = {"dataset_config": config, "t5": t5, **preset.cache_text, "skip_existing": True}
     return (
-        Prune(name="check caches", argv=(*request.wanwrap, "prune", config, *spell(marks))),
+        Prune(name="check caches", argv=(*request.wanwrap, *prune)),
         Cache(name="cache latents", argv=(python, *start(CACHE_LATENTS), *spell(latents)), what="latents"),
         Cache(name="cache text", argv=(python, *start(CACHE_TEXT), *spell(text)), what="text"),
     )
@@ -200,7 +195,8 @@ def _train(
         "mixed_precision": settings["mixed_precision"],
         "dynamo_backend": "no",
     }
-    save_every, per_epoch = whole(settings, "save_every_n_epochs", 0) or None, steps_per_epoch(settings, dataset, gpus)
+    steps, per_epoch = count_steps(settings, dataset, gpus)
+    save_every = whole(settings, "save_every_n_epochs", 0) or None
     state_every = state_interval(save_every, per_epoch)
     label = f"{name}-{expert.noise_level}" if expert.noise_level else name
     options: Options = {
@@ -224,7 +220,7 @@ def _train(
         label=label,
         launch=(request.python, "-m", "accelerate.commands.launch", *spell(launch), *request.upstream.start(TRAIN)),
         options=options,
-        steps=count_steps(settings, dataset, gpus),
+        steps=steps,
         per_epoch=per_epoch,
         dit=dit,
         encoders=digest(*(weights[key].content for key in ("vae", "t5", "clip") if key in request.needed)),

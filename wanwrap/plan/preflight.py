@@ -96,16 +96,6 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     raise PackageError(f"{python} can't import {whys}; {'; '.join(ways)}.")
 
 
-def check_gpus(answer: Mapping[str, Any], python: str, gpus: int) -> None:
-    """Raises GpuError: fewer CUDA GPUs are seen than are to train."""
-    seen = len(answer["gpus"])
-    if gpus > seen:
-        raise GpuError(
-            f"{python} sees {seen or 'no'} CUDA GPU(s), and {gpus} are to train; ask for fewer (--gpus, or leave out "
-            "--parallel), show it more (CUDA_VISIBLE_DEVICES), or give another --python. `wanwrap rehearse` needs none."
-        )
-
-
 def check_trial(answer: Mapping[str, Any]) -> None:
     """Raises OptionError, PackageError, WeightsError: what upstream can't build of a training."""
     for expert, problem in answer.get("problems", {}).items():
@@ -133,7 +123,11 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     answer = ask(request.python, request.upstream, modules, trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     check_packages(answer, request.python)
-    check_gpus(answer, request.python, gpus)
+    if gpus > (seen := len(answer["gpus"])):
+        raise GpuError(
+            f"{request.python} sees {seen or 'no'} CUDA GPU(s), and {gpus} are to train; ask for fewer (--gpus, or leave "
+            "out --parallel), show it more (CUDA_VISIBLE_DEVICES), or give another --python. `wanwrap rehearse` needs none."
+        )
     check_trial(answer)
     return Machine(upstream, answer["python"], answer["packages"], answer["gpus"])
 
@@ -212,24 +206,18 @@ def saving_bytes(train: Train, epoch: int = 0, known: Mapping[str, int] = {}) ->
 
 
 def check_disk(plan: Plan, saving: int) -> None:
-    """Raises RoomError: too little disk for the DiTs that are to be made and `saving`; too little memory to make them."""
-    if made := _to_make(plan):
-        disk.check(next(iter(made)).parent, sum(made.values()), within=made)
+    """Raises RoomError: too little disk for all that a run writes."""
     if why := lacking_disk(plan, saving):
         raise RoomError(why)
 
 
 def lacking_disk(plan: Plan, saving: int) -> str | None:
     """Why the disk is too small for all that a plan and `saving` take, downloads that are missing too; None where not."""
-    made, get = _to_make(plan), sum(weight.size for weight in plan.needed() if not weight.exists)
+    made = {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
+    get = sum(weight.size for weight in plan.needed() if not weight.exists)
     parts = {"to download": get, "for DiTs to merge or cast": sum(made.values()), "for LoRAs and states": saving}
     what = ", ".join(f"{disk.large(size)} {words}" for words, size in parts.items() if size)
     return disk.lacking(plan.folder, sum(parts.values()), made, f"needed: {what}")
-
-
-def _to_make(plan: Plan) -> dict[Path, int]:
-    """The DiTs that are to be merged or cast, and their bytes."""
-    return {step.out: step.bytes for step in plan.rewrites if not step.out.is_file()}
 
 
 def check_ram(plan: Plan, *, together: bool) -> None:
@@ -242,13 +230,12 @@ def check_ram(plan: Plan, *, together: bool) -> None:
     ram, page = psutil.virtual_memory().available, psutil.swap_memory().free
     if needed <= ram + page:
         return
-    file = "page file" if sys.platform == "win32" else "swap"
     both = " for both experts at once" if together else ""
     swaps = any(train.options.get("blocks_to_swap") for train in plan.trainings)
     fewer = ", swap fewer blocks (--blocks_to_swap)" if swaps else ""
     raise RoomError(
         f"about {disk.large(needed)} of RAM are needed{both}, and {disk.large(ram)} are free, with {disk.large(page)} of "
-        f"{file}; close other programs{fewer}, or enlarge the {file}."
+        f"swap (page file); close other programs{fewer}, or enlarge the swap."
     )
 
 

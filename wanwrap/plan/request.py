@@ -19,6 +19,7 @@ from wanwrap.upstream import pin
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import workspace
+from wanwrap.weights.models import option
 from wanwrap.weights.workspace import Workspace
 
 Precision = Literal["fp16", "bf16"]
@@ -161,10 +162,10 @@ def _given(options: Mapping[str, Any], own: Collection[str]) -> dict[str, Value]
         given["network_args"] = tuple(options["network_args"])
     if "attention" in options:
         given[options["attention"]] = True
-    if "resume_from" in options:
-        given["network_weights"] = str(options["resume_from"])
     check(given, TRAIN)
     given |= parse(options.get("upstream_options", ()), own=own)
+    if "resume_from" in options:
+        given["network_weights"] = str(options["resume_from"])
     if len(attentions := sorted(ATTENTION & given.keys())) > 1:
         raise OptionError(f"--{' and --'.join(attentions)} are two ways of attention; upstream takes one, give one.")
     for name in FILES.keys() & given.keys():  # by the whole path: upstream runs in another folder
@@ -181,15 +182,12 @@ def weights_given(request: Request, options: Mapping[str, Any]) -> dict[str, Pat
         OptionError: one that this run doesn't read, or one file for two.
         WeightsError: there is no such file.
     """
-    takes = {"vae": "vae", "t5": "t5", **({"clip": "clip"} if request.preset.needs_clip else {})}
-    for expert in request.preset.experts:
-        level = f"_{expert.noise_level}" if expert.noise_level else ""
-        takes[f"dit{level}"] = expert.dit
-        if request.lightning:
-            takes[f"lightning{level}"] = request.lightning.lora(expert)
+    given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}
+    if not given:
+        return {}
+    takes = {option(name).removeprefix("--"): name for name in replace(request, noise_level=None).needed}
     if len(request.experts) == 1:
         takes["dit"] = request.experts[0].dit
-    given = {name: absolute(options[name]) for name in WEIGHTS if options.get(name)}
     for name, path in given.items():
         if name not in takes:
             raise OptionError(f"this run takes no --{name}; it takes --{', --'.join(takes)}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -100,14 +101,6 @@ def _single(word: str) -> str:
 
 
 def _native(word: str) -> str:
-    """A literal that reaches a program as it is, when PowerShell joins the arguments to one line."""
-    escaped = []
-    backslashes = 0
-    for letter in word:
-        if letter == '"':
-            escaped.append("\\" * (backslashes + 1))
-        backslashes = backslashes + 1 if letter == "\\" else 0
-        escaped.append(letter)
-    if " " in word and backslashes:
-        escaped.append("\\" * backslashes)
-    return _single("".join(escaped)) if word else "'\"\"'"
+    """A literal that reaches a program as it is, when PowerShell quotes what has spaces and joins all to one line."""
+    quoted = subprocess.list2cmdline([word])
+    return _single(quoted[1:-1] if {" ", "\t"} & {*word} else quoted)

@@ -42,20 +42,20 @@ ALIASES = {
 ATTENTION = {"sdpa", "xformers", "flash_attn", "flash3"}
 
 # Options that would make wanwrap train something other than what it says, and the way out of each.
-_OWN = "use wanwrap's own --{}, before the `--`"
+_OWN = "use wanwrap's own, before the `--`"
 _EPOCHS = "wanwrap goes on from whole epochs; use --save_every"
 _MERGE = "upstream silently drops keys of most LoRAs; merge first and pass the file with --dit"
 _UPLOAD = "after an interruption upstream uploads under the names of other epochs; upload the finished LoRAs"
 REFUSED = {
-    **{name: _OWN.format(name) for name in ("dataset_config", "dit", "vae", "t5", "clip", "output_name")},
+    **dict.fromkeys(("dataset_config", "dit", "vae", "t5", "clip", "output_name"), _OWN),
     "config_file": "upstream does not check what stands in it; give its settings as options",
     "task": "a preset is made for one task; choose another preset",
-    "output_dir": _OWN.format("base_dir"),
+    "output_dir": "use wanwrap's own --base_dir, before the `--`",
     "logging_dir": "wanwrap keeps the curves in the run's folder",
     "dit_high_noise": "it trains one LoRA for both experts; wanwrap trains one each, with --noise_level both",
     "resume": "upstream counts from 0 again and overwrites the files; use --resume_from FILE",
     "resume_from_huggingface": "upstream counts from 0 again and overwrites the files",
-    "network_weights": _OWN.format("resume_from"),
+    "network_weights": "use wanwrap's own --resume_from, before the `--`",
     "dim_from_weights": "it is broken in upstream 0.3.4; use --dim and --alpha",
     **dict.fromkeys(("base_weights", "base_weights_multiplier"), _MERGE),
     "sage_attn": "upstream cannot train with it; use --attention sdpa",
@@ -68,8 +68,8 @@ REFUSED = {
     "offload_inactive_dit": "it does nothing for one DiT; try --blocks_to_swap",
     **dict.fromkeys(("guidance_scale", "img_in_txt_in_offloading"), "upstream ignores it for Wan"),
     "huggingface_token": "a token in a command line can be read by others; use the variable HF_TOKEN",
-    **{f"huggingface_{name}": _UPLOAD for name in ("repo_id", "repo_type", "path_in_repo", "repo_visibility")},
-    **dict.fromkeys(("save_state_to_huggingface", "async_upload"), _UPLOAD),
+    **dict.fromkeys(("huggingface_repo_id", "huggingface_repo_type", "huggingface_path_in_repo"), _UPLOAD),
+    **dict.fromkeys(("huggingface_repo_visibility", "save_state_to_huggingface", "async_upload"), _UPLOAD),
     "wandb_api_key": "a key in a command line can be read by others; use the variable WANDB_API_KEY",
 }
 
@@ -123,17 +123,14 @@ def _number(word: str) -> float:
     return value
 
 
-def share(word: str) -> int | float | str:
+def _share(word: str) -> float | str:
     """Upstream's steps or share of all steps: 100, 0.1 or 10%."""
-    if word.endswith("%"):
-        _number(word[:-1])
-        return word
-    value = _number(word)
-    return int(value) if value.is_integer() and (value >= 1 or value == 0) else value
+    value = _number(word.removesuffix("%"))
+    return word if word.endswith("%") else value
 
 
-_number.__name__ = share.__name__ = "number"  # as argparse's messages call a type
-_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": share}
+_number.__name__ = _share.__name__ = "number"  # as argparse's messages call a type
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": _number, "_int_or_float": _share}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -156,15 +153,17 @@ def parser(script: str) -> argparse.ArgumentParser:
 
 
 def check(options: Options, script: str) -> None:
-    """Refuse what upstream's parser would refuse.
+    """Refuse what upstream's parser would refuse, and what wanwrap does.
 
     Raises:
-        OptionError: an unknown name, a value of another type, or one outside the choices.
+        OptionError: an unknown name, one of REFUSED, a value of another type, or one outside the choices.
     """
     for name, value in options.items():
         row = table(script).get(name)
         if row is None:
             raise OptionError(f"upstream's {script}.py has no option --{name}.{closest(name, table(script))}")
+        if name in REFUSED:
+            raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
         several = isinstance(value, Sequence) and not isinstance(value, str)
         wrong = (isinstance(value, bool) != (row["kind"] == "flag")) or several != (row.get("nargs") == "*")
         if value is not None and wrong:
@@ -185,8 +184,7 @@ def parse(words: Sequence[str], own: Collection[str] = ()) -> dict[str, Value]:
         if name in own:
             raise OptionError(f"--{name} is wanwrap's own: put it before the `--`.")
         raise OptionError(f"after `--` come upstream's options; {rest[0]} is none.{closest(name, table(TRAIN))}")
-    for name in vars(given).keys() & REFUSED.keys():
-        raise OptionError(f"--{name} can't be given to upstream: {REFUSED[name]}.")
+    check(vars(given), TRAIN)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in vars(given).items()}
 
 

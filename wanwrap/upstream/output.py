@@ -1,14 +1,10 @@
-"""What upstream tells while it trains, read as it comes: its lines on the screen, and the points of its curves.
-
-Those are in TensorBoard event files. A record is its length, a checksum of that, an `Event` of protobuf and its checksum
-(tensorflow's record_writer.cc, event.proto, summary.proto). Checksums are not looked at: a record that is half there is
-told by its length.
+"""What upstream tells while it trains, read as it comes: its lines on the screen, and the points of its curves, which are
+in TensorBoard's event files.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 import time
@@ -16,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
 PROGRESS = re.compile(rb"steps:[^\r\n]*?\|\s*(\d+)/\d+ \[[^\r\n]*?(?:avr_loss=([^\],\r\n]+))?\]")
@@ -60,10 +56,11 @@ class TrainingOutput:
 
 # ---- curves
 
-STEP, SUMMARY, VALUE, TAG, NUMBER = 2, 5, 1, 1, 2  # fields of Event, Summary and Value
-LOSS = "loss/current"  # of each step; loss/epoch alone goes over epochs
-
 Point = tuple[int, str, float]  # step of this start, tag, value
+LOSS = "loss/current"  # of each step; loss/epoch alone goes over epochs
+# What torch's SummaryWriter.add_scalar makes of one point: an `Event` of protobuf with the time, the step where it isn't
+# 0, and a `Summary` of a single value with its tag (tensorflow's event.proto, summary.proto).
+POINT = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a.([ -~]+)\x15(.{4})", re.DOTALL)
 
 
 class Curves:
@@ -89,44 +86,10 @@ class Curves:
 
 
 def points(file: IO[bytes]) -> Iterator[Point]:
-    """The points from the file's place on, up to a record that is half there; there the place stays."""
-    size = os.fstat(file.fileno()).st_size
-    while len(head := file.read(12)) == 12:
-        length = int.from_bytes(head[:8], "little") + 4
-        if file.tell() + length > size:
-            break
-        data = file.read(length)
-        # what is no protobuf TensorBoard could not read either
-        with suppress(LookupError, ValueError, TypeError, struct.error):
-            yield from _points(data[:-4])
-    file.seek(-len(head), os.SEEK_CUR)
-
-
-def _points(event: bytes) -> list[Point]:
-    fields = [*_fields(event)]
-    step = next((value for number, value in fields if number == STEP), 0)
-    rows = [dict(_fields(row)) for n, summary in fields if n == SUMMARY for m, row in _fields(summary) if m == VALUE]
-    return [(step, row[TAG].decode(), struct.unpack("<f", row[NUMBER])[0]) for row in rows if {TAG, NUMBER} <= {*row}]
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Each field's number and content: an int, or bytes."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key & 7 == 0:
-            content, at = _varint(data, at)
-            yield key >> 3, content
-            continue
-        length, at = _varint(data, at) if key & 7 == 2 else ({1: 8, 5: 4}[key & 7], at)
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number and where it ends."""
-    number = shift = 0
-    while data[at] & 0x80:
-        number |= (data[at] & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-    return number | data[at] << shift, at + 1
+    """The points from the file's place on; at one that is half there the place stays."""
+    start, end = file.tell(), 0
+    for found in POINT.finditer(file.read()):
+        step = sum((byte & 0x7F) << 7 * n for n, byte in enumerate(found[1] or b""))  # seven bits a byte
+        yield step, found[2].decode("ascii"), struct.unpack("<f", found[3])[0]
+        end = found.end()
+    file.seek(start + end)

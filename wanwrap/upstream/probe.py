@@ -13,23 +13,16 @@ import json
 import math
 import struct
 import sys
+import types
 import warnings
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "accelerate",
-    "diffusers",
-    "transformers",
-    "xformers",
-    "bitsandbytes",
-    "safetensors",
-)
+# told by their versions
+# told by their versions
+PACKAGES = "torch torchvision accelerate diffusers transformers xformers bitsandbytes safetensors"
 LONGEST = 200_000  # steps of a schedule that are walked
 STALLED = 0.1  # of the steps, at whose end a rate may be 0
-MOST = 3  # keys that a message names
 
 
 def ask(name: str) -> "str | None":
@@ -57,7 +50,7 @@ def upstream() -> "dict[str, object]":
 def packages() -> "dict[str, str]":
     """The versions that a training depends on, as far as they are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -65,16 +58,15 @@ def packages() -> "dict[str, str]":
 
 def gpus() -> "list[dict[str, object]]":
     """Name, bytes and free bytes of each CUDA GPU that torch can use."""
-    found: list[dict[str, object]] = []
     try:
         import torch
 
-        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-            properties, free = torch.cuda.get_device_properties(index), torch.cuda.mem_get_info(index)[0]
-            found.append({"name": properties.name, "memory": properties.total_memory, "free": free})
+        cuda = torch.cuda
+        numbers = range(cuda.device_count() if cuda.is_available() else 0)
+        pairs = [(cuda.get_device_properties(n), cuda.mem_get_info(n)[0]) for n in numbers]
     except Exception:
         return []
-    return found
+    return [{"name": gpu.name, "memory": gpu.total_memory, "free": free} for gpu, free in pairs]
 
 
 # ---- trainings, built once
@@ -123,12 +115,6 @@ def parsed(argv: "list[str]") -> Any:
     return module.WanNetworkTrainer(), parser.parse_args(argv)
 
 
-class _Quiet:
-    """What of accelerate's Accelerator the building of a network asks for."""
-
-    def print(self, *_: object) -> None: ...
-
-
 def build_network(trainer: Any, args: Any) -> Any:
     """The network on a DiT without numbers. Raises Problem: it has nothing to train, or would not load its file."""
     import torch
@@ -140,7 +126,8 @@ def build_network(trainer: Any, args: Any) -> Any:
     weights, args.network_weights = args.network_weights, None
     with torch.device("meta"):
         dit = module.WanModel(**kinds, **{name: config[name] for name in sizes}, attn_mode="torch")
-        network = trainer._build_network(args, _Quiet(), dit, None, None)
+        accelerator = types.SimpleNamespace(print=lambda *_: None)  # no more of it is asked for here
+        network = trainer._build_network(args, accelerator, dit, None, None)
     tensors = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if not tensors:
         raise Problem("it has no matrix to train; look at exclude_patterns in --network_args")
@@ -154,20 +141,16 @@ def compare(path: Path, tensors: "dict[str, tuple[int, ...]]") -> None:
     with path.open("rb") as file:
         rows = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
     there = {name: tuple(row["shape"]) for name, row in rows.items() if name != "__metadata__"}
-    optional = () if any(name.endswith(".alpha") for name in there) else (".alpha",)
-    lacking = [name for name in tensors if name not in there and not name.endswith(optional or "\0")]
-    extra = [name for name in there if name not in tensors]
-    if lacking or extra:
-        parts = [f"{what} {listed(names)}" for what, names in (("lacks", lacking), ("holds", extra)) if names]
-        raise Problem(f"{path} is of another network: it {' and '.join(parts)}, which upstream would pass over")
+    if not any(name.endswith(".alpha") for name in there):  # they may be lacking all together: the rank is taken
+        tensors = {name: shape for name, shape in tensors.items() if not name.endswith(".alpha")}
+    for what, names in (("holds", there.keys() - tensors), ("lacks", tensors.keys() - there)):
+        if names:
+            count = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            words = f"it {what} {min(names)}{count}, which upstream would pass over"
+            raise Problem(f"{path} is of another network: {words}")
     for name, shape in tensors.items():
-        if name in there and there[name] != shape and (shape or math.prod(there[name]) != 1):
+        if there[name] != shape and (shape or math.prod(there[name]) != 1):
             raise Problem(f"{path} is for another model: {name} is {[*there[name]]}, and must be {[*shape]} here")
-
-
-def listed(names: "list[str]") -> str:
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
 
 
 def walk(scheduler: Any, optimizer: Any, steps: int) -> None:

@@ -72,11 +72,9 @@ def check(options: Options, dtype: str, *, samples: bool) -> None:
     for name, limits in RANGES.items():
         if options.get(name) is not None:
             _check_range(f"{called(name)} {options[name]}", str(options[name]), limits)
-    swap, blocks = whole(options, "blocks_to_swap", 0), dit.blocks(str(options["task"]))
-    if not 0 <= swap < blocks:
-        raise OptionError(
-            f"--blocks_to_swap {swap}: this model has {blocks} blocks, of which {blocks - 1} at most can be swapped."
-        )
+    blocks, swap = dit.blocks(str(options["task"])), whole(options, "blocks_to_swap", 0)
+    said = f"--blocks_to_swap {swap} (this model has {blocks} blocks, of which {blocks - 1} at most can be swapped)"
+    _check_range(said, str(swap), (0.0, blocks))
     _check_network(options)
     _check_optimizer(options)
     _check_together(options, dtype, samples=samples)
@@ -197,10 +195,9 @@ def compare_windows(own: Window, trained: Window, expert: str) -> Iterator[str]:
             f"timesteps ({own[0]} to {own[1]}); train the other expert on them (--noise_level), or leave them out."
         )
     if own != trained:
-        narrower = own[0] <= trained[0] and trained[1] <= own[1]
         yield (
-            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}"
-            f"{' alone' if narrower else ''}; at inference it is used from {own[0]} to {own[1]}."
+            f"the {expert}-noise expert is trained on timesteps {trained[0]} to {trained[1]}; at inference it is used "
+            f"from {own[0]} to {own[1]}."
         )
 
 
@@ -212,15 +209,15 @@ def drawn_within(options: Options, low: float, high: float) -> float | None:
     if how not in ("sigmoid", "shift"):
         return None
     shift = number(options, "discrete_flow_shift", 1.0) if how == "shift" else 1.0
-    return _below(high, shift, scale) - _below(low, shift, scale)
 
+    def below(t: float) -> float:
+        """P(T < t) for T = s / (1 + (shift - 1) s) * shift with s = sigmoid(scale * normal)."""
+        if t <= 0 or t >= 1:
+            return float(t >= 1)
+        s = t / (shift - (shift - 1) * t)
+        return NormalDist().cdf(math.log(s / (1 - s)) / scale)
 
-def _below(t: float, shift: float, scale: float) -> float:
-    """P(T < t) for T = s / (1 + (shift - 1) s) * shift with s = sigmoid(scale * normal)."""
-    if t <= 0 or t >= 1:
-        return float(t >= 1)
-    s = t / (shift - (shift - 1) * t)
-    return NormalDist().cdf(math.log(s / (1 - s)) / scale)
+    return below(high) - below(low)
 
 
 def remarks(options: Options, gpus: int) -> Iterator[str]:

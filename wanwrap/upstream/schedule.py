@@ -9,38 +9,26 @@ step, so that lengths in a schedule are optimizer steps times GPUs.
 from __future__ import annotations
 
 from wanwrap.errors import OptionError, closest
-from wanwrap.upstream.options import Options, Value, arguments, called, number, share, texts, whole
+from wanwrap.upstream.options import Options, Value, arguments, called, number, texts, whole
 
 TYPE, ARGS = "lr_scheduler_type", "lr_scheduler_args"
 POWER, RATIO = "lr_scheduler_power", "lr_scheduler_min_lr_ratio"
 WARM_UP, CYCLES = "lr_warmup_steps", "lr_scheduler_num_cycles"
 SETTINGS = (WARM_UP, RATIO, CYCLES, "lr_decay_steps", "lr_scheduler_timescale")
 
-# What LoRAs are trained by of all that upstream can build, and which of these settings it hands to each; it ignores or
-# refuses the others.
-TAKES = {
-    "constant": set[str](),
-    "constant_with_warmup": {WARM_UP},
-    "linear": {WARM_UP},
-    "cosine": {WARM_UP},
-    "polynomial": {WARM_UP, RATIO},  # RATIO: as lr_end, which upstream itself does not set
-    "cosine_with_restarts": {WARM_UP, CYCLES},
-    "cosine_with_min_lr": {WARM_UP, CYCLES, RATIO},
-    "rex": {WARM_UP, RATIO},
-}
-
-# arguments of a scheduler that wanwrap sets by the run's steps, --lr and --min_lr
-OURS = {"num_training_steps", "total_iters", "num_steps", "max_lr", "lr_end"}
-# What upstream builds each from; one without a length goes by its name alone.
+# What LoRAs are trained by of all that upstream can build: what it builds each from (one without a length goes by its
+# name alone), and the settings that it hands to it; it ignores or refuses the others.
 HUB = "transformers.optimization.get_"
-BUILT_BY = {
-    "constant_with_warmup": f"{HUB}constant_schedule_with_warmup",
-    "linear": f"{HUB}linear_schedule_with_warmup",
-    "cosine": f"{HUB}cosine_schedule_with_warmup",
-    "polynomial": f"{HUB}polynomial_decay_schedule_with_warmup",
-    "cosine_with_restarts": f"{HUB}cosine_with_hard_restarts_schedule_with_warmup",
-    "cosine_with_min_lr": f"{HUB}cosine_with_min_lr_schedule_with_warmup",
-    "rex": "musubi_tuner.modules.lr_schedulers.RexLR",
+SCHEDULERS: dict[str, tuple[str, set[str]]] = {
+    "constant": ("", set()),
+    "constant_with_warmup": (f"{HUB}constant_schedule_with_warmup", {WARM_UP}),
+    "linear": (f"{HUB}linear_schedule_with_warmup", {WARM_UP}),
+    "cosine": (f"{HUB}cosine_schedule_with_warmup", {WARM_UP}),
+    # RATIO: as lr_end, which upstream itself does not set
+    "polynomial": (f"{HUB}polynomial_decay_schedule_with_warmup", {WARM_UP, RATIO}),
+    "cosine_with_restarts": (f"{HUB}cosine_with_hard_restarts_schedule_with_warmup", {WARM_UP, CYCLES}),
+    "cosine_with_min_lr": (f"{HUB}cosine_with_min_lr_schedule_with_warmup", {WARM_UP, CYCLES, RATIO}),
+    "rex": ("musubi_tuner.modules.lr_schedulers.RexLR", {WARM_UP, RATIO}),
 }
 
 
@@ -48,8 +36,7 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     """Options whose schedule upstream will follow over `steps` optimizer steps, in however many attempts.
 
     `given` is what the user set of them. Upstream's own polynomial ends at 1e-7, torch's at 0; torch's is passed where
-    nothing asks for more than a power. Arguments that the user gives it come last, and win. `lr_scheduler` stays beside
-    what stands for it: upstream writes it into the LoRA.
+    nothing asks for more than a power. `lr_scheduler` stays beside what stands for it: upstream writes it into the LoRA.
 
     Raises:
         OptionError: no such scheduler, or a setting that it would ignore, refuse or fail without.
@@ -64,19 +51,16 @@ def rewrite(options: Options, given: Options, steps: int, gpus: int = 1) -> dict
     if POWER in given and name != "polynomial":
         raise OptionError(f"--power goes with --scheduler polynomial; {name} takes none.")
     if options.get(TYPE):
-        if "lr_scheduler" in given:
-            raise OptionError(f"upstream ignores --scheduler beside --{TYPE}; give one of them.")
-        _check_class(options, gpus)
+        _check_class(options, given, gpus)
         return {**options, "lr_scheduler": None, POWER: None}
     _check(name, options, steps)
     rest = {key: value for key, value in options.items() if key not in (*SETTINGS, POWER, TYPE)}
-    if name not in BUILT_BY:
+    built, values = SCHEDULERS[name][0], _values(name, options, steps, gpus)
+    if not built:
         return rest
-    built, values = BUILT_BY[name], _values(name, options, steps, gpus)
     if name == "polynomial" and not any(options.get(setting) for setting in (WARM_UP, RATIO, ARGS)):
         built, values = "PolynomialLR", {"total_iters": steps * gpus, "power": values["power"]}
-    ours = OURS | {"power"} if POWER in given else OURS
-    if twice := sorted(ours & values.keys() & arguments(options, ARGS).keys()):
+    if twice := sorted(values.keys() & arguments(options, ARGS).keys()):
         raise OptionError(f"--{ARGS} {twice[0]}: wanwrap sets that from its own options; leave it out.")
     return {**rest, TYPE: built, ARGS: (*(f"{key}={value}" for key, value in values.items()), *texts(options, ARGS))}
 
@@ -103,18 +87,20 @@ def _values(name: str, options: Options, steps: int, gpus: int) -> dict[str, flo
 
 def _warm_up(options: Options, steps: int, gpus: int = 1) -> int:
     """Steps of the schedule, as upstream counts them: a whole number is steps, any other a share of all."""
-    value = share(str(options.get(WARM_UP) or 0))
-    if isinstance(value, int):
-        return value * gpus
-    return int((float(value[:-1]) / 100 if isinstance(value, str) else value) * (steps * gpus))
+    word = str(options.get(WARM_UP) or 0)
+    share = float(word[:-1]) / 100 if word.endswith("%") else float(word)
+    if share.is_integer() and not word.endswith("%"):
+        return int(share) * gpus
+    return int(share * (steps * gpus))
 
 
 def _check(name: str, options: Options, steps: int) -> None:
     """A scheduler by its name, in a run of so many optimizer steps."""
-    if name not in TAKES:
-        raise OptionError(f"wanwrap knows no scheduler {name!r}.{closest(name, TAKES)} It takes {', '.join(TAKES)}.")
-    if ignored := [setting for setting in SETTINGS if options.get(setting) and setting not in TAKES[name]]:
-        others = ", ".join(sorted(other for other, taken in TAKES.items() if ignored[0] in taken))
+    if name not in SCHEDULERS:
+        known = ", ".join(SCHEDULERS)
+        raise OptionError(f"wanwrap knows no scheduler {name!r}.{closest(name, SCHEDULERS)} It takes {known}.")
+    if ignored := [setting for setting in SETTINGS if options.get(setting) and setting not in SCHEDULERS[name][1]]:
+        others = ", ".join(sorted(other for other, (_, taken) in SCHEDULERS.items() if ignored[0] in taken))
         raise OptionError(f"{name} takes no {called(ignored[0])}; these schedulers do: {others or 'none'}.")
     if name == "cosine_with_min_lr" and options.get(RATIO) is None:
         raise OptionError(f"upstream's {name} scheduler fails without {called(RATIO)}.")
@@ -122,12 +108,13 @@ def _check(name: str, options: Options, steps: int) -> None:
         raise OptionError(f"--{WARM_UP} {options[WARM_UP]}: the run has {steps} steps, of which it must leave some.")
 
 
-def _check_class(options: Options, gpus: int) -> None:
+def _check_class(options: Options, given: Options, gpus: int) -> None:
     """A class of torch's, or of another package: upstream hands it lr_scheduler_args and nothing else."""
-    if ignored := [setting for setting in SETTINGS if options.get(setting)]:
-        raise OptionError(f"upstream ignores {called(ignored[0])} beside --{TYPE}.")
+    settings = [setting for setting in SETTINGS if options.get(setting)]
+    if ignored := [*(["lr_scheduler"] if "lr_scheduler" in given else []), *settings]:
+        raise OptionError(f"upstream ignores {called(ignored[0])} beside --{TYPE}; leave one of them out.")
     if gpus > 1:
         raise OptionError(
             f"--{TYPE} {options[TYPE]} would run {gpus} times as fast with --gpus {gpus}: accelerate steps it for each "
-            f"GPU; choose a --scheduler ({', '.join(TAKES)}), whose lengths wanwrap sets."
+            f"GPU; choose a --scheduler ({', '.join(SCHEDULERS)}), whose lengths wanwrap sets."
         )

@@ -50,10 +50,9 @@ def is_whole(state: Path, *, thorough: bool = False) -> bool:
         OSError: nobody knows, since it can't be read.
     """
     try:
-        if not _archive(state / LAST, thorough):
-            return False
         read_header(state / "model.safetensors")
-        return all(_archive(path, thorough) for path in (*state.glob("*.bin"), *state.glob("*.pt")))
+        archives = (state / LAST, *state.glob("*.bin"), *state.glob("*.pt"))
+        return all(_archive(path, thorough) for path in archives)
     except (FileNotFoundError, WeightsError):
         return False
 
