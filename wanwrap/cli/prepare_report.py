@@ -9,6 +9,7 @@ from typing import Any
 
 from wanwrap.errors import DatasetError, listing
 from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.prepare import Report
 
 ACTIONS = ("copied", "converted", "cut", "unchanged", "left out", "failed")
@@ -16,18 +17,18 @@ QUIET = ("copied", "unchanged")  # of these only remarks are told
 KINDS = {"images": "picture", "videos": "clip"}
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(work: Preparation, report: Report) -> dict[str, Any]:
     """All of it, for other programs."""
     counts: dict[str, Any] = {action: sum(made.action == action for made in report.items) for action in ACTIONS}
     return {
-        "out": str(report.out),
-        "dry_run": report.planned,
+        "out": str(work.out),
+        "dry_run": work.dry_run,
         "items": [
             {
                 "source": made.source,
                 "outputs": made.there,
                 "action": made.action,
-                "reason": made.why,
+                "reason": made.reason,
                 "notes": made.notes,
                 "seconds": _seconds(made),
                 "fps": made.fps if made.there else 0.0,
@@ -57,12 +58,12 @@ def _seconds(made: Made) -> float:
     return made.seconds * len(made.there) / len(made.outputs) if made.outputs else 0.0
 
 
-def check(report: Report) -> None:
+def check(work: Preparation, report: Report) -> None:
     """Raises DatasetError: some sources failed, or nothing has come of all."""
     failed = [made.source for made in _sorted(report) if made.action == "failed"]
     if failed:
         media = sum(bool(made.there) or made.action == "failed" for made in report.items)
-        done = "" if report.planned else " All others are done."
+        done = "" if work.dry_run else " All others are done."
         raise DatasetError(
             f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.{done}"
         )
@@ -70,35 +71,35 @@ def check(report: Report) -> None:
         raise DatasetError("nothing in it makes a data set; give a folder that holds pictures, or longer clips.")
 
 
-def lines(report: Report) -> list[str]:
+def lines(work: Preparation, report: Report) -> list[str]:
     """For people: what is not as usual first, the sum and the next step at the end."""
     told, left = list[str](), dict[str, list[str]]()
     for made in _sorted(report):
         if made.action == "left out" and not made.there:
-            left.setdefault(made.why, []).append(made.source)  # there may be thousands
+            left.setdefault(made.reason, []).append(made.source)  # there may be thousands
         else:
-            told += _told(made, report.planned)
+            told += _told(made, work.dry_run)
     told += [f"left out   {listing(names)}: {why}" for why, names in sorted(left.items())]
-    return [*told, *_summary(report)]
+    return [*told, *_summary(work, report)]
 
 
 def _told(made: Made, planned: bool) -> list[str]:
-    if made.action in QUIET and not made.why and not planned:
+    if made.action in QUIET and not made.reason and not planned:
         return [f"note       {made.source}: {note}" for note in made.notes]
     outputs = f" -> {listing(made.there, 3)}" if made.there and made.action != "unchanged" else ""
-    action = "captioned" if made.action == "unchanged" and made.why else made.action
-    reason = f" ({made.why})" if made.why else ""
+    action = "captioned" if made.action == "unchanged" and made.reason else made.action
+    reason = f" ({made.reason})" if made.reason else ""
     return [f"{action:<9}  {made.source}{outputs}{reason}", *(f"           {note}" for note in made.notes)]
 
 
-def _summary(report: Report) -> list[str]:
+def _summary(work: Preparation, report: Report) -> list[str]:
     counts = Counter[str](made.action for made in report.items)
     parts = Counter(KINDS[PurePath(name).parts[0]] for made in report.items for name in made.there)
-    would = "would hold" if report.planned else "holds"
+    would = "would hold" if work.dry_run else "holds"
     whole = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in sorted(parts.items(), reverse=True))
     length = f" ({sum(map(_seconds, report.items)):.1f} s)" if parts["clip"] else ""
     sums = ", ".join(f"{counts[action]} {action}" for action in ACTIONS if counts[action])
-    told = [sums or "nothing found", f"{report.out} {would} {whole or 'nothing'} of these{length}"]
+    told = [sums or "nothing found", f"{work.out} {would} {whole or 'nothing'} of these{length}"]
     rates = sorted({round(made.fps, 2) for made in report.items if made.fps and made.there})
     if len(rates) > 1:
         told.append(
@@ -110,10 +111,10 @@ def _summary(report: Report) -> list[str]:
         told.append(
             f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(gone, 20)}"
         )
-    out = shlex.quote(str(report.out))
+    out = shlex.quote(str(work.out))
     if bare:
         have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"
         told.append(f"{have}: wanwrap caption {out} writes them, or --template, or you")
-    if whole and not report.planned:
+    if whole and not work.dry_run:
         told.append(f"next: wanwrap check {out}")
     return told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,10 @@ from wanwrap.prepare.manifest import FOLDERS, NAME, Action, Made
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A picture or clip: `name` is its path in the folder searched."""
+    """A picture or clip as it is now, in bytes and time, with its caption."""
 
     path: Path
-    folder: Path
-    name: str
+    name: str  # its path in the folder searched
     caption: Path | None
     size: int
     mtime_ns: int
@@ -28,10 +26,6 @@ class Source:
     def moving(self) -> bool:
         """Whether its ending is a clip's."""
         return meant(self.path) == "video"
-
-    def row(self) -> Made:
-        """A row for the manifest, of which nothing is made yet."""
-        return Made(folder=str(self.folder), source=self.name, size=self.size, mtime_ns=self.mtime_ns)
 
 
 @dataclass(kw_only=True)
@@ -44,15 +38,16 @@ class Found:
 
     def leave(self, path: Path, reason: str, action: Action = "left out") -> None:
         """Nothing is made of a file or folder."""
-        self.left.append(Made(folder=str(self.folder), source=self.inside(path), action=action, reason=reason))
+        self.left.append(Made(source=path.relative_to(self.folder).as_posix(), action=action, reason=reason))
 
-    def unread(self, path: Path, error: OSError) -> None:
-        """A file or folder can't be read."""
-        self.leave(path, f"can't be read: {error.strerror or error}", "failed")
-
-    def inside(self, path: Path) -> str:
-        """Its path in the folder."""
-        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
+    def add(self, path: Path, caption: Path | None) -> None:
+        """A picture or clip, if it is a file that is there."""
+        if not path.is_file():
+            self.leave(path, "no regular file, or a link to none", "failed")
+            return
+        about, name = path.stat(), path.relative_to(self.folder).as_posix()
+        source = Source(path=path, name=name, caption=caption, size=about.st_size, mtime_ns=about.st_mtime_ns)
+        self.sources.append(source)
 
 
 def search(place: Path, out: Path) -> Found:
@@ -64,75 +59,49 @@ def search(place: Path, out: Path) -> Found:
     """
     if not place.exists():
         raise DatasetError(f"there is no {place}; give a folder of pictures and clips, or one file.")
-    folder = place if place.is_dir() else place.parent
-    here, there = Path(os.path.realpath(folder)), Path(os.path.realpath(out))
-    for part in (Path(os.path.realpath(out / name)) for name in FOLDERS):
-        linked = part.is_relative_to(here) and not part.is_relative_to(there)
-        if here == there or here.is_relative_to(part) or linked:
-            raise OptionError(
-                f"--out {out} is or holds a link to where the originals lie, which stay as they are; give another."
-            )
-    found = Found(folder=folder)
-    if out.exists() and not out.is_dir():
-        raise OptionError(f"--out {out} is a file; give a folder.")
-    if place.is_dir():
-        for directory, names in _walk(folder, there, found):
-            _sort(directory, names, found, None)
-    else:
-        _sort(folder, [path.name for path in folder.iterdir()], found, place)
+    found = Found(folder=place if place.is_dir() else place.parent)
+    _check_out(found.folder, out)
+    paths = list(_walk(found, out)) if place.is_dir() else [place, *_captions(place)]
+    captions = {path.with_suffix(""): path for path in paths if path.suffix.lower() == CAPTION}
+    alone = dict(captions)
+    for path in paths:
+        if meant(path):
+            found.add(path, captions.get(path.with_suffix("")))
+            alone.pop(path.with_suffix(""), None)
+        elif path.suffix.lower() != CAPTION:
+            found.leave(path, "neither a picture nor a clip that can be read")
+    for path in alone.values():
+        found.leave(path, "a caption without a picture or clip of its name")
     return found
 
 
-def _walk(folder: Path, out: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
-    """Folders with their files, through links too, each folder once."""
+def _check_out(folder: Path, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OptionError(f"--out {out} is a file; give a folder.")
+    here, there, *parts = (Path(os.path.realpath(path)) for path in (folder, out, *(out / name for name in FOLDERS)))
+    if here == there or any(here.is_relative_to(part) for part in parts):
+        raise OptionError(
+            f"--out {out} is or holds a link to where the originals lie, which stay as they are; give another."
+        )
+
+
+def _captions(place: Path) -> list[Path]:
+    return [path for path in place.parent.glob("*.*") if path.stem == place.stem and path.suffix.lower() == CAPTION]
+
+
+def _walk(found: Found, out: Path) -> Iterator[Path]:
+    """Files that are to be seen, through links too, each folder once."""
 
     def failed(error: OSError) -> None:
-        found.unread(Path(os.fsdecode(error.filename or folder)), error)
+        found.leave(Path(os.fsdecode(error.filename)), f"can't be read: {error.strerror}", "failed")
 
-    seen = {out}
-    for top, folders, files in os.walk(folder, onerror=failed, followlinks=True):
-        real = Path(os.path.realpath(top))
-        if real in seen:
-            folders.clear()
-        elif NAME in files and Path(top) != folder:
+    seen = {os.path.realpath(out)}
+    for top, folders, files in os.walk(found.folder, onerror=failed, followlinks=True):
+        known, ours = os.path.realpath(top) in seen, NAME in files and Path(top) != found.folder
+        seen.add(os.path.realpath(top))
+        if ours and not known:
             found.leave(Path(top), "a data set that prepare has made")
-            folders.clear()
-        else:
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield Path(top), sorted(files)
-
-
-def _sort(directory: Path, names: list[str], found: Found, only: Path | None) -> None:
-    """Tell media from captions and from all else."""
-    visible = [directory / name for name in names if not name.startswith(".") and name.lower() not in JUNK]
-    captions = {path.stem: path for path in visible if path.suffix.lower() == CAPTION}
-    used = set[str]()
-    for path in visible if only is None else [only]:
-        if meant(path):
-            used.add(path.stem)
-            _add(path, captions.get(path.stem), found)
-        elif path.suffix.lower() != CAPTION:
-            found.leave(path, "neither a picture nor a clip that can be read")
-    for stem in sorted(captions.keys() - used) if only is None else ():
-        found.leave(captions[stem], "a caption without a picture or clip of its name")
-
-
-def _add(path: Path, caption: Path | None, found: Found) -> None:
-    try:
-        about = path.stat()
-    except OSError as error:
-        found.unread(path, error)
-        return
-    if not stat.S_ISREG(about.st_mode):
-        found.leave(path, "no regular file")
-        return
-    source = Source(
-        path=path,
-        folder=found.folder,
-        name=found.inside(path),
-        caption=caption,
-        size=about.st_size,
-        mtime_ns=about.st_mtime_ns,
-    )
-    found.sources.append(source)
+        folders[:] = [] if known or ours else sorted(name for name in folders if not name.startswith("."))
+        for name in [] if known or ours else sorted(files):
+            if not name.startswith(".") and name.lower() not in JUNK:
+                yield Path(top, name)
