@@ -27,9 +27,9 @@ from raw import SIZE, footage, noise, number, numbers, pattern
 from wanwrap.data import clips
 from wanwrap.data.clips import turn
 from wanwrap.errors import DatasetError, PackageError
+from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.naming import LONGEST, Names, safe
 from wanwrap.prepare.preparation import decoded
-from wanwrap.prepare.prepare import check_encoder
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # writes what PyAV can't: rotations, other streams' sound
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]

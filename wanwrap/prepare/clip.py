@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanwrap.data.clips import HDR, Film, standard
 from wanwrap.prepare import picture
+from wanwrap.prepare.encode import filtered, write
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.system.files import PART, put, sync
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 TAGS = ("color_primaries", "color_trc", "colorspace")
 AHEAD = Fraction(15, 32)  # of a source frame, see frames()
-SMALL = (320, 180)  # pixels at which scenes are told apart
-CUT = 10  # % of the brightness by which a scene's first frame differs
+CUT = 0.1  # of the brightness by which a scene's first frame differs
 # filters that turn a frame as players do, by the signs of a display matrix's a, b, c, d
 UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
     (0, 1, -1, 0): [("transpose", "clock")],
@@ -66,8 +65,7 @@ def make(clip: Clip, made: Made, work: Preparation) -> None:
         KeyboardInterrupt: all is being ended.
     """
     scenic = work.scenes and clip.stream is not None and not work.dry_run  # a dry run does not decode
-    starts = scenes(islice(frames(clip, work), clip.frames)) if scenic else [0]
-    pieces = split(clip, starts, work.max_seconds)
+    pieces = split(clip, _scenes(clip, work) if scenic else [0], work.max_seconds)
     kept = [piece for piece in pieces if piece[1] - piece[0] >= work.min_seconds * clip.rate]
     _tell(clip, pieces, kept, made, work)
     if work.dry_run or not kept:
@@ -97,7 +95,10 @@ def look(path: Path, work: Preparation) -> Clip:
         for packet in container.demux(stream):
             film.take(packet, whole=False)
         film.check_whole(path, container, stream)
-        first = _first_frames(path, stream.index)
+        with av.open(str(path)) as anew:  # not every container can be wound back
+            first = list[Any](islice(anew.decode(anew.streams[stream.index]), 5))
+        if not first:
+            raise ValueError("none of its frames can be decoded")
         film.see(first[0])
         if film.alpha:
             raise ValueError("it has an alpha channel, and upstream would train what lies under it; write it without")
@@ -146,17 +147,6 @@ def animation(path: Path, still: picture.Still, work: Preparation) -> Clip:
     return Clip(path=path, size=fitted(still.size, work.area), rate=rate, frames=frames, changes=still.reasons)
 
 
-def _first_frames(path: Path, index: int) -> list[VideoFrame]:
-    """Five of them, opened anew: not every container can be wound back."""
-    import av
-
-    with av.open(str(path)) as container:
-        first: list[Any] = list(islice(container.decode(container.streams[index]), 5))
-    if not first:
-        raise ValueError("none of its frames can be decoded")
-    return first
-
-
 def _shown(frame: VideoFrame, film: Film, aspect: Fraction) -> tuple[int, int]:
     """The size in which a player shows it: turned, and with square pixels, never more of them than there are."""
     width, height = frame.width, frame.height
@@ -174,6 +164,21 @@ def fitted(size: tuple[int, int], area: int) -> tuple[int, int]:
     factor = min(1.0, math.sqrt(area / (size[0] * size[1])))
     width, height = (max(2, int(side * factor + 1e-6) // 2 * 2) for side in size)
     return width, height
+
+
+def _scenes(clip: Clip, work: Preparation) -> list[int]:
+    """The first frames of scenes; the first is 0.
+
+    A cut is where brightness changes by much more than from the frame before to that one.
+    """
+
+    def numbered() -> Iterator[VideoFrame]:
+        for number, frame in enumerate(islice(frames(clip, work), clip.frames)):
+            frame.pts = number
+            yield frame
+
+    cuts = filtered(numbered(), [("scale", "320:180"), ("select", f"gt(scene,{CUT})")])
+    return [0, *(frame.pts or 0 for frame in cuts)]
 
 
 def split(clip: Clip, starts: Sequence[int], seconds: Fraction) -> list[Piece]:
@@ -240,7 +245,7 @@ def _decoded(clip: Clip, work: Preparation) -> Iterator[tuple[Fraction, VideoFra
         video.thread_type, video.codec_context.thread_count = "AUTO", work.threads
         decoded: Iterable[VideoFrame] = container.decode(video)
         if clip.interlaced:
-            decoded = _filtered(decoded, [("bwdif", "mode=send_frame:deint=interlaced")])
+            decoded = filtered(decoded, [("bwdif", "mode=send_frame:deint=interlaced")])
         first, time = None, Fraction(0)
         for frame in decoded:
             if frame.is_corrupt or frame.pts is None or frame.time_base is None:
@@ -252,25 +257,6 @@ def _decoded(clip: Clip, work: Preparation) -> Iterator[tuple[Fraction, VideoFra
             raise ValueError(f"only {float(time):.1f} of its {float(clip.last):.1f} s can be decoded")
 
 
-def scenes(frames: Iterable[VideoFrame]) -> list[int]:
-    """The first frames of scenes; the first is 0.
-
-    A cut is where brightness changes by much more than from the frame before to that one, as ffmpeg's scdet has it.
-    """
-    from PIL import Image, ImageChops, ImageStat
-
-    starts, before, pace = [0], None, 0.0
-    for number, frame in enumerate(frames):
-        plane = frame.reformat(*SMALL, format="gray").planes[0]
-        now = Image.frombuffer("L", SMALL, bytes(plane), "raw", "L", plane.line_size, 1)
-        if before is not None:
-            change = ImageStat.Stat(ImageChops.difference(before, now)).mean[0] * 100 / 256
-            starts += [number] if min(change, abs(change - pace)) >= CUT else []
-            pace = change
-        before = now
-    return starts
-
-
 def _encode(clip: Clip, pieces: Sequence[Piece], names: Mapping[Piece, str], work: Preparation) -> None:
     """Each piece in order into its file, upright and in its size; one without a name is left out.
 
@@ -279,12 +265,12 @@ def _encode(clip: Clip, pieces: Sequence[Piece], names: Mapping[Piece, str], wor
     width, height = clip.size
     scale = f"{width}:{height}:flags=lanczos:out_range=tv:in_color_matrix={MATRIX}:out_color_matrix={MATRIX}"
     filters = [*UPRIGHT.get(clip.turn, ()), ("scale", scale), ("format", "yuv420p"), ("setsar", "1")]
-    shown = _filtered(frames(clip, work), filters)
+    shown = filtered(frames(clip, work), filters)
     parts = {piece: (work.out / name).with_name(Path(name).name + PART) for piece, name in names.items()}
     try:
         for begin, end in pieces:
             wanted, part = islice(shown, end - begin), parts.get((begin, end))
-            count = _write(clip, wanted, part, work.threads) if part else sum(1 for _ in wanted)
+            count = write(clip, wanted, part, work.threads) if part else sum(1 for _ in wanted)
             if count < end - begin:
                 raise ValueError(f"only {begin + count} of its {clip.frames} frames can be decoded")
         for piece, part in parts.items():  # all are whole
@@ -294,47 +280,3 @@ def _encode(clip: Clip, pieces: Sequence[Piece], names: Mapping[Piece, str], wor
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
-
-
-def _write(clip: Clip, frames: Iterable[VideoFrame], file: Path, threads: int) -> int:
-    """One piece as mp4; how many frames it has."""
-    import av
-
-    # without B-frames each piece begins at 0 and needs no edit list
-    options = {"preset": "medium", "crf": "16", "bf": "0", "threads": str(threads)}
-    made = 0
-    with av.open(str(file), "w", format="mp4") as container:
-        stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
-        (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
-        codec = stream.codec_context
-        codec.time_base, codec.color_range = 1 / clip.rate, 1
-        for name, value in clip.tags.items():
-            setattr(codec, name, value)
-        for made, frame in enumerate(frames, 1):
-            frame.pts, frame.time_base = made - 1, 1 / clip.rate
-            frame.pict_type = 0  # type: ignore[assignment, unused-ignore]  # the encoder's to choose
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return made
-
-
-def _filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -> Iterator[VideoFrame]:
-    """Through ffmpeg's filters, one after the other."""
-    graph: Any = None
-    for frame in chain(frames, [None]):  # None: that was all
-        graph = graph or (frame and _graph(frame, filters))
-        if graph:
-            graph.push(frame)
-            with suppress(BlockingIOError, EOFError):  # it wants more; it is through
-                while True:
-                    yield graph.pull()
-
-
-def _graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Any:
-    from av.filter import Graph
-
-    graph, base = Graph(), frame.time_base or Fraction(1, 1000)
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
-    nodes = (graph.add(name, text or None) for name, text in filters)
-    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
-    return graph

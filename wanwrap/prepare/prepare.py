@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 
-from wanwrap.errors import PackageError
+from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.make import as_it_was, caption, make
 from wanwrap.prepare.manifest import FOLDERS, Made, Manifest
 from wanwrap.prepare.naming import name_all
@@ -60,19 +60,6 @@ def prepare(place: Path, work: Preparation, report: Report) -> None:
             _all(found, manifest, work, report)
         finally:
             manifest.write()
-
-
-def check_encoder() -> None:
-    """Raises PackageError: this build of av writes no H.264."""
-    import av
-
-    try:
-        av.Codec("libx264", "w")
-    except ValueError as error:
-        raise PackageError(
-            "this build of av has no libx264, which writes clips; "
-            "python -m pip install --force-reinstall --only-binary av av brings one that has."
-        ) from error
 
 
 def _all(found: Found, manifest: Manifest, work: Preparation, report: Report) -> None:
