@@ -59,6 +59,7 @@ class Captioning:
         self.upstream = pin.find(asked.musubi_dir, base, self.workspace.musubi_dir)
         self.python = training_python(asked.python or self.workspace.python)
         self.models = base / "models"
+        self.usual_model = self.models / model.FILE
         self.work = base / "captions" / slug(self.folder.name)  # log, replaced captions, what is staged meanwhile
         self.log = self.work / "caption.log"
         everything = _targets(self.folder)

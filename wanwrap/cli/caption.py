@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from wanwrap.caption.captioning import Captioning
-from wanwrap.caption.model import FILE
 from wanwrap.caption.request import CaptionRequest
 from wanwrap.cli.options import (
     ANY_UPSTREAM,
@@ -96,7 +95,7 @@ def _print(work: Captioning, as_json: bool) -> None:
     try:
         argv = work.argv(work.find_model()) if paths else ()
     except WeightsError as error:
-        argv, notes = work.argv(work.asked.model or work.models / FILE), [str(error)]
+        argv, notes = work.argv(work.asked.model or work.usual_model), [str(error)]
     if as_json:
         pending, replaced = ([str(path) for path in some] for some in (paths, sorted(work.replaced)))
         show_json({"pending": pending, "replaced": replaced, "kept": work.kept, "command": argv, "missing": notes})

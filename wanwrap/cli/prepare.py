@@ -100,4 +100,4 @@ def prepare(place: Path, out: Path, as_json: bool, **options: Any) -> None:
             show_json(told.as_json(work, report))
     for line in told.lines(work, report) if not as_json else ():
         click.echo(indented(line))
-    told.check(work, report)
+    told.check(report)

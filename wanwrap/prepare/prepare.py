@@ -48,18 +48,18 @@ def prepare(place: Path, work: Preparation, report: Report) -> None:
     if not found.sources:
         report.items += found.left
         return
-    if work.dry_run:
-        _all(found, Manifest(work.out), work, report)
-        return
-    for name in FOLDERS:
-        (work.out / name).mkdir(parents=True, exist_ok=True)
-    busy = f"another `wanwrap prepare` is at work in {work.out}; wait until it has ended."
-    with interruptible(), lock(work.out / ".wanwrap-prepare", busy):
-        manifest = Manifest(work.out)
-        try:
-            _all(found, manifest, work, report)
-        finally:
-            manifest.write()
+    try:
+        if work.dry_run:
+            _all(found, Manifest(work.out), work, report)
+            return
+        for name in FOLDERS:
+            (work.out / name).mkdir(parents=True, exist_ok=True)
+        busy = f"another `wanwrap prepare` is at work in {work.out}; wait until it has ended."
+        with interruptible(), lock(work.out / ".wanwrap-prepare", busy):
+            _all(found, Manifest(work.out), work, report)
+    finally:
+        report.items.sort(key=lambda made: made.source)
+        report.gone.sort()
 
 
 def _all(found: Found, manifest: Manifest, work: Preparation, report: Report) -> None:
@@ -85,7 +85,11 @@ def _all(found: Found, manifest: Manifest, work: Preparation, report: Report) ->
             step()
 
     with console.bar("looking at" if work.dry_run else "preparing", len(sources)) as step:
-        _side_by_side(one, found.sources, work.stop, lambda: step(0))
+        try:
+            _side_by_side(one, found.sources, work.stop, lambda: step(0))
+        finally:
+            if not work.dry_run:
+                manifest.write()
 
 
 def _side_by_side(
