@@ -141,10 +141,9 @@ def _plan(stream: Any, film: Film, first: list[VideoFrame], path: Path, work: Pr
 
 
 def animation(path: Path, still: picture.Still, work: Preparation) -> Clip:
-    """The same of a moving picture; all of it is decoded."""
-    rate = Fraction(int(FPS))
-    frames = _count(picture.seconds(path), rate)
-    return Clip(path=path, size=fitted(still.size, work.area), rate=rate, frames=frames, changes=still.reasons)
+    """The same of a moving picture."""
+    rate, size = Fraction(int(FPS)), fitted(still.size, work.area)
+    return Clip(path=path, size=size, rate=rate, frames=_count(still.seconds, rate), changes=still.reasons)
 
 
 def _shown(frame: VideoFrame, film: Film, aspect: Fraction) -> tuple[int, int]:

@@ -60,7 +60,7 @@ def _make(source: Source, made: Made, work: Preparation) -> None:
         clip.make(clip.look(source.path, work), made, work)
         return
     still = picture.look(source.path)
-    if still.frames > 1:
+    if still.seconds:
         clip.make(clip.animation(source.path, still, work), made, work)
     else:
         picture.make(source.path, still, made, work)

@@ -46,11 +46,11 @@ class Made:
 
 
 class Manifest:
-    """Of one data set: `rows` by the whole path of the source."""
+    """Of one data set: `rows` by the whole path of the source. Nothing is written unless it is to be kept."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, keep: bool) -> None:
         """Read it. Raises OutputError: it is there and can't be understood."""
-        self.path, self._written = out / NAME, 0.0
+        self.path, self._keep, self._written = out / NAME, keep, 0.0
         try:
             rows = json.loads(self.path.read_text(encoding="utf-8"))["sources"] if self.path.exists() else {}
             self.rows = {key: _row(row) for key, row in rows.items()}
@@ -70,6 +70,8 @@ class Manifest:
 
     def write(self) -> None:
         """Put it on the disk."""
+        if not self._keep:
+            return
         rows = {key: {name: getattr(row, name) for name in KEPT} for key, row in self.rows.items()}
         write_atomic(self.path, json.dumps({"version": 1, "sources": rows}, indent=1) + "\n")
         self._written = time.monotonic()

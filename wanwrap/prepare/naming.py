@@ -32,18 +32,17 @@ class Names:
         self._bases = {_base(stem) for stem in self._taken}
 
     def claim(self, stem: str, source: str) -> str:
-        """A free name for a file; where its own is in use, with a mark made of the whole `source` path."""
+        """A free name for a file; where its own is in use, with a mark made of the whole `source` path.
+
+        In use is one that is there, one whose pieces (`name_01`) are there, and what might be a piece of one.
+        """
         digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()
         name, length = safe(stem), 6
-        while not self._free(name.lower()):
+        while {name.lower(), _base(name.lower())} & self._taken or name.lower() in self._bases:
             name, length = f"{safe(stem)[: LONGEST - 13]}-{digest[:length]}", length + 1
         self._taken.add(name.lower())
         self._bases.add(_base(name.lower()))
         return name
-
-    def _free(self, name: str) -> bool:
-        """Whether neither it nor its pieces (`name_01`), nor what it might be a piece of, are there."""
-        return not {name, _base(name)} & self._taken and name not in self._bases
 
 
 def _base(stem: str) -> str:
@@ -51,8 +50,8 @@ def _base(stem: str) -> str:
     return NUMBER.sub("", stem)
 
 
-def name_all(sources: Iterable[Source], rows: dict[str, Made], out: Path) -> dict[str, Made]:
-    """What is to be made anew: rows by the sources' paths, with a name and the outputs that go if not made again.
+def name_all(sources: Iterable[Source], rows: dict[str, Made], out: Path) -> dict[Source, Made]:
+    """What is to be made anew: rows with a name, and with the outputs that go if they are not made again.
 
     Their rows in `rows` then say that they are in the making. No file of others is written over.
     """
@@ -63,14 +62,14 @@ def name_all(sources: Iterable[Source], rows: dict[str, Made], out: Path) -> dic
         if path.suffix != CAPTION:
             for stem in {path.stem.lower(), _base(path.stem.lower())}:
                 media[stem].add(f"{path.parent.name}/{path.name}")
-    todo = dict[str, Made]()
+    todo = dict[Source, Made]()
     for source in sorted(sources, key=lambda source: (len(source.path.stem), str(source.path))):  # cat before cat(1)
         key = str(source.path)
         row = rows.get(key, Made())
         there = media[row.name.lower()]
         if row.name and (not row.outputs or there <= {*row.outputs}):
-            todo[key] = replace(row, outputs=sorted(there))
+            todo[source] = replace(row, outputs=sorted(there))
         else:
-            todo[key] = replace(row, name=names.claim(source.path.stem, source.name))
-        rows[key] = replace(todo[key], outputs=[])
+            todo[source] = replace(row, name=names.claim(source.path.stem, source.name))
+        rows[key] = replace(todo[source], outputs=[])
     return todo

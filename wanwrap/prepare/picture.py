@@ -29,12 +29,12 @@ QUICKEST = 20  # milliseconds; browsers show shorter and missing durations as 10
 
 @dataclass(frozen=True, kw_only=True)
 class Still:
-    """A picture: `reasons` why it must be converted (none: it can stay), `frames` of an animation."""
+    """A picture: `reasons` why it must be converted (none: it can stay), `seconds` of an animation."""
 
     suffix: str
     reasons: tuple[str, ...]
     size: tuple[int, int]
-    frames: int = 1
+    seconds: Fraction = Fraction(0)
 
 
 @contextmanager
@@ -53,10 +53,13 @@ def opened(path: Path) -> Iterator[Image]:
 
 def look(path: Path) -> Still:
     """Read all of it, and tell what it is."""
+    from PIL import ImageSequence
+
     with opened(path) as picture:
         form, count = picture.format or "?", getattr(picture, "n_frames", 1)
         if form in MOVING and count > 1:
-            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, frames=count)
+            seconds = sum(_stands(frame) for frame in ImageSequence.Iterator(picture))
+            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, seconds=Fraction(seconds))
         picture.load()
         with path.open("rb") as file:  # Pillow shows some PNGs of 16 bits as 8
             deep = form == "PNG" and file.read(25)[24:] == b"\x10"
@@ -145,24 +148,18 @@ def _eight(picture: Image) -> Image:
 def moving(path: Path, background: str) -> Iterator[tuple[Fraction, VideoFrame]]:
     """An animation's pictures, each with the seconds after which it is shown."""
     from av import VideoFrame
-
-    time = Fraction(0)
-    for picture, milliseconds in _frames(path):
-        yield time, VideoFrame.from_image(plain(picture, background))  # type: ignore[no-untyped-call, unused-ignore]
-        time += Fraction(milliseconds, 1000)
-
-
-def _frames(path: Path) -> Iterator[tuple[Image, int]]:
-    """Each with the milliseconds that it stands."""
     from PIL import ImageSequence
 
+    time = Fraction(0)
     with opened(path) as picture:
         for frame in ImageSequence.Iterator(picture):
-            frame.load()
-            told = frame.info.get("duration", 0) or 0
-            yield frame, round(told) if told >= QUICKEST else 100
+            stands = _stands(frame)
+            yield time, VideoFrame.from_image(plain(frame, background))  # type: ignore[no-untyped-call, unused-ignore]
+            time += stands
 
 
-def seconds(path: Path) -> Fraction:
-    """How long an animation is; all of it is decoded."""
-    return Fraction(sum(milliseconds for _, milliseconds in _frames(path)), 1000)
+def _stands(frame: Image) -> Fraction:
+    """The seconds that a picture of an animation is shown."""
+    frame.load()
+    told = frame.info.get("duration", 0) or 0
+    return Fraction(round(told) if told >= QUICKEST else 100, 1000)

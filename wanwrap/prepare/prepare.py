@@ -13,7 +13,7 @@ from wanwrap.prepare.make import as_it_was, caption, make
 from wanwrap.prepare.manifest import FOLDERS, Made, Manifest
 from wanwrap.prepare.naming import name_all
 from wanwrap.prepare.preparation import Preparation
-from wanwrap.prepare.sources import Found, Source, search
+from wanwrap.prepare.sources import Source, search
 from wanwrap.system import console
 from wanwrap.system.files import lock
 from wanwrap.system.process import cores, interruptible
@@ -39,57 +39,53 @@ def prepare(place: Path, work: Preparation, report: Report) -> None:
         OSError: the disk is full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept and remembered.
     """
-    found = search(place, work.out)
-    clips = sum(source.moving for source in found.sources)
+    sources, left = search(place, work.out)
+    clips = sum(source.moving for source in sources)
     if clips:
         check_encoder()
     # all cores have work, however few clips there are
     work = replace(work, threads=max(1, cores() // max(1, clips)))
-    if not found.sources:
-        report.items += found.left
-        return
     try:
-        if work.dry_run:
-            _all(found, Manifest(work.out), work, report)
+        if work.dry_run or not sources:
+            report.items += left
+            _all(sources, work, report)
             return
         for name in FOLDERS:
             (work.out / name).mkdir(parents=True, exist_ok=True)
         busy = f"another `wanwrap prepare` is at work in {work.out}; wait until it has ended."
         with interruptible(), lock(work.out / ".wanwrap-prepare", busy):
-            _all(found, Manifest(work.out), work, report)
+            report.items += left
+            _all(sources, work, report)
     finally:
         report.items.sort(key=lambda made: made.source)
-        report.gone.sort()
 
 
-def _all(found: Found, manifest: Manifest, work: Preparation, report: Report) -> None:
-    sources = {str(source.path): source for source in found.sources}
-    manifest.find_moved({key: (source.size, source.mtime_ns) for key, source in sources.items()})
-    report.gone += (name for key in manifest.gone() for name in manifest.rows[key].outputs)
-    report.items += found.left
-    same = {key: as_it_was(source, manifest.rows.get(key, Made()), work) for key, source in sources.items()}
-    todo = name_all([source for key, source in sources.items() if not same[key]], manifest.rows, work.out)
-    if not work.dry_run:
-        manifest.write()
-    recording = Lock()
+def _all(sources: Sequence[Source], work: Preparation, report: Report) -> None:
+    manifest, recording = Manifest(work.out, keep=bool(sources) and not work.dry_run), Lock()
+    manifest.find_moved({str(source.path): (source.size, source.mtime_ns) for source in sources})
+    report.gone += sorted(name for key in manifest.gone() for name in manifest.rows[key].outputs)
+    same = {source: as_it_was(source, manifest.rows.get(str(source.path), Made()), work) for source in sources}
+    todo = name_all((source for source in sources if not same[source]), manifest.rows, work.out)
+    manifest.write()
 
     def one(source: Source) -> None:
-        key = str(source.path)
-        made = same[key] or make(source, todo[key], work)
+        made = same[source] or make(source, todo[source], work)
         if made.action != "failed":
             caption(source, made, work)
         with recording:
             report.items.append(made)
-            if not work.dry_run:
-                manifest.record(key, made)
+            manifest.record(str(source.path), made)
             step()
+
+    def idle() -> None:
+        with recording:
+            step(0)
 
     with console.bar("looking at" if work.dry_run else "preparing", len(sources)) as step:
         try:
-            _side_by_side(one, found.sources, work.stop, lambda: step(0))
+            _side_by_side(one, sources, work.stop, idle)
         finally:
-            if not work.dry_run:
-                manifest.write()
+            manifest.write()
 
 
 def _side_by_side(

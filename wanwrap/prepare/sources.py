@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from wanwrap.data.media import CAPTION, JUNK, meant
@@ -28,30 +28,10 @@ class Source:
         return meant(self.path) == "video"
 
 
-@dataclass(kw_only=True)
-class Found:
-    """All of a folder: `left` is what nothing is made of, with the reason."""
+def search(place: Path, out: Path) -> tuple[list[Source], list[Made]]:
+    """Sources in a folder with all below it, or a single file, and what nothing is made of, with the reason.
 
-    folder: Path
-    sources: list[Source] = field(default_factory=list)
-    left: list[Made] = field(default_factory=list)
-
-    def leave(self, path: Path, reason: str, action: Action = "left out") -> None:
-        """Nothing is made of a file or folder."""
-        self.left.append(Made(source=path.relative_to(self.folder).as_posix(), action=action, reason=reason))
-
-    def add(self, path: Path, caption: Path | None) -> None:
-        """A picture or clip, if it is a file that is there."""
-        if not path.is_file():
-            self.leave(path, "no regular file, or a link to none", "failed")
-            return
-        about, name = path.stat(), path.relative_to(self.folder).as_posix()
-        source = Source(path=path, name=name, caption=caption, size=about.st_size, mtime_ns=about.st_mtime_ns)
-        self.sources.append(source)
-
-
-def search(place: Path, out: Path) -> Found:
-    """A folder with all below it, or a single file; what lies in `out` is not looked at.
+    What lies in `out` is not looked at.
 
     Raises:
         DatasetError: there is nothing.
@@ -59,20 +39,32 @@ def search(place: Path, out: Path) -> Found:
     """
     if not place.exists():
         raise DatasetError(f"there is no {place}; give a folder of pictures and clips, or one file.")
-    found = Found(folder=place if place.is_dir() else place.parent)
-    _check_out(found.folder, out)
-    paths = list(_walk(found, out)) if place.is_dir() else [place, *_captions(place)]
+    folder, sources, left = place if place.is_dir() else place.parent, list[Source](), list[Made]()
+    _check_out(folder, out)
+
+    def leave(path: Path, reason: str, action: Action = "left out") -> None:
+        left.append(Made(source=path.relative_to(folder).as_posix(), action=action, reason=reason))
+
+    paths = list(_walk(folder, out, leave)) if place.is_dir() else [place, *_captions(place)]
     captions = {path.with_suffix(""): path for path in paths if path.suffix.lower() == CAPTION}
     alone = dict(captions)
     for path in paths:
         if meant(path):
-            found.add(path, captions.get(path.with_suffix("")))
             alone.pop(path.with_suffix(""), None)
+            if path.is_file():
+                sources.append(_source(path, folder, captions.get(path.with_suffix(""))))
+            else:
+                leave(path, "no regular file, or a link to none", "failed")
         elif path.suffix.lower() != CAPTION:
-            found.leave(path, "neither a picture nor a clip that can be read")
+            leave(path, "neither a picture nor a clip that can be read")
     for path in alone.values():
-        found.leave(path, "a caption without a picture or clip of its name")
-    return found
+        leave(path, "a caption without a picture or clip of its name")
+    return sources, left
+
+
+def _source(path: Path, folder: Path, caption: Path | None) -> Source:
+    about, name = path.stat(), path.relative_to(folder).as_posix()
+    return Source(path=path, name=name, caption=caption, size=about.st_size, mtime_ns=about.st_mtime_ns)
 
 
 def _check_out(folder: Path, out: Path) -> None:
@@ -89,18 +81,18 @@ def _captions(place: Path) -> list[Path]:
     return [path for path in place.parent.glob("*.*") if path.stem == place.stem and path.suffix.lower() == CAPTION]
 
 
-def _walk(found: Found, out: Path) -> Iterator[Path]:
+def _walk(folder: Path, out: Path, leave: Callable[..., None]) -> Iterator[Path]:
     """Files that are to be seen, through links too, each folder once."""
 
     def failed(error: OSError) -> None:
-        found.leave(Path(os.fsdecode(error.filename)), f"can't be read: {error.strerror}", "failed")
+        leave(Path(os.fsdecode(error.filename)), f"can't be read: {error.strerror}", "failed")
 
     seen = {os.path.realpath(out)}
-    for top, folders, files in os.walk(found.folder, onerror=failed, followlinks=True):
-        known, ours = os.path.realpath(top) in seen, NAME in files and Path(top) != found.folder
+    for top, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        known, ours = os.path.realpath(top) in seen, NAME in files and Path(top) != folder
         seen.add(os.path.realpath(top))
         if ours and not known:
-            found.leave(Path(top), "a data set that prepare has made")
+            leave(Path(top), "a data set that prepare has made")
         folders[:] = [] if known or ours else sorted(name for name in folders if not name.startswith("."))
         for name in [] if known or ours else sorted(files):
             if not name.startswith(".") and name.lower() not in JUNK:
