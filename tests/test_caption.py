@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, picture, record
 from PIL import Image
 from weightfiles import rows, scaled, sparse
 
-from wanwrap.caption.captioning import Outcome, seen
+from wanwrap.caption.captioning import Captioning
 from wanwrap.caption.prompts import caption as cleaned
+from wanwrap.caption.request import CaptionRequest
 
 QWEN = rows("qwen2.5-vl-7b", "BF16")
 
@@ -173,9 +173,11 @@ def test_ctrl_c_keeps_what_was_written(mixed: Path, wanwrap: Wanwrap, tmp_path: 
 
 
 def test_a_caption_written_meanwhile_stays(tmp_path: Path) -> None:
-    outcome = Outcome()
-    outcome.write(picture(tmp_path / "one.png", caption="mine"), "red", overwrite=False)
-    assert (outcome.kept, outcome.written, texts(tmp_path)) == (1, {}, {"one": "mine"})
+    path = picture(tmp_path / "one.png", caption=None)
+    work = Captioning(CaptionRequest(dataset=str(tmp_path), base_dir=tmp_path / "base"))
+    path.with_suffix(".txt").write_text("mine")
+    work.put(path, "red")
+    assert (work.kept, work.written, texts(tmp_path)) == (1, {}, {"one": "mine"})
 
 
 @pytest.mark.usefixtures("model")
@@ -244,11 +246,10 @@ def test_prompts_of_ones_own(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", " "], "the prompt is empty"),
         (["--prompt", "{trigger}"], "has {trigger} in each of its lines"),
         (["--prompt", "a", "--kind", "style"], "are each a prompt"),
         (["--prompt_file", "gone.txt"], "can't be read: No such file"),
-        (["--trigger", "a\\nb"], "holds a backslash before an n"),
         (["--trigger", ""], "--trigger is empty"),
         (["--trigger", "a\nb"], "must be one line"),
     ],
@@ -289,7 +290,7 @@ def test_without_a_gpu(mixed: Path, wanwrap: Wanwrap, tmp_path: Path) -> None:
     done = wanwrap("caption", mixed, STANDIN_GPUS="0")
     assert done.returncode == 9 and "--cpu" in done.stderr, done.stderr
     done = wanwrap("caption", mixed, "--cpu", STANDIN_GPUS="0", HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="0")
-    assert done.returncode == 0 and "upstream downloads them" in done.stderr
+    assert done.returncode == 0, done.stderr
     assert texts(mixed) == EXPECTED
 
 
@@ -372,9 +373,3 @@ def test_a_caption_that_is_a_folder(mixed: Path, wanwrap: Wanwrap) -> None:
     (mixed / "two.txt").mkdir()
     done = wanwrap("caption", mixed)
     assert done.returncode == 4 and "two.JPG (its caption two.txt is no file)" in done.stderr
-
-
-def test_sizes_that_upstream_can_make() -> None:
-    rng = random.Random(1)
-    assert seen((64, 48), 1280) and seen((8000, 6000), 280) and not seen((43, 43), 1280)
-    assert all(seen((rng.randint(256, 9000), rng.randint(256, 9000)), 1280) for _ in range(500))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,29 +30,22 @@ def find(models: Path, comfyuis: Iterable[Path]) -> Path:
     Raises:
         WeightsError: there is none; with those that looked like it, and where to get it.
     """
-    wrong = list[str]()
-    for path in _named(models, comfyuis):
-        try:
-            return check(path)
-        except (WeightsError, OSError) as error:
-            wrong.append(str(error).removesuffix("."))
+    wrong, folders = list[str](), [models]
+    for given in comfyuis:
+        with suppress(WeightsError):  # gone since setup has seen it
+            folders += comfyui.folders(given)
+    for path in (path for folder in [*folders, *comfyui.hub_cache()] for path in comfyui.files(folder)):
+        shard = SHARD.search(path.name)  # the first speaks for its set
+        if "qwen" in str(path).lower() and path.suffix == ".safetensors" and (not shard or int(shard[1]) == 1):
+            try:
+                return check(path)
+            except (WeightsError, OSError) as error:
+                wrong.append(str(error).removesuffix("."))
     unlike = f" What looks like it is not: {listing(wrong, 3)}." if wrong else ""
     raise WeightsError(
         f"there is no {NAME} ({BYTES / 1e9:.1f} GB), which writes the captions, in {models} or in a ComfyUI that setup "
         f'knows.{unlike} Give it with --model, or get it: hf download {REPO} {FILE} --local-dir "{models}"'
     )
-
-
-def _named(models: Path, comfyuis: Iterable[Path]) -> Iterator[Path]:
-    """Files with Qwen in their path, the workspace's first; of shards the first speaks for its set."""
-    folders = [models]
-    for given in comfyuis:
-        with suppress(WeightsError):  # gone since setup has seen it
-            folders += comfyui.folders(given)
-    for path in (path for folder in [*folders, *comfyui.hub_cache()] for path in comfyui.files(folder)):
-        shard = SHARD.search(path.name)
-        if "qwen" in str(path).lower() and path.suffix == ".safetensors" and (not shard or int(shard[1]) == 1):
-            yield path
 
 
 def check(path: Path) -> Path:
@@ -67,22 +60,16 @@ def check(path: Path) -> Path:
     raise WeightsError(f"{path} is not Qwen2.5-VL 7B under the names that upstream reads; give {NAME} of {REPO}.")
 
 
-def check_configs() -> list[str]:
-    """What is to be said of small files that upstream will download itself.
-
-    Raises:
-        DownloadError: it can't, offline.
-    """
+def check_configs() -> None:
+    """Small files that upstream downloads itself. Raises DownloadError: it can't, offline."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    missing = [
-        repo
-        for repo, names in CONFIGS.items()
-        if not all(isinstance(try_to_load_from_cache(repo, name, revision="main"), str) for name in names)
-    ]
+    def there(repo: str, name: str) -> bool:
+        return isinstance(try_to_load_from_cache(repo, name, revision="main"), str)
+
+    missing = [repo for repo, names in CONFIGS.items() if not all(there(repo, name) for name in names)]
     if missing and constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"HF_HUB_OFFLINE is set, and the processor or tokenizer of {listing(missing)} is not in the Hugging Face "
             "cache; run this once online without it: upstream downloads them, about 15 MB."
         )
-    return [f"small files of {repo} are not in the Hugging Face cache: upstream downloads them." for repo in missing]

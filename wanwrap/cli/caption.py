@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from wanwrap.caption.captioning import Outcome, carry_out
-from wanwrap.caption.request import CaptionRequest, read
+from wanwrap.caption.captioning import Captioning
+from wanwrap.caption.request import CaptionRequest
 from wanwrap.cli.options import (
     ANY_UPSTREAM,
     BASE_DIR,
@@ -19,10 +19,11 @@ from wanwrap.cli.options import (
     Verb,
     json_option,
     option,
+    trigger,
     with_options,
 )
 from wanwrap.cli.terminal import indented, show_json
-from wanwrap.errors import DatasetError, listing
+from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.plan.script import command, native
 from wanwrap.system import console
 
@@ -39,13 +40,15 @@ SHORT = 100  # characters of a caption in its line
     type=click.Choice(["general", "character", "style", "motion", "object"]),
     help="What is to be learned: the captions leave that out (default: general, which tells all).",
 )
-@option("--trigger", metavar="WORD", help="A name for it, put in front of each new caption that lacks it.")
+@option(
+    "--trigger", metavar="WORD", callback=trigger, help="A name for it, put in front of each new caption that lacks it."
+)
 @option("--prompt", metavar="TEXT", help="Ask the model this instead; \\n is a line break.")
 @option("--prompt_file", type=PATH, help="Or what stands in this file; {trigger} in it is the trigger.")
 @option("--overwrite", is_flag=True, help="Write captions that are there anew; the old ones are kept elsewhere.")
 @option("--model", type=PATH, help="Qwen2.5-VL 7B (default: in BASE_DIR/models, or a ComfyUI that setup knows).")
 @option("--fp8", is_flag=True, help="Load the model in fp8: half the memory on the GPU.")
-@option("--max_size", type=click.IntRange(min=280), help="Show pictures smaller, N x N pixels in all (default: 1280).")
+@option("--max_size", type=click.IntRange(min=400), help="Show pictures smaller, N x N pixels in all (default: 1280).")
 @option("--max_new_tokens", type=click.IntRange(min=1), help="Longest answer, in tokens (default: 1024).")
 @BASE_DIR
 @PYTHON
@@ -61,64 +64,61 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     the frame in the middle; what it says goes into the .txt beside it as soon as it has said it. Captions that are
     there stay. Read what it wrote: it errs.
     """
-    asked = read(**arguments)
+    work = Captioning(CaptionRequest(**arguments))
     if dry_run:
-        _print(asked, as_json)
-        return
-    outcome = Outcome(kept=asked.kept)
-    if asked.targets:
-        _carry_out(asked, outcome, as_json)
+        _print(work, as_json)
+    elif work.targets:
+        _carry_out(work, as_json)
     else:
-        _report(asked, outcome, as_json)
+        _report(work, as_json)
 
 
-def _carry_out(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
+def _carry_out(work: Captioning, as_json: bool) -> None:
     """Have them written; what was is told however it ends."""
-    model = asked.found_model()
-    said = f"captioning {len(asked.targets)} of {len(asked.targets) + asked.kept} in {asked.folder} with {model}"
-    for line in (said, *asked.ask()):
+    model = work.find_model()
+    said = f"captioning {len(work.targets)} of {len(work.targets) + work.kept} in {work.folder} with {model}"
+    for line in (said, *work.check_machine()):
         console.say(line)
     try:
-        carry_out(asked, model, outcome)
+        work.carry_out(model)
     finally:
         console.say("")  # upstream's progress bar ends without a new line
-        _report(asked, outcome, as_json)
-    _check(asked, outcome)
+        _report(work, as_json)
+    if failed := work.failed:
+        why = listing((f"{path.relative_to(work.folder)} ({why})" for path, why in failed.items()), 20)
+        raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")
 
 
-def _print(asked: CaptionRequest, as_json: bool) -> None:
+def _print(work: Captioning, as_json: bool) -> None:
     """What would be done on stdout; what is missing for it on stderr."""
-    model, notes = asked.missing() if asked.targets else (None, [])
-    argv = asked.argv(model) if model else ()
+    notes, paths = list[str](), [item.path for item in work.targets]
+    try:
+        argv = work.argv(work.find_model()) if paths else ()
+    except WeightsError as error:
+        argv, notes = work.argv(work.asked.model or work.usual_model), [str(error)]
     if as_json:
-        paths, replaced = ([str(each.path) for each in some] for some in (asked.targets, asked.replaced))
-        show_json({"pending": paths, "replaced": replaced, "kept": asked.kept, "command": argv, "missing": notes})
+        pending, replaced = ([str(path) for path in some] for some in (paths, sorted(work.replaced)))
+        show_json({"pending": pending, "replaced": replaced, "kept": work.kept, "command": argv, "missing": notes})
         return
-    again = {*asked.replaced}
-    for each in asked.targets:
-        click.echo(f"{each.path.relative_to(asked.folder)}{' (has a caption)' if each in again else ''}")
-    click.echo(f"{asked.folder}: {len(asked.targets)} to caption; captions kept: {asked.kept}.")
+    for path in paths:
+        click.echo(f"{path.relative_to(work.folder)}{' (has a caption)' if path in work.replaced else ''}")
+    click.echo(f"{work.folder}: {len(paths)} to caption; captions kept: {work.kept}.")
     if argv:
-        click.echo(f"\nIn {asked.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
+        click.echo(f"\nIn {work.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
     for note in notes:
         console.say(f"missing: {note}")
 
 
-def _report(asked: CaptionRequest, outcome: Outcome, as_json: bool) -> None:
+def _report(work: Captioning, as_json: bool) -> None:
     """A line for each and a sum."""
     if as_json:
-        show_json(outcome.json())
+        written = [{"path": str(path), "caption": text} for path, text in work.written.items()]
+        failed = [{"path": str(path), "reason": why} for path, why in work.failed.items()]
+        show_json({"written": written, "kept": work.kept, "failed": failed})
         return
-    for path, text in sorted(outcome.written.items()):
+    for path, text in sorted(work.written.items()):
         short = textwrap.shorten(text, SHORT, placeholder=" ...")
-        click.echo(indented(f"{path.relative_to(asked.folder)}: {short}"))
-    anew = sum(each.path in outcome.written for each in asked.replaced)
-    written = f"{len(outcome.written)} written{f', {anew} of them anew' if anew else ''}"
-    click.echo(f"{asked.folder}: {written if asked.targets else 'nothing to do'}; captions kept: {outcome.kept}.")
-
-
-def _check(asked: CaptionRequest, outcome: Outcome) -> None:
-    """Raises DatasetError: some have no caption still."""
-    if failed := outcome.failed:
-        why = listing((f"{path.relative_to(asked.folder)} ({why})" for path, why in failed.items()), 20)
-        raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")
+        click.echo(indented(f"{path.relative_to(work.folder)}: {short}"))
+    anew = len(work.replaced & work.written.keys())
+    written_now = f"{len(work.written)} written{f', {anew} of them anew' if anew else ''}"
+    click.echo(f"{work.folder}: {written_now if work.targets else 'nothing to do'}; captions kept: {work.kept}.")

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wanwrap.errors import OptionError
+
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS = ("Options", "Training", "Data", "Weights", "Environment", "Control")
 
@@ -101,6 +103,16 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
     if value is not None and not re.fullmatch("[0-9a-f]{64}", value.lower()):
         raise click.BadParameter("it must have 64 hex digits.", param=param)
     return value and value.lower()
+
+
+def trigger(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A word, or several, that captions are to hold. Raises OptionError: it says nothing, or is more than a line."""
+    word = value and value.strip()
+    if word == "":
+        raise OptionError(f"{param.opts[0]} is empty; give the word, or leave the option out.")
+    if word and len(word.splitlines()) > 1:
+        raise OptionError(f"{param.opts[0]} must be one line.")
+    return word
 
 
 def json_option(what: str = "As JSON.", group: str = GROUPS[0]) -> Callable[[F], F]:

@@ -10,15 +10,12 @@ from typing import Any
 import click
 
 from wanwrap.cli import prepare_report as told
-from wanwrap.cli.options import PATH, Verb, json_option, option
+from wanwrap.cli.options import PATH, Verb, json_option, option, trigger
 from wanwrap.cli.terminal import indented, show_json
-from wanwrap.errors import OptionError
 from wanwrap.paths import absolute
-from wanwrap.prepare.caption_text import wording
-from wanwrap.prepare.make import Maker
-from wanwrap.prepare.manifest import Limits
+from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.prepare import Report
-from wanwrap.prepare.prepare import prepare as work
+from wanwrap.prepare.prepare import prepare as carry_out
 from wanwrap.system import console
 
 
@@ -75,21 +72,12 @@ def _colour(_: click.Context, param: click.Parameter, value: str) -> str:
     help="Leave shorter clips and pieces out.",
 )
 @option("--background", default="white", show_default=True, callback=_colour, help="Colour behind transparency.")
-@option("--trigger", help="A word to put in front of captions that lack it.")
+@option("--trigger", callback=trigger, help="A word to put in front of captions that lack it.")
 @option("--template", help="Caption for those without: {trigger} {name} {folder} {kind} are filled in.")
-@option("--again", is_flag=True, help="Make anew what you have removed from the data set.")
+@option("--again", is_flag=True, help="Make anew what you have removed, and captions whose source differs.")
 @option("--dry_run", is_flag=True, help="Only list what would be done.")
 @json_option("What was done, as JSON.")
-def prepare(
-    place: Path,
-    out: Path,
-    trigger: str | None,
-    template: str | None,
-    again: bool,
-    dry_run: bool,
-    as_json: bool,
-    **limits: Any,
-) -> None:
+def prepare(place: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Make a data set that musubi-tuner reads rightly of a FOLDER of pictures and clips, or of one file.
 
     \b
@@ -100,22 +88,16 @@ def prepare(
 
     The originals are never changed. The same command does only what is new, and goes on where it was stopped.
     """
-    asked = Limits(**limits)
-    if asked.min_seconds > asked.max_seconds or not asked.max_seconds:
-        raise OptionError(
-            f"--max_seconds {float(asked.max_seconds):g} is less than --min_seconds {float(asked.min_seconds):g}, "
-            "so that every piece would be left out; change one of them."
-        )
-    maker = Maker(absolute(out), asked, wording(trigger, template), again, dry_run)
-    report = Report(out=maker.out, planned=dry_run)
+    work, report = Preparation(out=absolute(out), **options), Report()
+    work.check()
     try:
-        work(absolute(place), maker, report)
+        carry_out(absolute(place), work, report)
     except KeyboardInterrupt:
         console.say("\nwhat is done is kept; the same command goes on from here")
         raise
     finally:
-        if as_json and report.begun:
-            show_json(told.as_json(report))
-    for line in told.lines(report) if not as_json else ():
+        if as_json and report.items:
+            show_json(told.as_json(work, report))
+    for line in told.lines(work, report) if not as_json else ():
         click.echo(indented(line))
     told.check(report)

@@ -3,48 +3,44 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
-from pathlib import PurePath
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+from wanwrap.cli.words import count
 from wanwrap.errors import DatasetError, listing
 from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.prepare import Report
 
 ACTIONS = ("copied", "converted", "cut", "unchanged", "left out", "failed")
 QUIET = ("copied", "unchanged")  # of these only remarks are told
-KINDS = {"images": "picture", "videos": "clip"}
+KINDS = {"images": "picture", "videos": "clip"}  # by the folder
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(work: Preparation, report: Report) -> dict[str, Any]:
     """All of it, for other programs."""
-    counts: dict[str, Any] = {action: sum(made.action == action for made in report.items) for action in ACTIONS}
+    counts: dict[str, Any] = Counter(made.action for made in report.items)
+    items = [
+        {
+            "source": made.source,
+            "outputs": made.there,
+            "action": made.action,
+            "reason": made.reason,
+            "notes": made.notes,
+            "seconds": _seconds(made),
+            "fps": made.fps if made.there else 0.0,
+        }
+        for made in report.items
+    ]
+    sums = {"without_caption": len(_bare(report)), "seconds": round(sum(map(_seconds, report.items)), 3)}
     return {
-        "out": str(report.out),
-        "dry_run": report.planned,
-        "items": [
-            {
-                "source": made.source,
-                "outputs": made.there,
-                "action": made.action,
-                "reason": made.why,
-                "notes": made.notes,
-                "seconds": _seconds(made),
-                "fps": made.fps if made.there else 0.0,
-            }
-            for made in _sorted(report)
-        ],
-        "counts": {
-            **counts,
-            "without_caption": len(_bare(report)),
-            "seconds": round(sum(map(_seconds, report.items)), 3),
-        },
-        "gone": sorted(report.gone),
+        "out": str(work.out),
+        "dry_run": work.dry_run,
+        "items": items,
+        "counts": {action: counts[action] for action in ACTIONS} | sums,
+        "gone": report.gone,
     }
-
-
-def _sorted(report: Report) -> list[Made]:
-    return sorted(report.items, key=lambda made: made.source)
 
 
 def _bare(report: Report) -> list[str]:
@@ -59,61 +55,55 @@ def _seconds(made: Made) -> float:
 
 def check(report: Report) -> None:
     """Raises DatasetError: some sources failed, or nothing has come of all."""
-    failed = [made.source for made in _sorted(report) if made.action == "failed"]
+    failed = [made.source for made in report.items if made.action == "failed"]
     if failed:
-        media = sum(bool(made.there) or made.action == "failed" for made in report.items)
-        done = "" if report.planned else " All others are done."
-        raise DatasetError(
-            f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.{done}"
-        )
+        media = len(failed) + sum(bool(made.there) for made in report.items)
+        raise DatasetError(f"{len(failed)} of {media} can't be prepared: {listing(failed)}; replace or remove them.")
     if not any(made.outputs for made in report.items):
         raise DatasetError("nothing in it makes a data set; give a folder that holds pictures, or longer clips.")
 
 
-def lines(report: Report) -> list[str]:
+def lines(work: Preparation, report: Report) -> Iterator[str]:
     """For people: what is not as usual first, the sum and the next step at the end."""
-    told, left = list[str](), dict[str, list[str]]()
-    for made in _sorted(report):
+    left = defaultdict[str, list[str]](list)  # there may be thousands
+    for made in report.items:
         if made.action == "left out" and not made.there:
-            left.setdefault(made.why, []).append(made.source)  # there may be thousands
+            left[made.reason].append(made.source)
         else:
-            told += _told(made, report.planned)
-    told += [f"left out   {listing(names)}: {why}" for why, names in sorted(left.items())]
-    return [*told, *_summary(report)]
+            yield from _told(made, work)
+    for reason, names in sorted(left.items()):
+        yield f"left out   {listing(names)}: {reason}"
+    yield from _summary(work, report)
 
 
-def _told(made: Made, planned: bool) -> list[str]:
-    if made.action in QUIET and not made.why and not planned:
-        return [f"note       {made.source}: {note}" for note in made.notes]
-    outputs = f" -> {listing(made.there, 3)}" if made.there and made.action != "unchanged" else ""
-    action = "captioned" if made.action == "unchanged" and made.why else made.action
-    reason = f" ({made.why})" if made.why else ""
-    return [f"{action:<9}  {made.source}{outputs}{reason}", *(f"           {note}" for note in made.notes)]
+def _told(made: Made, work: Preparation) -> Iterator[str]:
+    usual = made.action in QUIET and not made.reason and not work.dry_run
+    if not usual:
+        outputs = f" -> {listing(made.there, 3)}" if made.there and made.action != "unchanged" else ""
+        action = "captioned" if made.action == "unchanged" and made.reason else made.action
+        yield f"{action:<9}  {made.source}{outputs}{f' ({made.reason})' if made.reason else ''}"
+    for note in made.notes:
+        yield f"note       {made.source}: {note}"
 
 
-def _summary(report: Report) -> list[str]:
-    counts = Counter[str](made.action for made in report.items)
-    parts = Counter(KINDS[PurePath(name).parts[0]] for made in report.items for name in made.there)
-    would = "would hold" if report.planned else "holds"
-    whole = " and ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in sorted(parts.items(), reverse=True))
-    length = f" ({sum(map(_seconds, report.items)):.1f} s)" if parts["clip"] else ""
-    sums = ", ".join(f"{counts[action]} {action}" for action in ACTIONS if counts[action])
-    told = [sums or "nothing found", f"{report.out} {would} {whole or 'nothing'} of these{length}"]
+def _summary(work: Preparation, report: Report) -> Iterator[str]:
+    actions = Counter[str](made.action for made in report.items)
+    yield ", ".join(f"{actions[action]} {action}" for action in ACTIONS if actions[action]) or "nothing found"
+    parts = Counter(name.partition("/")[0] for made in report.items for name in made.there)
+    whole = " and ".join(count(parts[folder], kind) for folder, kind in KINDS.items() if parts[folder]) or "nothing"
+    length = f" ({sum(map(_seconds, report.items)):.1f} s)" if parts["videos"] else ""
+    yield f"{work.out} {'would hold' if work.dry_run else 'holds'} {whole} of these{length}"
     rates = sorted({round(made.fps, 2) for made in report.items if made.fps and made.there})
     if len(rates) > 1:
-        told.append(
+        yield (
             f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps; upstream takes one rate for an entry, and "
             "`run` makes an entry of each"
         )
-    bare, gone = _bare(report), sorted(report.gone)
-    if gone:
-        told.append(
-            f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(gone, 20)}"
-        )
-    out = shlex.quote(str(report.out))
-    if bare:
+    if gone := report.gone:
+        yield f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(gone, 20)}"
+    out = shlex.quote(str(work.out))
+    if bare := _bare(report):
         have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"
-        told.append(f"{have}: wanwrap caption {out} writes them, or --template, or you")
-    if whole and not report.planned:
-        told.append(f"next: wanwrap check {out}")
-    return told
+        yield f"{have}: wanwrap caption {out} writes them, or --template, or you"
+    if parts and not work.dry_run:
+        yield f"next: wanwrap check {out}"

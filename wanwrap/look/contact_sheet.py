@@ -24,6 +24,7 @@ from wanwrap.data.check import Key, Row, bucket_name
 from wanwrap.data.media import Item, Kind
 from wanwrap.errors import OptionError
 from wanwrap.paths import folder
+from wanwrap.system.process import cores
 from wanwrap.upstream.buckets import Size
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 GENERATOR = b'content="wanwrap contact sheet"'  # as the template has it
 LONGEST = 200  # pixels of a thumbnail's longer side
 QUALITY = 80
-THREADS = min(8, os.cpu_count() or 1)  # each may hold a picture of 100 MP
+THREADS = min(8, cores())  # each may hold a picture of 100 MP
 AHEAD = 4 * THREADS  # thumbnails
 DROPPED = "Dropped"
 NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # bytes of a name that is not UTF-8 come as these
@@ -118,7 +119,7 @@ def _figure(row: Row, key: Key) -> str:
 
 def _picture(item: Item, bucket: Size | None) -> str:
     try:
-        small = thumbnail(item.path, item.kind, bucket, LONGEST)
+        small = thumbnail(item.path, item.kind, bucket)
     except Exception:  # whatever a decoder raises, the file is what is wrong
         return "<div class=none>can't be shown</div>"
     file = io.BytesIO()
@@ -130,8 +131,8 @@ def _picture(item: Item, bucket: Size | None) -> str:
     )
 
 
-def thumbnail(path: Path, kind: Kind, bucket: Size | None, longest: int) -> Image.Image:
-    """What is trained in `bucket`, or all there is without one; `longest` pixels on the longer side, or fewer.
+def thumbnail(path: Path, kind: Kind, bucket: Size | None) -> Image.Image:
+    """What is trained in `bucket`, or all there is without one; `LONGEST` pixels on the longer side, or fewer.
 
     A clip by its first frame. RGB as upstream makes it: not turned, and what is transparent with its hidden colour. Of
     what sticks out of the bucket the same goes on both sides (dataset/media_utils.py: resize_image_to_bucket).
@@ -143,7 +144,7 @@ def thumbnail(path: Path, kind: Kind, bucket: Size | None, longest: int) -> Imag
 
     with _first_frame(path) if kind == "video" else Image.open(path) as picture:
         width, height = bucket or picture.size
-        scale = min(1, longest / max(width, height))
+        scale = min(1, LONGEST / max(width, height))
         small = max(1, round(width * scale)), max(1, round(height * scale))
         covers = max(small[0] / picture.width, small[1] / picture.height)
         # a JPEG is decoded at a fraction of its size: far faster

@@ -1,4 +1,4 @@
 """Raw pictures and clips made into a data set.
 
-Others use `prepare`, `make`, `manifest` and `caption_text`.
+Others use `preparation` (what is asked for), `prepare`, and `manifest` (what was made).
 """

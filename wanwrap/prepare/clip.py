@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
@@ -13,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from wanwrap.data.clips import HDR, Film, standard
 from wanwrap.prepare import picture
-from wanwrap.prepare.manifest import Limits
+from wanwrap.prepare.encode import filtered, write
+from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.preparation import Preparation
+from wanwrap.system.files import PART, put, sync
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
 
 TAGS = ("color_primaries", "color_trc", "colorspace")
 AHEAD = Fraction(15, 32)  # of a source frame, see frames()
-SMALL = (320, 180)  # pixels at which scenes are told apart
-CUT = 10  # % of the brightness by which a scene's first frame differs
+CUT = 0.1  # of the brightness by which a scene's first frame differs
 # filters that turn a frame as players do, by the signs of a display matrix's a, b, c, d
 UPRIGHT: dict[tuple[int, ...], list[tuple[str, str]]] = {
     (0, 1, -1, 0): [("transpose", "clock")],
@@ -50,14 +51,34 @@ class Clip:
     stream: int | None = None  # None: an animation, which Pillow reads
     gap: Fraction = Fraction(0)  # seconds between two source frames, the smallest
     last: Fraction = Fraction(0)  # seconds from the first source frame to the last
-    scaled: bool = False  # else only cropped to even sides
     interlaced: bool = False
     turn: tuple[int, ...] = ()  # a key of UPRIGHT
     tags: Mapping[str, int] = field(default_factory=dict)  # what the numbers of its frames mean, which stays
     notes: tuple[str, ...] = ()
 
 
-def look(path: Path, limits: Limits) -> Clip:
+def make(clip: Clip, made: Made, work: Preparation) -> None:
+    """Cut it, and encode it into the data set, or copy it where nothing is to be changed; `made` tells it.
+
+    Raises:
+        OSError, ValueError: it is damaged, or the disk is full; nothing of it stays.
+        KeyboardInterrupt: all is being ended.
+    """
+    scenic = work.scenes and clip.stream is not None and not work.dry_run  # a dry run does not decode
+    pieces = split(clip, _scenes(clip, work) if scenic else [0], work.max_seconds)
+    kept = [piece for piece in pieces if piece[1] - piece[0] >= work.min_seconds * clip.rate]
+    _tell(clip, pieces, kept, made, work)
+    if work.dry_run or not kept:
+        return
+    if made.action == "copied":
+        for _ in frames(clip, work):  # damage is met by decoding alone
+            continue
+        work.copy(clip.path, made.outputs[0])
+    else:
+        _encode(clip, pieces, dict(zip(kept, made.outputs, strict=True)), work)
+
+
+def look(path: Path, work: Preparation) -> Clip:
     """Read all packets and the first frames, and tell what to make of it.
 
     Raises:
@@ -74,29 +95,31 @@ def look(path: Path, limits: Limits) -> Clip:
         for packet in container.demux(stream):
             film.take(packet, whole=False)
         film.check_whole(path, container, stream)
-        first = _first_frames(path, stream.index)
+        with av.open(str(path)) as anew:  # not every container can be wound back
+            first = list[Any](islice(anew.decode(anew.streams[stream.index]), 5))
+        if not first:
+            raise ValueError("none of its frames can be decoded")
         film.see(first[0])
         if film.alpha:
             raise ValueError("it has an alpha channel, and upstream would train what lies under it; write it without")
-        return _plan(path, stream, film, first, limits, alone=len(container.streams) == 1)
+        return _plan(stream, film, first, path, work, alone=len(container.streams) == 1)
 
 
-def _plan(path: Path, stream: Any, film: Film, first: list[VideoFrame], limits: Limits, *, alone: bool) -> Clip:
+def _plan(stream: Any, film: Film, first: list[VideoFrame], path: Path, work: Preparation, *, alone: bool) -> Clip:
     gaps, seconds = film.spacing(stream.average_rate)
     gap, longest = min(gaps, default=seconds), max(gaps, default=seconds)
     rate = standard(len(film.times) / seconds)
-    made = rate if limits.keep_fps and rate >= FPS else Fraction(int(FPS))
-    codec, form = stream.codec_context, first[0].format
-    stored, shown = (first[0].width, first[0].height), _shown(first[0], film, stream.sample_aspect_ratio)
-    size, interlaced = fitted(shown, limits.area), any(frame.interlaced_frame for frame in first)
-    scaled = size != even(shown) or shown not in (stored, stored[::-1])
+    made = rate if work.keep_fps and rate >= FPS else Fraction(int(FPS))
+    codec, form, interlaced = stream.codec_context, first[0].format, any(frame.interlaced_frame for frame in first)
+    shown = _shown(first[0], film, Fraction(1))
+    size = fitted(_shown(first[0], film, stream.sample_aspect_ratio or Fraction(1)), work.area)
     made_of = f"{codec.name} {form.name} in {path.suffix[1:].lower()}"
     changes = {
         f"{float(rate):.4g} fps to {float(made):.4g}": rate != made,
         "variable frame rate": longest - gap > 2 * film.base,
         "turned": bool(film.turn),
         "interlaced": interlaced,
-        f"{shown[0]}x{shown[1]} to {size[0]}x{size[1]}": size != shown or scaled,
+        f"{shown[0]}x{shown[1]} to {size[0]}x{size[1]}": size != shown,
         made_of: made_of != "h264 yuv420p in mp4",
         "sound left out": not alone,
     }
@@ -110,7 +133,6 @@ def _plan(path: Path, stream: Any, film: Film, first: list[VideoFrame], limits: 
         stream=stream.index,
         gap=gap,
         last=film.seconds,
-        scaled=scaled,
         interlaced=interlaced,
         turn=film.turn,
         tags={} if form.is_rgb else {name: int(getattr(codec, name) or 0) for name in TAGS},
@@ -118,27 +140,15 @@ def _plan(path: Path, stream: Any, film: Film, first: list[VideoFrame], limits: 
     )
 
 
-def animation(path: Path, still: picture.Still, limits: Limits) -> Clip:
-    """The same of a moving picture; all of it is decoded."""
-    size, rate = fitted(still.size, limits.area), Fraction(int(FPS))
-    frames, scaled = _count(picture.seconds(path), rate), size != even(still.size)
-    return Clip(path=path, size=size, rate=rate, frames=frames, changes=still.reasons, scaled=scaled)
+def animation(path: Path, still: picture.Still, work: Preparation) -> Clip:
+    """The same of a moving picture."""
+    rate, size = Fraction(int(FPS)), fitted(still.size, work.area)
+    return Clip(path=path, size=size, rate=rate, frames=_count(still.seconds, rate), changes=still.reasons)
 
 
-def _first_frames(path: Path, index: int) -> list[VideoFrame]:
-    """Five of them, opened anew: not every container can be wound back."""
-    import av
-
-    with av.open(str(path)) as container:
-        first: list[Any] = list(islice(container.decode(container.streams[index]), 5))
-    if not first:
-        raise ValueError("none of its frames can be decoded")
-    return first
-
-
-def _shown(frame: VideoFrame, film: Film, aspect: Fraction | None) -> tuple[int, int]:
+def _shown(frame: VideoFrame, film: Film, aspect: Fraction) -> tuple[int, int]:
     """The size in which a player shows it: turned, and with square pixels, never more of them than there are."""
-    width, height, aspect = frame.width, frame.height, aspect or Fraction(1)
+    width, height = frame.width, frame.height
     size = (width, round(height / aspect)) if aspect > 1 else (round(width * aspect), height)
     return size[::-1] if film.turn and not film.turn[0] else size
 
@@ -149,19 +159,30 @@ def _count(seconds: Fraction, rate: Fraction) -> int:
 
 
 def fitted(size: tuple[int, int], area: int) -> tuple[int, int]:
-    """Shrunk to that many pixels where it has more, with even sides."""
+    """Shrunk to that many pixels where it has more, with even sides: H.264's colours come in blocks of 2x2."""
     factor = min(1.0, math.sqrt(area / (size[0] * size[1])))
-    return even((int(size[0] * factor + 1e-6), int(size[1] * factor + 1e-6))) if factor < 1 else even(size)
+    width, height = (max(2, int(side * factor + 1e-6) // 2 * 2) for side in size)
+    return width, height
 
 
-def even(size: tuple[int, int]) -> tuple[int, int]:
-    """H.264's colours come in blocks of 2x2."""
-    return max(2, size[0] // 2 * 2), max(2, size[1] // 2 * 2)
+def _scenes(clip: Clip, work: Preparation) -> list[int]:
+    """The first frames of scenes; the first is 0.
+
+    A cut is where brightness changes by much more than from the frame before to that one.
+    """
+
+    def numbered() -> Iterator[VideoFrame]:
+        for number, frame in enumerate(islice(frames(clip, work), clip.frames)):
+            frame.pts = number
+            yield frame
+
+    cuts = filtered(numbered(), [("scale", "320:180"), ("select", f"gt(scene,{CUT})")])
+    return [0, *(frame.pts or 0 for frame in cuts)]
 
 
-def split(clip: Clip, starts: Sequence[int], limits: Limits) -> list[Piece]:
+def split(clip: Clip, starts: Sequence[int], seconds: Fraction) -> list[Piece]:
     """Each scene in as few pieces of equal length as are not too long; `starts` are the scenes' first frames."""
-    pieces, longest = list[Piece](), _count(limits.max_seconds, clip.rate)
+    pieces, longest = list[Piece](), _count(seconds, clip.rate)
     for begin, end in pairwise([*starts, clip.frames]):
         count = math.ceil((end - begin) / longest)
         edges = [begin + (end - begin) * i // count for i in range(count + 1)]
@@ -169,7 +190,29 @@ def split(clip: Clip, starts: Sequence[int], limits: Limits) -> list[Piece]:
     return pieces
 
 
-def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
+def _tell(clip: Clip, pieces: Sequence[Piece], kept: Sequence[Piece], made: Made, work: Preparation) -> None:
+    """What becomes of it, in its row."""
+    cut, length = len(pieces) > 1, f"{float(clip.frames / clip.rate):.1f} s"
+    numbers = [f"_{i:02}" if cut else "" for i in range(1, len(kept) + 1)]
+    made.outputs = [f"videos/{made.name}{number}.mp4" for number in numbers]
+    made.settings = work.settings()
+    if clip.stream is not None:
+        del made.settings["background"]
+    made.seconds, made.fps = float(sum(end - begin for begin, end in kept) / clip.rate), float(clip.rate)
+    if not kept:
+        what = "all its pieces are" if cut else f"it is {length} long,"
+        made.action, made.reason = "left out", f"{what} less than {float(work.min_seconds):g} s (--min_seconds)"
+        return
+    made.action = "cut" if cut else "converted" if clip.changes else "copied"
+    made.reason = ", ".join((f"{length} into {len(kept)}", *clip.changes) if cut else clip.changes)
+    short = [piece for piece in pieces if piece not in kept]
+    made.notes = [
+        *clip.notes,
+        *(f"left out: {float((b - a) / clip.rate):.1f} s at {float(a / clip.rate):.1f} s" for a, b in short),
+    ]
+
+
+def frames(clip: Clip, work: Preparation) -> Iterator[VideoFrame]:
     """Its frames at an even rate: k is what stands at k / rate seconds, or the next source frame where that is nearer.
 
     Containers round times, to milliseconds in mkv: of two equally near frames it is always the earlier one, by a bit of
@@ -177,10 +220,12 @@ def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
 
     Raises:
         OSError, ValueError: it is damaged; PyAV's own errors are one of the two.
+        KeyboardInterrupt: all is being ended.
     """
     before, number = None, 0
-    source = picture.moving(clip.path, background) if clip.stream is None else _decoded(clip, threads)
-    for time, frame in source:
+    for time, frame in picture.moving(clip.path, work.background) if clip.stream is None else _decoded(clip, work):
+        if work.stop.is_set():
+            raise KeyboardInterrupt
         while before is not None and number / clip.rate < time - clip.gap * AHEAD:
             yield before
             number += 1
@@ -190,16 +235,16 @@ def frames(clip: Clip, threads: int, background: str) -> Iterator[VideoFrame]:
         number += 1
 
 
-def _decoded(clip: Clip, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
+def _decoded(clip: Clip, work: Preparation) -> Iterator[tuple[Fraction, VideoFrame]]:
     import av
 
     with av.open(str(clip.path)) as container:
         video: Any = container.streams[clip.stream or 0]
         video.codec_context.options = {"err_detect": "explode"}  # av 14.0.1 crashes on MPEG where it is given to open()
-        video.thread_type, video.codec_context.thread_count = "AUTO", threads
+        video.thread_type, video.codec_context.thread_count = "AUTO", work.threads
         decoded: Iterable[VideoFrame] = container.decode(video)
         if clip.interlaced:
-            decoded = _filtered(decoded, [("bwdif", "mode=send_frame:deint=interlaced")])
+            decoded = filtered(decoded, [("bwdif", "mode=send_frame:deint=interlaced")])
         first, time = None, Fraction(0)
         for frame in decoded:
             if frame.is_corrupt or frame.pts is None or frame.time_base is None:
@@ -211,90 +256,26 @@ def _decoded(clip: Clip, threads: int) -> Iterator[tuple[Fraction, VideoFrame]]:
             raise ValueError(f"only {float(time):.1f} of its {float(clip.last):.1f} s can be decoded")
 
 
-def scenes(frames: Iterable[VideoFrame]) -> list[int]:
-    """The first frames of scenes; the first is 0.
-
-    A cut is where brightness changes by much more than from the frame before to that one, as ffmpeg's scdet has it.
-    """
-    from PIL import Image, ImageChops, ImageStat
-
-    starts, before, pace = [0], None, 0.0
-    for number, frame in enumerate(frames):
-        plane = frame.reformat(*SMALL, format="gray").planes[0]
-        now = Image.frombuffer("L", SMALL, bytes(plane), "raw", "L", plane.line_size, 1)
-        if before is not None:
-            change = ImageStat.Stat(ImageChops.difference(before, now)).mean[0] * 100 / 256
-            starts += [number] if min(change, abs(change - pace)) >= CUT else []
-            pace = change
-        before = now
-    return starts
-
-
-def write(clip: Clip, even_frames: Iterable[VideoFrame], pieces: Mapping[Piece, Path | None], threads: int) -> None:
-    """Each piece in order into its file, upright and in its size; one without a file is left out.
+def _encode(clip: Clip, pieces: Sequence[Piece], names: Mapping[Piece, str], work: Preparation) -> None:
+    """Each piece in order into its file, upright and in its size; one without a name is left out.
 
     Players expect the range that is written; the full range of cameras would stay one.
-
-    Raises:
-        ValueError: there are fewer frames. OSError: the disk is full. What the frames raise.
     """
     width, height = clip.size
-    crop = [] if clip.scaled else [("crop", f"{width}:{height}:0:0")]
     scale = f"{width}:{height}:flags=lanczos:out_range=tv:in_color_matrix={MATRIX}:out_color_matrix={MATRIX}"
-    filters = [*UPRIGHT.get(clip.turn, ()), *crop, ("scale", scale), ("format", "yuv420p"), ("setsar", "1")]
-    shown = _filtered(even_frames, filters)
-    for (begin, end), file in pieces.items():
-        part = islice(shown, end - begin)
-        made = _write(clip, part, file, threads) if file else sum(1 for _ in part)
-        if made < end - begin:
-            raise ValueError(f"only {begin + made} of its {clip.frames} frames can be decoded")
-
-
-def _write(clip: Clip, part: Iterable[VideoFrame], file: Path, threads: int) -> int:
-    """One piece; how many frames it has."""
-    import av
-
-    # without B-frames each piece begins at 0 and needs no edit list
-    options = {"preset": "medium", "crf": "16", "bf": "0", "threads": str(threads)}
-    with av.open(str(file), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
-        (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
-        codec = stream.codec_context
-        codec.time_base, codec.color_range = 1 / clip.rate, 1
-        for name, value in clip.tags.items():
-            setattr(codec, name, value)
-        made = 0
-        for made, frame in enumerate(part, 1):
-            frame.pts, frame.time_base = made - 1, 1 / clip.rate
-            frame.pict_type = 0  # type: ignore[assignment, unused-ignore]  # the encoder's to choose
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return made
-
-
-def _filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -> Iterator[VideoFrame]:
-    """Through ffmpeg's filters, one after the other."""
-    graph: Any = None
-    for frame in frames:
-        graph = graph or _graph(frame, filters)
-        graph.push(frame)
-        yield from _pulled(graph)
-    if graph:
-        graph.push(None)
-        yield from _pulled(graph)
-
-
-def _graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Any:
-    from av.filter import Graph
-
-    graph, base = Graph(), frame.time_base or Fraction(1, 1000)
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=base)
-    nodes = (graph.add(name, text or None) for name, text in filters)
-    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
-    return graph
-
-
-def _pulled(graph: Any) -> Iterator[VideoFrame]:
-    with suppress(BlockingIOError, EOFError):  # it wants more; it is through
-        while True:
-            yield graph.pull()
+    filters = [*UPRIGHT.get(clip.turn, ()), ("scale", scale), ("format", "yuv420p"), ("setsar", "1")]
+    shown = filtered(frames(clip, work), filters)
+    parts = {piece: (work.out / name).with_name(Path(name).name + PART) for piece, name in names.items()}
+    try:
+        for begin, end in pieces:
+            wanted, part = islice(shown, end - begin), parts.get((begin, end))
+            count = write(clip, wanted, part, work.threads) if part else sum(1 for _ in wanted)
+            if count < end - begin:
+                raise ValueError(f"only {begin + count} of its {clip.frames} frames can be decoded")
+        for piece, part in parts.items():  # all are whole
+            with part.open("r+b") as file:
+                sync(file)
+                put(file, part, work.out / names[piece])
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)

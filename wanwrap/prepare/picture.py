@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from wanwrap.data.media import SEEN
 from wanwrap.data.pictures import ORIENTATION
+from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.preparation import Preparation
+from wanwrap.system.files import atomic_file
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -26,13 +29,12 @@ QUICKEST = 20  # milliseconds; browsers show shorter and missing durations as 10
 
 @dataclass(frozen=True, kw_only=True)
 class Still:
-    """A picture: `reasons` why it must be converted (none: it can stay), `frames` of an animation."""
+    """A picture: `reasons` why it must be converted (none: it can stay), `seconds` of an animation."""
 
     suffix: str
     reasons: tuple[str, ...]
     size: tuple[int, int]
-    frames: int = 1
-    notes: tuple[str, ...] = ()
+    seconds: Fraction = Fraction(0)
 
 
 @contextmanager
@@ -51,10 +53,13 @@ def opened(path: Path) -> Iterator[Image]:
 
 def look(path: Path) -> Still:
     """Read all of it, and tell what it is."""
+    from PIL import ImageSequence
+
     with opened(path) as picture:
         form, count = picture.format or "?", getattr(picture, "n_frames", 1)
         if form in MOVING and count > 1:
-            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, frames=count)
+            seconds = sum(_stands(frame) for frame in ImageSequence.Iterator(picture))
+            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, seconds=Fraction(seconds))
         picture.load()
         with path.open("rb") as file:  # Pillow shows some PNGs of 16 bits as 8
             deep = form == "PNG" and file.read(25)[24:] == b"\x10"
@@ -66,9 +71,8 @@ def look(path: Path) -> Still:
             ("transparent", transparent(picture)),
             ("colour profile", wide(picture)),
         )
-        notes = (f"only the first of its {count} pages",) if form == "TIFF" and count > 1 else ()
         why = tuple(reason for reason, true in reasons if true)
-        return Still(suffix=".png" if why else KEPT[form], reasons=why, size=picture.size, notes=notes)
+        return Still(suffix=".png" if why else KEPT[form], reasons=why, size=picture.size)
 
 
 def transparent(picture: Image) -> bool:
@@ -91,43 +95,43 @@ def wide(picture: Image) -> bool:
     return max(change.tobytes()) > SAME
 
 
-def _srgb(picture: Image, profile: bytes) -> Image:
-    """RGB through a profile; a profile that is broken, or for another mode, is none."""
+def _srgb(picture: Image, profile: bytes | None) -> Image:
+    """RGB through a profile; one that is broken, or for another mode, is none."""
     from PIL import ImageCms
 
-    try:
-        made = ImageCms.profileToProfile(
-            picture, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError):
-        made = None
+    made = None
+    if profile:
+        with suppress(ImageCms.PyCMSError, OSError):
+            source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            made = ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB")
     return made or picture.convert("RGB")
 
 
-def png(path: Path, background: str) -> bytes:
-    """The picture as a PNG that looks in upstream as the original does in a viewer."""
-    with opened(path) as picture:
-        out, made = io.BytesIO(), plain(picture, background)
-        made.info.clear()  # or its profile is written too
-        made.save(out, "PNG")
-        return out.getvalue()
+def make(path: Path, still: Still, made: Made, work: Preparation) -> None:
+    """Copy or convert it into the data set; `made` tells it."""
+    made.action, made.reason = "converted" if still.reasons else "copied", ", ".join(still.reasons)
+    made.outputs = [f"images/{made.name}{still.suffix}"]
+    made.settings = {name: value for name, value in work.settings().items() if name in ("background", "recipe")}
+    made.seconds = made.fps = 0.0
+    if still.reasons and not work.dry_run:
+        with opened(path) as picture, atomic_file(work.out / made.outputs[0]) as file:
+            shown = plain(picture, work.background)
+            shown.info.clear()  # or its profile is written too
+            shown.save(file, "PNG")
+    elif not work.dry_run:
+        work.copy(path, made.outputs[0])
 
 
 def plain(picture: Image, background: str) -> Image:
-    """8-bit sRGB, upright, on the background."""
+    """8-bit sRGB, upright, on the background: as it looks in a viewer."""
     from PIL import Image, ImageOps
 
-    profile = picture.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(picture)
-    shallow = _eight(upright)
-    alpha = shallow.convert("RGBA").getchannel("A") if transparent(shallow) else None
-    if profile and shallow.mode in ("L", "CMYK"):
-        colours = _srgb(shallow, profile)
-    else:
-        colours = shallow.convert("RGBA").convert("RGB") if alpha else shallow.convert("RGB")
-        colours = _srgb(colours, profile) if profile else colours
-    if alpha is None:
+    upright = _eight(ImageOps.exif_transpose(picture))
+    bare = upright if upright.mode in ("L", "CMYK") else upright.convert("RGBA").convert("RGB")
+    colours = _srgb(bare, picture.info.get("icc_profile"))
+    if not transparent(upright):
         return colours
+    alpha = upright.convert("RGBA").getchannel("A")
     return Image.composite(colours, Image.new("RGB", colours.size, background), alpha)
 
 
@@ -144,24 +148,18 @@ def _eight(picture: Image) -> Image:
 def moving(path: Path, background: str) -> Iterator[tuple[Fraction, VideoFrame]]:
     """An animation's pictures, each with the seconds after which it is shown."""
     from av import VideoFrame
-
-    time = Fraction(0)
-    for picture, milliseconds in _frames(path):
-        yield time, VideoFrame.from_image(plain(picture, background))  # type: ignore[no-untyped-call, unused-ignore]
-        time += Fraction(milliseconds, 1000)
-
-
-def _frames(path: Path) -> Iterator[tuple[Image, int]]:
-    """Each with the milliseconds that it stands."""
     from PIL import ImageSequence
 
+    time = Fraction(0)
     with opened(path) as picture:
         for frame in ImageSequence.Iterator(picture):
-            frame.load()
-            told = frame.info.get("duration", 0) or 0
-            yield frame, round(told) if told >= QUICKEST else 100
+            stands = _stands(frame)
+            yield time, VideoFrame.from_image(plain(frame, background))  # type: ignore[no-untyped-call, unused-ignore]
+            time += stands
 
 
-def seconds(path: Path) -> Fraction:
-    """How long an animation is; all of it is decoded."""
-    return Fraction(sum(milliseconds for _, milliseconds in _frames(path)), 1000)
+def _stands(frame: Image) -> Fraction:
+    """The seconds that a picture of an animation is shown."""
+    frame.load()
+    told = frame.info.get("duration", 0) or 0
+    return Fraction(round(told) if told >= QUICKEST else 100, 1000)

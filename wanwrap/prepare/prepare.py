@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event, Lock
 
-from wanwrap.errors import PackageError
-from wanwrap.prepare.make import WORK, Maker
+from wanwrap.prepare.encode import check_encoder
+from wanwrap.prepare.make import as_it_was, caption, make
 from wanwrap.prepare.manifest import FOLDERS, Made, Manifest
 from wanwrap.prepare.naming import name_all
-from wanwrap.prepare.sources import Found, Source, search
+from wanwrap.prepare.preparation import Preparation
+from wanwrap.prepare.sources import Source, search
 from wanwrap.system import console
 from wanwrap.system.files import lock
-from wanwrap.system.process import interruptible
+from wanwrap.system.process import cores, interruptible
 
 
 @dataclass(kw_only=True)
 class Report:
     """What came of it; `gone` are outputs whose sources are no longer there."""
 
-    out: Path
-    planned: bool
     items: list[Made] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    begun: bool = False
 
 
-def prepare(place: Path, maker: Maker, report: Report) -> None:
+def prepare(place: Path, work: Preparation, report: Report) -> None:
     """Do all that is new, several at once, and put what came of each source into `report` as it comes.
 
-    `place` is a folder or a file. Nothing is written where the maker only tells.
+    `place` is a folder or a file. Nothing is written in a dry run.
 
     Raises:
         DatasetError, OptionError: there is nothing, or the data set is where the originals lie.
@@ -42,93 +39,68 @@ def prepare(place: Path, maker: Maker, report: Report) -> None:
         OSError: the disk is full.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what is done is kept and remembered.
     """
-    found, out = search(place, maker.out), maker.out
-    if any(source.moving for source in found.sources):
+    sources, left = search(place, work.out)
+    clips = sum(source.moving for source in sources)
+    if clips:
         check_encoder()
-    report.items += found.left
-    if maker.dry_run or not found.sources:
-        _all(found, maker, report)
-        return
-    for name in FOLDERS:
-        (out / name).mkdir(parents=True, exist_ok=True)
-    work, busy = out / WORK, f"another `wanwrap prepare` is at work in {out}; wait until it has ended."
-    with interruptible(), lock(work, busy):
-        shutil.rmtree(work, ignore_errors=True)  # what a power cut left
-        work.mkdir()
-        try:
-            _all(found, maker, report)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def check_encoder() -> None:
-    """Raises PackageError: this build of av writes no H.264."""
-    import av
-
+    # all cores have work, however few clips there are
+    work = replace(work, threads=max(1, cores() // max(1, clips)))
     try:
-        av.Codec("libx264", "w")
-    except ValueError as error:
-        raise PackageError(
-            "this build of av has no libx264, which writes clips; "
-            "python -m pip install --force-reinstall --only-binary av av brings one that has."
-        ) from error
+        if work.dry_run or not sources:
+            report.items += left
+            _all(sources, work, report)
+            return
+        for name in FOLDERS:
+            (work.out / name).mkdir(parents=True, exist_ok=True)
+        busy = f"another `wanwrap prepare` is at work in {work.out}; wait until it has ended."
+        with interruptible(), lock(work.out / ".wanwrap-prepare", busy):
+            report.items += left
+            _all(sources, work, report)
+    finally:
+        report.items.sort(key=lambda made: made.source)
 
 
-def _all(found: Found, maker: Maker, report: Report) -> None:
-    manifest, sources = Manifest(maker.out), {str(source.path): source for source in found.sources}
-    rows, writes = manifest.rows, bool(sources) and not maker.dry_run
-    manifest.add({key: source.row() for key, source in sources.items()})
-    name_all(sources, rows, maker.out, maker.current)
-    for key, row in rows.items():
-        if row.folder == str(found.folder) and key not in sources:
-            report.gone += row.outputs or ()
-    # threads of each encoder: all cores have work, however few clips there are
-    maker.threads = max(1, _cores() // max(1, sum(source.moving for source in found.sources)))
-    report.begun = True
-    with console.bar("preparing" if writes else "looking at", len(sources)) as step:
+def _all(sources: Sequence[Source], work: Preparation, report: Report) -> None:
+    manifest, recording = Manifest(work.out, keep=bool(sources) and not work.dry_run), Lock()
+    manifest.find_moved({str(source.path): (source.size, source.mtime_ns) for source in sources})
+    report.gone += sorted(name for key in manifest.gone() for name in manifest.rows[key].outputs)
+    same = {source: as_it_was(source, manifest.rows.get(str(source.path), Made()), work) for source in sources}
+    todo = name_all((source for source in sources if not same[source]), manifest.rows, work.out)
+    manifest.write()
 
-        def finished(key: str, made: Made) -> None:
+    def one(source: Source) -> None:
+        made = same[source] or make(source, todo[source], work)
+        if made.action != "failed":
+            caption(source, made, work)
+        with recording:
             report.items.append(made)
-            if writes and made.action != "failed":
-                rows[key] = made
-                manifest.write()
+            manifest.record(str(source.path), made)
             step()
 
+    def idle() -> None:
+        with recording:
+            step(0)
+
+    with console.bar("looking at" if work.dry_run else "preparing", len(sources)) as step:
         try:
-            if writes:
-                manifest.write(now=True)
-            _side_by_side(sources, rows, maker, finished, lambda: step(0))
+            _side_by_side(one, sources, work.stop, idle)
         finally:
-            if writes:
-                manifest.write(now=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            manifest.write()
 
 
 def _side_by_side(
-    sources: Mapping[str, Source],
-    rows: Mapping[str, Made],
-    maker: Maker,
-    finished: Callable[[str, Made], None],
-    idle: Callable[[], object],
+    one: Callable[[Source], None], sources: Sequence[Source], stop: Event, idle: Callable[[], object]
 ) -> None:
-    """As many at once as there are cores. An error or Ctrl-C ends all; what has been finished by then counts."""
-    order = sorted(sources, key=lambda key: -sources[key].size)  # the longest first, so that none is left over
-    with ThreadPoolExecutor(_cores()) as pool:
-        waiting = {pool.submit(maker.make, sources[key], rows[key]): key for key in order}
-        try:
-            while waiting:
-                # not for ever: Windows hears no Ctrl-C meanwhile
-                done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                idle()  # time goes on
-                for job in done:
-                    finished(waiting.pop(job), job.result())
-        except BaseException:
-            maker.stop.set()
-            pool.shutdown(cancel_futures=True)
-            for job, key in waiting.items():
-                if not job.cancelled() and job.exception() is None:
-                    finished(key, job.result())
-            raise
+    """As many at once as there are cores. An error or Ctrl-C ends all."""
+    pool = ThreadPoolExecutor(cores())
+    try:
+        # the longest first, so that none is left over
+        left = {pool.submit(one, source) for source in sorted(sources, key=lambda source: -source.size)}
+        while left:
+            done, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)  # Windows hears no Ctrl-C in a longer one
+            idle()  # time goes on
+            for job in done:
+                job.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)

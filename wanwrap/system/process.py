@@ -34,6 +34,11 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
     """The standard output of a short command. Raises OSError: it fails, or hangs."""
     try:
