@@ -412,8 +412,10 @@ def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path)
     gif.putpalette([0, 0, 0, 9, 99, 199])
     gif.save(raw / "one.gif")
     gif.save(raw / "clear.gif", transparency=1)
-    Image.new("RGB", (20, 20), (1, 2, 3)).save(raw / "paper.tiff")
+    pages = [Image.new("RGB", (20, 20), colour) for colour in ((1, 2, 3), (4, 5, 6))]
+    pages[0].save(raw / "paper.tiff", save_all=True, append_images=pages[1:])
     told = prepare("--template", "x")
+    assert "2 pages" in item(told, "paper.tiff")["reason"]
     assert {each["action"] for each in told["items"]} == {"converted"}
     images = out / "images"
     assert size(images / "exif.png") == (40, 60)

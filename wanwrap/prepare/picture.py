@@ -65,6 +65,7 @@ def look(path: Path) -> Still:
             deep = form == "PNG" and file.read(25)[24:] == b"\x10"
         reasons = (
             (form, form not in KEPT),
+            (f"the first of {count} pages", form == "TIFF" and count > 1),
             ("16 bits a channel", picture.mode[0] in "IF" or deep),
             (picture.mode, picture.mode in ("CMYK", "YCbCr", "HSV")),
             ("turned by EXIF", picture.getexif().get(ORIENTATION, 1) != 1),
