@@ -28,7 +28,7 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
     wish = asked_for(presets, **options, default=DEFAULT)
-    lines = work.examine(wish)
+    lines = [*work.examine(wish)]
     if as_json:
         show_json([{**vars(line), "ok": not line.code} for line in lines])
     else:

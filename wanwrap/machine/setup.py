@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wanwrap.errors import DownloadError, PackageError, RoomError, StepError, WanwrapError, WeightsError, listing
+from wanwrap.machine.install import Trainer, install_all
 from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
@@ -24,13 +25,17 @@ from wanwrap.weights.search import Search, could_be, search
 from wanwrap.weights.workspace import Record, Workspace
 
 
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What is there, and what is left to do; nothing has been written yet."""
+@dataclass(kw_only=True)
+class Setup:
+    """What is there, what is left to do, and what of that has been done: on disk at once; what failed is told last."""
 
     wish: Wish
     search: Search
     tokenizers: tuple[str, ...]  # those that are not in the Hugging Face cache
+    trainer: Trainer | None = None  # None: Python is left alone
+    upstream: Upstream | None = None  # that has been installed, or was there
+    records: dict[str, Record] = field(default_factory=dict)
+    failed: dict[str, WanwrapError] = field(default_factory=dict)
 
     @property
     def chosen(self) -> dict[str, Found]:
@@ -67,8 +72,33 @@ class Survey:
         parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
         return sum(part.stat().st_size for part in parts)
 
+    def done(self, name: str, path: Path, sha256: str | None, stamp: tuple[int, int] | None = None) -> None:
+        """One more weight is there. Raises WeightsError: it is no longer what it was at `stamp`."""
+        now = stat(path)
+        if stamp not in (None, now):
+            raise WeightsError(f"{path} has changed since it was looked at.")
+        before = self.wish.before.weights.get(name)
+        by_hand = before if before and before.path == path and before.bytes is None else None
+        self.records[name] = by_hand or Record(path, *now, sha256 and marks.keep(path, sha256))
+        self.write()
 
-def survey(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None) -> Survey:
+    def write(self) -> None:
+        """Put the workspace's file on disk, with all that stands in it by now."""
+        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.base_dir)
+        found = Workspace(
+            presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
+            comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
+            python=wish.python if wish.python != sys.executable else None,
+            musubi_dir=upstream.folder if upstream else before.musubi_dir,
+            commit=upstream.commit if upstream else before.commit,
+            weights={**before.weights, **self.records},
+        )
+        workspace.save(wish.base_dir, found)
+
+
+def survey(
+    wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None, trainer: Trainer | None = None
+) -> Setup:
     """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
 
     `ask` is asked of files of which only the user can say what they are.
@@ -83,7 +113,7 @@ def survey(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None)
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
-    return Survey(wish=wish, search=found, tokenizers=missing)
+    return Setup(wish=wish, search=found, tokenizers=missing, trainer=trainer)
 
 
 def _comfyui(wish: Wish) -> Iterator[Path]:
@@ -144,105 +174,84 @@ def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found 
     return None
 
 
-def check(found: Survey) -> None:
+def check(found: Setup) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
     disk.writable(found.wish.base_dir)
     if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
         raise RoomError(why)
 
 
-@dataclass
-class Progress:
-    """What has been done, on disk at once; what failed, to be told at the end."""
-
-    wish: Wish
-    records: dict[str, Record] = field(default_factory=dict)
-    failed: dict[str, WanwrapError] = field(default_factory=dict)
-    upstream: Upstream | None = None
-
-    def done(self, name: str, path: Path, sha256: str | None, stamp: tuple[int, int] | None = None) -> None:
-        """One more weight is there. Raises WeightsError: it is no longer what it was at `stamp`."""
-        now = stat(path)
-        if stamp not in (None, now):
-            raise WeightsError(f"{path} has changed since it was looked at.")
-        before = self.wish.before.weights.get(name)
-        by_hand = before if before and before.path == path and before.bytes is None else None
-        self.records[name] = by_hand or Record(path, *now, sha256 and marks.keep(path, sha256))
-        self.write()
-
-    def write(self) -> None:
-        """Put the workspace's file on disk, with all that stands in it by now."""
-        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.base_dir)
-        found = Workspace(
-            presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
-            comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
-            python=wish.python if wish.python != sys.executable else None,
-            musubi_dir=upstream.folder if upstream else before.musubi_dir,
-            commit=upstream.commit if upstream else before.commit,
-            weights={**before.weights, **self.records},
-        )
-        workspace.save(wish.base_dir, found)
-
-
-@contextmanager
-def alone(wish: Wish) -> Iterator[None]:
+def alone(wish: Wish) -> AbstractContextManager[bool]:
     """Raises OutputError: another setup is at work in this workspace."""
     (wish.base_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    with lock(
+    return lock(
         wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}; wait until it has ended."
-    ):
-        yield
+    )
 
 
-def fetch_all(found: Survey, progress: Progress) -> None:
+def install(found: Setup) -> None:
+    """Upstream and what the presets import, where they are wanted.
+
+    Raises:
+        UpstreamError, PackageError: they can't be had.
+    """
+    if found.trainer is None:
+        return
+    try:
+        found.upstream = install_all(found.wish, found.trainer.commands)
+    except WanwrapError as error:
+        found.failed["musubi-tuner"] = error
+        raise
+    found.write()
+    for line in found.upstream.remarks():
+        console.say(line)
+
+
+def fetch_all(found: Setup) -> None:
     """Record what is there, and get the rest. One file that fails doesn't keep the others from coming.
 
     Raises:
         RoomError, OutputError: the disk is full or can't be written to.
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
+    models = found.wish.models
     for name, each in found.chosen.items():
-        with _tried(progress, name):
+        with _tried(found, name):
             if name not in found.convert:
-                progress.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
-    wish = found.wish
+                found.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
     for name in found.tokenizers:
-        with _tried(progress, f"tokenizer of {name}"):
+        with _tried(found, f"tokenizer of {name}"):
             download.fetch_tokenizer(TOKENIZERS[name])
     for name in found.fetch:
-        with _tried(progress, name):
-            progress.done(name, *download.fetch(CATALOGUE[name], wish.models, marks.thorough))
+        with _tried(found, name):
+            found.done(name, *download.fetch(CATALOGUE[name], models, marks.thorough))
     for name, out in found.convert.items():
-        with _tried(progress, name):
-            _convert(found.chosen[name], out, wish.python)
-            progress.done(name, out, None)
-    if progress.failed:
-        raise _failure(progress)
+        with _tried(found, name):
+            if out.is_file() and look(out).broken:  # under that name it was setup's own
+                out.unlink()
+            each = found.chosen[name]
+            start.run_convert(file=each.path, out=out, python=found.wish.python, precision=None, sha256=each.sha256)
+            found.done(name, out, None)
+    if found.failed:
+        raise _failure(found)
 
 
 @contextmanager
-def _tried(progress: Progress, name: str) -> Iterator[None]:
+def _tried(found: Setup, name: str) -> Iterator[None]:
     """A failure is told at the end; a full disk stops all."""
     try:
         yield
     except (DownloadError, WeightsError, PackageError, StepError) as error:
-        progress.failed[name] = error
+        found.failed[name] = error
     except FileNotFoundError as error:
-        progress.failed[name] = WeightsError(f"{error.filename} is gone since it was found.")
+        found.failed[name] = WeightsError(f"{error.filename} is gone since it was found.")
 
 
-def _failure(progress: Progress) -> WanwrapError:
+def _failure(found: Setup) -> WanwrapError:
     """What failed, of the first one's kind; one reason of several is said once."""
-    first, whys = next(iter(progress.failed.values())), dict[str, list[str]]()
-    for name, error in progress.failed.items():
+    first, whys = next(iter(found.failed.values())), dict[str, list[str]]()
+    for name, error in found.failed.items():
         whys.setdefault(getattr(error, "why", None) or str(error), []).append(name)
     rows = "\n".join(f"  {', '.join(names)}: {why}" for why, names in whys.items())
-    done = listing(name for name in progress.wish.needs if name in progress.records) or "nothing"
+    done = listing(name for name in found.wish.needs if name in found.records) or "nothing"
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")
-
-
-def _convert(found: Found, out: Path, python: str) -> None:
-    """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
-    if out.is_file() and look(out).broken:
-        out.unlink()
-    start.run_convert(file=found.path, out=out, python=python, precision=None, sha256=found.sha256)
