@@ -24,7 +24,8 @@ from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safet
 from hub import Fault, Hub, hub
 
 from wanwrap.errors import OptionError, WeightsError
-from wanwrap.machine.setup import alone, survey
+from wanwrap.machine.setup import alone
+from wanwrap.machine.survey import survey
 from wanwrap.machine.wish import wish as wished
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.workspace import load
@@ -244,11 +245,11 @@ def test_only_the_user_can_say(tmp_path: Path) -> None:
         asked.append(question)
         return True
 
-    assert "wan2.2-t2v-high" not in survey(wish, lambda _: None).chosen
-    assert survey(wish, lambda _: None, ask).chosen["wan2.2-t2v-high"].path == mine
+    assert "wan2.2-t2v-high" not in survey(wish, weights_only=True).chosen
+    assert survey(wish, weights_only=True, ask=ask).chosen["wan2.2-t2v-high"].path == mine
     assert len(asked) == 1 and "Use it as wan2.2-t2v-high?" in asked[0] and "its name (remix) doesn't tell" in asked[0]
     named = wished(["t2v-vanilla"], base_dir=tmp_path / "base", dit_high=mine)
-    assert survey(named, lambda _: None).chosen["wan2.2-t2v-high"].path == mine
+    assert survey(named, weights_only=True).chosen["wan2.2-t2v-high"].path == mine
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\x03", 130)])
@@ -394,7 +395,7 @@ def test_what_takes_a_files_place_is_noticed(
 def test_what_changes_while_setup_works_is_not_recorded(tmp_path: Path, env: Env) -> None:
     base, path = tmp_path / "base", dit(tmp_path / "ComfyUI" / "models" / "unet" / "wan2.2_t2v_high.safetensors")
     wish = wished(["t2v-vanilla"], base_dir=base, comfyui_dir=[tmp_path / "ComfyUI"], noise_level="high")
-    found = survey(wish, lambda _: None)
+    found = survey(wish, weights_only=True)
     assert found.chosen["wan2.2-t2v-high"].path == path
     dit(path, "BF16", metadata={"another": "one"})
     base.mkdir()

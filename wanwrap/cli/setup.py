@@ -21,11 +21,10 @@ from wanwrap.cli.options import (
     with_options,
 )
 from wanwrap.cli.terminal import indented, show_json
-from wanwrap.machine import install
 from wanwrap.machine import setup as work
+from wanwrap.machine.survey import survey
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.system import console
-from wanwrap.weights import marks
 
 DEFAULT = ("t2v-lightning",)
 INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
@@ -79,16 +78,12 @@ def setup(
         else:
             click.echo("\n".join(report.listed(wish)))
         return
-    trainer = None if weights_only else install.trainer(wish, torch)
-    if trainer and trainer.problem and not dry_run:
-        raise trainer.problem  # before minutes of hashing
-    # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
-    sha256 = marks.quick if dry_run else marks.thorough
-    found = work.survey(wish, sha256, None if as_json or dry_run else _ask, trainer)
+    ask = None if as_json or dry_run else _ask
+    found = survey(wish, torch=torch, weights_only=weights_only, dry_run=dry_run, ask=ask)
     if not as_json or not dry_run:
         for line in report.surveyed(found):
             click.echo(indented(line), err=as_json)
-        for line in report.training(trainer) if trainer else ():  # commands, to be copied as they stand
+        for line in report.training(found):  # commands, to be copied as they stand
             click.echo(line, err=as_json)
     if dry_run and as_json:
         show_json(report.as_json(found))

@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any
 
 from wanwrap.errors import listing
-from wanwrap.machine.install import Trainer
 from wanwrap.machine.setup import Setup
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
@@ -58,20 +57,20 @@ def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
     return name, state, large(each.size), str(each.path)
 
 
-def training(found: Trainer) -> Iterator[str]:
+def training(found: Setup) -> Iterator[str]:
     """What will be installed, as commands."""
     if found.problem:
         yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
-    elif not found.commands:
-        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
-    else:
+    elif found.commands:
         yield "To install:"
         yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in found.commands)
+    elif found.commands is not None:
+        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
 
 
 def as_json(found: Setup) -> dict[str, Any]:
     """All of it for other programs."""
-    trainer, upstream, place = found.trainer, found.upstream, nearest(found.wish.models)
+    commands, upstream, place = found.commands, found.upstream, nearest(found.wish.models)
     used = {each.path for each in found.chosen.values()}
     return {
         "presets": [preset.name for preset in found.wish.presets],
@@ -84,8 +83,8 @@ def as_json(found: Setup) -> dict[str, Any]:
         "download_bytes": found.to_download,
         "write_bytes": found.to_write,
         "free_bytes": shutil.disk_usage(place).free,
-        "install": [list(command.argv) for command in trainer.commands] if trainer else None,
-        "problem": str(trainer.problem) if trainer and trainer.problem else None,
+        "install": None if commands is None else [list(command.argv) for command in commands],
+        "problem": str(found.problem) if found.problem else None,
         "failed": {name: str(error) for name, error in found.failed.items()},
         "upstream": {**vars(upstream), "folder": upstream.folder and str(upstream.folder)} if upstream else None,
     }
@@ -145,6 +144,8 @@ def inspected(found: Found) -> Iterator[str]:
 def ready(found: Setup) -> Iterator[str]:
     """The last words."""
     words = found.wish.words
-    what = "ready" if found.trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
+    what = "ready"
+    if found.commands is None:
+        what = "the weights are ready (musubi-tuner and its packages were left alone)"
     yield f"{what}: {listing(words)}. What was found stands in {found.wish.base_dir / workspace.NAME}."
     yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError, listing
+from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.wish import Wish
@@ -19,9 +19,6 @@ from wanwrap.system import disk
 from wanwrap.weights import download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.locate import locate
-
-# what a user may choose with --attention and --optimizer
-OPTIONAL = ("xformers.ops", "flash_attn", "flash_attn_interface", "bitsandbytes", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,14 @@ def _checked(name: str, check: Callable[[], str]) -> Line:
 
 def _trainer(wish: Wish) -> Iterator[Line]:
     """Upstream, packages and GPUs, as the training Python tells."""
-    wanted = question(wish.modules)
     try:
-        answer = preflight.ask(wish.python, wish.upstream, {*wanted, *OPTIONAL})
+        answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
     yield Line("Python", f"{answer['python']}, {wish.python}")
     yield _checked("musubi-tuner", lambda: _upstream(wish, answer))
-    optional = {*OPTIONAL, CUDA_BUILD} - wish.modules
-    lacking = {name: why for name, why in answer["missing"].items() if name not in optional}
-    yield _checked("packages", lambda: _packages(wish, answer, lacking))
+    yield _checked("packages", lambda: _packages(wish, answer))
     yield from _gpus(answer)
 
 
@@ -85,10 +79,10 @@ def _upstream(wish: Wish, answer: Mapping[str, Any]) -> str:
     return f"{found.version}, {commit}, {found.folder or 'installed'}"
 
 
-def _packages(wish: Wish, answer: Mapping[str, Any], lacking: Mapping[str, str]) -> str:
+def _packages(wish: Wish, answer: Mapping[str, Any]) -> str:
+    lacking = {name: why for name, why in answer["missing"].items() if name != CUDA_BUILD}
     preflight.check_packages({"missing": lacking}, wish.python)
-    have = listing(name.partition(".")[0] for name in OPTIONAL if name not in answer["missing"]) or "none"
-    return f"torch {answer['packages'].get('torch')}, and what the presets need; of those to choose from: {have}"
+    return f"torch {answer['packages'].get('torch')}, and what the presets need"
 
 
 def _gpus(answer: Mapping[str, Any]) -> Iterator[Line]:

@@ -1,6 +1,6 @@
 """Upstream into the Python that trains: the pinned commit, the torch build that fits the driver, what presets import.
 
-`trainer` decides and touches nothing, `install_all` carries it out: what a dry run prints is what a setup runs.
+`missing` decides and touches nothing, `install_all` carries it out: what a dry run prints is what a setup runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wanwrap.errors import GpuError, PackageError, StepError, UpstreamError, WanwrapError
+from wanwrap.errors import PackageError, StepError, UpstreamError
 from wanwrap.machine import torch_index
 from wanwrap.machine.driver import BUILDS, Driver, build, driver
 from wanwrap.machine.wish import Wish
@@ -57,22 +56,14 @@ class Command(NamedTuple):
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """Upstream in the Python that will train: what has to be installed for it, or why that can't be."""
+def missing(wish: Wish, torch: str | None) -> list[Command]:
+    """The commands that install what is missing; `torch` is the build that the user names. Nothing is changed.
 
-    commands: tuple[Command, ...] = ()
-    problem: WanwrapError | None = None
-
-
-def trainer(wish: Wish, torch: str | None) -> Trainer:
-    """What is missing; `torch` is the build that the user names. Nothing has been installed yet."""
-    try:
-        seen = driver()
-        answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
-        return Trainer(commands=tuple(commands(wish, answer, seen, torch)))
-    except (PackageError, GpuError, UpstreamError) as error:
-        return Trainer(problem=error)
+    Raises:
+        PackageError, GpuError, UpstreamError: it can't be installed.
+    """
+    answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
+    return commands(wish, answer, driver(), torch)
 
 
 def install_all(wish: Wish, commands: Sequence[Command]) -> Upstream:

@@ -1,27 +1,26 @@
-"""The setup verb: what presets need, where it is and what is to be fetched; then all of that, done and recorded."""
+"""The setup verb: what there is, what is left to do, and all of that done and recorded."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanwrap.errors import DownloadError, PackageError, RoomError, StepError, WanwrapError, WeightsError, listing
-from wanwrap.machine.install import Trainer, install_all
+from wanwrap.machine.install import Command, install_all
 from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
 from wanwrap.system.files import lock
 from wanwrap.system.safetensors import stat
 from wanwrap.upstream.pin import Upstream
-from wanwrap.weights import comfyui, download, marks, workspace
+from wanwrap.weights import download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Found, Sha256, look
-from wanwrap.weights.locate import checked, digest, published
-from wanwrap.weights.models import option
-from wanwrap.weights.search import Search, could_be, search
+from wanwrap.weights.identify import Found, look
+from wanwrap.weights.locate import digest
+from wanwrap.weights.search import Search
 from wanwrap.weights.workspace import Record, Workspace
 
 
@@ -32,7 +31,8 @@ class Setup:
     wish: Wish
     search: Search
     tokenizers: tuple[str, ...]  # those that are not in the Hugging Face cache
-    trainer: Trainer | None = None  # None: Python is left alone
+    commands: Sequence[Command] | None = None  # that install what is missing; None: Python is left alone
+    problem: WanwrapError | None = None  # why they can't be told
     upstream: Upstream | None = None  # that has been installed, or was there
     records: dict[str, Record] = field(default_factory=dict)
     failed: dict[str, WanwrapError] = field(default_factory=dict)
@@ -96,84 +96,6 @@ class Setup:
         workspace.save(wish.base_dir, found)
 
 
-def survey(
-    wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None, trainer: Trainer | None = None
-) -> Setup:
-    """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
-
-    `ask` is asked of files of which only the user can say what they are.
-
-    Raises:
-        WeightsError: a file that the user names can't be used; no such ComfyUI.
-    """
-    folders = [wish.models, *_comfyui(wish), *comfyui.hub_cache()]
-    found = search([*wish.needs], folders, sha256)
-    for name in wish.needs:
-        if known := _known(wish, name, found, sha256) or _said(name, found, ask):
-            found.chosen[name] = known
-            found.files = [known, *(each for each in found.files if each.path != known.path)]
-    missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
-    return Setup(wish=wish, search=found, tokenizers=missing, trainer=trainer)
-
-
-def _comfyui(wish: Wish) -> Iterator[Path]:
-    """Their folders of models; those that an earlier setup was given may be gone."""
-    for given in wish.comfyui:
-        yield from comfyui.folders(given)
-    for given in wish.before.comfyui:
-        try:
-            yield from comfyui.folders(given) if given not in wish.comfyui else ()
-        except WeightsError as error:
-            console.say(f"an earlier setup's ComfyUI is left out: {error}")
-
-
-def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | None:
-    """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
-
-    Raises:
-        WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
-    """
-    given, record = wish.given.get(name), wish.before.weights.get(name)
-    path = given or (record.path if record else None)
-    if path is None:
-        return None
-    found = next((each for each in searched.files if each.path == path), None) or look(path, sha256)
-    if not given and record and _gone(record, found, name):
-        return None
-    why = "you named it" if given else "as before"
-    if given and found.convert:
-        return replace(found, reason=why)
-    checked(found, name)
-    told = "sha256" if found.told == "sha256" else "user"
-    return replace(found, usable=True, names=(name,), told=told, reason=why)
-
-
-def _gone(record: Record, found: Found, name: str) -> bool:
-    """Whether a file is no longer what was recorded, its content though its size and time are the same.
-
-    Raises:
-        WeightsError: it was the user's own.
-    """
-    other = record.sha256 and found.hashable and found.sha256 not in (None, record.sha256)
-    if not record.changed and not other:
-        return False
-    if CATALOGUE[name].role == "dit" and record.sha256 not in published(name):
-        raise WeightsError(
-            f"{record.path}, which {workspace.NAME} has as {name}, is gone or has been changed; name it again "
-            f"({option(name)} FILE), or delete that line to have the published one."
-        )
-    console.say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
-    return True
-
-
-def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> Found | None:
-    """A file of which only the user can say that it is that one, and says so."""
-    for each in could_be(name, found) if ask and name not in found.chosen else ():
-        if ask and ask(f"{each.path}: {each.reason}. Use it as {name}?"):
-            return replace(each, names=(name,), told="user", reason="you say so")
-    return None
-
-
 def check(found: Setup) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
     disk.writable(found.wish.base_dir)
@@ -195,10 +117,10 @@ def install(found: Setup) -> None:
     Raises:
         UpstreamError, PackageError: they can't be had.
     """
-    if found.trainer is None:
+    if found.commands is None:
         return
     try:
-        found.upstream = install_all(found.wish, found.trainer.commands)
+        found.upstream = install_all(found.wish, found.commands)
     except WanwrapError as error:
         found.failed["musubi-tuner"] = error
         raise
