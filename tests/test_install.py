@@ -24,8 +24,9 @@ from helpers import ROOT, STANDIN
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
 from wanwrap.machine.driver import Driver, build, driver
 from wanwrap.machine.install import Command, commands, install, question
-from wanwrap.machine.wish import Wish
 from wanwrap.plan.preflight import ask
+from wanwrap.plan.request import Request
+from wanwrap.preset import load
 from wanwrap.upstream.pin import COMMIT, URL, find
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are scripts with a #! line")
@@ -162,12 +163,13 @@ class Bench:
 
     def plan(self, python: str, given: Path | None = None, *wanted: str, **options: Any) -> list[Command]:
         """What `commands` makes of what the Python answers."""
-        wish = self.wish(python, given)
+        request = self.request(python, given)
         seen = options.get("seen", Driver((12, 8), {"RTX 4090": (8, 9)}))
-        return commands(wish, ask(python, wish.upstream, question(wanted)), seen, options.get("torch"))
+        return commands(request, ask(python, request.upstream, question(wanted)), seen, options.get("torch"))
 
-    def wish(self, python: str, given: Path | None = None) -> Wish:
-        return Wish(presets=(), base_dir=self.base, upstream=find(given, self.base), python=python)
+    def request(self, python: str, given: Path | None = None) -> Request:
+        preset = load("t2v-vanilla")
+        return Request(preset=preset, base_dir=self.base, upstream=find(given, self.base), python=python)
 
 
 @pytest.fixture
@@ -332,10 +334,10 @@ def test_a_torch_for_the_cpu_is_replaced_where_a_gpu_is(bench: Bench) -> None:
 )
 def test_what_fits_one_torch_comes_from_the_index_of_that_torch(bench: Bench, module: str, package: str) -> None:
     own = bench.own()
-    wish = bench.wish("python", own)
+    request = bench.request("python", own)
     for there, index in {"2.9.1+cu130": f" --index-url {INDEX}/130", "2.9.1+cu126": "", "2.9.1": ""}.items():
         answer = {"missing": {module: "built for another"}, "packages": {"torch": there}}
-        (only,) = commands(wish, answer, None)
+        (only,) = commands(request, answer, None)
         assert shlex.join(only.argv) == f"python -m pip install {package} torch=={there}{index}"
 
 
@@ -405,13 +407,14 @@ def test_a_clone_that_is_stopped_leaves_no_checkout(bench: Bench, how: str, stat
         import sys
         from pathlib import Path
         from wanwrap.machine.install import commands, install
-        from wanwrap.machine.wish import Wish
+        from wanwrap.plan.request import Request
+        from wanwrap.preset import load
         from wanwrap.upstream.pin import find
         base = Path({str(bench.base)!r})
-        wish = Wish(presets=(), base_dir=base, upstream=find(None, base), python={python!r})
+        request = Request(preset=load("t2v-vanilla"), base_dir=base, upstream=find(None, base), python={python!r})
         answer = {{"missing": {{"musubi_tuner": "gone"}}, "packages": {{"torch": "2.9"}}}}
         try:
-            install(commands(wish, answer, None))
+            install(commands(request, answer, None))
         except KeyboardInterrupt:
             sys.exit(130)
     """

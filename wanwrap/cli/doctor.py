@@ -35,7 +35,7 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
         width = max(len(line.name) for line in lines)
         for line in lines:
             click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
-        others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
-        seen = ", ".join(preset.name for preset in wish.presets)
-        click.echo(indented(f"Looked at {seen}; name others to see theirs: {', '.join(others)}"))
+        seen = [run.preset.name for run in wish.runs]
+        others = [name for name in shipped() if name not in seen]
+        click.echo(indented(f"Looked at {', '.join(seen)}; name others to see theirs: {', '.join(others)}"))
     ctx.exit(next((line.code for line in lines if line.code), 0))

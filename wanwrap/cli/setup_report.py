@@ -49,7 +49,7 @@ def surveyed(found: Setup) -> Iterator[str]:
 
 
 def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
-    weight, each = CATALOGUE[name], found.chosen.get(name)
+    weight, each = CATALOGUE[name], found.search.chosen.get(name)
     if each is None:
         have = found.have(name)
         return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
@@ -71,10 +71,10 @@ def training(found: Setup) -> Iterator[str]:
 def as_json(found: Setup) -> dict[str, Any]:
     """All of it for other programs."""
     commands, upstream, place = found.commands, found.upstream, nearest(found.wish.models)
-    used = {each.path for each in found.chosen.values()}
+    used = {each.path for each in found.search.chosen.values()}
     return {
-        "presets": [preset.name for preset in found.wish.presets],
-        "base_dir": str(found.wish.base_dir),
+        "presets": [run.preset.name for run in found.wish.runs],
+        "base_dir": str(found.wish.first.base_dir),
         "weights": {name: _json(found, name) for name in found.wish.needs},
         "files": [
             {**each.json(), "used": each.path in used, "why": found.search.why(each)} for each in found.search.files
@@ -91,7 +91,7 @@ def as_json(found: Setup) -> dict[str, Any]:
 
 
 def _json(found: Setup, name: str) -> dict[str, Any]:
-    weight, each, record = CATALOGUE[name], found.chosen.get(name), found.records.get(name)
+    weight, each, record = CATALOGUE[name], found.search.chosen.get(name), found.records.get(name)
     path = record.path if record else each.path if each else found.wish.models / weight.path
     return {
         "state": "ready" if record else _row(found, name)[1],
@@ -147,5 +147,5 @@ def ready(found: Setup) -> Iterator[str]:
     what = "ready"
     if found.commands is None:
         what = "the weights are ready (musubi-tuner and its packages were left alone)"
-    yield f"{what}: {listing(words)}. What was found stands in {found.wish.base_dir / workspace.NAME}."
+    yield f"{what}: {listing(words)}. What was found stands in {found.wish.first.base_dir / workspace.NAME}."
     yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"

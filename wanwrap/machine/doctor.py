@@ -36,9 +36,9 @@ def examine(wish: Wish) -> Iterator[Line]:
     yield from _trainer(wish)
     yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in wish.needs)))
     problems, missing = _weights(wish)
-    yield _checked("disk", lambda: _disk(wish.base_dir, missing))
-    for preset in wish.presets:
-        mine = wish.request(preset).needed
+    yield _checked("disk", lambda: _disk(wish.first.base_dir, missing))
+    for run in wish.runs:
+        mine, preset = run.needed, run.preset
         whys, name = [problems[weight] for weight in mine if weight in problems], f"weights of {preset.name}"
         get = f"`wanwrap setup {preset.name}` finds or fetches what is missing."
         yield (
@@ -63,25 +63,25 @@ def _checked(name: str, check: Callable[[], str]) -> Line:
 def _trainer(wish: Wish) -> Iterator[Line]:
     """Upstream, packages and GPUs, as the training Python tells."""
     try:
-        answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
+        answer = preflight.ask(wish.first.python, wish.first.upstream, question(wish.modules))
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
-    yield Line("Python", f"{answer['python']}, {wish.python}")
+    yield Line("Python", f"{answer['python']}, {wish.first.python}")
     yield _checked("musubi-tuner", lambda: _upstream(wish, answer))
     yield _checked("packages", lambda: _packages(wish, answer))
     yield from _gpus(answer)
 
 
 def _upstream(wish: Wish, answer: Mapping[str, Any]) -> str:
-    found = preflight.check_upstream(answer, wish.python, wish.upstream, any_upstream=False)
+    found = preflight.check_upstream(answer, wish.first.python, wish.first.upstream, any_upstream=False)
     commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
     return f"{found.version}, {commit}, {found.folder or 'installed'}"
 
 
 def _packages(wish: Wish, answer: Mapping[str, Any]) -> str:
     lacking = {name: why for name, why in answer["missing"].items() if name != CUDA_BUILD}
-    preflight.check_packages({"missing": lacking}, wish.python)
+    preflight.check_packages({"missing": lacking}, wish.first.python)
     return f"torch {answer['packages'].get('torch')}, and what the presets need"
 
 
@@ -117,7 +117,7 @@ def _weights(wish: Wish) -> tuple[dict[str, str], int]:
     problems, missing = dict[str, str](), 0
     for name in wish.needs:
         try:
-            found = locate(name, wish.models, None, wish.before.weights.get(name))
+            found = locate(name, wish.models, None, wish.first.workspace.weights.get(name))
         except WeightsError as error:
             problems[name] = str(error)
             continue

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from wanwrap.errors import PackageError, StepError, UpstreamError
 from wanwrap.machine import torch_index
 from wanwrap.machine.driver import BUILDS, Driver, build, driver
-from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
+from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
 from wanwrap.system.log import last_lines
@@ -56,28 +56,28 @@ class Command(NamedTuple):
     argv: tuple[str, ...]
 
 
-def missing(wish: Wish, torch: str | None) -> list[Command]:
+def missing(request: Request, modules: Iterable[str], torch: str | None) -> list[Command]:
     """The commands that install what is missing; `torch` is the build that the user names. Nothing is changed.
 
     Raises:
         PackageError, GpuError, UpstreamError: it can't be installed.
     """
-    answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
-    return commands(wish, answer, driver(), torch)
+    answer = preflight.ask(request.python, request.upstream, question(modules))
+    return commands(request, answer, driver(), torch)
 
 
-def install_all(wish: Wish, commands: Sequence[Command]) -> Upstream:
+def install_all(request: Request, modules: Iterable[str], commands: Sequence[Command]) -> Upstream:
     """Install what is missing, and have it imported: the upstream that will train.
 
     Raises:
         PackageError, UpstreamError: it can't be installed, or can't be imported after all.
     """
-    wish.base_dir.mkdir(parents=True, exist_ok=True)
+    request.base_dir.mkdir(parents=True, exist_ok=True)
     install(commands)
-    upstream = pin.find(None, wish.base_dir) if wish.upstream.folder is None else wish.upstream
-    answer = preflight.ask(wish.python, upstream, question(wish.modules) - {CUDA_BUILD})
-    found = preflight.check_upstream(answer, wish.python, upstream, any_upstream=True)
-    preflight.check_packages(answer, wish.python)
+    upstream = pin.find(None, request.base_dir) if request.upstream.folder is None else request.upstream
+    answer = preflight.ask(request.python, upstream, question(modules) - {CUDA_BUILD})
+    found = preflight.check_upstream(answer, request.python, upstream, any_upstream=True)
+    preflight.check_packages(answer, request.python)
     return found
 
 
@@ -86,7 +86,9 @@ def question(wanted: Iterable[str]) -> set[str]:
     return {*wanted, "musubi_tuner", "torch", "torchvision", CUDA_BUILD, *NEEDS}
 
 
-def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None) -> list[Command]:
+def commands(
+    request: Request, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None
+) -> list[Command]:
     """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
 
     A module that neither upstream brings nor `pin.PIP` names gets nothing installed: a package of its name may be
@@ -96,20 +98,20 @@ def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: 
         GpuError: torch is missing, and no build fits.
         UpstreamError: what is there is no checkout, or does not know the build.
     """
-    missing, there, python = answer["missing"], answer["packages"].get("torch"), wish.python
+    missing, there, python = answer["missing"], answer["packages"].get("torch"), request.python
     names = {re.split("[.:]", module)[0] for module in missing}
     # it can't be imported, or is a build for the CPU where a GPU is to train
     fresh = "torch" in missing or (CUDA_BUILD in missing and torch != "cpu" and bool(torch or seen))
     needs = bool(names & BROUGHT)
-    checkout = wish.upstream.folder or wish.base_dir / "musubi-tuner"
-    cloned = wish.upstream.folder is None and (fresh or needs or "musubi_tuner" in names)
+    checkout = request.upstream.folder or request.base_dir / "musubi-tuner"
+    cloned = request.upstream.folder is None and (fresh or needs or "musubi_tuner" in names)
     listed, extras = _clone(checkout) if cloned else [], names & {*PIP, "torchvision"} - {"torch", *BROUGHT}
     # what keeps pip from changing the torch that is there: accelerate, bitsandbytes and xformers all want one
     kept = () if fresh or not there else (f"torch=={there}",)
     if fresh:
         wrong = "can't be imported" if "torch" in missing else "is a build for the CPU"
         replaced = f", in place of {there}, which {wrong}" if there else ""
-        listed += _torch(wish, checkout, torch or build(seen), replaced, sorted(extras & {"xformers"}))
+        listed += _torch(python, checkout, torch or build(seen), replaced, sorted(extras & {"xformers"}))
         extras -= FITTING
     if cloned or needs:
         whole = (python, "-m", "pip", "install", "-e", str(checkout), *kept)
@@ -138,14 +140,14 @@ def _clone(checkout: Path) -> list[Command]:
     return listed if os.path.lexists(part) else listed[1:]
 
 
-def _torch(wish: Wish, checkout: Path, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
+def _torch(python: str, checkout: Path, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
     """torch and torchvision, and what has to fit them: pip chooses the newest torch for which there is all of it."""
     name = "the CPU" if build == "cpu" else "CUDA " + ".".join(map(str, BUILDS[build][0]))
     both, title = ("torch", "torchvision"), f"PyTorch for {name}"
     rows = {f"{title} (some GB)": (*both, *joint)}
     if replaced:  # a build for the CPU would satisfy pip; what it depends on must not be installed anew with it
         rows = {f"{title}{replaced}": ("--force-reinstall", "--no-deps", *both), **rows}
-    return [Command(why, torch_index.command(wish.python, checkout, build, *words)) for why, words in rows.items()]
+    return [Command(why, torch_index.command(python, checkout, build, *words)) for why, words in rows.items()]
 
 
 def install(commands: Sequence[Command]) -> None:

@@ -18,7 +18,7 @@ from wanwrap.system.safetensors import stat
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Found, look
+from wanwrap.weights.identify import look
 from wanwrap.weights.locate import digest
 from wanwrap.weights.search import Search
 from wanwrap.weights.workspace import Record, Workspace
@@ -38,14 +38,9 @@ class Setup:
     failed: dict[str, WanwrapError] = field(default_factory=dict)
 
     @property
-    def chosen(self) -> dict[str, Found]:
-        """The files that are there, by the catalogue's names."""
-        return self.search.chosen
-
-    @property
     def fetch(self) -> list[str]:
         """What is to be downloaded."""
-        return [name for name in self.wish.needs if name not in self.chosen]
+        return [name for name in self.wish.needs if name not in self.search.chosen]
 
     @property
     def convert(self) -> dict[str, Path]:
@@ -53,7 +48,7 @@ class Setup:
         folder = self.wish.models / "converted"
         return {
             name: folder / f"umt5-xxl-enc-bf16-{digest(found.sha256 or found.path, found.size)}.safetensors"
-            for name, found in self.chosen.items()
+            for name, found in self.search.chosen.items()
             if found.convert
         }
 
@@ -65,7 +60,7 @@ class Setup:
     @property
     def to_write(self) -> int:
         """Bytes that the disk must have room for."""
-        return self.to_download + sum(self.chosen[name].size for name in self.convert)
+        return self.to_download + sum(self.search.chosen[name].size for name in self.convert)
 
     def have(self, name: str) -> int:
         """Bytes that an attempt which broke off has brought."""
@@ -77,38 +72,37 @@ class Setup:
         now = stat(path)
         if stamp not in (None, now):
             raise WeightsError(f"{path} has changed since it was looked at.")
-        before = self.wish.before.weights.get(name)
+        before = self.wish.first.workspace.weights.get(name)
         by_hand = before if before and before.path == path and before.bytes is None else None
         self.records[name] = by_hand or Record(path, *now, sha256 and marks.keep(path, sha256))
         self.write()
 
     def write(self) -> None:
         """Put the workspace's file on disk, with all that stands in it by now."""
-        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.base_dir)
+        run, upstream, before = self.wish.first, self.upstream, workspace.load(self.wish.first.base_dir)
         found = Workspace(
-            presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
-            comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
-            python=wish.python if wish.python != sys.executable else None,
+            presets=tuple(dict.fromkeys([*before.presets, *self.wish.words])),
+            comfyui=tuple(dict.fromkeys([*self.wish.comfyui, *before.comfyui])),
+            python=run.python if run.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
             weights={**before.weights, **self.records},
         )
-        workspace.save(wish.base_dir, found)
+        workspace.save(run.base_dir, found)
 
 
 def check(found: Setup) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
-    disk.writable(found.wish.base_dir)
+    disk.writable(found.wish.first.base_dir)
     if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
         raise RoomError(why)
 
 
 def alone(wish: Wish) -> AbstractContextManager[bool]:
     """Raises OutputError: another setup is at work in this workspace."""
-    (wish.base_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    return lock(
-        wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}; wait until it has ended."
-    )
+    base = wish.first.base_dir
+    (base / "datasets").mkdir(parents=True, exist_ok=True)
+    return lock(base / "setup", f"another wanwrap setup is at work in {base}; wait until it has ended.")
 
 
 def install(found: Setup) -> None:
@@ -120,7 +114,7 @@ def install(found: Setup) -> None:
     if found.commands is None:
         return
     try:
-        found.upstream = install_all(found.wish, found.commands)
+        found.upstream = install_all(found.wish.first, found.wish.modules, found.commands)
     except WanwrapError as error:
         found.failed["musubi-tuner"] = error
         raise
@@ -137,7 +131,7 @@ def fetch_all(found: Setup) -> None:
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
     models = found.wish.models
-    for name, each in found.chosen.items():
+    for name, each in found.search.chosen.items():
         with _tried(found, name):
             if name not in found.convert:
                 found.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
@@ -151,8 +145,10 @@ def fetch_all(found: Setup) -> None:
         with _tried(found, name):
             if out.is_file() and look(out).broken:  # under that name it was setup's own
                 out.unlink()
-            each = found.chosen[name]
-            start.run_convert(file=each.path, out=out, python=found.wish.python, precision=None, sha256=each.sha256)
+            each = found.search.chosen[name]
+            start.run_convert(
+                file=each.path, out=out, python=found.wish.first.python, precision=None, sha256=each.sha256
+            )
             found.done(name, out, None)
     if found.failed:
         raise _failure(found)

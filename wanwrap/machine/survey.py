@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from wanwrap.errors import WanwrapError, WeightsError
 from wanwrap.machine.install import Command, missing
@@ -39,7 +38,7 @@ def survey(
     """
     commands, problem = list[Command](), None
     try:
-        commands = [] if weights_only else missing(wish, torch)
+        commands = [] if weights_only else missing(wish.first, wish.modules, torch)
     except WanwrapError as error:
         if not dry_run:
             raise  # before minutes of hashing
@@ -52,23 +51,13 @@ def survey(
 
 def _search(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None) -> Search:
     """The weights. What the user names, or an earlier setup has recorded, comes before what is found."""
-    found = search([*wish.needs], [wish.models, *_comfyui(wish), *comfyui.hub_cache()], sha256)
+    comfyuis = [folder for given in wish.comfyui for folder in comfyui.folders(given)]
+    found = search([*wish.needs], [wish.models, *comfyuis, *comfyui.hub_cache()], sha256)
     for name in wish.needs:
         if known := _known(wish, name, found, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     return found
-
-
-def _comfyui(wish: Wish) -> Iterator[Path]:
-    """Their folders of models; those that an earlier setup was given may be gone."""
-    for given in wish.comfyui:
-        yield from comfyui.folders(given)
-    for given in wish.before.comfyui:
-        try:
-            yield from comfyui.folders(given) if given not in wish.comfyui else ()
-        except WeightsError as error:
-            console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
 def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | None:
@@ -77,7 +66,7 @@ def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> Found | N
     Raises:
         WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
     """
-    given, record = wish.given.get(name), wish.before.weights.get(name)
+    given, record = wish.first.files.get(name), wish.first.workspace.weights.get(name)
     path = given or (record.path if record else None)
     if path is None:
         return None
