@@ -72,9 +72,8 @@ def install_all(request: Request, modules: Iterable[str], commands: Sequence[Com
     Raises:
         PackageError, UpstreamError: it can't be installed, or can't be imported after all.
     """
-    request.base_dir.mkdir(parents=True, exist_ok=True)
     install(commands)
-    upstream = pin.find(None, request.base_dir) if request.upstream.folder is None else request.upstream
+    upstream = request.upstream if request.upstream.folder else pin.find(None, request.base_dir)
     answer = preflight.ask(request.python, upstream, question(modules) - {CUDA_BUILD})
     found = preflight.check_upstream(answer, request.python, upstream, any_upstream=True)
     preflight.check_packages(answer, request.python)

@@ -130,7 +130,7 @@ def fetch_all(found: Setup) -> None:
         RoomError, OutputError: the disk is full or can't be written to.
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
-    models = found.wish.models
+    run, models = found.wish.first, found.wish.models
     for name, each in found.search.chosen.items():
         with _tried(found, name):
             if name not in found.convert:
@@ -146,9 +146,7 @@ def fetch_all(found: Setup) -> None:
             if out.is_file() and look(out).broken:  # under that name it was setup's own
                 out.unlink()
             each = found.search.chosen[name]
-            start.run_convert(
-                file=each.path, out=out, python=found.wish.first.python, precision=None, sha256=each.sha256
-            )
+            start.run_convert(file=each.path, out=out, python=run.python, precision=None, sha256=each.sha256)
             found.done(name, out, None)
     if found.failed:
         raise _failure(found)
@@ -166,10 +164,8 @@ def _tried(found: Setup, name: str) -> Iterator[None]:
 
 
 def _failure(found: Setup) -> WanwrapError:
-    """What failed, of the first one's kind; one reason of several is said once."""
-    first, whys = next(iter(found.failed.values())), dict[str, list[str]]()
-    for name, error in found.failed.items():
-        whys.setdefault(getattr(error, "why", None) or str(error), []).append(name)
-    rows = "\n".join(f"  {', '.join(names)}: {why}" for why, names in whys.items())
+    """What failed, of the first one's kind."""
+    first = next(iter(found.failed.values()))
+    rows = "\n".join(f"  {name}: {error}" for name, error in found.failed.items())
     done = listing(name for name in found.wish.needs if name in found.records) or "nothing"
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")

@@ -42,8 +42,7 @@ def patiently(where: str, attempt: Callable[[], T], done: Callable[[], int] | No
             before, have = have, done() if done else 0
             failures = 0 if have > before else failures
             if not trouble.passes or failures == len(WAITS):
-                why = f"{trouble.what}; {trouble.way_out}."
-                raise DownloadError(f"{where}: {why}", why) from error
+                raise DownloadError(f"{where}: {trouble.what}; {trouble.way_out}.") from error
         console.say(f"{name}: {trouble.what}; trying again in {WAITS[failures]:g} s")
         time.sleep(WAITS[failures])
         failures += 1
