@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
+from wanwrap.plan.request import Request
 from wanwrap.system import disk
 from wanwrap.weights import download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -38,14 +40,7 @@ def examine(wish: Wish) -> Iterator[Line]:
     problems, missing = _weights(wish)
     yield _checked("disk", lambda: _disk(wish.first.base_dir, missing))
     for run in wish.runs:
-        mine, preset = run.needed, run.preset
-        whys, name = [problems[weight] for weight in mine if weight in problems], f"weights of {preset.name}"
-        get = f"`wanwrap setup {preset.name}` finds or fetches what is missing."
-        yield (
-            Line(name, " ".join([*whys, get]), WeightsError.exit_code)
-            if whys
-            else Line(name, f"all {len(mine)} are there")
-        )
+        yield _checked(f"weights of {run.preset.name}", partial(_all_there, run, problems))
     for name in wish.tokenizers:
         there = download.cached(TOKENIZERS[name])
         text = "in the Hugging Face cache" if there else "not in the Hugging Face cache; `wanwrap setup` puts it there"
@@ -126,6 +121,14 @@ def _weights(wish: Wish) -> tuple[dict[str, str], int]:
         if not (found.exists or found.changed):
             missing += found.size
     return problems, missing
+
+
+def _all_there(run: Request, problems: Mapping[str, str]) -> str:
+    """Raises WeightsError: one preset's are not."""
+    if whys := [problems[name] for name in run.needed if name in problems]:
+        get = f"`wanwrap setup {run.preset.name}` finds or fetches what is missing."
+        raise WeightsError(" ".join([*whys, get]))
+    return f"all {len(run.needed)} are there"
 
 
 def _disk(base: Path, missing: int) -> str:

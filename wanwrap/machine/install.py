@@ -115,12 +115,15 @@ def commands(
     if cloned or needs:
         whole = (python, "-m", "pip", "install", "-e", str(checkout), *kept)
         listed.append(Command(f"what musubi-tuner {VERSION} needs", whole))
-    for name in sorted(extras):
-        words, tag = (*shlex.split(PIP.get(name, name)), *kept), "".join(kept).partition("+")[2]
-        fits = name in FITTING and tag in BUILDS
-        plain = (python, "-m", "pip", "install", *words)
-        listed.append(Command(name, torch_index.command(python, checkout, tag, *words) if fits else plain))
-    return listed
+    return [*listed, *(_extra(name, python, checkout, kept) for name in sorted(extras))]
+
+
+def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
+    """One more package; what fits one build of torch only comes from that build's index."""
+    words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
+    if module in FITTING and tag in BUILDS:
+        return Command(module, torch_index.command(python, checkout, tag, *words))
+    return Command(module, (python, "-m", "pip", "install", *words))
 
 
 def _clone(checkout: Path) -> list[Command]:
