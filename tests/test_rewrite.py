@@ -144,18 +144,6 @@ def test_another_set_of_shards_beside_the_first(wanwrap: Wanwrap, pair: list[str
         assert "as it is now" in wanwrap("merge", *pair, *other, "--out", out).stderr
 
 
-def test_a_source_under_the_name_of_what_is_written(wanwrap: Wanwrap, pair: list[str], tmp_path: Path) -> None:
-    part = tmp_path / "out.safetensors.wanwrap-part"
-    content = (tmp_path / "dit.safetensors").read_bytes()
-    part.write_bytes(content)
-    done = wanwrap("merge", *pair, "--dit", part, "--out", tmp_path / "out.safetensors")
-    assert done.returncode == 11 and "is a file that is read" in done.stderr and part.read_bytes() == content
-    part.unlink()
-    part.symlink_to(tmp_path / "dit.safetensors")
-    assert wanwrap("merge", *pair, "--out", tmp_path / "out.safetensors").returncode == 11
-    assert (tmp_path / "dit.safetensors").read_bytes() == content
-
-
 @pytest.mark.parametrize("record", ["[1]", "1", "x", '{"before": "y"}', '{"lora": [1]}', '{"lora": null, "from": [{}]}', '{"made": "merge", "strength": 1.0, "precision": null, "left": "", "from": [], "lora": {}}', "[" * 5000])  # fmt: skip
 def test_records_of_other_programs(record: str, pair: list[str], tmp_path: Path) -> None:
     dit = load_file(pair[1])

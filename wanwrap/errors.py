@@ -58,14 +58,7 @@ class OutputError(WanwrapError, exit_code=11):
 
 
 class DownloadError(WanwrapError, exit_code=12):
-    """A file could not be had from the Hub: no network, no permission, or not what was published.
-
-    `why` is the message without the file, for several files that failed alike.
-    """
-
-    def __init__(self, text: str, why: str | None = None) -> None:
-        super().__init__(text)
-        self.why = why
+    """A file could not be had from the Hub: no network, no permission, or not what was published."""
 
 
 class RoomError(WanwrapError, exit_code=13):

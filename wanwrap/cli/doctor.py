@@ -28,14 +28,14 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
     wish = asked_for(presets, **options, default=DEFAULT)
-    lines = work.examine(wish)
+    lines = [*work.examine(wish)]
     if as_json:
         show_json([{**vars(line), "ok": not line.code} for line in lines])
     else:
         width = max(len(line.name) for line in lines)
         for line in lines:
             click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
-        others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
-        seen = ", ".join(preset.name for preset in wish.presets)
-        click.echo(indented(f"Looked at {seen}; name others to see theirs: {', '.join(others)}"))
+        seen = [run.preset.name for run in wish.runs]
+        others = [name for name in shipped() if name not in seen]
+        click.echo(indented(f"Looked at {', '.join(seen)}; name others to see theirs: {', '.join(others)}"))
     ctx.exit(next((line.code for line in lines if line.code), 0))

@@ -21,15 +21,10 @@ from wanwrap.cli.options import (
     with_options,
 )
 from wanwrap.cli.terminal import indented, show_json
-from wanwrap.errors import GpuError, PackageError, UpstreamError
 from wanwrap.machine import setup as work
-from wanwrap.machine.install import Trainer, install_all
-from wanwrap.machine.install import trainer as trainer_of
-from wanwrap.machine.setup import Survey
-from wanwrap.machine.wish import Wish
+from wanwrap.machine.survey import survey
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.system import console
-from wanwrap.weights import marks
 
 DEFAULT = ("t2v-lightning",)
 INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
@@ -78,35 +73,23 @@ def setup(
     names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
     wish = asked_for(tuple(dict.fromkeys(names)), **options)
     if only_list:
-        _list(wish, as_json)
+        if as_json:
+            show_json(report.listed_json(wish))
+        else:
+            click.echo("\n".join(report.listed(wish)))
         return
-    trainer = None if weights_only else trainer_of(wish, torch)
-    if trainer and trainer.problem and not dry_run:
-        raise trainer.problem  # before minutes of hashing
-    # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
-    sha256 = marks.quick if dry_run else marks.thorough
-    found = work.survey(wish, sha256, None if as_json or dry_run else _ask)
+    ask = None if as_json or dry_run else _ask
+    found = survey(wish, torch=torch, weights_only=weights_only, dry_run=dry_run, ask=ask)
     if not as_json or not dry_run:
-        _show(found, trainer, stderr=as_json)
+        for line in report.surveyed(found):
+            click.echo(indented(line), err=as_json)
+        for line in report.training(found):  # commands, to be copied as they stand
+            click.echo(line, err=as_json)
     if dry_run and as_json:
-        show_json(report.as_json(found, trainer))
+        show_json(report.as_json(found))
     work.check(found)
     if not dry_run:
-        _carry_out(found, trainer, as_json)
-
-
-def _list(wish: Wish, as_json: bool) -> None:
-    if as_json:
-        show_json(report.listed_json(wish))
-    else:
-        click.echo("\n".join(report.listed(wish)))
-
-
-def _show(found: Survey, trainer: Trainer | None, stderr: bool) -> None:
-    for line in report.surveyed(found):
-        click.echo(indented(line), err=stderr)
-    for line in report.training(trainer) if trainer else ():  # commands, to be copied as they stand
-        click.echo(line, err=stderr)
+        _carry_out(found, as_json)
 
 
 def _ask(question: str) -> bool:
@@ -116,25 +99,17 @@ def _ask(question: str) -> bool:
     return click.confirm(question, err=True)
 
 
-def _carry_out(found: Survey, trainer: Trainer | None, as_json: bool) -> None:
+def _carry_out(found: work.Setup, as_json: bool) -> None:
     """All that is left to do; with `as_json` the state comes out however it ends."""
     with work.alone(found.wish):
-        progress = work.Progress(found.wish)
         try:
-            if trainer:
-                progress.upstream = install_all(found.wish, trainer)
-                progress.write()
-                for line in progress.upstream.remarks():
-                    console.say(line)
-            work.fetch_all(found, progress)
+            work.install(found)
+            work.fetch_all(found)
         except KeyboardInterrupt:
             console.say("\nwhat has come is kept; the same command goes on from here")
             raise
-        except (UpstreamError, PackageError, GpuError) as error:
-            progress.failed.setdefault("musubi-tuner", error)
-            raise
         finally:
             if as_json:
-                show_json(report.as_json(found, trainer, progress))
+                show_json(report.as_json(found))
     if not as_json:
-        click.echo("\n".join(report.ready(found, trainer)))
+        click.echo("\n".join(report.ready(found)))

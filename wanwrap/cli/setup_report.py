@@ -9,8 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from wanwrap.errors import listing
-from wanwrap.machine.install import Trainer
-from wanwrap.machine.setup import Progress, Survey
+from wanwrap.machine.setup import Setup
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
@@ -26,7 +25,7 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def surveyed(found: Survey) -> Iterator[str]:
+def surveyed(found: Setup) -> Iterator[str]:
     """What is needed, where it is, what will be fetched, and the room for it."""
     needs = found.wish.needs
     yield "Weights:"
@@ -48,8 +47,8 @@ def surveyed(found: Survey) -> Iterator[str]:
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
 
 
-def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
-    weight, each = CATALOGUE[name], found.chosen.get(name)
+def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
+    weight, each = CATALOGUE[name], found.search.chosen.get(name)
     if each is None:
         have = found.have(name)
         return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
@@ -57,47 +56,41 @@ def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
     return name, state, large(each.size), str(each.path)
 
 
-def training(found: Trainer) -> Iterator[str]:
+def training(found: Setup) -> Iterator[str]:
     """What will be installed, as commands."""
     if found.problem:
         yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
-    elif not found.commands:
-        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
-    else:
+    elif found.commands:
         yield "To install:"
         yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in found.commands)
+    elif found.commands is not None:
+        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
 
 
-def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = None) -> dict[str, Any]:
+def as_json(found: Setup) -> dict[str, Any]:
     """All of it for other programs."""
-    place = nearest(found.wish.models)
-    upstream = progress.upstream if progress else None
+    commands, upstream, place = found.commands, found.upstream, nearest(found.wish.models)
+    used = {each.path for each in found.search.chosen.values()}
     return {
-        "presets": [preset.name for preset in found.wish.presets],
-        "base_dir": str(found.wish.base_dir),
-        "weights": {name: _json(found, name, progress) for name in found.wish.needs},
+        "presets": [run.preset.name for run in found.wish.runs],
+        "base_dir": str(found.wish.first.base_dir),
+        "weights": {name: _json(found, name) for name in found.wish.needs},
         "files": [
-            {
-                **each.json(),
-                "used": any(each.path == one.path for one in found.chosen.values()),
-                "why": found.search.why(each),
-            }
-            for each in found.search.files
+            {**each.json(), "used": each.path in used, "why": found.search.why(each)} for each in found.search.files
         ],
         "tokenizers": {name: name not in found.tokenizers for name in found.wish.tokenizers},
         "download_bytes": found.to_download,
         "write_bytes": found.to_write,
         "free_bytes": shutil.disk_usage(place).free,
-        "install": [list(command.argv) for command in trainer.commands] if trainer else None,
-        "problem": str(trainer.problem) if trainer and trainer.problem else None,
-        "failed": {name: str(error) for name, error in progress.failed.items()} if progress else {},
+        "install": None if commands is None else [list(command.argv) for command in commands],
+        "problem": str(found.problem) if found.problem else None,
+        "failed": {name: str(error) for name, error in found.failed.items()},
         "upstream": {**vars(upstream), "folder": upstream.folder and str(upstream.folder)} if upstream else None,
     }
 
 
-def _json(found: Survey, name: str, progress: Progress | None) -> dict[str, Any]:
-    weight, each = CATALOGUE[name], found.chosen.get(name)
-    record = progress.records.get(name) if progress else None
+def _json(found: Setup, name: str) -> dict[str, Any]:
+    weight, each, record = CATALOGUE[name], found.search.chosen.get(name), found.records.get(name)
     path = record.path if record else each.path if each else found.wish.models / weight.path
     return {
         "state": "ready" if record else _row(found, name)[1],
@@ -147,9 +140,11 @@ def inspected(found: WeightFile) -> Iterator[str]:
     yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 
-def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:
+def ready(found: Setup) -> Iterator[str]:
     """The last words."""
     words = found.wish.words
-    what = "ready" if trainer else "the weights are ready (musubi-tuner and its packages were left alone)"
-    yield f"{what}: {listing(words)}. What was found stands in {found.wish.base_dir / workspace.NAME}."
+    what = "ready"
+    if found.commands is None:
+        what = "the weights are ready (musubi-tuner and its packages were left alone)"
+    yield f"{what}: {listing(words)}. What was found stands in {found.wish.first.base_dir / workspace.NAME}."
     yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError, listing
+from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
-from wanwrap.preset import Preset
+from wanwrap.plan.request import Request
 from wanwrap.system import disk
-from wanwrap.weights import comfyui, download
+from wanwrap.weights import download
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.locate import locate
-from wanwrap.weights.weight_file import WeightFile
-
-# what a user may choose with --attention and --optimizer
-OPTIONAL = ("xformers.ops", "flash_attn", "flash_attn_interface", "bitsandbytes", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -36,17 +32,19 @@ class Line:
     code: int = 0
 
 
-def examine(wish: Wish) -> list[Line]:
+def examine(wish: Wish) -> Iterator[Line]:
     """All lines, those that a run would meet first before the others."""
-    weights = {name: _located(wish, name) for name in wish.needs}
-    return [
-        *_trainer(wish),
-        _memory(max(CATALOGUE[name].bytes for name in wish.needs)),
-        _checked("disk", lambda: _disk(wish, weights)),
-        *(_weights(wish, preset, weights) for preset in wish.presets),
-        *_tokenizers(wish),
-        *_comfyui(wish),
-    ]
+    yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
+    yield from _trainer(wish)
+    yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in wish.needs)))
+    problems, missing = _weights(wish)
+    yield _checked("disk", lambda: _disk(wish.first.base_dir, missing))
+    for run in wish.runs:
+        yield _checked(f"weights of {run.preset.name}", partial(_all_there, run, problems))
+    for name in wish.tokenizers:
+        there = download.cached(TOKENIZERS[name])
+        text = "in the Hugging Face cache" if there else "not in the Hugging Face cache; `wanwrap setup` puts it there"
+        yield Line(f"tokenizer of {name}", text, 0 if there else WeightsError.exit_code)
 
 
 def _checked(name: str, check: Callable[[], str]) -> Line:
@@ -57,96 +55,85 @@ def _checked(name: str, check: Callable[[], str]) -> Line:
         return Line(name, str(error), error.exit_code)
 
 
-def _located(wish: Wish, name: str) -> WeightFile | WeightsError:
-    """Where a run would find it, or why it would refuse it."""
-    try:
-        return locate(name, wish.models, None, wish.before.weights.get(name))
-    except WeightsError as error:
-        return error
-
-
 def _trainer(wish: Wish) -> Iterator[Line]:
-    """Python, upstream, torch, packages and GPUs, as the training Python tells."""
-    yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
-    wanted = question(wish.modules)
+    """Upstream, packages and GPUs, as the training Python tells."""
     try:
-        answer = preflight.ask(wish.python, wish.upstream, {*wanted, *OPTIONAL})
+        answer = preflight.ask(wish.first.python, wish.first.upstream, question(wish.modules))
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
-    missing = answer["missing"]
-    yield Line("Python", f"{answer['python']}, {wish.python}")
+    yield Line("Python", f"{answer['python']}, {wish.first.python}")
     yield _checked("musubi-tuner", lambda: _upstream(wish, answer))
-    yield _checked("packages", lambda: _packages(answer, wanted - {"musubi_tuner", CUDA_BUILD}))
-    if not answer["gpus"]:
-        why = "torch may be too new for the NVIDIA driver"
-        if driver() is None:
-            why = "there is no NVIDIA driver"
-        elif CUDA_BUILD in missing:
-            why = "torch is not there or a build for the CPU: `wanwrap setup` installs the one for this driver"
-        yield Line("GPU", f"{why}; training needs a CUDA GPU (`wanwrap rehearse` works without)", GpuError.exit_code)
-    for gpu in answer["gpus"]:
-        yield Line("GPU", f"{gpu['name']}, {disk.large(gpu['free'])} of {disk.large(gpu['memory'])} free")
+    yield _checked("packages", lambda: _packages(wish, answer))
+    yield from _gpus(answer)
 
 
 def _upstream(wish: Wish, answer: Mapping[str, Any]) -> str:
-    found = preflight.check_upstream(answer, wish.python, wish.upstream, any_upstream=False)
+    found = preflight.check_upstream(answer, wish.first.python, wish.first.upstream, any_upstream=False)
     commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
     return f"{found.version}, {commit}, {found.folder or 'installed'}"
 
 
-def _packages(answer: Mapping[str, Any], wanted: Collection[str]) -> str:
-    """Raises PackageError: one of those that are wanted can't be imported."""
-    missing = answer["missing"]
-    if lacking := {name.partition(":")[0]: why for name, why in sorted(missing.items()) if name in wanted}:
-        why = next(iter(lacking.values()))
-        raise PackageError(f"{listing(lacking)} can't be imported ({why}); `wanwrap setup` installs what is missing")
-    have = listing(name.partition(".")[0] for name in OPTIONAL if name not in missing) or "none"
-    return f"torch {answer['packages'].get('torch')}, and what the presets need; of those to choose from: {have}"
+def _packages(wish: Wish, answer: Mapping[str, Any]) -> str:
+    lacking = {name: why for name, why in answer["missing"].items() if name != CUDA_BUILD}
+    preflight.check_packages({"missing": lacking}, wish.first.python)
+    return f"torch {answer['packages'].get('torch')}, and what the presets need"
 
 
-def _memory(largest: int) -> Line:
+def _gpus(answer: Mapping[str, Any]) -> Iterator[Line]:
+    """Each that torch can use, else why there is none."""
+    for gpu in answer["gpus"]:
+        yield Line("GPU", f"{gpu['name']}, {disk.large(gpu['free'])} of {disk.large(gpu['memory'])} free")
+    if answer["gpus"]:
+        return
+    why = "torch may be too new for the NVIDIA driver"
+    if "rocm" in str(answer["packages"].get("torch")):
+        why = "torch is a build for ROCm, and sees no AMD GPU"
+    elif driver() is None:
+        why = "nvidia-smi tells of no NVIDIA driver"
+    elif CUDA_BUILD in answer["missing"]:
+        why = "torch is not there or a build for the CPU: `wanwrap setup` installs the one for this driver"
+    yield Line("GPU", f"{why}; training needs a CUDA GPU (`wanwrap rehearse` works without)", GpuError.exit_code)
+
+
+def _memory(largest: int) -> str:
+    """Raises RoomError: less than the largest DiT, all of which passes through it."""
     import psutil
 
     memory = psutil.virtual_memory()
     text = f"{disk.large(memory.available)} of {disk.large(memory.total)} free"
-    if memory.total + psutil.swap_memory().total >= largest:
-        return Line("RAM", text)
-    more = f"a DiT of {disk.large(largest)} passes through it: add memory or swap"
-    return Line("RAM", f"{text}; {more}", RoomError.exit_code)
+    if memory.total + psutil.swap_memory().total < largest:
+        raise RoomError(f"{text}; a DiT of {disk.large(largest)} passes through it: add memory or swap")
+    return text
 
 
-def _disk(wish: Wish, weights: Mapping[str, WeightFile | WeightsError]) -> str:
+def _weights(wish: Wish) -> tuple[dict[str, str], int]:
+    """Why a run would refuse some of those that are needed, by name; and the bytes that are to be downloaded."""
+    problems, missing = dict[str, str](), 0
+    for name in wish.needs:
+        try:
+            found = locate(name, wish.models, None, wish.first.workspace.weights.get(name))
+        except WeightsError as error:
+            problems[name] = str(error)
+            continue
+        if not found.usable:
+            problems[name] = found.reason
+        if not found.exists:
+            missing += found.size
+    return problems, missing
+
+
+def _all_there(run: Request, problems: Mapping[str, str]) -> str:
+    """Raises WeightsError: one preset's are not."""
+    if whys := [problems[name] for name in run.needed if name in problems]:
+        get = f"`wanwrap setup {run.preset.name}` finds or fetches what is missing."
+        raise WeightsError(" ".join([*whys, get]))
+    return f"all {len(run.needed)} are there"
+
+
+def _disk(base: Path, missing: int) -> str:
     """Raises RoomError, OutputError: too little for what is to be downloaded, or no place to write to."""
-    missing = [each for each in weights.values() if isinstance(each, WeightFile) and not each.exists]
-    place = disk.nearest(wish.base_dir)
-    if why := disk.lacking(place, sum(each.size for each in missing), what="to download still"):
+    place = disk.nearest(base)
+    if why := disk.lacking(place, missing, what="to download still"):
         raise RoomError(why)
     return f"{disk.large(shutil.disk_usage(place).free)} free in {place}"
-
-
-def _weights(wish: Wish, preset: Preset, weights: Mapping[str, WeightFile | WeightsError]) -> Line:
-    mine = [weights[name] for name in wish.request(preset).needed]
-    problems = [each.reason if isinstance(each, WeightFile) else str(each) for each in mine]
-    if whys := [why for why in problems if why]:
-        get = f"`wanwrap setup {preset.name}` finds or fetches what is missing."
-        return Line(f"weights of {preset.name}", " ".join([*whys, get]), WeightsError.exit_code)
-    return Line(f"weights of {preset.name}", f"all {len(mine)} are there")
-
-
-def _tokenizers(wish: Wish) -> Iterator[Line]:
-    for name in wish.tokenizers:
-        there = download.cached(TOKENIZERS[name])
-        text = "in the Hugging Face cache" if there else "not in the Hugging Face cache; `wanwrap setup` puts it there"
-        yield Line(f"tokenizer of {name}", text, 0 if there else WeightsError.exit_code)
-
-
-def _comfyui(wish: Wish) -> Iterator[Line]:
-    if not wish.before.comfyui:
-        yield Line("ComfyUI", "none given; `wanwrap setup --comfyui_dir FOLDER` uses the weights of one")
-    for folder in wish.before.comfyui:
-        yield _checked("ComfyUI", partial(_models, folder))
-
-
-def _models(folder: Path) -> str:
-    return f"{folder}, {len(comfyui.folders(folder, quiet=True))} folders of models"

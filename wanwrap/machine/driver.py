@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from wanwrap.errors import GpuError
 from wanwrap.system.process import capture
@@ -14,47 +15,27 @@ BUILDS = {"cu130": ((13, 0), 580), "cu128": ((12, 8), 570), "cu124": ((12, 4), 5
 CHOICES = (*BUILDS, "cpu")
 BLACKWELL = (10, 0)  # RTX 50xx is 12.0, B200 10.0: builds for CUDA 12.4 hold no kernels for them
 TURING = (7, 5)  # the oldest that CUDA 13 compiles for; torch's builds for CUDA 12.8 leave out what is older, too
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU as the driver describes it; drivers before 510 do not tell the compute capability."""
-
-    name: str
-    capability: tuple[int, int] | None = None
+PATIENCE = 10  # seconds; with a driver that has crashed nvidia-smi hangs for ever
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The highest CUDA version that NVIDIA's driver supports, and its GPUs."""
+    """The highest CUDA version that NVIDIA's driver supports, and its GPUs' compute capabilities by their names."""
 
     cuda: tuple[int, int]
-    gpus: tuple[Gpu, ...] = ()
+    gpus: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def driver() -> Driver | None:
-    """What nvidia-smi tells; None where it is not there, fails, or tells no CUDA version."""
-    banner = _smi()
-    found = re.search(r"CUDA\s+(?:\w+\s+)?Version\s*:\s*(\d+)\.(\d+)", banner)  # since 610 "CUDA UMD Version"
-    if not found:
-        return None
-    rows = _smi("name,compute_cap") or _smi("name")
-    return Driver((int(found[1]), int(found[2])), tuple(map(_gpu, filter(str.strip, rows.splitlines()))))
-
-
-def _smi(query: str = "") -> str:
-    """What it prints; nothing where it fails, as on a field that it does not know."""
+    """What nvidia-smi tells; None where it is not there, fails, hangs, or tells no CUDA version."""
     try:
-        return capture(["nvidia-smi", *([f"--query-gpu={query}", "--format=csv,noheader"] if query else [])], {})
+        banner = capture(["nvidia-smi"], {}, PATIENCE)
+        rows = capture(["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"], {}, PATIENCE)
     except OSError:
-        return ""
-
-
-def _gpu(row: str) -> Gpu:
-    found = re.fullmatch(r"(.+), *(?:(\d+)\.(\d+)|\[.*\])", row.strip())
-    if not found:
-        return Gpu(row.strip())
-    return Gpu(found[1], (int(found[2]), int(found[3])) if found[2] else None)
+        return None
+    found = re.search(r"CUDA\s+(?:\w+\s+)?Version\s*:\s*(\d+)\.(\d+)", banner)  # since 610 "CUDA UMD Version"
+    gpus = {name: (int(major), int(minor)) for name, major, minor in re.findall(r"(.+), *(\d+)\.(\d+)", rows)}
+    return Driver((int(found[1]), int(found[2])), gpus) if found else None
 
 
 def build(driver: Driver | None) -> str:
@@ -66,10 +47,11 @@ def build(driver: Driver | None) -> str:
     if driver is None:
         raise GpuError(
             "nvidia-smi tells of no NVIDIA driver; install NVIDIA's driver, "
-            f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))})."
+            f"or name the build of PyTorch with --torch ({', '.join(sorted(CHOICES))}). For an AMD GPU install PyTorch "
+            "for ROCm yourself, which setup keeps; wanwrap is not tried there."
         )
-    old = any(gpu.capability and gpu.capability < TURING for gpu in driver.gpus)
-    new = next((gpu.name for gpu in driver.gpus if gpu.capability and gpu.capability >= BLACKWELL), None)
+    old = any(capability < TURING for capability in driver.gpus.values())
+    new = next((name for name, capability in driver.gpus.items() if capability >= BLACKWELL), None)
     able = [name for name, (cuda, _) in BUILDS.items() if cuda <= driver.cuda and not (new and name == "cu124")]
     if able:
         return "cu124" if old and not new else able[0]

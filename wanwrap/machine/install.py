@@ -1,6 +1,6 @@
 """Upstream into the Python that trains: the pinned commit, the torch build that fits the driver, what presets import.
 
-`trainer` decides and touches nothing, `install_all` carries it out: what a dry run prints is what a setup runs.
+`missing` decides and touches nothing, `install_all` carries it out: what a dry run prints is what a setup runs.
 """
 
 from __future__ import annotations
@@ -10,91 +10,74 @@ import re
 import shlex
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from wanwrap.errors import GpuError, PackageError, StepError, UpstreamError, WanwrapError
+from wanwrap.errors import PackageError, StepError, UpstreamError
 from wanwrap.machine import torch_index
 from wanwrap.machine.driver import BUILDS, Driver, build, driver
-from wanwrap.machine.wish import Wish
 from wanwrap.plan import preflight
+from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
+from wanwrap.system.log import last_lines
 from wanwrap.upstream import pin
 from wanwrap.upstream.pin import COMMIT, PIP, PYTHONS, URL, VERSION, Upstream
 
 # what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
 NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
 BROUGHT = {*NEEDS, "bitsandbytes"}
+FITTING = {"torchvision", "xformers"}  # each of their builds fits one build of torch
 CUDA_BUILD = "torch._C:_cuda_getDeviceCount"  # not in a build for the CPU (torch.cuda asks the same)
 
 NETWORK = r"resolve host|name resolution|getaddrinfo|unreachable|timed out|connection ?error|new connection|early eof|"
 NETWORK += r"connection (was )?(refused|reset|closed|aborted)|proxyerror|ssl ?error|ssl certificate|certificate_verify"
 HINTS = {  # what users meet -> the way out; the first that is found in the output
-    r"externally-managed-environment": "{python} belongs to the system: make an environment of your own "
-    "({python} -m venv FOLDER) and give its Python with --python",
-    r"No module named '?pip\b": "that Python has no pip: get it with {python} -m ensurepip, or, where uv made it, "
-    "with uv pip install --python {python} pip",
+    r"externally-managed-environment": "that Python belongs to the system: make an environment of your own (call it "
+    "with -m venv FOLDER) and give the Python in there with --python",
+    r"No module named '?pip\b": "that Python has no pip: call it with -m ensurepip, or, where uv made it, get pip "
+    "with uv pip install --python PYTHON pip",
     r"No space left|disk full|Errno 28|not enough space": "the disk is full: make room "
-    "(pip unpacks in the folder TMPDIR and keeps its downloads: {python} -m pip cache purge), then try again",
+    "(pip unpacks in the folder TMPDIR, and pip cache purge removes its downloads), then try again",
     NETWORK: "the network failed: check the connection (behind a proxy, set HTTPS_PROXY), then try again",
     r"No matching distribution|ResolutionImpossible": "there is none that fits this Python, this system and that build: "
     f"give another --torch, or another --python ({', '.join(PYTHONS)})",
 }
+KILLED = "usually the memory was full: close other programs, and set PIP_NO_CACHE_DIR=1"
 NO_GIT = "git is not there, and musubi-tuner comes with it; install git, or give your own checkout with --musubi_dir."
 KEEP = 8000  # bytes of output in which a hint is looked for
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One command line, and the Python it installs into.
+class Command(NamedTuple):
+    """One command line, and what it brings."""
 
-    With `does`, wanwrap does by itself what the line says, for not every system has that program.
-    """
-
-    argv: tuple[str, ...]
     why: str
-    python: str = ""
-    fails: type[WanwrapError] = PackageError
-    does: Callable[[], object] | None = None
+    argv: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """Upstream in the Python that will train: what has to be installed for it, or why that can't be."""
+def missing(request: Request, modules: Iterable[str], torch: str | None) -> list[Command]:
+    """The commands that install what is missing; `torch` is the build that the user names. Nothing is changed.
 
-    commands: tuple[Command, ...] = ()
-    problem: WanwrapError | None = None
-
-
-def trainer(wish: Wish, torch: str | None) -> Trainer:
-    """What is missing; `torch` is the build that the user names. Nothing has been installed yet."""
-    try:
-        seen = driver()
-        answer = preflight.ask(wish.python, wish.upstream, question(wish.modules))
-        return Trainer(commands=tuple(commands(wish, answer, seen, torch)))
-    except (PackageError, GpuError, UpstreamError) as error:
-        return Trainer(problem=error)
+    Raises:
+        PackageError, GpuError, UpstreamError: it can't be installed.
+    """
+    answer = preflight.ask(request.python, request.upstream, question(modules))
+    return commands(request, answer, driver(), torch)
 
 
-def install_all(wish: Wish, found: Trainer) -> Upstream:
+def install_all(request: Request, modules: Iterable[str], commands: Sequence[Command]) -> Upstream:
     """Install what is missing, and have it imported: the upstream that will train.
 
     Raises:
-        PackageError, GpuError, UpstreamError: it can't be installed, or can't be imported after all.
+        PackageError, UpstreamError: it can't be installed, or can't be imported after all.
     """
-    if found.problem:
-        raise found.problem
-    wish.base_dir.mkdir(parents=True, exist_ok=True)
-    install(found.commands)
-    upstream = pin.find(None, wish.base_dir) if wish.upstream.folder is None else wish.upstream
-    answer = preflight.ask(wish.python, upstream, question(wish.modules) - {CUDA_BUILD})
-    found_upstream = preflight.check_upstream(answer, wish.python, upstream, any_upstream=True)
-    preflight.check_packages(answer, wish.python)
-    return found_upstream
+    install(commands)
+    upstream = request.upstream if request.upstream.folder else pin.find(None, request.base_dir)
+    answer = preflight.ask(request.python, upstream, question(modules) - {CUDA_BUILD})
+    found = preflight.check_upstream(answer, request.python, upstream, any_upstream=True)
+    preflight.check_packages(answer, request.python)
+    return found
 
 
 def question(wanted: Iterable[str]) -> set[str]:
@@ -102,7 +85,9 @@ def question(wanted: Iterable[str]) -> set[str]:
     return {*wanted, "musubi_tuner", "torch", "torchvision", CUDA_BUILD, *NEEDS}
 
 
-def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None) -> list[Command]:
+def commands(
+    request: Request, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None
+) -> list[Command]:
     """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
 
     A module that neither upstream brings nor `pin.PIP` names gets nothing installed: a package of its name may be
@@ -112,39 +97,33 @@ def commands(wish: Wish, answer: Mapping[str, Any], seen: Driver | None, torch: 
         GpuError: torch is missing, and no build fits.
         UpstreamError: what is there is no checkout, or does not know the build.
     """
-    modules = {module.partition(":")[0] for module in answer["missing"]}
-    names = {module.partition(".")[0] for module in modules}
-    brought, fresh, python = bool(names & BROUGHT), _wants_torch(answer["missing"], seen, torch), wish.python
-    checkout = wish.upstream.folder or wish.base_dir / "musubi-tuner"
-    clone = []
-    if wish.upstream.folder is None and (fresh or brought or "musubi_tuner" in names):
-        clone = _clone(checkout)
-    extras, version, first = sorted(names & PIP.keys() - {"torch", *BROUGHT}), answer["packages"].get("torch"), []
+    missing, there, python = answer["missing"], answer["packages"].get("torch"), request.python
+    names = {re.split("[.:]", module)[0] for module in missing}
+    # it can't be imported, or is a build for the CPU where a GPU is to train
+    fresh = "torch" in missing or (CUDA_BUILD in missing and torch != "cpu" and bool(torch or seen))
+    needs = bool(names & BROUGHT)
+    checkout = request.upstream.folder or request.base_dir / "musubi-tuner"
+    cloned = request.upstream.folder is None and (fresh or needs or "musubi_tuner" in names)
+    listed, extras = _clone(checkout) if cloned else [], names & {*PIP, "torchvision"} - {"torch", *BROUGHT}
     # what keeps pip from changing the torch that is there: accelerate, bitsandbytes and xformers all want one
-    kept = [f"torch=={version}"] if version and not fresh else []
+    kept = () if fresh or not there else (f"torch=={there}",)
     if fresh:
-        joint = [PIP[name] for name in extras if name == "xformers"]
-        first = _torch(python, checkout, torch or build(seen), _replaced(answer), joint)
-        extras = [name for name in extras if name != "xformers"]
-    elif "torchvision" in names:
-        extras.insert(0, "torchvision")
-    needs = []
-    if clone or brought:
-        needs = [_pip(f"what musubi-tuner {VERSION} needs", python, "-e", str(checkout), *kept)]
-    return [*clone, *first, *needs, *(_extra(name, python, checkout, kept) for name in extras)]
+        wrong = "can't be imported" if "torch" in missing else "is a build for the CPU"
+        replaced = f", in place of {there}, which {wrong}" if there else ""
+        listed += _torch(python, checkout, torch or build(seen), replaced, sorted(extras & {"xformers"}))
+        extras -= FITTING
+    if cloned or needs:
+        whole = (python, "-m", "pip", "install", "-e", str(checkout), *kept)
+        listed.append(Command(f"what musubi-tuner {VERSION} needs", whole))
+    return [*listed, *(_extra(name, python, checkout, kept) for name in sorted(extras))]
 
 
-def _wants_torch(missing: Mapping[str, str], seen: Driver | None, torch: str | None) -> bool:
-    """Whether torch can't be imported, or is a build for the CPU where a GPU is to train."""
-    gpu = torch != "cpu" and (torch is not None or seen is not None)
-    return "torch" in missing or (gpu and CUDA_BUILD in missing)
-
-
-def _replaced(answer: Mapping[str, Any]) -> str:
-    """What is said of a torch that has to go; nothing where there is none."""
-    version, broken = answer["packages"].get("torch"), "torch" in answer["missing"]
-    why = "can't be imported" if broken else "is a build for the CPU"
-    return f", in place of {version or 'the one there'}, which {why}" if version or not broken else ""
+def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
+    """One more package; what fits one build of torch only comes from that build's index."""
+    words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
+    if module in FITTING and tag in BUILDS:
+        return Command(module, torch_index.command(python, checkout, tag, *words))
+    return Command(module, (python, "-m", "pip", "install", *words))
 
 
 def _clone(checkout: Path) -> list[Command]:
@@ -153,47 +132,24 @@ def _clone(checkout: Path) -> list[Command]:
         raise UpstreamError(
             f"{checkout} is there and is no checkout of musubi-tuner; move it away, or give one with --musubi_dir."
         )
-    part = checkout.with_name(checkout.name + PART)
-    rows: list[tuple[str, tuple[str, ...], Callable[[], object] | None]] = [
-        (f"musubi-tuner {VERSION}", ("git", "clone", URL, str(part)), None),
-        (f"its commit {COMMIT[:7]}", ("git", "-C", str(part), "checkout", "--quiet", "--detach", COMMIT), None),
-        ("whole: under its name", ("mv", str(part), str(checkout)), partial(part.rename, checkout)),
+    part = str(checkout.with_name(checkout.name + PART))
+    listed = [
+        Command("what a killed attempt left", ("rm", "-rf", part)),
+        Command(f"musubi-tuner {VERSION}", ("git", "clone", URL, part)),
+        Command(f"its commit {COMMIT[:7]}", ("git", "-C", part, "checkout", "--quiet", "--detach", COMMIT)),
+        Command("whole: under its name", ("mv", part, str(checkout))),
     ]
-    if os.path.lexists(part):
-        rows.insert(0, ("what a killed attempt left", ("rm", "-rf", str(part)), partial(_remove, part)))
-    return [Command(why=why, argv=argv, fails=UpstreamError, does=does) for why, argv, does in rows]
-
-
-def _remove(folder: Path) -> None:
-    if os.name == "nt":  # git's objects are read-only, and Windows removes no such file
-        for path in folder.rglob("*"):
-            path.chmod(stat.S_IWRITE)
-    shutil.rmtree(folder)
+    return listed if os.path.lexists(part) else listed[1:]
 
 
 def _torch(python: str, checkout: Path, build: str, replaced: str, joint: Sequence[str]) -> list[Command]:
     """torch and torchvision, and what has to fit them: pip chooses the newest torch for which there is all of it."""
     name = "the CPU" if build == "cpu" else "CUDA " + ".".join(map(str, BUILDS[build][0]))
-    both = ("torch", "torchvision")
-    rows = {f"PyTorch for {name} (some GB)": (*both, *joint)}
+    both, title = ("torch", "torchvision"), f"PyTorch for {name}"
+    rows = {f"{title} (some GB)": (*both, *joint)}
     if replaced:  # a build for the CPU would satisfy pip; what it depends on must not be installed anew with it
-        rows = {f"PyTorch for {name}{replaced}": ("--force-reinstall", "--no-deps", *both), **rows}
-    return [
-        Command(why=why, argv=torch_index.command(python, checkout, build, *words), python=python)
-        for why, words in rows.items()
-    ]
-
-
-def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:
-    """One more package; what fits one build of torch only comes from that build's index."""
-    words, tag = (*shlex.split(PIP.get(module, module)), *kept), "".join(kept).partition("+")[2]
-    if module in ("torchvision", "xformers") and tag in BUILDS:
-        return Command(why=module, argv=torch_index.command(python, checkout, tag, *words), python=python)
-    return _pip(module, python, *words)
-
-
-def _pip(why: str, python: str, *words: str) -> Command:
-    return Command(why=why, argv=(python, "-m", "pip", "install", *words), python=python)
+        rows = {f"{title}{replaced}": ("--force-reinstall", "--no-deps", *both), **rows}
+    return [Command(why, torch_index.command(python, checkout, build, *words)) for why, words in rows.items()]
 
 
 def install(commands: Sequence[Command]) -> None:
@@ -205,18 +161,29 @@ def install(commands: Sequence[Command]) -> None:
     """
     for number, command in enumerate(commands, 1):
         console.say(f"\n{command.why} ({number} of {len(commands)})\n+ {shlex.join(command.argv)}")
-        if command.does is None:
+        if command.argv[0] in ("mv", "rm"):
+            _move_or_remove(command.argv)
+        else:
             _run(command)
-            continue
-        try:
-            command.does()
-        except OSError as error:
-            raise command.fails(f"{shlex.join(command.argv)}: {error}; look at what is there and try again.") from error
+
+
+def _move_or_remove(argv: Sequence[str]) -> None:
+    """What these two would do, which not every system has. Raises UpstreamError."""
+    try:
+        if argv[0] == "mv":
+            Path(argv[1]).rename(argv[2])
+            return
+        for path in Path(argv[-1]).rglob("*") if os.name == "nt" else ():
+            path.chmod(stat.S_IWRITE)  # git's objects are read-only, and Windows removes no such file
+        shutil.rmtree(argv[-1])
+    except OSError as error:
+        raise UpstreamError(f"{shlex.join(argv)}: {error}; look at what is there and try again.") from error
 
 
 def _run(command: Command) -> None:
     """Messages of git in English: the hints are looked for in them."""
-    tail = b""
+    tail, git = b"", command.argv[0] == "git"
+    fails = UpstreamError if git else PackageError
 
     def listen(chunk: bytes) -> None:
         nonlocal tail
@@ -226,16 +193,10 @@ def _run(command: Command) -> None:
     try:
         status = process.run(process.Command(command.argv, Path.cwd(), {"LANGUAGE": "en"}), listen)
     except StepError as error:
-        raise command.fails(NO_GIT if command.argv[0] == "git" else str(error)) from error
-    if status:
-        raise command.fails(_failed(command, status, tail.decode("utf-8", "replace")))
-
-
-def _failed(command: Command, status: int, text: str) -> str:
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()][-12:]
-    found = (hint for pattern, hint in HINTS.items() if re.search(pattern, text, re.I))
-    hint = next(found, "mend what it says and try again")
-    if status == -9:
-        hint = "usually the memory was full: close other programs, and set PIP_NO_CACHE_DIR=1"
-    way = hint.format(python=shlex.quote(command.python))
-    return "\n".join([f"{command.why}: {shlex.join(command.argv[:4])} ... failed ({status}); {way}.", *lines])
+        raise fails(NO_GIT if git else str(error)) from error
+    if not status:
+        return
+    found = (hint for pattern, hint in HINTS.items() if re.search(pattern, tail.decode("utf-8", "replace"), re.I))
+    way = KILLED if status == -9 else next(found, "mend what it says and try again")
+    what = f"{command.why}: {shlex.join(command.argv[:4])} ... failed ({status})"
+    raise fails(f"{what}; {way}.\n{last_lines(tail, 12)}")

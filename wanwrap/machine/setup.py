@@ -1,47 +1,47 @@
-"""The setup verb: what presets need, where it is and what is to be fetched; then all of that, done and recorded."""
+"""The setup verb: what there is, what is left to do, and all of that done and recorded."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanwrap.errors import DownloadError, PackageError, RoomError, StepError, WanwrapError, WeightsError, listing
+from wanwrap.machine.install import Command, install_all
 from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
 from wanwrap.system.files import lock
 from wanwrap.system.safetensors import stat
 from wanwrap.upstream.pin import Upstream
-from wanwrap.weights import comfyui, download, marks, workspace
+from wanwrap.weights import download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Sha256, checked, look
-from wanwrap.weights.locate import digest, published
-from wanwrap.weights.models import option
-from wanwrap.weights.search import Search, could_be, search
+from wanwrap.weights.identify import look
+from wanwrap.weights.locate import digest
+from wanwrap.weights.search import Search
 from wanwrap.weights.weight_file import WeightFile
 from wanwrap.weights.workspace import Workspace
 
 
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What is there, and what is left to do; nothing has been written yet."""
+@dataclass(kw_only=True)
+class Setup:
+    """What is there, what is left to do, and what of that has been done: on disk at once; what failed is told last."""
 
     wish: Wish
     search: Search
     tokenizers: tuple[str, ...]  # those that are not in the Hugging Face cache
-
-    @property
-    def chosen(self) -> dict[str, WeightFile]:
-        """The files that are there, by the catalogue's names."""
-        return self.search.chosen
+    commands: Sequence[Command] | None = None  # that install what is missing; None: Python is left alone
+    problem: WanwrapError | None = None  # why they can't be told
+    upstream: Upstream | None = None  # that has been installed, or was there
+    records: dict[str, WeightFile] = field(default_factory=dict)
+    failed: dict[str, WanwrapError] = field(default_factory=dict)
 
     @property
     def fetch(self) -> list[str]:
         """What is to be downloaded."""
-        return [name for name in self.wish.needs if name not in self.chosen]
+        return [name for name in self.wish.needs if name not in self.search.chosen]
 
     @property
     def convert(self) -> dict[str, Path]:
@@ -49,7 +49,7 @@ class Survey:
         folder = self.wish.models / "converted"
         return {
             name: folder / f"umt5-xxl-enc-bf16-{digest(found.sha256 or found.path, found.size)}.safetensors"
-            for name, found in self.chosen.items()
+            for name, found in self.search.chosen.items()
             if found.convert
         }
 
@@ -61,112 +61,19 @@ class Survey:
     @property
     def to_write(self) -> int:
         """Bytes that the disk must have room for."""
-        return self.to_download + sum(self.chosen[name].size for name in self.convert)
+        return self.to_download + sum(self.search.chosen[name].size for name in self.convert)
 
     def have(self, name: str) -> int:
         """Bytes that an attempt which broke off has brought."""
         parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
         return sum(part.stat().st_size for part in parts)
 
-
-def survey(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None = None) -> Survey:
-    """Look everywhere: the workspace, ComfyUI, the Hugging Face cache. `sha256` is asked of what could be needed.
-
-    `ask` is asked of files of which only the user can say what they are.
-
-    Raises:
-        WeightsError: a file that the user names can't be used; no such ComfyUI.
-    """
-    folders = [wish.models, *_comfyui(wish), *comfyui.hub_cache()]
-    found = search([*wish.needs], folders, sha256)
-    for name in wish.needs:
-        if known := _known(wish, name, found, sha256) or _said(name, found, ask):
-            found.chosen[name] = known
-            found.files = [known, *(each for each in found.files if each.path != known.path)]
-    missing = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
-    return Survey(wish=wish, search=found, tokenizers=missing)
-
-
-def _comfyui(wish: Wish) -> Iterator[Path]:
-    """Their folders of models; those that an earlier setup was given may be gone."""
-    for given in wish.comfyui:
-        yield from comfyui.folders(given)
-    for given in wish.before.comfyui:
-        try:
-            yield from comfyui.folders(given) if given not in wish.comfyui else ()
-        except WeightsError as error:
-            console.say(f"an earlier setup's ComfyUI is left out: {error}")
-
-
-def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> WeightFile | None:
-    """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
-
-    Raises:
-        WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
-    """
-    given, record = wish.given.get(name), wish.before.weights.get(name)
-    path = given or (record.path if record else None)
-    if path is None:
-        return None
-    found = next((each for each in searched.files if each.path == path), None) or look(path, sha256)
-    if not given and record and _gone(record, found, name):
-        return None
-    why = "you named it" if given else "as before"
-    if given and found.convert:
-        return replace(found, reason=why)
-    checked(found, name)
-    told = "sha256" if found.told == "sha256" else "user"
-    return replace(found, usable=True, names=(name,), told=told, reason=why)
-
-
-def _gone(record: WeightFile, found: WeightFile, name: str) -> bool:
-    """Whether a file is no longer what was recorded, its content though its size and time are the same.
-
-    Raises:
-        WeightsError: it was the user's own.
-    """
-    other = record.sha256 and found.hashable and found.sha256 not in (None, record.sha256)
-    if not record.changed and not other:
-        return False
-    if CATALOGUE[name].role == "dit" and record.sha256 not in published(name):
-        raise WeightsError(
-            f"{record.path}, which {workspace.NAME} has as {name}, is gone or has been changed; name it again "
-            f"({option(name)} FILE), or delete that line to have the published one."
-        )
-    console.say(f"{record.path} is gone or another file since it was recorded as {name}: it is looked for anew")
-    return True
-
-
-def _said(name: str, found: Search, ask: Callable[[str], bool] | None) -> WeightFile | None:
-    """A file of which only the user can say that it is that one, and says so."""
-    for each in could_be(name, found) if ask and name not in found.chosen else ():
-        if ask and ask(f"{each.path}: {each.reason}. Use it as {name}?"):
-            return replace(each, names=(name,), told="user", reason="you say so")
-    return None
-
-
-def check(found: Survey) -> None:
-    """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
-    disk.writable(found.wish.base_dir)
-    if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
-        raise RoomError(why)
-
-
-@dataclass
-class Progress:
-    """What has been done, on disk at once; what failed, to be told at the end."""
-
-    wish: Wish
-    records: dict[str, WeightFile] = field(default_factory=dict)
-    failed: dict[str, WanwrapError] = field(default_factory=dict)
-    upstream: Upstream | None = None
-
     def done(self, name: str, path: Path, sha256: str | None, stamp: tuple[int, int] | None = None) -> None:
         """One more weight is there. Raises WeightsError: it is no longer what it was at `stamp`."""
         now = stat(path)
         if stamp not in (None, now):
             raise WeightsError(f"{path} has changed since it was looked at.")
-        before = self.wish.before.weights.get(name)
+        before = self.wish.first.workspace.weights.get(name)
         by_hand = before if before and before.path == path and before.stamp is None else None
         mark = sha256 and marks.keep(path, sha256)
         self.records[name] = by_hand or WeightFile(path=path, stamp=now, sha256=mark)
@@ -174,78 +81,94 @@ class Progress:
 
     def write(self) -> None:
         """Put the workspace's file on disk, with all that stands in it by now."""
-        wish, upstream, before = self.wish, self.upstream, workspace.load(self.wish.base_dir)
+        run, upstream, before = self.wish.first, self.upstream, workspace.load(self.wish.first.base_dir)
         found = Workspace(
-            presets=tuple(dict.fromkeys([*before.presets, *wish.words])),
-            comfyui=tuple(dict.fromkeys([*wish.comfyui, *before.comfyui])),
-            python=wish.python if wish.python != sys.executable else None,
+            presets=tuple(dict.fromkeys([*before.presets, *self.wish.words])),
+            comfyui=tuple(dict.fromkeys([*self.wish.comfyui, *before.comfyui])),
+            python=run.python if run.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
             weights={**before.weights, **self.records},
         )
-        workspace.save(wish.base_dir, found)
+        workspace.save(run.base_dir, found)
 
 
-@contextmanager
-def alone(wish: Wish) -> Iterator[None]:
+def check(found: Setup) -> None:
+    """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
+    disk.writable(found.wish.first.base_dir)
+    if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
+        raise RoomError(why)
+
+
+def alone(wish: Wish) -> AbstractContextManager[bool]:
     """Raises OutputError: another setup is at work in this workspace."""
-    (wish.base_dir / "datasets").mkdir(parents=True, exist_ok=True)
-    with lock(
-        wish.base_dir / "setup", f"another wanwrap setup is at work in {wish.base_dir}; wait until it has ended."
-    ):
-        yield
+    base = wish.first.base_dir
+    (base / "datasets").mkdir(parents=True, exist_ok=True)
+    return lock(base / "setup", f"another wanwrap setup is at work in {base}; wait until it has ended.")
 
 
-def fetch_all(found: Survey, progress: Progress) -> None:
+def install(found: Setup) -> None:
+    """Upstream and what the presets import, where they are wanted.
+
+    Raises:
+        UpstreamError, PackageError: they can't be had.
+    """
+    if found.commands is None:
+        return
+    try:
+        found.upstream = install_all(found.wish.first, found.wish.modules, found.commands)
+    except WanwrapError as error:
+        found.failed["musubi-tuner"] = error
+        raise
+    found.write()
+    for line in found.upstream.remarks():
+        console.say(line)
+
+
+def fetch_all(found: Setup) -> None:
     """Record what is there, and get the rest. One file that fails doesn't keep the others from coming.
 
     Raises:
         RoomError, OutputError: the disk is full or can't be written to.
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
-    for name, each in found.chosen.items():
-        with _tried(progress, name):
+    run, models = found.wish.first, found.wish.models
+    for name, each in found.search.chosen.items():
+        with _tried(found, name):
             if name not in found.convert:
-                progress.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
-    wish = found.wish
+                found.done(name, each.path, each.sha256 if each.told == "sha256" else None, each.stamp)
     for name in found.tokenizers:
-        with _tried(progress, f"tokenizer of {name}"):
+        with _tried(found, f"tokenizer of {name}"):
             download.fetch_tokenizer(TOKENIZERS[name])
     for name in found.fetch:
-        with _tried(progress, name):
+        with _tried(found, name):
             weight = CATALOGUE[name]
-            progress.done(name, download.fetch(weight, wish.models, marks.thorough), weight.sha256)
+            found.done(name, download.fetch(weight, models, marks.thorough), weight.sha256)
     for name, out in found.convert.items():
-        with _tried(progress, name):
-            _convert(found.chosen[name], out, wish.python)
-            progress.done(name, out, None)
-    if progress.failed:
-        raise _failure(progress)
+        with _tried(found, name):
+            if out.is_file() and look(out).broken:  # under that name it was setup's own
+                out.unlink()
+            each = found.search.chosen[name]
+            start.run_convert(file=each.path, out=out, python=run.python, precision=None, sha256=each.sha256)
+            found.done(name, out, None)
+    if found.failed:
+        raise _failure(found)
 
 
 @contextmanager
-def _tried(progress: Progress, name: str) -> Iterator[None]:
+def _tried(found: Setup, name: str) -> Iterator[None]:
     """A failure is told at the end; a full disk stops all."""
     try:
         yield
     except (DownloadError, WeightsError, PackageError, StepError) as error:
-        progress.failed[name] = error
+        found.failed[name] = error
     except FileNotFoundError as error:
-        progress.failed[name] = WeightsError(f"{error.filename} is gone since it was found.")
+        found.failed[name] = WeightsError(f"{error.filename} is gone since it was found.")
 
 
-def _failure(progress: Progress) -> WanwrapError:
-    """What failed, of the first one's kind; one reason of several is said once."""
-    first, whys = next(iter(progress.failed.values())), dict[str, list[str]]()
-    for name, error in progress.failed.items():
-        whys.setdefault(getattr(error, "why", None) or str(error), []).append(name)
-    rows = "\n".join(f"  {', '.join(names)}: {why}" for why, names in whys.items())
-    done = listing(name for name in progress.wish.needs if name in progress.records) or "nothing"
+def _failure(found: Setup) -> WanwrapError:
+    """What failed, of the first one's kind."""
+    first = next(iter(found.failed.values()))
+    rows = "\n".join(f"  {name}: {error}" for name, error in found.failed.items())
+    done = listing(name for name in found.wish.needs if name in found.records) or "nothing"
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")
-
-
-def _convert(found: WeightFile, out: Path, python: str) -> None:
-    """A text encoder in Wan's key names. What is there under that name, and damaged, was setup's own."""
-    if out.is_file() and look(out).broken:
-        out.unlink()
-    start.run_convert(file=found.path, out=out, python=python, precision=None, sha256=found.sha256)

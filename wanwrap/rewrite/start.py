@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wanwrap import errors
-from wanwrap.errors import OutputError, WanwrapError, WeightsError
+from wanwrap.errors import OutputError, WeightsError
 from wanwrap.paths import PACKAGE
 from wanwrap.rewrite import convert, merge
 from wanwrap.rewrite.job import Job
 from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
-from wanwrap.system.files import PART
-from wanwrap.system.safetensors import SHARD, header_sha256, open_source, shards, stat
+from wanwrap.system.safetensors import SHARD, open_source, shards, stat
 from wanwrap.weights.provenance import made_from
 
 ADVICE = {
@@ -53,7 +52,10 @@ def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **wish: Any) -> 
     wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
     wanted |= {} if wish["allow_partial"] else {"left": ""}
     sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
-    return _run(merge.job, {"dit": dit, "lora": lora, **wish}, wanted, sources, out, python)
+    if _is_there(out, sources):
+        return _reused(out, wanted, sources)
+    arguments = {"dit": dit, "lora": lora, **wish}
+    return _make("merge", merge.job(**arguments), arguments, out, python)
 
 
 def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
@@ -62,41 +64,30 @@ def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
     Raises:
         the errors of convert.job; OutputError, RoomError, PackageError, StepError.
     """
-    wanted = {"made": "convert", "precision": wish["precision"]}
-    return _run(convert.job, {"file": file, **wish}, wanted, {"from": (file, wish["sha256"])}, out, python)
+    sources = {"from": (file, wish["sha256"])}
+    if _is_there(out, sources):
+        return _reused(out, {"made": "convert", "precision": wish["precision"]}, sources)
+    arguments = {"file": file, **wish}
+    return _make("convert", convert.job(**arguments), arguments, out, python)
 
 
-def _run(
-    decide: Callable[..., Job],
-    arguments: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    sources: Sources,
-    out: Path,
-    python: str,
-) -> Made:
-    """What is there already, else what the child makes. A mistake in the sources is told before one in `out`."""
-    _check_out(out, [path for path, _ in sources.values()])
-    if not out.exists():
-        return _make(str(wanted["made"]), decide(**arguments), arguments, out, python)
-    if all(path.is_file() for path, _ in sources.values()):
-        decide(**arguments)
-    return _there(out, wanted, sources)
+def _is_there(out: Path, sources: Sources) -> bool:
+    """Whether there is a file already. Raises OutputError: it is no name for a new one."""
+    if any(path.exists() and out.exists() and path.samefile(out) for path, _ in sources.values()):
+        raise OutputError(f"{out} is a file that is read; give another --out.")
+    if out.suffix != ".safetensors" or SHARD.search(out.name):
+        raise OutputError(f"--out {out}: give a name that ends in .safetensors, and is none of a set of shards.")
+    return out.exists()
 
 
-def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
+def _reused(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
     """The file that is there, if it is whole and made as is wanted now. Raises OutputError: it is something else."""
-    for path, mark in sources.values():
-        if not (mark or path.is_file()):
-            raise WeightsError(f"there is no file {path}; look at its path.")
     try:
         record = made_from(open_source(out).metadata)
     except WeightsError as error:
         raise OutputError(f"--out is there already, but damaged: {error} Delete it, or give another name.") from error
-    why = [
-        f"with {name} {record.get(name)!r}, not {value!r}"
-        for name, value in wanted.items()
-        if record.get(name) != value
-    ]
+    settings = [(name, record.get(name), value) for name, value in wanted.items()]
+    why = [f"with {name} {there!r}, not {value!r}" for name, there, value in settings if there != value]
     why += [
         f"not of {path} as it is now" for key, (path, mark) in sources.items() if not _same(path, record.get(key), mark)
     ]
@@ -105,28 +96,18 @@ def _there(out: Path, wanted: Mapping[str, Any], sources: Sources) -> Made:
     return Made(out, record, reused=True)
 
 
-def _check_out(out: Path, sources: Sequence[Path]) -> None:
-    """Raises OutputError: no name for a new file."""
-    for place in (out, out.with_name(out.name + PART)):
-        if any(path.exists() and place.exists() and path.samefile(place) for path in sources):
-            raise OutputError(f"{place} is a file that is read; give another --out.")
-    if out.suffix != ".safetensors" or SHARD.search(out.name):
-        raise OutputError(f"--out {out}: give a name that ends in .safetensors, and is none of a set of shards.")
-    if out.exists() and not out.is_file():
-        raise OutputError(f"--out {out} is no file; give another name.")
-
-
 def _same(path: Path, recorded: Any, mark: str | None) -> bool:
-    """Whether `path` is what was recorded: by the sha256 that it must have, else by name, size, time and header."""
+    """Whether `path` is what was recorded: by the sha256 that it must have, else by name, size and time.
+
+    Raises:
+        WeightsError: its sha256 is not known, and it is gone.
+    """
     files = recorded if isinstance(recorded, list) else [recorded]
     try:
         if mark:
             return [file["sha256"] for file in files] == [mark]
-        paths = list(shards(path))
-        if [(each.name, *stat(each)) for each in paths] != [(f["name"], f["bytes"], f["mtime_ns"]) for f in files]:
-            return False
-        pairs = zip(paths, files, strict=True)
-        return all("sha256" in file or header_sha256(each) == file["header_sha256"] for each, file in pairs)
+        there = [(each.name, *stat(each)) for each in shards(path)]
+        return there == [(file["name"], file["bytes"], file["mtime_ns"]) for file in files]
     except (KeyError, TypeError):  # another program's record
         return False
 
@@ -135,48 +116,36 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
     """Start the child and follow it."""
     disk.check(out.parent, job.bytes, within=[out])
     out.parent.mkdir(parents=True, exist_ok=True)
-    words = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
-    order = json.dumps({"verb": verb, "out": str(out), **words})
-    began, argv = time.monotonic(), [python, str(PACKAGE / "rewrite" / "child.py"), order]
-    what = "merging" if verb == "merge" else f"converting {job.source.paths[0].name}"
-    with console.bar(what, job.source.bytes, "B") as done:
-        child = _Child(done)
-        status = process.run(process.Command(argv, out.parent, {"PYTHONUTF8": "1"}), child.listen)
-    if child.error:
-        raise child.error
+    order = json.dumps({"verb": verb, "out": out, **arguments}, default=str)
+    argv = [python, str(PACKAGE / "rewrite" / "child.py"), order]
+    began, what = time.monotonic(), "merging" if verb == "merge" else f"converting {job.source.paths[0].name}"
+    with console.bar(what, job.source.bytes, "B") as advance:
+        child = _Listener(advance)
+        status = process.run(process.Command(argv, out.parent, {"PYTHONUTF8": "1"}), child)
+    if "error" in child.answer:
+        raise getattr(errors, child.answer["kind"])(child.answer["error"])
     if status:
         text = "\n".join(child.printed[-15:])
         why = failure(status, text, ADVICE)
         raise why.error(f"{verb} {why.text}\n{text}")
-    return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, child.device)
+    return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, child.answer["device"])
 
 
 @dataclass
-class _Child:
-    """What the child says: progress for the bar, the device, an error; what else it prints is kept."""
+class _Listener:
+    """What the child says in JSON, as far as it is the newest; what else it prints is kept."""
 
-    done: Callable[[int], object]
-    told: int = 0  # bytes
-    device: str | None = None
-    error: WanwrapError | None = None
+    advance: Callable[[int], object]
+    answer: dict[str, Any] = field(default_factory=lambda: {"done": 0})
     printed: list[str] = field(default_factory=list)
     rest: bytes = b""
 
-    def listen(self, chunk: bytes) -> None:
+    def __call__(self, chunk: bytes) -> None:
+        before = self.answer["done"]
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         for line in lines:
-            self._line(line.decode("utf-8", "replace"))
-
-    def _line(self, line: str) -> None:
-        try:
-            words = json.loads(line) if line.startswith("{") else {}
-        except ValueError:
-            words = {}
-        if not words:
-            self.printed.append(line)
-        elif "done" in words:
-            self.done(words["done"] - self.told)
-            self.told = words["done"]
-        elif "error" in words:
-            self.error = getattr(errors, words["kind"])(words["error"])
-        self.device = words.get("device", self.device)
+            if line.startswith(b'{"'):
+                self.answer |= json.loads(line)
+            else:
+                self.printed.append(line.decode("utf-8", "replace"))
+        self.advance(self.answer["done"] - before)

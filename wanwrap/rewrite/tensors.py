@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import lru_cache
 from threading import local
 from typing import Any
@@ -12,25 +11,19 @@ import torch
 
 from wanwrap.errors import WeightsError
 from wanwrap.rewrite.engine import Chunk
-from wanwrap.system.safetensors import WIDTHS, Source
+from wanwrap.rewrite.job import Job
+from wanwrap.system.safetensors import WIDTHS, Row
 from wanwrap.weights.lora import LowRank, Patch
 
 TYPES: dict[str, Any] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-@dataclass
 class Worker:
-    """Changes the bytes of one chunk after the other; the products run on `device`.
+    """Changes the bytes of one chunk after the other; the products run on `device`."""
 
-    `patches` by the names of the new file's tensors; `path` is the source's, for messages.
-    """
-
-    path: str
-    lora: Source | None = None
-    patches: Mapping[str, Sequence[Patch]] = field(default_factory=dict)
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
+    def __init__(self, job: Job, device: str = "cpu") -> None:
+        self._path, self._patches, self._device = job.source.paths[0], job.patches, device
+        self._lora = job.lora or job.source  # without a LoRA nothing is read of it
         self._matrix = lru_cache(4)(self._read)  # for all chunks of a tensor, and of the next
         self._own = local()
 
@@ -40,7 +33,7 @@ class Worker:
         Raises:
             WeightsError: NaN or infinity, in the source, in the LoRA or as the result.
         """
-        old, new, patches = chunk.tensor.row.dtype, chunk.tensor.dtype, self.patches.get(chunk.tensor.name)
+        old, new, patches = chunk.tensor.row.dtype, chunk.tensor.dtype, self._patches.get(chunk.tensor.name)
         numbers = torch.frombuffer(view, dtype=TYPES[old])
         if patches or old != new:
             result = self._sum(chunk, numbers, patches or ())
@@ -68,29 +61,26 @@ class Worker:
         """Room for `count` numbers in fp32, of this thread's own: new memory for each chunk would cost a third more."""
         found = getattr(self._own, name, None)
         if found is None or found.numel() < count:
-            found = torch.empty(count, device=self.device)
+            found = torch.empty(count, device=self._device)
             setattr(self._own, name, found)
         return found[:count]
 
     def _read(self, name: str) -> Any:
         """A tensor of the LoRA as a matrix in fp32: [out, rank] or [rank, in]."""
-        assert self.lora
-        row = self.lora.rows[name]
-        return self._numbers(name, 0, row.end - row.begin).reshape(row.shape[0], -1).to(self.device)
+        row = self._lora.rows[name]
+        return self._numbers(row, 0, row.end - row.begin).reshape(row.shape[0], -1).to(self._device)
 
     def _piece(self, name: str, chunk: Chunk, count: int) -> Any:
         """The `count` numbers of a tensor of the LoRA that belong to a chunk of one of the same shape."""
-        assert self.lora
-        width = WIDTHS[self.lora.rows[name].dtype]
-        first = (chunk.begin - chunk.tensor.row.begin) // WIDTHS[chunk.tensor.row.dtype]
-        return self._numbers(name, first * width, count * width)
+        row, changed = self._lora.rows[name], chunk.tensor.row
+        first = (chunk.begin - changed.begin) // WIDTHS[changed.dtype]
+        return self._numbers(row, first * WIDTHS[row.dtype], count * WIDTHS[row.dtype])
 
-    def _numbers(self, name: str, begin: int, size: int) -> Any:
+    def _numbers(self, row: Row, begin: int, size: int) -> Any:
         """`size` bytes of a tensor of the LoRA, as fp32."""
-        assert self.lora
-        numbers = torch.frombuffer(self.lora.read(name, begin, size), dtype=TYPES[self.lora.rows[name].dtype]).float()
+        numbers = torch.frombuffer(self._lora.read(row.name, begin, size), dtype=TYPES[row.dtype]).float()
         if not _finite(numbers):
-            raise WeightsError(f"{self.lora.paths[0]} holds NaN or infinity in {name}; get it again.")
+            raise WeightsError(f"{self._lora.paths[0]} holds NaN or infinity in {row.name}; get it again.")
         return numbers
 
     def _check(self, result: Any, numbers: Any, chunk: Chunk) -> None:
@@ -98,7 +88,7 @@ class Worker:
         dtype = chunk.tensor.dtype
         if _finite(result, TYPES[dtype]):
             return
-        where = f"{self.path}: {chunk.tensor.row.name}"
+        where = f"{self._path}: {chunk.tensor.row.name}"
         if not _finite(numbers):
             raise WeightsError(f"{where} holds NaN or infinity; get the file again.")
         instead = "take --precision bf16" if dtype == "F16" else "take less --strength"

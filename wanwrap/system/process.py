@@ -39,14 +39,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def capture(argv: Sequence[str], env: Mapping[str, str]) -> str:
+def capture(argv: Sequence[str], env: Mapping[str, str], seconds: float = SHORT) -> str:
     """The standard output of a short command. Raises OSError: it fails, or hangs."""
     try:
         done = subprocess.run(
-            argv, capture_output=True, stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=SHORT
+            argv, capture_output=True, stdin=subprocess.DEVNULL, env={**os.environ, **env}, timeout=seconds
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"it did not answer within {SHORT} seconds") from error
+        raise TimeoutError(f"it did not answer within {seconds} seconds") from error
     if done.returncode:
         raise OSError((done.stderr.decode("utf-8", "replace").splitlines() or ["it printed nothing"])[-1])
     return done.stdout.decode("utf-8", "replace")

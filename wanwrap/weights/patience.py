@@ -42,8 +42,8 @@ def patiently(where: str, attempt: Callable[[], T], done: Callable[[], int] | No
             before, have = have, done() if done else 0
             failures = 0 if have > before else failures
             if way_out or failures == len(WAITS):
-                why = f"{what}; {way_out or AGAIN.replace('again', 'again later')}."
-                raise DownloadError(f"{where}: {why}", why) from error
+                way_out = way_out or AGAIN.replace("again", "again later")
+                raise DownloadError(f"{where}: {what}; {way_out}.") from error
         console.say(f"{where.rpartition('/')[2]}: {what}; trying again in {WAITS[failures]:g} s")
         time.sleep(WAITS[failures])
         failures += 1
