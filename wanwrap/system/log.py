@@ -60,14 +60,14 @@ def run_logged(
     name: str,
     command: Command,
     path: Path,
-    unwanted: Callable[[], object] = bool,
+    meanwhile: Callable[[], object] = bool,
     every: float = 0.2,
     listen: Listener | None = None,
 ) -> tuple[int, str]:
     """Run a command, with what it prints in a log: its exit status, and the last lines.
 
-    What it prints goes to `listen` as well, else the newest line to the screen. `unwanted` is asked `every` so many
-    seconds, and may raise.
+    What it prints goes to `listen` as well, else the newest line to the screen. `meanwhile` is called `every` so many
+    seconds, and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
@@ -86,7 +86,7 @@ def run_logged(
                 console.show([f"  {log.newest}"])
 
         try:
-            status = run(command, write, unwanted, every)
+            status = run(command, write, meanwhile, every)
         finally:
             console.show([])
             tail = log.end()

@@ -61,17 +61,18 @@ def lines(argv: Sequence[str], text: str) -> Iterator[str]:
             process.kill()
 
 
-def run(command: Command, listen: Listener, unwanted: Callable[[], object] = bool, every: float = 0.2) -> int:
+def run(command: Command, listen: Listener, meanwhile: Callable[[], object] = bool, every: float = 0.2) -> int:
     """Run a command to its end: its exit status. What it prints goes to `listen` as it comes.
 
-    `unwanted` is asked `every` so many seconds whether to end it.
+    `meanwhile` is called `every` so many seconds, and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
     with interruptible(), Child(command, listen) as child:
-        while not child.over(every) and not unwanted():
+        while not child.over(every):
+            meanwhile()
             check_interrupted()
     return child.status()
 
