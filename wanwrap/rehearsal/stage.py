@@ -1,4 +1,4 @@
-"""The small copy of a plan that is rehearsed: a handful of items, toy weights, two epochs."""
+"""The small copy of a plan that is rehearsed: a handful of items where they lie, toy weights, two epochs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry
+from wanwrap.data.dataset import Entry
 from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
-from wanwrap.plan.plan import MakeToys, Plan
+from wanwrap.plan.plan import MakeToys, Plan, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request, slug
@@ -25,7 +25,7 @@ from wanwrap.run.training import LOG
 from wanwrap.system import disk
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
-from wanwrap.upstream.options import ATTENTION, Options, Value
+from wanwrap.upstream.options import ATTENTION, Options
 from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
@@ -59,7 +59,7 @@ class Rehearsal:
 
 
 def rehearsal(request: Request) -> Rehearsal:
-    """The rehearsal of what is asked; its folder is made anew, with the data in it.
+    """The rehearsal of what is asked; its folder is made anew.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
@@ -78,15 +78,8 @@ def rehearsal(request: Request) -> Rehearsal:
     machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
     check_folders(plan, restart=True)
     shutil.rmtree(base, ignore_errors=True)
-    furnish(base, real.dataset, plan)
-    return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
-
-
-def furnish(base: Path, dataset: Dataset, plan: Plan) -> None:
-    """Make the folder of a small plan, and put the first items of the data set in it."""
     (base / "models").mkdir(parents=True)
-    for entry, small in zip(dataset.entries, plan.dataset.entries, strict=True):
-        _copy(entry, small)
+    return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
 
 
 def verify(plan: Plan) -> None:
@@ -112,60 +105,47 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
     request = real.request
-    preset = _preset(request.preset, gpu)
-    given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
+    prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in request.preset.sample_prompts[:1])
+    given = {name: value for name, value in request.given.items() if name not in LEFT_OUT}
     small = replace(
         request,
-        preset=preset,
+        preset=replace(request.preset, sample_prompts=prompts),
         base_dir=base,
-        given={**given, **length},
+        given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if prompts else {})},
         output_name=f"{real.name}-toy",
         upstream=replace(request.upstream, child=CHILD),
     )
     toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
     entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(real.dataset.entries))
     plan = make_plan(small, replace(real.dataset, entries=entries, config=None), toys)
-    make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
-    notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
-    if real.dataset.config:
-        notes.append("the data set TOML is written anew for copies of a few items")
+    make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(request.preset, toys)))
+    steps = [_for_toys(step, gpu) if isinstance(step, Train) else step for step in plan.steps]
+    plan = replace(plan, steps=(make, *steps))
+    notes = [
+        "bytes stand in for the tokens of upstream's tokenizers, which come from the Hub",
+        "lists of a few files stand in for the folders of the data set",
+    ]
     for train, toy in zip(real.trainings, plan.trainings, strict=True):
         notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
+    return plan, tuple(dict.fromkeys(notes))
 
 
-def _preset(preset: Preset, gpu: bool) -> Preset:
-    """The preset with all that this machine can do of it."""
-    train = _soften(preset.train, gpu)
-    if preset.sample_prompts:
-        train |= {"sample_every_n_epochs": EPOCHS}
-    return replace(
-        preset,
-        experts=tuple(replace(expert, train=_soften(expert.train, gpu)) for expert in preset.experts),
-        train=train,
-        sample_prompts=tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1]),
-    )
-
-
-def _soften(options: Options, gpu: bool) -> dict[str, Value]:
-    """Options for the toy model; on a CPU without what a CPU cannot do."""
-    soft = dict(options)
-    if soft.get("blocks_to_swap"):
-        soft["blocks_to_swap"] = SWAP
-    if gpu:
-        return soft
-    for name in ("block_swap_h2d_only", "block_swap_ring_size"):
-        soft.pop(name, None)
-    for name in ATTENTION - {"sdpa"}:
-        if soft.pop(name, None):
-            soft["sdpa"] = True
-    optimizer = str(soft.get("optimizer_type") or "adamw").lower()
-    if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
-        soft |= {"optimizer_type": "adamw"}
-        soft.pop("optimizer_args", None)
-    return soft
+def _for_toys(train: Train, gpu: bool) -> Train:
+    """A training with options for the toy model; on a CPU without what a CPU cannot do."""
+    options = dict(train.options)
+    if options.get("blocks_to_swap"):
+        options["blocks_to_swap"] = SWAP
+    if not gpu:
+        if any(options.get(name) for name in ATTENTION):
+            options |= {**dict.fromkeys(ATTENTION), "sdpa": True}
+        options |= {"block_swap_h2d_only": None, "block_swap_ring_size": None}
+        optimizer = str(options["optimizer_type"]).lower()
+        if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
+            options |= {"optimizer_type": "adamw", "optimizer_args": None}
+    small = replace(train, options=options)
+    return replace(small, argv=small.attempt(1, {}))
 
 
 def _differences(real: Options, small: Options) -> Iterator[str]:
@@ -196,21 +176,8 @@ def _spec(preset: Preset, toys: Mapping[str, Located]) -> str:
 
 
 def _entry(entry: Entry, folder: Path) -> Entry:
-    """The first items of a folder, to be trained small from a copy; captions of a list are given as one."""
-    listed = entry.listed or f"{entry.kind}_jsonl_file" in entry.options
-    items = tuple(replace(item, path=folder / item.path.name) for item in entry.items[:ITEMS])
-    return replace(entry, directory=folder, items=items, options=_small(entry.options), listed=listed)
-
-
-def _copy(entry: Entry, small: Entry) -> None:
-    """Put the items of the small entry, with their captions, where it looks for them."""
-    small.directory.mkdir(parents=True)
-    for original, item in zip(entry.items, small.items, strict=False):
-        shutil.copyfile(original.path, item.path)
-        caption = original.path.with_suffix(entry.options.get("caption_extension", ".txt"))
-        # a list of captions (jsonl) has no file beside the picture; any words do
-        words = caption.read_text(encoding="utf-8") if caption.is_file() else "a rehearsal"
-        item.path.with_suffix(".txt").write_text(words, encoding="utf-8")
+    """The first files of an entry, given to upstream as a list; `folder` tells its caches from another entry's."""
+    return replace(entry, directory=folder, items=entry.items[:ITEMS], options=_small(entry.options), listed=True)
 
 
 def _small(options: Mapping[str, Any]) -> dict[str, Any]:
