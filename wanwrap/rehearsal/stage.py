@@ -14,7 +14,7 @@ from wanwrap.data.dataset import Entry
 from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
-from wanwrap.plan.plan import MakeToys, Plan, Train
+from wanwrap.plan.plan import MakeToys, Plan
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request, slug
@@ -25,7 +25,7 @@ from wanwrap.run.training import LOG
 from wanwrap.system import disk
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
-from wanwrap.upstream.options import ATTENTION, Options
+from wanwrap.upstream.options import ATTENTION, Options, Value
 from wanwrap.upstream.rules import IDLE_WITHOUT, OWN_OPTIMIZERS, SAMPLING, optimizer_class
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import Located
@@ -104,12 +104,13 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
 
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
-    request = real.request
-    prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in request.preset.sample_prompts[:1])
-    given = {name: value for name, value in request.given.items() if name not in LEFT_OUT}
+    request, preset = real.request, real.request.preset
+    prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1])
+    experts = [replace(expert, train=_soften({**preset.train, **expert.train}, gpu)) for expert in preset.experts]
+    given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
     small = replace(
         request,
-        preset=replace(request.preset, sample_prompts=prompts),
+        preset=replace(preset, train={}, experts=tuple(experts), sample_prompts=prompts),
         base_dir=base,
         given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if prompts else {})},
         output_name=f"{real.name}-toy",
@@ -118,9 +119,7 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
     entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(real.dataset.entries))
     plan = make_plan(small, replace(real.dataset, entries=entries, config=None), toys)
-    make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(request.preset, toys)))
-    steps = [_for_toys(step, gpu) if isinstance(step, Train) else step for step in plan.steps]
-    plan = replace(plan, steps=(make, *steps))
+    make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
     notes = [
         "bytes stand in for the tokens of upstream's tokenizers, which come from the Hub",
         "lists of a few files stand in for the folders of the data set",
@@ -129,23 +128,24 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
         notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    return plan, tuple(dict.fromkeys(notes))
+    return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
 
 
-def _for_toys(train: Train, gpu: bool) -> Train:
-    """A training with options for the toy model; on a CPU without what a CPU cannot do."""
-    options = dict(train.options)
-    if options.get("blocks_to_swap"):
-        options["blocks_to_swap"] = SWAP
-    if not gpu:
-        if any(options.get(name) for name in ATTENTION):
-            options |= {**dict.fromkeys(ATTENTION), "sdpa": True}
-        options |= {"block_swap_h2d_only": None, "block_swap_ring_size": None}
-        optimizer = str(options["optimizer_type"]).lower()
-        if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
-            options |= {"optimizer_type": "adamw", "optimizer_args": None}
-    small = replace(train, options=options)
-    return replace(small, argv=small.attempt(1, {}))
+def _soften(options: Options, gpu: bool) -> dict[str, Value]:
+    """Options for the toy model; on a CPU without what a CPU cannot do."""
+    soft = dict(options)
+    if soft.get("blocks_to_swap"):
+        soft["blocks_to_swap"] = SWAP
+    if gpu:
+        return soft
+    if ATTENTION & soft.keys():
+        soft["sdpa"] = True
+    left_out = {"block_swap_h2d_only", "block_swap_ring_size", *ATTENTION - {"sdpa"}}
+    optimizer = str(soft.get("optimizer_type") or "adamw").lower()
+    if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
+        soft["optimizer_type"] = "adamw"
+        left_out.add("optimizer_args")
+    return {name: value for name, value in soft.items() if name not in left_out}
 
 
 def _differences(real: Options, small: Options) -> Iterator[str]:

@@ -89,7 +89,8 @@ def read(folder: Path) -> Record | None:
         row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
         known = {each.name for each in fields(Record)}
         record = Record(**{name: value for name, value in row.items() if name in known})
-        if (folder.parent / record.lora).is_file():  # a kill or a full disk came before the last record
+        # where a kill or a full disk came before the last record
+        if record.attempts and (folder.parent / record.lora).is_file():
             record.state, record.doing = "done", ""
         return record
     except (FileNotFoundError, NotADirectoryError):
@@ -108,7 +109,7 @@ def _read_0_1_0(folder: Path) -> Record | None:
     path = folder.parent / "training" / f"{folder.name}.json"
     if not path.is_file():
         return None
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         row = json.loads(path.read_text(encoding="utf-8"))
         if row["state"] == "done":
             return unknown(folder, "done", row["settings"])

@@ -182,37 +182,32 @@ class _Run:
             locks.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
     def _fill(self) -> None:
+        """Raises StepError: what would be, or was, cached is not what was planned."""
+        entries, caches = self.plan.dataset.entries, self.plan.caches
         for step in self.plan.steps:
-            if isinstance(step, Cache):
-                if missing(self.plan.dataset.entries, self.plan.caches, step.what):
-                    self._step(step)
-                    self._check_cached(step)
+            if isinstance(step, Cache) and missing(entries, caches, step.what):
+                self._step(step)
+                self._check_cached(step)
             elif isinstance(step, Prune):
                 self._step(step)
-                self._check_data()
+                # it may have changed while weights were checked and merged, or another's caching was awaited
+                if other := differing(entries, caches, self.plan.encoders):
+                    raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
 
     def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
         entries, caches = self.plan.dataset.entries, self.plan.caches
-        again = "start again, and only that is cached anew"
-        if changed := forget(entries, caches):
-            raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
-        if extra := unexpected(entries, caches):
-            raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")
+        if changed := [*sorted(forget(entries, caches)), *unexpected(entries, caches)]:
+            raise StepError(
+                f"{listing(changed)}: changed, or came, while the data set was cached; start again, and only that is "
+                "cached anew."
+            )
         if lacking := missing(entries, caches, step.what):
             names = listing(path.name for path in lacking)
             raise StepError(
                 f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
                 f"please report this with {self.folder}."
             )
-
-    def _check_data(self) -> None:
-        """Raises StepError: what would be cached is not what was planned, by what the pruning has read.
-
-        A data set may change after it was read, while weights are checked and merged or another's caching is awaited.
-        """
-        if other := differing(self.plan.dataset.entries, self.plan.caches, self.plan.encoders):
-            raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
 
     # ---- training
 

@@ -21,7 +21,6 @@ from wanwrap.upstream.options import whole
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
-LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
 # upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
 PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
@@ -117,9 +116,7 @@ class Training:
         command = Command(attempt.argv(), self.plan.folder, self.plan.env)
         log, status = self.train.folder / LOG, None
         try:
-            status, tail = run_logged(
-                self.train.name, command, log, lambda: self._look(attempt), LOOK, attempt.output.read
-            )
+            status, tail = run_logged(self.train.name, command, log, lambda: self._look(attempt), attempt.output.read)
         finally:
             self._close(attempt, status)
         if status:

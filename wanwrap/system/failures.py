@@ -50,9 +50,8 @@ RULES = [
     (r"(?<!OutOf)MemoryError\b|bad_?alloc|DefaultCPUAllocator|not enough memory: you tried|unable to mmap|Cannot allocate memory|os error 12\)|Errno 12\b|WinError 8\b", "memory", "RAM ran out", ""),
     (r"OutOfMemoryError|(CUDA|HIP)( error:)? out of memory|CUDA error: out of memory|Triton Error.*out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED|exceed allowed memory|cuda memory allocation|[Ee]rror out of memory at line|CUBLAS_STATUS_NOT_INITIALIZED|unable to find an engine|valid cuDNN algorithm", "gpu memory", "the GPU ran out of memory", ""),
     # packages
-    (r"No module named '?([\w.-]+)", "package", "the package {0} is missing", "install it into the Python that trains; `wanwrap doctor` tells how"),
+    (r"No module named '?([\w.-]+)|ImportError: No (\w+)|No package metadata was found for ([\w-]+)", "package", "the package {0} is missing", "install it into the Python that trains; `wanwrap doctor` tells how"),
     (r"NameError: name '(xops|xformers|flash_attn\w*|sageattention)'", "package", "a package for attention ({0}) is missing", "install it, or choose another --attention"),
-    (r"ImportError: No (\w+)|No package metadata was found for ([\w-]+)", "package", "the package {0} is missing", "install it into the Python that trains"),
     (r"not compiled with CUDA", "package", "torch is a build without CUDA", "`wanwrap setup` installs the one that fits"),
     (r"no kernel image is available|not compatible with the current PyTorch|No operator found for|undefined symbol|libbitsandbytes|CUDA Setup failed|FlashAttention only supports", "package", "a package or torch itself was built for another GPU or another torch", TORCH),
     (r"ImportError: (.{1,200})", "package", "a package can't be imported ({0})", "`wanwrap doctor` tells what is missing"),
@@ -88,7 +87,6 @@ ASIDE = re.compile(r"WARN|Warning|^\W*INFO|\bDEBUG\b|^\[W|\d+%\||\bsteps:\s")
 
 # What has ended a child that printed no reason: the kind, and what it means. Those of Windows are as it counts them.
 ENDINGS = {
-    "SIGXFSZ": ("disk", "a limit on the size of files"),
     "SIGTERM": ("signal", "somebody or the system asked it to end: a scheduler, a shutdown"),
     "SIGHUP": ("signal", "its terminal was closed; tmux or nohup keep it"),
     "SIGINT": ("signal", "Ctrl-C"),
@@ -96,7 +94,6 @@ ENDINGS = {
     "SIGABRT": ("signal", "a package gave up; the lines above tell why"),
     "SIGBUS": ("memory", "shared memory ran out, or a drive with a file in use vanished"),
     "SIGILL": ("signal", "a package was built for another processor"),
-    "SIGXCPU": ("signal", "this account's limit of processor time"),
     "Windows with status 0xc0000005": (
         "signal",
         "a crash inside a package or the driver, or memory ran out; enlarge the paging file, then update the driver",

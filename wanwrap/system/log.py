@@ -53,13 +53,12 @@ def run_logged(
     command: Command,
     path: Path,
     meanwhile: Callable[[], object] = bool,
-    every: float = 0.2,
     listen: Listener | None = None,
 ) -> tuple[int, str]:
     """Run a command, with what it prints in a log: its exit status, and the last lines.
 
-    What it prints goes to `listen` as well, else the newest line to the screen. `meanwhile` is called `every` so many
-    seconds, and may raise, which ends the command.
+    What it prints goes to `listen` as well, else the newest line to the screen. `meanwhile` is called each second,
+    and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
@@ -78,7 +77,7 @@ def run_logged(
                 console.show([f"  {log.newest}"])
 
         try:
-            status = run(command, write, meanwhile, every)
+            status = run(command, write, meanwhile)
         finally:
             console.show([])
             tail = log.end()

@@ -61,17 +61,17 @@ def lines(argv: Sequence[str], text: str) -> Iterator[str]:
             process.kill()
 
 
-def run(command: Command, listen: Listener, meanwhile: Callable[[], object] = bool, every: float = 0.2) -> int:
+def run(command: Command, listen: Listener, meanwhile: Callable[[], object] = bool) -> int:
     """Run a command to its end: its exit status. What it prints goes to `listen` as it comes.
 
-    `meanwhile` is called `every` so many seconds, and may raise, which ends the command.
+    `meanwhile` is called each second, and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
     with interruptible(), Child(command, listen) as child:
-        while not child.over(every):
+        while not child.over(1):
             meanwhile()
             check_interrupted()
     return child.status()
@@ -99,8 +99,7 @@ class Child:
                 if kind is KeyboardInterrupt:
                     console.say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
                 with signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
-                    if os.name == "posix":  # on Windows the console has told all of them
-                        self._send(signal.SIGINT, self._patience)
+                    self._send(signal.SIGINT, self._patience)
         except KeyboardInterrupt:
             pass
         finally:
@@ -137,7 +136,8 @@ class Child:
         """Send a signal to what is left of it, which gets some seconds to end."""
         import psutil
 
-        for process in _living(self._process):
+        told = number == signal.SIGINT and os.name != "posix"  # by Windows' console, all of them
+        for process in () if told else _living(self._process):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
         deadline = time.monotonic() + seconds
