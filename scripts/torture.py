@@ -35,7 +35,6 @@ from torture_run import Run, draw
 from wanwrap.plan import preflight
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read as read_request
-from wanwrap.rehearsal.stage import furnish
 
 PRESETS = ("t2v-vanilla", "t2v-lightning")
 
@@ -70,8 +69,8 @@ class Bench:
     def new(self, name: str, **changes: Any) -> tuple[Case, Plan]:
         """A folder with the data and the toy weights of the preset; it may be a drive of its own."""
         case = replace(self.case, folder=str(self.work / name), **changes)
-        real, plan = case.staged()
-        furnish(Path(case.folder), real.dataset, plan)
+        plan = case.staged()
+        (Path(case.folder) / "models").mkdir(parents=True)
         with self._lock:
             toys = self.work / f"toys-{case.preset}"
             if not toys.is_dir():
@@ -107,7 +106,7 @@ class Bench:
         whole, plan = self.new(name, preset=preset, epochs=epochs, save_every=save_every, **how)
         for level in ("high", "low") if together else (None,):
             case = replace(whole, noise_level=level)
-            own, row, log = case.staged()[1], f"{name}-{level}" if level else name, f"{level or 'out'}.log"
+            own, row, log = case.staged(), f"{name}-{level}" if level else name, f"{level or 'out'}.log"
             runs.append(Run(case, own, row, draw(rng, own, warm), kill, self.stop, warm, log))
         if warm:
             lend_caches(runs[0], reference)

@@ -47,15 +47,15 @@ class Case:
     state_steps: int = expert_options.STATE_STEPS
     noise_level: str | None = None
 
-    def staged(self) -> tuple[Plan, Plan]:
-        """The real plan and the small one, whose first step would make the toy weights."""
+    def staged(self) -> Plan:
+        """The small plan, whose first step would make the toy weights."""
         names: dict[str, Any] = {"noise_level": self.noise_level, "python": self.python, "dataset": self.media}
         folder = Path(self.folder)
         request = read(preset=self.preset, base_dir=folder, musubi_dir=Path(self.musubi_dir), **names)
         length = {"max_train_epochs": self.epochs, "save_every_n_epochs": self.save_every}
         keep = {"save_last_n_epochs": self.keep_last} if self.keep_last else {}
         real = build(request, whole=True)
-        return real, stage(real, folder, gpu=bool(self.machine["gpus"]), length={**length, **keep})[0]
+        return stage(real, folder, gpu=bool(self.machine["gpus"]), length={**length, **keep})[0]
 
 
 def die_at(folder: str, number: int, signal_number: int) -> None:
@@ -79,8 +79,8 @@ def go(text: str) -> None:
     """What `wanwrap run` does, but to ask the training Python, which takes seconds: the process that is killed."""
     case = Case(**json.loads(text))
     expert_options.STATE_STEPS = case.state_steps  # an epoch has two
-    real, plan = case.staged()
-    machine = Machine(upstream=real.request.upstream, **case.machine)
+    plan = case.staged()
+    machine = Machine(upstream=plan.request.upstream, **case.machine)
     if os.environ.get(DIE):
         die_at(case.folder, *map(int, os.environ[DIE].split()))
 

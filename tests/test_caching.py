@@ -229,11 +229,14 @@ def test_what_is_no_cache_is_left_alone(cats: Path, tmp_path: Path) -> None:
 
 
 MEANWHILE = {
-    "another picture": ("import PIL.Image; PIL.Image.new('RGB', (656, 640), 'red').save(p1)", "p1.png: changed while"),
-    "other words": ("p1.with_suffix('.txt').write_text('other words')", "p1.png: changed while"),
+    "another picture": (
+        "import PIL.Image; PIL.Image.new('RGB', (656, 640), 'red').save(p1)",
+        "p1.png: changed, or came, while",
+    ),
+    "other words": ("p1.with_suffix('.txt').write_text('other words')", "p1.png: changed, or came, while"),
     "one more": (
         "import shutil; [shutil.copy(p1.with_suffix(e), p1.with_name('q' + e)) for e in ('.png', '.txt')]",
-        "q_wan_te.safetensors: cached of files that came",
+        "q_wan_te.safetensors: changed, or came, while",
     ),
     "touched": ("p1.touch(); p1.chmod(0o640); p1.with_suffix('.txt').touch()", ""),
     "linked": ("import os; os.link(p1, p1.parent.parent / 'copy.png')", ""),

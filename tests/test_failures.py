@@ -159,7 +159,7 @@ def test_the_ranks_of_several_gpus() -> None:
         (137, "", "memory", "was ended by SIGKILL (usually: out of RAM; close other programs, or swap fewer blocks)."),
         (1, "... died with <Signals.SIGKILL: 9>", "memory", "was ended by SIGKILL"),
         (-9, HEAD + OOM, "memory", "was ended by SIGKILL"),  # it had gone on since
-        (-25, "", "disk", "was ended by SIGXFSZ"),
+        (-25, "", "signal", "was ended by SIGXFSZ."),
         (-15, "", "signal", "was ended by SIGTERM (somebody or the system asked it to end"),
         (-11, "", "signal", "was ended by SIGSEGV (a crash"),
         (1, "... died with <Signals.SIGSEGV: 11>", "signal", "was ended by SIGSEGV"),

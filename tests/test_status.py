@@ -275,7 +275,7 @@ def test_a_record_that_goes_just_now(base: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Path, "read_text", gone)
     with alive(cats):
         (low,) = status.look(cats).experts
-    assert low.running and low.record is None and run_words.state(low)
+    assert low.running and low.record.state == "unreadable" and run_words.state(low)
 
 
 def test_stop_tells_after_which_epoch(base: Path, wanwrap: Wanwrap) -> None:

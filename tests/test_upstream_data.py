@@ -34,6 +34,7 @@ from wanwrap.plan.request import Request
 from wanwrap.preset import Clips, Pictures, Preset, load
 from wanwrap.run import record as records
 from wanwrap.run.run import _Run
+from wanwrap.run.training import Training
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.buckets import LATENTS
 from wanwrap.upstream.pin import Upstream
@@ -273,7 +274,7 @@ class Caches:
         (train,) = plan.trainings
         self.said.clear()
         with ExitStack() as locks:
-            _Run(plan, {train.expert: records.begin(plan, train, MACHINE)})._cache(locks)
+            _Run(plan, [Training(plan, train, records.begin(plan, train, MACHINE))])._cache(locks)
         after = {path: path.stat().st_mtime_ns for path in self.base.rglob("*_wan*.safetensors")}
         encoded = sorted(path.name for path, time in after.items() if self.before.get(path) != time)
         self.before = after

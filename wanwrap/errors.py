@@ -65,7 +65,7 @@ class RoomError(WanwrapError, exit_code=13):
     """Too little free disk or memory for what is to be written."""
 
 
-def first_line(error: WanwrapError | None) -> str:
+def first_line(error: BaseException | None) -> str:
     """What happened, without what was printed; nothing where all is well."""
     return str(error or "").partition("\n")[0]
 

@@ -18,7 +18,6 @@ from wanwrap.run.status import Expert, Run
 def far(expert: Expert) -> str:
     """`3 h 05 min left, 23 of 50 epochs, step 1150 of 2500, loss 0.07, 5.2 s/step`: what is cut off comes last."""
     record = expert.record
-    assert record
     left = "loading the model" if record.loading else f"{duration(expert.seconds_left)} left"
     words = [left] if expert.training and (record.loading or expert.seconds_left) else []
     words += [f"{record.epochs_done} of {record.epochs_planned} epochs"]
@@ -34,10 +33,10 @@ def state(expert: Expert) -> str:
     if expert.running:
         if expert.stop is not None:
             asked = "; asked to end at once" if expert.stop == "now" else "; asked to stop"
-        doing = "training" if expert.training else (record and record.doing) or "waiting"
+        doing = "training" if expert.training else record.doing or "waiting"
         return f"running ({doing}){asked}"
     again = "a rehearsal begins anew" if expert.rehearsal else "the same `wanwrap run` command goes on"
-    because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record and record.reason else ""
+    because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record.reason else ""
     return {
         "done": "finished",
         "begun by 0.1.0": "begun by wanwrap 0.1.0: end it with that version, or begin anew with --restart",
@@ -54,7 +53,7 @@ def line(expert: Expert) -> str:
     """An expert in one line, which is renewed while it is trained."""
     if expert.training:
         return f"{expert.name}: {far(expert)}{state(expert).partition(')')[2]}"
-    begun = expert.record and expert.record.steps_done and expert.state != "done"
+    begun = expert.record.steps_done and expert.state != "done"
     return f"{expert.name}: {state(expert).partition(';')[0]}{f', {far(expert)}' if begun else ''}"
 
 
@@ -69,10 +68,10 @@ def detail(run: Run) -> Iterator[str]:
     yield f"{run.name}{' (a rehearsal)' if run.rehearsal else ''}"
     for each in run.experts:
         yield f"  {each.name:<6}  {state(each)}"
-        yield from (f"          {row}" for row in (_about(each) if each.record else ()))
+        yield from (f"          {row}" for row in (_about(each) if each.record.steps_planned else ()))
     if len(run.running) > 1 and run.seconds_left:
         yield f"  all     {duration(run.seconds_left)} left"
-    ended = [each.record for each in run.experts if each.record and not each.running and each.state != "done"]
+    ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
         there = "" if cwd in ("", str(Path.cwd())) else f"cd {shlex.quote(cwd)} && "  # its paths may be seen from there
         yield f"  again   {there}{command}"
@@ -86,7 +85,6 @@ def detail(run: Run) -> Iterator[str]:
 def _about(expert: Expert) -> Iterator[str]:
     """How far an expert is, and what is safe of it."""
     record = expert.record
-    assert record
     yield far(expert)
     saved = f"last whole state: epoch {record.saved_epoch}" if record.saved_epoch else "no whole state yet"
     safe = [] if expert.state == "done" else [saved]
@@ -110,16 +108,16 @@ def stopping(expert: Expert, *, now: bool) -> str:
     if now or expert.stop == "now":
         return f"{expert.name} ends at once. {again(expert.record, expert.name)}"
     if not expert.training:
-        doing = f" when {expert.record.doing} is done," if expert.record and expert.record.doing else ""
+        doing = f" when {expert.record.doing} is done," if expert.record.doing else ""
         return f"{expert.name} ends{doing} before it is trained."
     epoch, seconds = expert.stops_after()
     when = f", in about {duration(seconds)}" if seconds is not None else ""
     return f"{expert.name} ends after epoch {epoch}, when its state is saved{when}."
 
 
-def again(record: Record | None, expert: str) -> str:
+def again(record: Record, expert: str) -> str:
     """Where a training goes on the next time."""
-    if record is None or not record.saved_epoch:
+    if not record.saved_epoch:
         return f"There is no whole state of {expert} yet: it begins anew the next time."
     steps = max(record.steps_done - record.saved_epoch * record.steps_per_epoch, 0)
     more = f", with {count(steps, 'step')} to train again" if steps else ""
@@ -136,7 +134,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "seconds_left": run.seconds_left,
         "experts": {
             each.name: {
-                **(asdict(each.record) if each.record else {}),
+                **asdict(each.record),
                 "state": "running" if each.training else each.state,
                 "running": each.running,
                 "stopping": each.stop is not None,

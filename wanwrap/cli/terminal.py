@@ -54,7 +54,7 @@ class Terminal(Console):
             self._drawn, self._when = 0, -1e9
 
     @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
+    def bar(self, what: str, total: int = 0, unit: str = "") -> Iterator[Callable[..., object]]:
         """A bar with rate and time left; of things it counts them. It comes when there is something to wait for."""
         often = OFTEN / 2 if _stderr.isatty() else 5.0
         begun, done, drawn = time.monotonic(), 0, None

@@ -29,8 +29,6 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
     _begin(plan)
     for words in filter(None, map(standing, plan.trainings if not restart else ())):
         console.say(words)
-    if not restart:
-        work.tidy(plan)
     todo = plan if restart else work.remaining(plan)
     machine = _preflight(todo, together=parallel, restart=restart) if todo else None
     if restart:

@@ -1,4 +1,4 @@
-"""The small copy of a plan that is rehearsed: a handful of items, toy weights, two epochs."""
+"""The small copy of a plan that is rehearsed: a handful of items where they lie, toy weights, two epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry
+from wanwrap.data.dataset import Entry
 from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
@@ -59,7 +59,7 @@ class Rehearsal:
 
 
 def rehearsal(request: Request) -> Rehearsal:
-    """The rehearsal of what is asked; its folder is made anew, with the data in it.
+    """The rehearsal of what is asked; its folder is made anew.
 
     Raises:
         the errors of everything that is asked of the preset, the data set and the training Python.
@@ -78,15 +78,8 @@ def rehearsal(request: Request) -> Rehearsal:
     machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
     check_folders(plan, restart=True)
     shutil.rmtree(base, ignore_errors=True)
-    furnish(base, real.dataset, plan)
-    return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
-
-
-def furnish(base: Path, dataset: Dataset, plan: Plan) -> None:
-    """Make the folder of a small plan, and put the first items of the data set in it."""
     (base / "models").mkdir(parents=True)
-    for entry, small in zip(dataset.entries, plan.dataset.entries, strict=True):
-        _copy(entry, small)
+    return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
 
 
 def verify(plan: Plan) -> None:
@@ -111,14 +104,15 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
 
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
-    request = real.request
-    preset = _preset(request.preset, gpu)
+    request, preset = real.request, real.request.preset
+    prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1])
+    experts = [replace(expert, train=_soften({**preset.train, **expert.train}, gpu)) for expert in preset.experts]
     given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
     small = replace(
         request,
-        preset=preset,
+        preset=replace(preset, train={}, experts=tuple(experts), sample_prompts=prompts),
         base_dir=base,
-        given={**given, **length},
+        given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if prompts else {})},
         output_name=f"{real.name}-toy",
         upstream=replace(request.upstream, child=CHILD),
     )
@@ -126,27 +120,15 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     entries = tuple(_entry(entry, base / "data" / str(index)) for index, entry in enumerate(real.dataset.entries))
     plan = make_plan(small, replace(real.dataset, entries=entries, config=None), toys)
     make = MakeToys(name="make toy weights", argv=(request.python, CHILD, "make", _spec(preset, toys)))
-    notes = ["bytes stand in for the tokens of upstream's tokenizers, which come from the Hub"]
-    if real.dataset.config:
-        notes.append("the data set TOML is written anew for copies of a few items")
+    notes = [
+        "bytes stand in for the tokens of upstream's tokenizers, which come from the Hub",
+        "lists of a few files stand in for the folders of the data set",
+    ]
     for train, toy in zip(real.trainings, plan.trainings, strict=True):
         notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
     return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
-
-
-def _preset(preset: Preset, gpu: bool) -> Preset:
-    """The preset with all that this machine can do of it."""
-    train = _soften(preset.train, gpu)
-    if preset.sample_prompts:
-        train |= {"sample_every_n_epochs": EPOCHS}
-    return replace(
-        preset,
-        experts=tuple(replace(expert, train=_soften(expert.train, gpu)) for expert in preset.experts),
-        train=train,
-        sample_prompts=tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1]),
-    )
 
 
 def _soften(options: Options, gpu: bool) -> dict[str, Value]:
@@ -156,16 +138,14 @@ def _soften(options: Options, gpu: bool) -> dict[str, Value]:
         soft["blocks_to_swap"] = SWAP
     if gpu:
         return soft
-    for name in ("block_swap_h2d_only", "block_swap_ring_size"):
-        soft.pop(name, None)
-    for name in ATTENTION - {"sdpa"}:
-        if soft.pop(name, None):
-            soft["sdpa"] = True
+    if ATTENTION & soft.keys():
+        soft["sdpa"] = True
+    left_out = {"block_swap_h2d_only", "block_swap_ring_size", *ATTENTION - {"sdpa"}}
     optimizer = str(soft.get("optimizer_type") or "adamw").lower()
     if optimizer == "adamw8bit" or ("." in optimizer and optimizer not in OWN_OPTIMIZERS):
-        soft |= {"optimizer_type": "adamw"}
-        soft.pop("optimizer_args", None)
-    return soft
+        soft["optimizer_type"] = "adamw"
+        left_out.add("optimizer_args")
+    return {name: value for name, value in soft.items() if name not in left_out}
 
 
 def _differences(real: Options, small: Options) -> Iterator[str]:
@@ -196,21 +176,8 @@ def _spec(preset: Preset, toys: Mapping[str, WeightFile]) -> str:
 
 
 def _entry(entry: Entry, folder: Path) -> Entry:
-    """The first items of a folder, to be trained small from a copy; captions of a list are given as one."""
-    listed = entry.listed or f"{entry.kind}_jsonl_file" in entry.options
-    items = tuple(replace(item, path=folder / item.path.name) for item in entry.items[:ITEMS])
-    return replace(entry, directory=folder, items=items, options=_small(entry.options), listed=listed)
-
-
-def _copy(entry: Entry, small: Entry) -> None:
-    """Put the items of the small entry, with their captions, where it looks for them."""
-    small.directory.mkdir(parents=True)
-    for original, item in zip(entry.items, small.items, strict=False):
-        shutil.copyfile(original.path, item.path)
-        caption = original.path.with_suffix(entry.options.get("caption_extension", ".txt"))
-        # a list of captions (jsonl) has no file beside the picture; any words do
-        words = caption.read_text(encoding="utf-8") if caption.is_file() else "a rehearsal"
-        item.path.with_suffix(".txt").write_text(words, encoding="utf-8")
+    """The first files of an entry, given to upstream as a list; `folder` tells its caches from another entry's."""
+    return replace(entry, directory=folder, items=entry.items[:ITEMS], options=_small(entry.options), listed=True)
 
 
 def _small(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,17 +142,15 @@ class Attempt:
             return False
         here = max((epoch for epoch, path in _states(self.train).items() if states.is_whole(path)), default=0)
         for epoch, path in reversed(saved.items()):
-            if self.epoch + epoch <= here:
-                return False
-            if not states.is_whole(path):
-                continue
-            if states.is_good(path):
-                self._take(epoch, path)
-                return True
-            states.remove(path)
-            console.say(
-                f"{self.train.expert}: the state after epoch {self.epoch + epoch} held no numbers; it is removed"
-            )
+            true = self.epoch + epoch
+            if true <= here:
+                break
+            if states.is_whole(path):
+                if states.is_good(path):
+                    self._take(epoch, path)
+                    return True
+                states.remove(path)
+                console.say(f"{self.train.expert}: the state after epoch {true} held no numbers; it is removed")
         return False
 
     def _take(self, epoch: int, path: Path) -> None:

@@ -25,7 +25,11 @@ def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
         OutputError: it has no folder for LoRAs, none that can be written, or other files under their names.
         WeightsError: it is no ComfyUI.
     """
-    folder = _loras(_home(given, recorded))
+    homes = [absolute(given)] if given else recorded
+    if len(homes) != 1:
+        known = f"{NAME} has several ({', '.join(map(str, homes))})" if homes else f"{NAME} has none"
+        raise OptionError(f"--to_comfyui: which one? {known}; give it with --comfyui_dir FOLDER.")
+    folder = _loras(homes[0])
     disk.writable(folder)
     for train in plan.trainings:
         if _is_taken(train, folder / train.lora.name):
@@ -34,15 +38,6 @@ def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
                 "--output_name."
             )
     return folder
-
-
-def _home(given: Path | None, recorded: Sequence[Path]) -> Path:
-    if given:
-        return absolute(given)
-    if len(recorded) == 1:
-        return recorded[0]
-    known = f"{NAME} has several ({', '.join(map(str, recorded))})" if recorded else f"{NAME} has none"
-    raise OptionError(f"--to_comfyui: which one? {known}; give it with --comfyui_dir FOLDER.")
 
 
 def _loras(home: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -15,6 +14,10 @@ from wanwrap.system.files import is_locked, lock
 from wanwrap.upstream import states
 
 BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
+NO_RECORD = (
+    "{} holds {} of which no record is there; give another --output_name, move them away, or begin anew with --restart "
+    "(they are put aside)."
+)
 
 
 def check_folders(plan: Plan, *, restart: bool = False) -> None:
@@ -39,28 +42,18 @@ def hold(train: Train) -> AbstractContextManager[bool]:
 
 def check_folder(plan: Plan, train: Train) -> None:
     """Raises OutputError: an expert's folder holds another training, or files that nobody knows of."""
-    if begun := records.begun(train.folder):
-        records.check_same(plan, train, begun.settings)
-        return
-    before = records.read_0_1_0(train.folder)
-    if before and before.get("state") == "done":
-        records.check_same(plan, train, before["settings"])
-    elif before is not None:
+    begun = records.begun(train.folder)
+    if begun and begun.state == "begun by 0.1.0":
         raise OutputError(
             f"{plan.folder / 'training'} holds a training of {train.expert} that wanwrap 0.1.0 has begun: end it with "
             "that version, give another --output_name, or begin anew with --restart (what is there is put aside)."
         )
+    if begun:
+        records.check_same(plan, train, begun.settings)
     elif loras := sorted(path.name for path in _loras(train)):
-        raise _unknown(plan, f"LoRAs ({listing(loras)})")
+        raise OutputError(NO_RECORD.format(plan.folder, f"LoRAs ({listing(loras)})"))
     elif attempts := leftovers(train.folder):
-        raise _unknown(plan, f"a training that was begun by hand ({attempts[0]})")
-
-
-def _unknown(plan: Plan, what: str) -> OutputError:
-    return OutputError(
-        f"{plan.folder} holds {what} of which no record is there; give another --output_name, move them away, or "
-        "begin anew with --restart (they are put aside)."
-    )
+        raise OutputError(NO_RECORD.format(plan.folder, f"a training that was begun by hand ({attempts[0]})"))
 
 
 def _loras(train: Train) -> list[Path]:
@@ -74,7 +67,7 @@ def put_aside(plan: Plan) -> None:
     if not plan.folder.is_dir():
         return
     for train in plan.trainings:
-        training = plan.folder / "training"  # 0.1.0's
+        training = plan.folder / "training"  # 0.1.0's, as is logs/
         of_0_1_0 = [training / f"{train.expert}.json", *training.glob(f"{train.expert}-*")]
         with hold(train):
             remove_leftovers(train)
@@ -90,8 +83,10 @@ def put_aside(plan: Plan) -> None:
 
 def _new_folder(folder: Path) -> Path:
     """The next `before-N`, made: the other expert's run may make one at the same moment."""
-    for number in itertools.count(1):
+    number = 1
+    while True:
+        aside = folder / f"before-{number}"
         with suppress(FileExistsError):
-            (aside := folder / f"before-{number}").mkdir()
+            aside.mkdir()
             return aside
-    raise AssertionError
+        number += 1

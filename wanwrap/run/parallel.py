@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,14 +42,8 @@ def run_each(plan: Plan, machine: Machine, words: Sequence[str]) -> int:
             argv = (*plan.request.wanwrap, *_of_expert(words, train.expert))
             command = Command(argv, Path.cwd(), {"CUDA_VISIBLE_DEVICES": gpu})
             children.append(running.enter_context(Child(command, _Lines(train.expert).listen, PATIENCE)))
-        try:
-            while not all(child.over() for child in children):
-                check_interrupted()
-                time.sleep(POLL)
-        except KeyboardInterrupt:
-            for child in children:
-                child.interrupt()
-            raise
+        while not all(child.over(POLL) for child in children):
+            check_interrupted()
     return next((code for child in children if (code := child.status())), 0)
 
 

@@ -8,7 +8,8 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ FILE = "record.json"
 BASE, ENCODERS = "the base model", "the VAE, the text encoder or CLIP"
 DATA = "the data set (its files, captions, buckets or repeats)"
 
-State = Literal["waiting", "running", "done", "failed", "stopped", "interrupted"]
+State = Literal["waiting", "running", "done", "failed", "stopped", "interrupted", "begun by 0.1.0", "unreadable"]
 
 
 def now() -> str:
@@ -83,30 +84,42 @@ class Record:
 
 
 def read(folder: Path) -> Record | None:
-    """The record in an expert's folder; None where there is none, or what is no record. Raises OSError."""
+    """The record in an expert's folder, "unreadable" where nobody knows; None where no training was begun."""
     try:
         row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
         known = {each.name for each in fields(Record)}
-        return Record(**{name: value for name, value in row.items() if name in known})
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def read_0_1_0(folder: Path) -> dict[str, Any] | None:
-    """What wanwrap 0.1.0, which kept both experts in one folder, knew of one's training; None where it began none."""
-    try:
-        found = json.loads((folder.parent / "training" / f"{folder.name}.json").read_text(encoding="utf-8"))
+        record = Record(**{name: value for name, value in row.items() if name in known})
+        # where a kill or a full disk came before the last record
+        if record.attempts and (folder.parent / record.lora).is_file():
+            record.state, record.doing = "done", ""
+        return record
     except (FileNotFoundError, NotADirectoryError):
+        return _read_0_1_0(folder)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return unknown(folder)
+
+
+def unknown(folder: Path, state: State = "unreadable", settings: Mapping[str, Any] = {}) -> Record:
+    """The record of a training of which nothing else is known."""
+    return Record(folder.name, "", dict(settings), 0, 0, 0, 0, state=state)
+
+
+def _read_0_1_0(folder: Path) -> Record | None:
+    """What wanwrap 0.1.0, which kept both experts in one folder, knew of one's training; None where it began none."""
+    path = folder.parent / "training" / f"{folder.name}.json"
+    if not path.is_file():
         return None
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        if row["state"] == "done":
+            return unknown(folder, "done", row["settings"])
+    return unknown(folder, "begun by 0.1.0")
 
 
 def begun(folder: Path) -> Record | None:
     """The record of a training that has begun: one that ended before, while a DiT was made or cached, binds nobody."""
     found = read(folder)
-    return found if found and (found.attempts or found.state == "done") else None
+    return found if found and (found.attempts or found.state in ("done", "begun by 0.1.0")) else None
 
 
 def saved_every(state_every: int, begun: int) -> int:
@@ -132,31 +145,30 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         state_every=train.state_every,
         started=now(),
     )
-    found.wanwrap, found.state_every, found.reason, found.ended = __version__, train.state_every, "", ""
-    found.state = "waiting"  # a kill has left it as it was
-    found.command, found.cwd = shlex.join(["wanwrap", *command_line()]), str(Path.cwd())
-    found.preset = request.called
-    found.dataset = {
-        "name": plan.dataset.name,
-        "items": plan.dataset.train_items,
-        "batches_per_epoch": plan.dataset.batches,
-        "caches": [os.path.realpath(path) for path in plan.caches],
-    }
-    found.machine = {
-        "python": machine.python,
-        "packages": dict(machine.packages),
-        "gpus": [dict(gpu) for gpu in machine.gpus],
-        "upstream": {"folder": str(upstream.folder or ""), "version": upstream.version, "commit": upstream.commit},
-    }
-    found.weights = [{"path": str(w.path), "bytes": w.size or None} for w in plan.weights.values()]
-    return found
-
-
-def is_done(train: Train) -> bool:
-    """Whether an expert is on record as trained to its end, by wanwrap 0.1.0 too."""
-    record = read(train.folder)
-    before = read_0_1_0(train.folder) if record is None else None
-    return record.state == "done" if record else bool(before and before.get("state") == "done")
+    return replace(
+        found,
+        wanwrap=__version__,
+        command=shlex.join(["wanwrap", *command_line()]),
+        cwd=str(Path.cwd()),
+        preset=request.called,
+        dataset={
+            "name": plan.dataset.name,
+            "items": plan.dataset.train_items,
+            "batches_per_epoch": plan.dataset.batches,
+            "caches": [os.path.realpath(path) for path in plan.caches],
+        },
+        machine={
+            "python": machine.python,
+            "packages": dict(machine.packages),
+            "gpus": [dict(gpu) for gpu in machine.gpus],
+            "upstream": {"folder": str(upstream.folder or ""), "version": upstream.version, "commit": upstream.commit},
+        },
+        weights=[{"path": str(weight.path), "bytes": weight.size or None} for weight in plan.weights.values()],
+        state_every=train.state_every,
+        state="waiting",  # a kill has left it as it was
+        reason="",
+        ended="",
+    )
 
 
 def settings(train: Train, dataset: Dataset) -> dict[str, Any]:
@@ -200,7 +212,8 @@ def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
 def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if name in (DATA, ENCODERS, BASE):
         return f"{name}: another one"
-    return f"{name}: {_said(before.get(name))} -> {_said(after.get(name))}"
+    values = (before.get(name, "-"), after.get(name, "-"))
+    return f"{name}: {' -> '.join(' '.join(value) if isinstance(value, list) else str(value) for value in values)}"
 
 
 def _text(value: Value) -> str:
@@ -208,20 +221,13 @@ def _text(value: Value) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def _said(value: Any) -> str:
-    return "-" if value is None else " ".join(value) if isinstance(value, list) else str(value)
-
-
 def standing(train: Train) -> str | None:
     """Where a training goes on, in words; None for one that begins."""
     record = read(train.folder)
-    if is_done(train) or train.lora.is_file():
+    if record and record.state == "done":
         gone = "" if train.lora.is_file() else f" ({train.lora} is no longer there)"
         return f"{train.expert}: trained to its end{gone}; --restart trains it again"
     if record is None or not (record.epochs_done or record.saved_epoch):
         return None
-    done = f"{train.expert}: {record.epochs_done} of {record.epochs_planned} epochs done"
-    begins = (
-        f", going on from {record.saved_epoch}" if record.saved_epoch else ", and no state was saved: it begins anew"
-    )
-    return done + begins
+    begins = f"going on from {record.saved_epoch}" if record.saved_epoch else "and no state was saved: it begins anew"
+    return f"{train.expert}: {record.epochs_done} of {record.epochs_planned} epochs done, {begins}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import native, script
 from wanwrap.run import record as records
 from wanwrap.run.folders import check_folder, hold
-from wanwrap.run.record import Record
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
 from wanwrap.system import console
 from wanwrap.system.failures import failure
@@ -32,21 +31,19 @@ SHARED = (errors.DownloadError, errors.GpuError, errors.OutputError, errors.Pack
 
 
 def remaining(plan: Plan) -> Plan | None:
-    """The plan without experts that are on record as trained to their end; None where all are."""
-    left = [train for train in plan.trainings if not records.is_done(train)]
+    """The plan without experts that are trained to their end, of whom goes what a kill has left; None where all are."""
+    left = []
+    for train in plan.trainings:
+        record = records.read(train.folder)
+        if record is None or record.state != "done":
+            left.append(train)
+        elif record.lora:  # what 0.1.0 has made stays as it is
+            with hold(train):
+                if not record.ended:
+                    Training(plan, train, record).finish()
     if len(left) in (0, len(plan.trainings)):
         return plan if left else None
     return alone(plan, left[0])
-
-
-def tidy(plan: Plan) -> None:
-    """What a kill has left of experts that are trained to their end: their states and locks go, the record tells."""
-    for train in plan.trainings:
-        record = records.read(train.folder)
-        if record and (record.state == "done" or train.lora.is_file()):
-            with hold(train):
-                if record.state != "done":
-                    Training(plan, train, record).run()
 
 
 def alone(plan: Plan, train: Train) -> Plan:
@@ -79,6 +76,7 @@ def carry_out(
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
+        trainings = []
         for train in plan.trainings:
             if not locks.enter_context(hold(train)):
                 console.say(f"note: the drive of {plan.folder} has no locks: start no two runs there at once.")
@@ -86,9 +84,12 @@ def carry_out(
             train.folder.mkdir(exist_ok=True)
             _forget_stop(train)
             locks.callback(_forget_stop, train)
-        begun: dict[str, Record] = {train.expert: records.begin(plan, train, machine) for train in plan.trainings}
+            trainings.append(Training(plan, train, records.begin(plan, train, machine), retry, show))
         _write_files(plan, heading)
-        _Run(plan, begun, show, retry).all(locks)
+        run = _Run(plan, trainings)
+        with interruptible():
+            run.prepare(locks)
+            run.train()
 
 
 def _forget_stop(train: Train) -> None:
@@ -111,57 +112,53 @@ def _write_files(plan: Plan, heading: Heading) -> None:
 @dataclass
 class _Run:
     plan: Plan
-    records: dict[str, Record]
-    show: Callable[[], object] = bool
-    retry: bool = True
+    trainings: list[Training]
 
     @property
     def folder(self) -> Path:
         """The first expert's: the log of what all share is there."""
         return self.plan.trainings[0].folder
 
-    def all(self, locks: ExitStack) -> None:
-        with interruptible():
-            try:
-                self._prepare(locks)
-            except BaseException as error:
-                self._record_end(error)
-                raise
-            self._train()
-
-    def _prepare(self, locks: ExitStack) -> None:
-        trained_on = {train.options["dit"] for train in self.plan.trainings}
-        for step in self.plan.steps:
-            if isinstance(step, MakeToys):
-                self._step(step)
-            elif isinstance(step, Rewrite) and str(step.out) in trained_on:
-                self._rewrite(step)
-        self._cache(locks)
-
-    def _record_end(self, error: BaseException) -> None:
-        """How a run ends that never came to a training."""
-        state = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}.get(type(error), "failed")
-        for train in self.plan.trainings:
-            with suppress(OSError):  # the reason must come through, on a full disk too
-                self._note(train, state=state, reason=str(error), doing="", ended=records.now())
-
-    def _note(self, train: Train, **changes: object) -> None:
-        self.records[train.expert].write(train.folder, **changes)
-
     # ---- merging and caching
 
-    def _step(self, step: Step, env: Mapping[str, str] | None = None) -> None:
+    def prepare(self, locks: ExitStack) -> None:
+        """All that comes before the trainings; `locks` holds the caches from then on."""
+        trained_on = {train.options["dit"] for train in self.plan.trainings}
+        try:
+            for step in self.plan.steps:
+                if isinstance(step, MakeToys):
+                    self._step(step)
+                elif isinstance(step, Rewrite) and str(step.out) in trained_on:
+                    self._rewrite(step)
+            self._cache(locks)
+        except BaseException as error:
+            for training in self.trainings:
+                training.end_by(error)
+            raise
+
+    def _step(self, step: Step) -> None:
         """One step; what it prints goes to the screen and to the log."""
         console.say(f"\n{step.name}")
-        for train in self.plan.trainings:
-            self._note(train, state="waiting", doing=step.name, reason="")
-        command = Command(step.argv, self.plan.folder, {**self.plan.env, **(env or {})})
-        status, tail = run_logged(step.name, command, self.folder / LOG, lambda: self._wish() == NOW)
-        if self._wish() == NOW or (self._wish() is not None and not status):
-            raise Stopped(f"{self.plan.name} was stopped in {step.name}, as you asked.")
+        for training in self.trainings:
+            training.note(doing=step.name)
+        env = {**self.plan.env, **({HELD: "1"} if isinstance(step, Prune) else {})}
+        command = Command(step.argv, self.plan.folder, env)
+        where = f"in {step.name}"
+        status, tail = run_logged(step.name, command, self.folder / LOG, lambda: self._check(where, NOW))
         if status:
             why = failure(status, tail)
             raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {self.folder / LOG}")
+        self._check(where)
+
+    def _check(self, where: str = "while it waited", *wishes: str) -> None:
+        """Raises Stopped, KeyboardInterrupt: nobody wants more of it, or with one of these `wishes`.
+
+        Of a wish for one expert alone `train` takes note.
+        """
+        check_interrupted()
+        asked = {stop_asked(training.train.folder) for training in self.trainings}
+        if None not in asked and asked <= {*(wishes or asked)}:
+            raise Stopped(f"{self.plan.name} was stopped {where}, as you asked.")
 
     def _rewrite(self, step: Rewrite) -> None:
         """Where another run is making the same, wait for it: the step finds it there."""
@@ -185,23 +182,26 @@ class _Run:
             locks.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
     def _fill(self) -> None:
+        """Raises StepError: what would be, or was, cached is not what was planned."""
+        entries, caches = self.plan.dataset.entries, self.plan.caches
         for step in self.plan.steps:
-            if isinstance(step, Cache):
-                if missing(self.plan.dataset.entries, self.plan.caches, step.what):
-                    self._step(step)
-                    self._check_cached(step)
+            if isinstance(step, Cache) and missing(entries, caches, step.what):
+                self._step(step)
+                self._check_cached(step)
             elif isinstance(step, Prune):
-                self._step(step, {HELD: "1"})
-                self._check_data()
+                self._step(step)
+                # it may have changed while weights were checked and merged, or another's caching was awaited
+                if other := differing(entries, caches, self.plan.encoders):
+                    raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
 
     def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
         entries, caches = self.plan.dataset.entries, self.plan.caches
-        again = "start again, and only that is cached anew"
-        if changed := forget(entries, caches):
-            raise StepError(f"{listing(sorted(changed))}: changed while the data set was cached; {again}.")
-        if extra := unexpected(entries, caches):
-            raise StepError(f"{listing(extra)}: cached of files that came while the data set was cached; {again}.")
+        if changed := [*sorted(forget(entries, caches)), *unexpected(entries, caches)]:
+            raise StepError(
+                f"{listing(changed)}: changed, or came, while the data set was cached; start again, and only that is "
+                "cached anew."
+            )
         if lacking := missing(entries, caches, step.what):
             names = listing(path.name for path in lacking)
             raise StepError(
@@ -209,45 +209,22 @@ class _Run:
                 f"please report this with {self.folder}."
             )
 
-    def _check_data(self) -> None:
-        """Raises StepError: what would be cached is not what was planned, by what the pruning has read.
-
-        A data set may change after it was read, while weights are checked and merged or another's caching is awaited.
-        """
-        if other := differing(self.plan.dataset.entries, self.plan.caches, self.plan.encoders):
-            raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
-
     # ---- training
 
-    def _train(self) -> None:
+    def train(self) -> None:
         """One expert after the other: one that fails doesn't take the other down unless it would fail alike."""
         errors = list[WanwrapError]()
-        for train in self.plan.trainings:
-            self._note(train, doing="")
-        for train in self.plan.trainings:
-            if stop_asked(train.folder) is not None:
-                errors.append(Stopped(f"{train.name} was stopped before it began, as you asked."))
-                continue
-            console.say(f"\n{train.name}")
+        for training in self.trainings:
+            training.note(doing="")
+        for training in self.trainings:
             try:
-                Training(self.plan, train, self.records[train.expert], self.retry, self.show).run()
+                training.run()
             except WanwrapError as error:
                 errors.append(error)
                 if isinstance(error, SHARED):
                     break
-                if train is not self.plan.trainings[-1]:
-                    console.say(f"{train.expert}: {first_line(error)}")
+                if training is not self.trainings[-1]:
+                    console.say(f"{training.train.expert}: {first_line(error)}")
         if errors:
             first = next((error for error in errors if not isinstance(error, Stopped)), errors[0])
             raise type(first)("\n\n".join(map(str, errors))) from first
-
-    def _wish(self) -> str | None:
-        """Whether all of it was asked to stop: NOW, or in good order. Of one expert alone `_train` takes note."""
-        wishes = {stop_asked(train.folder) for train in self.plan.trainings}
-        return None if None in wishes else NOW if wishes == {NOW} else ""
-
-    def _check(self) -> None:
-        """Raises Stopped, KeyboardInterrupt: somebody wants no more of it, while it waits."""
-        check_interrupted()
-        if self._wish() is not None:
-            raise Stopped(f"{self.plan.name} was stopped while it waited, as you asked.")

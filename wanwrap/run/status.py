@@ -11,7 +11,7 @@ from pathlib import Path
 from wanwrap.errors import OutputError, closest, listing
 from wanwrap.paths import absolute
 from wanwrap.run import record as records
-from wanwrap.run.record import FILE, Record
+from wanwrap.run.record import Record
 from wanwrap.run.training import NOW, STOP, stop_asked
 from wanwrap.system.files import is_locked, write_atomic
 
@@ -22,32 +22,35 @@ EXPERTS = ("high", "low", "dit")
 class Expert:
     """One expert's training at one moment.
 
-    `record` is None where it can't be read, or is 0.1.0's; `running`: None where the drive has no locks; `stop` as
-    stop_asked has it; `pace` in seconds a step, the other expert's where it has none of its own yet.
+    `running` is None where the drive has no locks; `stop` as stop_asked has it; `pace` in seconds a step, the other
+    expert's where it has none of its own yet.
     """
 
-    name: str
     folder: Path
-    record: Record | None
+    record: Record
     running: bool | None
     stop: str | None = None
     pace: float | None = None
 
     @property
-    def state(self) -> str:
-        """As its record says; `killed` where that says it runs and nobody holds its lock: a kill writes nothing."""
-        if self.record is None:
-            before = records.read_0_1_0(self.folder)
-            return "unreadable" if before is None else "done" if before.get("state") == "done" else "begun by 0.1.0"
-        if self.record.state != "done" and not self.running and (self.folder.parent / self.record.lora).is_file():
-            return "done"  # and the disk took no record of it
-        unfinished = self.record.state == "running" or self.record.doing
-        return "killed" if unfinished and self.running is False else self.record.state
+    def name(self) -> str:
+        """The folder's; `?` where nobody may look which ones there are."""
+        return self.folder.name
 
     @property
-    def rehearsal(self) -> bool:
-        """Whether a toy is trained there."""
-        return self.folder.parent.parent.parent.parent.name == "rehearsal"
+    def state(self) -> str:
+        """As its record says; `killed` where that says it is at work and nobody holds its lock: a kill writes nothing."""
+        return "killed" if self._at_work and self.running is False else self.record.state
+
+    @property
+    def _at_work(self) -> bool:
+        """By its record alone."""
+        return self.record.state == "running" or bool(self.record.doing)
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody is at work on it, as far as can be told: on a drive without locks its record says so."""
+        return self._at_work if self.running is None else self.running
 
     @property
     def training(self) -> bool:
@@ -55,23 +58,21 @@ class Expert:
         return self.live and self.state == "running"
 
     @property
-    def live(self) -> bool:
-        """Whether somebody is at work on it, as far as can be told: on a drive without locks its record says so."""
-        doing = self.record is not None and (self.record.state == "running" or bool(self.record.doing))
-        return doing if self.running is None else self.running
+    def rehearsal(self) -> bool:
+        """Whether a toy is trained there."""
+        return self.folder.parent.parent.parent.parent.name == "rehearsal"
 
     @property
     def seconds_left(self) -> float | None:
         """Until all its steps are done; None where nobody knows."""
         if self.state in ("done", "failed"):  # nobody trains that one any more
             return 0.0
-        if self.record is None or self.pace is None:
+        if self.pace is None or not self.record.steps_planned:
             return None
         return max(self.record.steps_planned - self.record.steps_done, 0) * self.pace
 
     def stops_after(self) -> tuple[int, float | None]:
         """The epoch after which it ends when asked to, whose state is saved; and in how many seconds that is."""
-        assert self.record
         record, begun = self.record, (self.record.attempts or [{}])[-1].get("epoch", 0)
         every = records.saved_every(record.state_every, begun)
         epoch = min((record.epochs_done // every + 1) * every, max(record.epochs_planned, 1))
@@ -94,7 +95,7 @@ class Run:
     @property
     def updated(self) -> str:
         """When it was last written of, in ISO format."""
-        return max((each.record.updated for each in self.experts if each.record), default="")
+        return max((each.record.updated for each in self.experts), default="")
 
     @property
     def rehearsal(self) -> bool:
@@ -119,21 +120,16 @@ class Run:
 def look(folder: Path) -> Run:
     """The run in that folder, as it is now; one without experts is none. Of one that can't be read nobody knows them."""
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        return Run(folder, (Expert("?", folder, None, None),))
-    found = [each for name in EXPERTS if (each := _expert(folder, name))]
-    paces = {each.name: each.record.seconds_per_step for each in found if each.record and each.record.seconds_per_step}
-    other = next(reversed(paces.values()), None)
-    return Run(folder, tuple(replace(each, pace=paces.get(each.name, other)) for each in found))
+        return Run(folder, (Expert(folder / "?", records.unknown(folder), None),))
+    experts = [expert for name in EXPERTS if (expert := _expert(folder / name))]
+    other = next((pace for expert in reversed(experts) if (pace := expert.record.seconds_per_step)), None)
+    return Run(folder, tuple(replace(each, pace=each.record.seconds_per_step or other) for each in experts))
 
 
-def _expert(folder: Path, name: str) -> Expert | None:
-    own = folder / name
-    alive = is_locked(own)  # before its files: what ends meanwhile has written all of them
-    with suppress(OSError):
-        if (own / FILE).exists() or alive or records.read_0_1_0(own) is not None:
-            return Expert(name, own, records.read(own), alive, stop_asked(own))
-        return None
-    return Expert(name, own, None, alive)
+def _expert(folder: Path) -> Expert | None:
+    running = is_locked(folder)  # before its files: what ends meanwhile has written all of them
+    record = records.read(folder)
+    return Expert(folder, record or records.unknown(folder), running, stop_asked(folder)) if record or running else None
 
 
 def runs(base_dir: Path) -> list[Run]:

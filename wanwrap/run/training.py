@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError
+from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError, first_line
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run.attempt import Attempt, is_lost, last_state, remove_leftovers
 from wanwrap.run.record import Record, now
@@ -21,7 +21,6 @@ from wanwrap.upstream.options import whole
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
-LOOK = 1.0  # seconds between two looks at what has been saved
 NOTE = 5.0  # seconds between two notes of how far it has come
 # upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
 PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
@@ -57,26 +56,46 @@ class Training:
         Raises:
             Stopped: as was asked. KeyboardInterrupt: Ctrl-C. WanwrapError: it failed; what there is to go on from.
         """
+        if stop_asked(self.train.folder) is not None:
+            raise Stopped(f"{self.train.name} was stopped before it began, as you asked.")
+        console.say(f"\n{self.train.name}")
+        asked = whole(self.train.options, "blocks_to_swap", 0)
+        if self.record.asked_blocks != asked:  # else the number that worked before
+            self.record.asked_blocks = self.record.blocks_to_swap = asked
         try:
-            if not self.train.lora.is_file():  # else a kill came before its record
-                asked = whole(self.train.options, "blocks_to_swap", 0)
-                if self.record.asked_blocks != asked:  # else the number that worked before
-                    self.record.asked_blocks = self.record.blocks_to_swap = asked
-                while not self._attempted():
-                    pass
-            remove_leftovers(self.train)
-        except KeyboardInterrupt:
-            self._end(state="interrupted")
+            while not self._attempted():
+                pass
+            self.finish()
+        except KeyboardInterrupt as interrupt:
+            self.end_by(interrupt)
             raise
         except (WanwrapError, OSError) as caught:
             error = self._refused(caught) if isinstance(caught, OSError) else caught
-            first, _, rest = str(error).partition("\n")
-            first = f"{first} {self._kept()}"
-            self._end(state="stopped" if isinstance(error, Stopped) else "failed", reason=first)
-            raise type(error)(f"{first}\n{rest}" if rest else first) from caught
+            first, newline, rest = str(error).partition("\n")
+            told = type(error)(f"{first} {self._kept()}{newline}{rest}")
+            self.end_by(told)
+            raise told from caught
+
+    def finish(self) -> None:
+        """All its LoRAs are there: what was needed to go on goes, and the record says so."""
+        remove_leftovers(self.train)
         files = sorted({*self.record.files, self.train.lora.name})
         far = {"steps_done": self.train.steps, "epochs_done": self.train.epochs, "saved_epoch": 0}
         self._end(state="done", files=files, **far)
+
+    def end_by(self, error: BaseException) -> None:
+        """Put on record what has ended it before it was done."""
+        state = {KeyboardInterrupt: "interrupted", Stopped: "stopped"}.get(type(error), "failed")
+        self._end(state=state, reason=first_line(error))
+
+    def note(self, **changes: object) -> None:
+        """Put something on record. Raises OSError."""
+        self.record.write(self.train.folder, **changes)
+
+    def _end(self, **changes: object) -> None:
+        """Put the end on record, if the disk takes it: a training that is done is done without."""
+        with suppress(OSError):
+            self.note(**{"ended": now(), "doing": "", "loading": False, **changes})
 
     def _refused(self, error: OSError) -> WanwrapError:
         kind = RoomError if error.errno in FULL else OutputError
@@ -89,11 +108,6 @@ class Training:
             return "No state was saved yet."
         return f"The state after epoch {epoch} is {'damaged or gone' if is_lost(self.train, epoch) else 'kept'}."
 
-    def _end(self, **changes: object) -> None:
-        """Put the end on record, if the disk takes it: a training that is done is done without."""
-        with suppress(OSError):
-            self.record.write(self.train.folder, **{"ended": now(), "doing": "", "loading": False, **changes})
-
     # ---- an attempt
 
     def _attempted(self) -> bool:
@@ -102,9 +116,7 @@ class Training:
         command = Command(attempt.argv(), self.plan.folder, self.plan.env)
         log, status = self.train.folder / LOG, None
         try:
-            status, tail = run_logged(
-                self.train.name, command, log, lambda: self._look(attempt), LOOK, attempt.output.read
-            )
+            status, tail = run_logged(self.train.name, command, log, lambda: self._look(attempt), attempt.output.read)
         finally:
             self._close(attempt, status)
         if status:
@@ -120,7 +132,7 @@ class Training:
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
         attempt = Attempt(train, record)
         going = {"state": "running", "doing": train.name, "reason": ""}
-        record.write(train.folder, **{**attempt.far(), **going, "saved_epoch": epoch})
+        self.note(**{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
         return attempt
 
@@ -130,7 +142,7 @@ class Training:
         with suppress(OSError, WanwrapError):
             if status != 0:
                 attempt.keep()
-            self.record.write(self.train.folder, **attempt.far())
+            self.note(**attempt.far())
 
     def _look(self, attempt: Attempt) -> None:
         """Raises what the training is to be ended for."""
@@ -153,7 +165,7 @@ class Training:
         if time.monotonic() - self.noted > NOTE:
             self.noted = time.monotonic()
             with suppress(OSError):  # a disk that is full for a while stops no training
-                self.record.write(self.train.folder, **attempt.far())
+                self.note(**attempt.far())
         self.show()
 
     def _check_loss(self, attempt: Attempt) -> None:

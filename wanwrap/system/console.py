@@ -6,7 +6,7 @@ Nothing is shown until the command line says how (`use`). This is the one way to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 
 class Console:
@@ -22,35 +22,19 @@ class Console:
         """Lines that take the place of those shown before; none take them away."""
 
     @contextmanager
-    def bar(self, what: str, total: int, unit: str) -> Iterator[Callable[..., object]]:  # noqa: ARG002  nobody looks
-        """A bar; what it yields is called with how much more is done (1 by default)."""
+    def bar(self, what: str, total: int = 0, unit: str = "") -> Iterator[Callable[..., object]]:  # noqa: ARG002  nobody looks
+        """A bar over `total` things, or bytes where `unit` is "B"; 0 where nobody knows how many there are.
+
+        What it yields is called with how much more is done (1 by default).
+        """
         yield bool
 
 
-_console = Console()
+_silent = Console()
+say, write, show, bar = _silent.say, _silent.write, _silent.show, _silent.bar
 
 
 def use(console: Console) -> None:
     """Have this one told from now on."""
-    global _console
-    _console = console
-
-
-def say(text: str) -> None:
-    """A line for the user."""
-    _console.say(text)
-
-
-def write(output: bytes) -> None:
-    """What a child prints, as it comes."""
-    _console.write(output)
-
-
-def show(lines: Sequence[str]) -> None:
-    """Lines that take the place of those shown before."""
-    _console.show(lines)
-
-
-def bar(what: str, total: int = 0, unit: str = "") -> AbstractContextManager[Callable[..., object]]:
-    """A bar over `total` things, or bytes where `unit` is "B"; 0 where nobody knows how many there are."""
-    return _console.bar(what, total, unit)
+    global say, write, show, bar
+    say, write, show, bar = console.say, console.write, console.show, console.bar

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from wanwrap import errors
 from wanwrap.errors import StepError, WanwrapError
 
-DIED = re.compile(r"died with <Signals\.(\w+): \d+>|returned non-zero exit status (\d{9,})")  # below accelerate
+DIED = re.compile(r"died with <Signals\.\w+: (\d+)>|returned non-zero exit status (\d{9,})")  # below accelerate
 
 ERRORS: dict[str, type[WanwrapError]] = {
     "gpu memory": StepError,
@@ -50,9 +50,8 @@ RULES = [
     (r"(?<!OutOf)MemoryError\b|bad_?alloc|DefaultCPUAllocator|not enough memory: you tried|unable to mmap|Cannot allocate memory|os error 12\)|Errno 12\b|WinError 8\b", "memory", "RAM ran out", ""),
     (r"OutOfMemoryError|(CUDA|HIP)( error:)? out of memory|CUDA error: out of memory|Triton Error.*out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED|exceed allowed memory|cuda memory allocation|[Ee]rror out of memory at line|CUBLAS_STATUS_NOT_INITIALIZED|unable to find an engine|valid cuDNN algorithm", "gpu memory", "the GPU ran out of memory", ""),
     # packages
-    (r"No module named '?([\w.-]+)", "package", "the package {0} is missing", "install it into the Python that trains; `wanwrap doctor` tells how"),
+    (r"No module named '?([\w.-]+)|ImportError: No (\w+)|No package metadata was found for ([\w-]+)", "package", "the package {0} is missing", "install it into the Python that trains; `wanwrap doctor` tells how"),
     (r"NameError: name '(xops|xformers|flash_attn\w*|sageattention)'", "package", "a package for attention ({0}) is missing", "install it, or choose another --attention"),
-    (r"ImportError: No (\w+)|No package metadata was found for ([\w-]+)", "package", "the package {0} is missing", "install it into the Python that trains"),
     (r"not compiled with CUDA", "package", "torch is a build without CUDA", "`wanwrap setup` installs the one that fits"),
     (r"no kernel image is available|not compatible with the current PyTorch|No operator found for|undefined symbol|libbitsandbytes|CUDA Setup failed|FlashAttention only supports", "package", "a package or torch itself was built for another GPU or another torch", TORCH),
     (r"ImportError: (.{1,200})", "package", "a package can't be imported ({0})", "`wanwrap doctor` tells what is missing"),
@@ -86,22 +85,23 @@ CHAIN = re.compile(r"During handling of the above|direct cause of the following|
 FRAME = re.compile(r'^\s*File "|^    |^[\s│┃╭╰]+$|^[│┃╭╰]')  # source lines may tell of any error
 ASIDE = re.compile(r"WARN|Warning|^\W*INFO|\bDEBUG\b|^\[W|\d+%\||\bsteps:\s")
 
-SIGNALS = {
-    "SIGTERM": "somebody or the system asked it to end: a scheduler, a shutdown",
-    "SIGHUP": "its terminal was closed; tmux or nohup keep it",
-    "SIGINT": "Ctrl-C",
-    "SIGSEGV": "a crash inside a package or the driver; try again, then update it",
-    "SIGABRT": "a package gave up; the lines above tell why",
-    "SIGBUS": "shared memory ran out, or a drive with a file in use vanished",
-    "SIGILL": "a package was built for another processor",
-    "SIGXCPU": "this account's limit of processor time",
-}
-STATUSES = {  # Windows' own, as Python counts them
-    0xC0000005: "a crash inside a package or the driver, or memory ran out; enlarge the paging file, then update the driver",
-    0xC0000017: "memory ran out",
-    0xC000012D: "memory and paging file ran out",
-    0xC0000409: "a package gave up; the lines above tell why",
-    0xC000013A: "its window was closed, or Ctrl-C",
+# What has ended a child that printed no reason: the kind, and what it means. Those of Windows are as it counts them.
+ENDINGS = {
+    "SIGTERM": ("signal", "somebody or the system asked it to end: a scheduler, a shutdown"),
+    "SIGHUP": ("signal", "its terminal was closed; tmux or nohup keep it"),
+    "SIGINT": ("signal", "Ctrl-C"),
+    "SIGSEGV": ("signal", "a crash inside a package or the driver; try again, then update it"),
+    "SIGABRT": ("signal", "a package gave up; the lines above tell why"),
+    "SIGBUS": ("memory", "shared memory ran out, or a drive with a file in use vanished"),
+    "SIGILL": ("signal", "a package was built for another processor"),
+    "Windows with status 0xc0000005": (
+        "signal",
+        "a crash inside a package or the driver, or memory ran out; enlarge the paging file, then update the driver",
+    ),
+    "Windows with status 0xc0000017": ("memory", "memory ran out"),
+    "Windows with status 0xc000012d": ("memory", "memory and paging file ran out"),
+    "Windows with status 0xc0000409": ("signal", "a package gave up; the lines above tell why"),
+    "Windows with status 0xc000013a": ("signal", "its window was closed, or Ctrl-C"),
 }
 
 
@@ -123,21 +123,27 @@ def failure(status: int, tail: str, advice: Mapping[str, str] = TRAINING) -> Fai
 
     A kill tells more than what was printed before it; all else tells less.
     """
-    name = _signal(status, tail)
-    if name in ("SIGKILL", "SIGXFSZ"):
-        kind, why = ("memory", "out of RAM") if name == "SIGKILL" else ("disk", "a limit on the size of files")
-        return Failure(kind, f"was ended by {name} (usually: {why}; {advice.get(kind, ROOM)}).")
-    return _printed(tail, advice) or _silent(status, tail, name)
+    ending = _ending(status, tail)
+    if ending == "SIGKILL":
+        return Failure("memory", f"was ended by SIGKILL (usually: out of RAM; {advice['memory']}).")
+    if found := _printed(tail, advice):
+        return found
+    if ending in ENDINGS:
+        kind, why = ENDINGS[ending]
+        return Failure(kind, f"was ended by {ending} ({why}).")
+    if not ending.startswith("Windows"):
+        return Failure("signal", f"was ended by {ending}.")
+    return Failure("unknown", f"failed with exit status {status}.")
 
 
-def _signal(status: int, tail: str) -> str | None:
-    """The name of the signal that ended it: its own, or that of the child of a launcher or a shell."""
-    if died := next((found for found in DIED.finditer(tail) if found[1]), None):
-        return died[1]
-    number = -status if status < 0 else status - 128 if 128 < status < 160 else 0
+def _ending(status: int, tail: str) -> str:
+    """What ended it, or the child of a launcher or a shell: a signal, or Windows with a status."""
+    if died := DIED.search(tail):
+        status = -int(died[1]) if died[1] else int(died[2])
+    number = -status if status < 0 else status - 128
     if number in [*signal.Signals]:
         return signal.Signals(number).name
-    return f"signal {number}" if -64 <= status < 0 else None
+    return f"signal {number}" if -64 <= status < 0 else f"Windows with status {status % 2**32:#x}"
 
 
 def _printed(tail: str, advice: Mapping[str, str]) -> Failure | None:
@@ -155,18 +161,6 @@ def _printed(tail: str, advice: Mapping[str, str]) -> Failure | None:
 def _pinned(tail: str) -> bool:
     """Whether RAM was to be pinned, by the last frames of tracebacks: CUDA says the same of it as of its own memory."""
     return any("pin_memory" in line for line in [line for line in tail.splitlines() if FRAME.search(line)][-3:])
-
-
-def _silent(status: int, tail: str, name: str | None) -> Failure:
-    """By its exit status alone."""
-    if name:
-        hint = f" ({SIGNALS[name]})" if name in SIGNALS else ""
-        return Failure("memory" if name == "SIGBUS" else "signal", f"was ended by {name}{hint}.")
-    child = next((int(found[2]) for found in DIED.finditer(tail) if found[2]), status) % 2**32
-    if child in STATUSES:
-        kind = "memory" if child in (0xC0000017, 0xC000012D) else "signal"
-        return Failure(kind, f"was ended by Windows with status {child:#x} ({STATUSES[child]}).")
-    return Failure("unknown", f"failed with exit status {status}.")
 
 
 def _last_error(tail: str) -> list[str]:

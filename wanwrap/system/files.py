@@ -27,20 +27,11 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
         OutputError: another process is writing it.
     """
     part = out.with_name(out.name + PART)
-    with open(part, "r+b", opener=_create) as file:
-        if _lock(file) is False or not _own(file, part):  # or it has just got its name
-            raise OutputError(f"another process is writing {part}; wait until it has ended.")
-        try:
-            file.truncate(0)
-            yield file
-            sync(file)
-            put(file, part, out)
-        except BaseException:
-            if _own(file, part):
-                _let_go(file)
-                with suppress(OSError):
-                    part.unlink()
-            raise
+    with _held(part, f"another process is writing {part}; wait until it has ended.") as (file, _):
+        file.truncate(0)
+        yield file
+        sync(file)
+        put(file, part, out)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -56,12 +47,18 @@ def lock(place: Path, busy: str) -> Iterator[bool]:
     Raises:
         OutputError: `busy`, as another process holds it.
     """
-    path = _lock_file(place)
+    with _held(_lock_file(place), busy) as (_, held):
+        yield held
+
+
+@contextmanager
+def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
+    """A file that this process alone has, and whether the drive could lock it; it goes, unless it gets another name."""
     with open(path, "r+b", opener=_create) as file:
-        if (held := _lock(file)) is False or not _own(file, path):
+        if (held := _lock(file)) is False or not _own(file, path):  # or it has just got its name
             raise OutputError(busy)
         try:
-            yield bool(held)
+            yield file, bool(held)
         finally:
             if _own(file, path):
                 _let_go(file)

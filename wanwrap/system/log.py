@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,28 +14,26 @@ from wanwrap.system import console
 from wanwrap.system.failures import DIED
 from wanwrap.system.process import Command, Listener, run
 
-KEEP = 60  # seconds
 RECENT = 200  # lines: a traceback, and accelerate's own below it
 
 
 class Log:
-    """A log: of a progress bar, drawn many times a minute, one state a minute is kept. A full disk stops nothing.
+    """A log: of a progress bar, drawn many times a minute, the last state is kept. A full disk stops nothing.
 
     The file has no buffer: what could not be written is given up, and not tried again when it is closed.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._rest, self._kept = file, b"", 0.0
+        self._file, self._rest = file, b""
         self._recent = deque[bytes](maxlen=RECENT)  # the disk may not take them, and they tell why a step failed
 
     def write(self, chunk: bytes) -> None:
-        """Keep the lines that are whole, and now and then one that is still being drawn."""
+        """Keep the lines that are whole."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._put(_last_state(line) + b"\n")
-        if b"\r" in self._rest and time.monotonic() - self._kept > KEEP:
-            self._put(_last_state(self._rest) + b"\n")
-            self._kept = time.monotonic()
+            self._recent.append(_last_state(line) + b"\n")
+            with suppress(OSError):
+                self._file.write(self._recent[-1])
         self._rest = self._rest[-2000:]  # a bar that is drawn all night without a new line
 
     @property
@@ -44,11 +41,6 @@ class Log:
         """The line that was printed last, or is being drawn."""
         line = _last_state(self._rest) or (self._recent[-1] if self._recent else b"")
         return line.decode("utf-8", "replace").strip()
-
-    def _put(self, line: bytes) -> None:
-        self._recent.append(line)
-        with suppress(OSError):
-            self._file.write(line)
 
     def end(self) -> str:
         """Keep what came last: the last lines of the step."""
@@ -60,14 +52,13 @@ def run_logged(
     name: str,
     command: Command,
     path: Path,
-    unwanted: Callable[[], object] = bool,
-    every: float = 0.2,
+    meanwhile: Callable[[], object] = bool,
     listen: Listener | None = None,
 ) -> tuple[int, str]:
     """Run a command, with what it prints in a log: its exit status, and the last lines.
 
-    What it prints goes to `listen` as well, else the newest line to the screen. `unwanted` is asked `every` so many
-    seconds, and may raise.
+    What it prints goes to `listen` as well, else the newest line to the screen. `meanwhile` is called each second,
+    and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
@@ -86,7 +77,7 @@ def run_logged(
                 console.show([f"  {log.newest}"])
 
         try:
-            status = run(command, write, unwanted, every)
+            status = run(command, write, meanwhile)
         finally:
             console.show([])
             tail = log.end()

@@ -66,17 +66,18 @@ def lines(argv: Sequence[str], text: str) -> Iterator[str]:
             process.kill()
 
 
-def run(command: Command, listen: Listener, unwanted: Callable[[], object] = bool, every: float = 0.2) -> int:
+def run(command: Command, listen: Listener, meanwhile: Callable[[], object] = bool) -> int:
     """Run a command to its end: its exit status. What it prints goes to `listen` as it comes.
 
-    `unwanted` is asked `every` so many seconds whether to end it.
+    `meanwhile` is called each second, and may raise, which ends the command.
 
     Raises:
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
     with interruptible(), Child(command, listen) as child:
-        while not child.over(every) and not unwanted():
+        while not child.over(1):
+            meanwhile()
             check_interrupted()
     return child.status()
 
@@ -103,28 +104,27 @@ class Child:
                 if kind is KeyboardInterrupt:
                     console.say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
                 with signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
-                    self.interrupt()
-                    self._gone(self._patience)
+                    self._send(signal.SIGINT, self._patience)
         except KeyboardInterrupt:
             pass
         finally:
             with signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
-                self._end()
+                for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):  # nothing holds the GPU
+                    self._send(number, 5)
+                self._reader.join(5)  # what has left the group may hold the pipe
+                self._process.wait()
 
     def over(self, seconds: float = 0) -> bool:
         """Whether it has ended, or what listens to it has failed; waits so long for that."""
-        return _wait(self._process, seconds) or bool(self._failed)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None or bool(self._failed)
 
     def status(self) -> int:
         """How it ended. Raises what its listener has raised."""
         if self._failed:
             raise self._failed[0]
         return self._process.returncode
-
-    def interrupt(self) -> None:
-        """Hand Ctrl-C on; on Windows the console has told all of them."""
-        if os.name == "posix":
-            self._send(signal.SIGINT)
 
     def _read(self, listen: Listener) -> None:
         """Hand on what is printed. A listener that fails is remembered, and the pipe still emptied."""
@@ -137,30 +137,17 @@ class Child:
                 except Exception as error:
                     self._failed.append(error)
 
-    def _end(self) -> None:
-        """End what is left of it: terminate, then kill. Nothing is left holding the GPU."""
-        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
-            self._send(number)
-            if self._gone(5):
-                break
-        self._reader.join(5)  # what has left the group may hold the pipe
-        self._process.wait()
-
-    def _send(self, number: int) -> None:
+    def _send(self, number: int, seconds: float) -> None:
+        """Send a signal to what is left of it, which gets some seconds to end."""
         import psutil
 
-        for process in _living(self._process):
+        told = number == signal.SIGINT and os.name != "posix"  # by Windows' console, all of them
+        for process in () if told else _living(self._process):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-
-    def _gone(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while _living(self._process):
-            if time.monotonic() > deadline:
-                return False
-            _wait(self._process, 0.1)
+        while _living(self._process) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return True
 
 
 def _start(command: Command) -> subprocess.Popen[bytes]:
@@ -179,36 +166,20 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
 def _living(process: subprocess.Popen[bytes]) -> list[Any]:
     """All processes of a child's group, its launcher dead or not; on Windows those below it."""
     import psutil
 
+    living = []
     if os.name != "posix":
-        if process.poll() is not None:
-            return []
         with suppress(psutil.Error):
-            return [*(top := psutil.Process(process.pid)).children(recursive=True), top]
-        return []
-    return [
-        each
-        for each in psutil.process_iter(["status"])
-        if _group(each.pid) == process.pid and each.info["status"] != psutil.STATUS_ZOMBIE
-    ]
-
-
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except OSError:
-        return None
+            living = [*(top := psutil.Process(process.pid)).children(recursive=True), top]
+        return living if process.poll() is None else []
+    for each in psutil.process_iter(["status"]):
+        with suppress(OSError):
+            if os.getpgid(each.pid) == process.pid and each.info["status"] != psutil.STATUS_ZOMBIE:
+                living.append(each)
+    return living
 
 
 _asked = threading.Event()
