@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PYTHON, Verb, json_option
 from wanwrap.cli.setup import DEFAULT
-from wanwrap.cli.terminal import hanging, indented, show_json
+from wanwrap.cli.terminal import indented, show_result
 from wanwrap.machine import doctor as work
+from wanwrap.machine.doctor import Line
+from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.preset import shipped
 
@@ -29,13 +32,13 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
     """
     wish = asked_for(presets, **options, default=DEFAULT)
     lines = work.examine(wish)
-    if as_json:
-        show_json([{**vars(line), "ok": not line.code} for line in lines])
-    else:
-        width = max(len(line.name) for line in lines)
-        for line in lines:
-            click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
-        others = [name for name in shipped() if name not in [preset.name for preset in wish.presets]]
-        seen = ", ".join(preset.name for preset in wish.presets)
-        click.echo(indented(f"Looked at {seen}; name others to see theirs: {', '.join(others)}"))
+    show_result(as_json, [{**vars(line), "ok": not line.code} for line in lines], map(indented, _told(lines, wish)))
     ctx.exit(next((line.code for line in lines if line.code), 0))
+
+
+def _told(lines: Sequence[Line], wish: Wish) -> Iterator[str]:
+    width = max(len(line.name) for line in lines)
+    yield from (f"{'TO DO ' if line.code else '  fine'}  {line.name:<{width}}  {line.text}" for line in lines)
+    names = [preset.name for preset in wish.presets]
+    others = [name for name in shipped() if name not in names]
+    yield f"Looked at {', '.join(names)}; name others to see theirs: {', '.join(others)}"

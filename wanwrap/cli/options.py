@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wanwrap.paths import absolute
+
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS = ("Options", "Training", "Data", "Weights", "Environment", "Control")
 
@@ -30,11 +32,11 @@ class Verb(click.Command):
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = {group: list[tuple[str, str]]() for group in GROUPS}
-        others = GROUPS[-1] if len(self.params) > 20 else GROUPS[0]  # --help
+        rows, group = {name: list[tuple[str, str]]() for name in GROUPS}, GROUPS[0]
         for param in self.get_params(ctx):
             if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
-                rows[getattr(param, "group", others)].append(record)
+                group = getattr(param, "group", group)  # --help comes last, and has none
+                rows[group].append(record)
         for group in filter(rows.get, GROUPS):
             with formatter.section(group):
                 formatter.write_dl(rows[group])
@@ -50,13 +52,27 @@ class RunVerb(Verb):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
-        upstream = tuple(args[at + 1 :])
-        rest = super().parse_args(ctx, _unfolded(args[:at]))
-        ctx.params |= {"upstream_options": upstream, "own": {param.name for param in self.params}}
-        return rest
+        ctx.params |= {"upstream_options": tuple(args[at + 1 :]), "own": [param.name for param in self.params]}
+        try:
+            return super().parse_args(ctx, _unfolded(args[:at]))
+        except click.NoSuchOption as error:
+            if hint := _hint(error.option_name):
+                raise click.UsageError(f"No such option: {error.option_name}. {hint}", ctx) from error
+            raise
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- UPSTREAM OPTIONS]"]
+
+
+def _hint(option: str) -> str:
+    """Where upstream's own options go; nothing for one that is none of these."""
+    from wanwrap.upstream.options import ALIASES, TRAIN, table
+
+    name = option.lstrip("-").replace("-", "_")
+    for ours, theirs in ALIASES.items():
+        if theirs == name:
+            return f"wanwrap calls it --{ours}."
+    return "It is upstream's own: put it behind `--`, at the end." if name in table(TRAIN) else ""
 
 
 def _unfolded(args: Sequence[str]) -> list[str]:
@@ -72,6 +88,8 @@ def _unfolded(args: Sequence[str]) -> list[str]:
 def _name_dataset(ctx: click.Context) -> None:
     """DATASET, or --dataset as the guides have it; a TOML is a data set of one's own."""
     argument, name = ctx.params.pop("dataset_argument"), ctx.params.get("dataset")
+    if "" in (argument, name):  # an unset variable of a shell's
+        raise click.UsageError("DATASET is empty.", ctx)
     if None not in (argument, name) and argument != name:
         raise click.UsageError(f"DATASET {argument} and --dataset {name} name two data sets; give one.", ctx)
     name = name if argument is None else argument
@@ -80,14 +98,14 @@ def _name_dataset(ctx: click.Context) -> None:
     ctx.params["dataset"] = name
 
 
-class _Place(click.Path):
-    """A path that was meant: an unset variable of a shell's is not the current folder."""
+def path(text: str) -> Path:
+    """A whole path that was meant: an unset variable of a shell's is not the current folder."""
+    if not text:
+        raise click.BadParameter("it is empty.")
+    return absolute(text)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(value, param, ctx) if value != "" else self.fail("it is empty.", param, ctx)
 
-
-PATH, TEXT_PATH = _Place(path_type=Path), _Place()
+PATH = click.types.FuncParamType(path)
 PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
 
 
@@ -136,8 +154,8 @@ ANY_UPSTREAM = option(
     "--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.", group="Environment"
 )
 DATASET = [
-    click.argument("dataset_argument", required=False, metavar="[DATASET]", type=TEXT_PATH),
-    option("--dataset", type=TEXT_PATH, help="The same as DATASET.", group="Data"),
+    click.argument("dataset_argument", required=False, metavar="[DATASET]"),
+    option("--dataset", help="The same as DATASET.", group="Data"),
 ]
 WEIGHTS = [
     option("--dit", type=PATH, help="DiT of a one-expert run.", group="Weights"),

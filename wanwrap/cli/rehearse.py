@@ -34,8 +34,7 @@ def rehearse(as_json: bool, **options: Any) -> None:
     """
     staged = rehearsal(read(**options))
     notes = [f"rehearsal: {note}." for note in staged.notes]
-    for line in (*heading(staged.plan), *notes, *staged.machine.upstream.remarks()):
-        console.say(line)
+    console.say(*heading(staged.plan), *notes, *staged.machine.upstream.remarks())
     try:
         carry_out(staged.plan, staged.machine, retry=False)
         verify(staged.plan)

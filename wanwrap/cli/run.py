@@ -73,8 +73,7 @@ def run(
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
     placed = comfyui.place(plan, target) if target else []
     if as_json:
-        for line in placed:
-            console.say(line)
+        console.say(*placed)
     else:
         click.echo("\n".join(finished(plan, placed)))
 
@@ -90,14 +89,12 @@ def _show(plan: Plan, shell: Any, as_json: bool, target: Path | None) -> None:
         show_json({**plan_json(plan), "missing": needed})
     else:
         click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    for note in plan.notes:
-        console.say(f"note: {note}")
+    notes = list(plan.notes)
     if plan.folder.is_dir():
         from wanwrap.run.record import standing
 
-        for words in filter(None, map(standing, plan.trainings)):
-            console.say(f"note: {words}; that is what `run` does, and this script begins anew.")
+        begun = [words for words in map(standing, plan.trainings) if words]
+        notes += [f"{words}; that is what `run` does, and this script begins anew." for words in begun]
     if target:
-        console.say(f"note: `run` then copies the LoRAs to {target}; the script leaves that to you.")
-    for line in lacking(needed):
-        console.say(line)
+        notes.append(f"`run` then copies the LoRAs to {target}; the script leaves that to you.")
+    console.say(*(f"note: {note}" for note in notes), *lacking(needed))

@@ -20,13 +20,12 @@ from wanwrap.cli.options import (
     option,
     with_options,
 )
-from wanwrap.cli.terminal import indented, show_json
+from wanwrap.cli.terminal import show_json, show_result
 from wanwrap.errors import GpuError, PackageError, UpstreamError
 from wanwrap.machine import setup as work
 from wanwrap.machine.install import Trainer, install_all
 from wanwrap.machine.install import trainer as trainer_of
 from wanwrap.machine.setup import Survey
-from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.system import console
 from wanwrap.weights import marks
@@ -78,7 +77,7 @@ def setup(
     names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
     wish = asked_for(tuple(dict.fromkeys(names)), **options)
     if only_list:
-        _list(wish, as_json)
+        show_result(as_json, report.listed_json(wish), report.listed(wish))
         return
     trainer = None if weights_only else trainer_of(wish, torch)
     if trainer and trainer.problem and not dry_run:
@@ -86,34 +85,16 @@ def setup(
     # a dry run computes no sha256 of 28 GB files; what it says of them is by their names then
     sha256 = marks.quick if dry_run else marks.thorough
     found = work.survey(wish, sha256, None if as_json or dry_run else _ask)
-    if not as_json or not dry_run:
-        _show(found, trainer, stderr=as_json)
-    if dry_run and as_json:
-        show_json(report.as_json(found, trainer))
+    if dry_run or not as_json:
+        show_result(as_json, report.as_json(found, trainer), report.surveyed(found, trainer))
     work.check(found)
     if not dry_run:
         _carry_out(found, trainer, as_json)
 
 
-def _list(wish: Wish, as_json: bool) -> None:
-    if as_json:
-        show_json(report.listed_json(wish))
-    else:
-        click.echo("\n".join(report.listed(wish)))
-
-
-def _show(found: Survey, trainer: Trainer | None, stderr: bool) -> None:
-    for line in report.surveyed(found):
-        click.echo(indented(line), err=stderr)
-    for line in report.training(trainer) if trainer else ():  # commands, to be copied as they stand
-        click.echo(line, err=stderr)
-
-
 def _ask(question: str) -> bool:
     """Ask on a terminal; where there is none the answer is no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    return click.confirm(question, err=True)
+    return sys.stdin.isatty() and sys.stderr.isatty() and click.confirm(question, err=True)
 
 
 def _carry_out(found: Survey, trainer: Trainer | None, as_json: bool) -> None:
@@ -124,8 +105,7 @@ def _carry_out(found: Survey, trainer: Trainer | None, as_json: bool) -> None:
             if trainer:
                 progress.upstream = install_all(found.wish, trainer)
                 progress.write()
-                for line in progress.upstream.remarks():
-                    console.say(line)
+                console.say(*progress.upstream.remarks())
             work.fetch_all(found, progress)
         except KeyboardInterrupt:
             console.say("\nwhat has come is kept; the same command goes on from here")

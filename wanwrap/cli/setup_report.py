@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from wanwrap.cli.terminal import indented
 from wanwrap.errors import listing
 from wanwrap.machine.install import Trainer
 from wanwrap.machine.setup import Progress, Survey
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
-from wanwrap.weights import provenance, workspace
+from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.identify import Found
 from wanwrap.weights.search import unchecked
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows in columns; the last is as long as it is."""
+def surveyed(found: Survey, trainer: Trainer | None) -> Iterator[str]:
+    """What is needed, where it is, what will be fetched and installed, and the room for it."""
+    yield "Weights:"
+    rows = [_row(found, name) for name in found.wish.needs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def surveyed(found: Survey) -> Iterator[str]:
-    """What is needed, where it is, what will be fetched, and the room for it."""
-    needs = found.wish.needs
-    yield "Weights:"
-    yield from table([_row(found, name) for name in needs])
     if found.search.files:
         yield "Files found:"
         for folder, files in groupby(found.search.files, lambda each: each.path.parent):
             yield f"  {folder}"
-            yield from (f"    {each.path.name}: {found.search.why(each)}" for each in files)
+            yield from (indented(f"    {each.path.name}: {found.search.why(each)}") for each in files)
     if found.search.others:
         yield f"  and {found.search.others} of other models, or LoRAs of yours (`wanwrap inspect FILE` tells of each)"
     for name in found.wish.tokenizers:
@@ -47,9 +42,17 @@ def surveyed(found: Survey) -> Iterator[str]:
     yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {free}"
     for name, size in found.wish.merged.items():
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
+    if trainer and trainer.problem:
+        yield f"Can't be installed: {trainer.problem} (--weights_only leaves Python alone.)"
+    elif trainer and not trainer.commands:
+        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
+    elif trainer:
+        yield "To install:"
+        yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in trainer.commands)
 
 
 def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
+    """A weight's name, state, size, and where it is or comes from."""
     weight, each = CATALOGUE[name], found.chosen.get(name)
     if each is None:
         have = found.have(name)
@@ -58,32 +61,17 @@ def _row(found: Survey, name: str) -> tuple[str, str, str, str]:
     return name, state, large(each.size), str(each.path)
 
 
-def training(found: Trainer) -> Iterator[str]:
-    """What will be installed, as commands."""
-    if found.problem:
-        yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
-    elif not found.commands:
-        yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
-    else:
-        yield "To install:"
-        yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in found.commands)
-
-
 def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = None) -> dict[str, Any]:
     """All of it for other programs."""
     place = nearest(found.wish.models)
     upstream = progress.upstream if progress else None
+    used = {each.path for each in found.chosen.values()}
     return {
         "presets": [preset.name for preset in found.wish.presets],
-        "base_dir": str(found.wish.base_dir),
+        "base_dir": found.wish.base_dir,
         "weights": {name: _json(found, name, progress) for name in found.wish.needs},
         "files": [
-            {
-                **each.json(),
-                "used": any(each.path == one.path for one in found.chosen.values()),
-                "why": found.search.why(each),
-            }
-            for each in found.search.files
+            {**each.json(), "used": each.path in used, "why": found.search.why(each)} for each in found.search.files
         ],
         "tokenizers": {name: name not in found.tokenizers for name in found.wish.tokenizers},
         "download_bytes": found.to_download,
@@ -92,7 +80,7 @@ def as_json(found: Survey, trainer: Trainer | None, progress: Progress | None = 
         "install": [list(command.argv) for command in trainer.commands] if trainer else None,
         "problem": str(trainer.problem) if trainer and trainer.problem else None,
         "failed": {name: str(error) for name, error in progress.failed.items()} if progress else {},
-        "upstream": {**vars(upstream), "folder": upstream.folder and str(upstream.folder)} if upstream else None,
+        "upstream": vars(upstream) if upstream else None,
     }
 
 
@@ -102,7 +90,7 @@ def _json(found: Survey, name: str, progress: Progress | None) -> dict[str, Any]
     path = record.path if record else each.path if each else found.wish.models / weight.path
     return {
         "state": "ready" if record else _row(found, name)[1],
-        "path": str(path),
+        "path": path,
         "bytes": each.size if each else weight.bytes,
         "repo": weight.repo,
         "revision": weight.revision,
@@ -132,20 +120,6 @@ def listed_json(wish: Wish) -> list[dict[str, Any]]:
     return rows + [
         {"name": f"{name}-tokenizer", "role": "tokenizer", **vars(TOKENIZERS[name])} for name in wish.tokenizers
     ]
-
-
-def inspected(found: Found) -> Iterator[str]:
-    """One file in a few lines."""
-    yield f"{found.path}"
-    facts = [found.what, found.dtype, found.keys and f"keys: {found.keys}", large(found.size) if found.size else ""]
-    if any(facts):
-        yield f"    {found.role}: {', '.join(fact for fact in facts if fact)}"
-    if found.lora:
-        yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
-    if found.trained and (told := provenance.told(found.trained)):
-        yield f"    trained: {told}"
-    more = " (--hash computes its sha256, which tells for sure)" if found.hashable and not found.sha256 else ""
-    yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 
 def ready(found: Survey, trainer: Trainer | None) -> Iterator[str]:

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 class Console:
     """Shows nothing; the command line's own shows all of it on stderr."""
 
-    def say(self, text: str) -> None:
-        """A line."""
+    def say(self, *texts: str) -> None:
+        """Lines, if any."""
 
     def write(self, output: bytes) -> None:
         """What a child prints, as it comes."""
@@ -36,9 +36,9 @@ def use(console: Console) -> None:
     _console = console
 
 
-def say(text: str) -> None:
-    """A line for the user."""
-    _console.say(text)
+def say(*texts: str) -> None:
+    """Lines for the user, if any."""
+    _console.say(*texts)
 
 
 def write(output: bytes) -> None:
