@@ -16,6 +16,7 @@ from wanwrap.cli.options import (
     PYTHON,
     WEIGHTS,
     Verb,
+    environment,
     json_option,
     option,
     with_options,
@@ -51,11 +52,10 @@ INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
 @BASE_DIR
 @PYTHON
 @MUSUBI_DIR
-@option(
+@environment(
     "--torch",
     type=click.Choice(["cu124", "cu128", "cu130", "cpu"]),
     help="Build of PyTorch (default: the newest that the driver runs).",
-    group="Environment",
 )
 @json_option()
 def setup(

@@ -55,8 +55,11 @@ class Terminal(Console):
 
     @contextmanager
     def bar(self, what: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
-        """A bar with rate and time left; of things it counts them. It comes when there is something to wait for."""
+        """A bar with rate and time left, which comes when there is something to wait for."""
         often = OFTEN / 2 if _stderr.isatty() else 5.0
+        # the time goes on even where nothing gets done
+        pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "dynamic_ncols": True}
+        form: dict[str, Any] = {"total": total or None, "unit": unit or "it", "unit_scale": bool(unit)}
         begun, done, drawn = time.monotonic(), 0, None
 
         def advance(more: int = 1) -> None:
@@ -65,23 +68,15 @@ class Terminal(Console):
             if drawn is not None:
                 drawn.update(more)
             elif time.monotonic() - begun > often:
-                drawn = _tqdm(what, total, unit, done, often)
+                from tqdm import tqdm  # here, for most verbs need none
+
+                drawn = tqdm(desc=what, initial=done, file=_stderr, **form, **pace)
 
         try:
             yield advance
         finally:
             if drawn is not None:
                 drawn.close()
-
-
-def _tqdm(what: str, total: int, unit: str, done: int, often: float) -> Any:
-    from tqdm import tqdm  # here, for most verbs need none
-
-    count = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|" if total else "{desc} {n_fmt}"
-    form: dict[str, Any] = {"unit": "B", "unit_scale": True} if unit == "B" else {"bar_format": count}
-    # the time goes on even where nothing gets done
-    pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "initial": done}
-    return tqdm(desc=what, total=total or None, file=_stderr, dynamic_ncols=True, **pace, **form)
 
 
 class _Stderr:
