@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PYTHON, Verb, json_option
+from wanwrap.cli.options import NOISE_LEVEL, PLACES, Verb, json_option, with_options
 from wanwrap.cli.setup import DEFAULT
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.machine import doctor as work
@@ -20,9 +20,7 @@ from wanwrap.preset import shipped
 @click.command(cls=Verb, epilog="Example: wanwrap doctor t2v-vanilla")
 @click.argument("presets", nargs=-1)
 @NOISE_LEVEL
-@BASE_DIR
-@PYTHON
-@MUSUBI_DIR
+@with_options(PLACES)
 @json_option("As a JSON list.")
 @click.pass_context
 def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **options: Any) -> None:

@@ -15,10 +15,7 @@ from wanwrap.weights import marks, provenance
 from wanwrap.weights.identify import Found, look
 
 
-@click.command(
-    cls=Verb,
-    epilog="Example: wanwrap inspect ~/ComfyUI/models/diffusion_models/*.safetensors",
-)
+@click.command(cls=Verb, epilog="Example: wanwrap inspect ~/ComfyUI/models/diffusion_models/*.safetensors")
 @click.argument("paths", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @option("--hash", "thorough", is_flag=True, help="Compute the sha256 of large files too, where it could tell.")
 @json_option("As a JSON list.")

@@ -135,6 +135,7 @@ MUSUBI_DIR = environment(
     envvar="WANWRAP_MUSUBI_DIR",
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
 )
+PLACES = [BASE_DIR, PYTHON, MUSUBI_DIR]
 ANY_UPSTREAM = environment("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")
 DATASET = [
     click.argument("dataset", required=False),
@@ -175,9 +176,7 @@ RUN = [
     data("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
     data("--skip_bad", is_flag=True, help="Leave out files that can't be trained, instead of stopping."),
     *WEIGHTS,
-    BASE_DIR,
-    PYTHON,
-    MUSUBI_DIR,
+    *PLACES,
     ANY_UPSTREAM,
     environment(
         "--gpus",

@@ -20,10 +20,7 @@ from wanwrap.run.status import look
 from wanwrap.system import console
 
 
-@click.command(
-    cls=RunVerb,
-    epilog="Example: wanwrap rehearse t2v-vanilla cats",
-)
+@click.command(cls=RunVerb, epilog="Example: wanwrap rehearse t2v-vanilla cats")
 @with_options(RUN)
 @json_option("The rehearsal's records as JSON.", "Control")
 def rehearse(as_json: bool, **options: Any) -> None:

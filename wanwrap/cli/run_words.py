@@ -31,12 +31,10 @@ def far(expert: Expert) -> str:
 
 def state(expert: Expert) -> str:
     """What an expert's training is doing, and how to go on."""
-    record, asked = expert.record, ""
+    record = expert.record
     if expert.running:
-        if expert.stop is not None:
-            asked = "; asked to end at once" if expert.stop == "now" else "; asked to stop"
         doing = "training" if expert.training else (record and record.doing) or "waiting"
-        return f"running ({doing}){asked}"
+        return f"running ({doing}){_asked(expert)}"
     again = "a rehearsal begins anew" if expert.rehearsal else "the same `wanwrap run` command goes on"
     because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record and record.reason else ""
     return {
@@ -51,10 +49,14 @@ def state(expert: Expert) -> str:
     }.get(expert.state, f"{expert.state}{because}")
 
 
+def _asked(expert: Expert) -> str:
+    return {None: "", "now": "; asked to end at once"}.get(expert.stop, "; asked to stop")
+
+
 def line(expert: Expert) -> str:
     """An expert in one line, which is renewed while it is trained."""
     if expert.training:
-        return f"{expert.name}: {far(expert)}{state(expert).partition(')')[2]}"
+        return f"{expert.name}: {far(expert)}{_asked(expert)}"
     begun = expert.record and expert.record.steps_done and expert.state != "done"
     return f"{expert.name}: {state(expert).partition(';')[0]}{f', {far(expert)}' if begun else ''}"
 

@@ -8,19 +8,7 @@ from typing import Any
 import click
 
 from wanwrap.cli import setup_report as report
-from wanwrap.cli.options import (
-    BASE_DIR,
-    MUSUBI_DIR,
-    NOISE_LEVEL,
-    PATH,
-    PYTHON,
-    WEIGHTS,
-    Verb,
-    environment,
-    json_option,
-    option,
-    with_options,
-)
+from wanwrap.cli.options import NOISE_LEVEL, PATH, PLACES, WEIGHTS, Verb, environment, json_option, option, with_options
 from wanwrap.cli.terminal import show_json, show_result
 from wanwrap.errors import GpuError, PackageError, UpstreamError
 from wanwrap.machine import setup as work
@@ -33,6 +21,7 @@ from wanwrap.weights import marks
 
 DEFAULT = ("t2v-lightning",)
 INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
+TORCH = click.Choice(["cu124", "cu128", "cu130", "cpu"])
 
 
 @click.command(
@@ -40,23 +29,14 @@ INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
     epilog="Example: wanwrap setup t2v-vanilla --noise_level low --comfyui_dir ~/ComfyUI --dry_run",
 )
 @click.argument("presets", nargs=-1)
-@option(
-    "--comfyui_dir", type=PATH, multiple=True, help="A ComfyUI whose weights are used where they lie; may be repeated."
-)
+@option("--comfyui_dir", type=PATH, multiple=True, help="A ComfyUI to use weights of, where they lie; may be repeated.")
 @NOISE_LEVEL
 @option("--include_i2v", is_flag=True, help="i2v-lightning's weights too.")
 @option("--dry_run", is_flag=True, help="Only show what is needed, what was found and what would be done.")
 @option("--list", "only_list", is_flag=True, help="Only list the files with repository, size and sha256.")
 @option("--weights_only", is_flag=True, help="Leave musubi-tuner and packages alone.")
-@with_options(WEIGHTS)
-@BASE_DIR
-@PYTHON
-@MUSUBI_DIR
-@environment(
-    "--torch",
-    type=click.Choice(["cu124", "cu128", "cu130", "cpu"]),
-    help="Build of PyTorch (default: the newest that the driver runs).",
-)
+@with_options([*WEIGHTS, *PLACES])
+@environment("--torch", type=TORCH, help="Build of PyTorch (default: the newest that the driver runs).")
 @json_option()
 def setup(
     presets: tuple[str, ...],
