@@ -31,8 +31,8 @@ def show(preset: str, source: bool, as_script: bool, as_json: bool) -> None:
         return
     plan = build(read(preset=preset, dataset=SAMPLE))
     commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"
-    lines = script(plan, native(), heading(plan)).splitlines() if as_script else [*_described(plan), commands]
-    show_result(as_json, plan_json(plan), lines)
+    text = script(plan, native(), heading(plan)).removesuffix("\n")
+    show_result(as_json, plan_json(plan), [text] if as_script else [*_described(plan), commands])
 
 
 def _described(plan: Plan) -> Iterator[str]:

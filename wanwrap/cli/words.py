@@ -68,16 +68,16 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     for step in plan.steps:
         steps.append({"name": step.name, "argv": list(step.argv)})
         if isinstance(step, Train):
-            steps[-1] |= {"makes": str(step.lora), "loras": step.loras, "optimizer_steps": step.steps}
+            steps[-1] |= {"makes": step.lora, "loras": step.loras, "optimizer_steps": step.steps}
     return {
         "preset": plan.request.preset.name,
         "name": plan.name,
-        "folder": str(plan.folder),
+        "folder": plan.folder,
         "items": plan.dataset.train_items,
         "batches_per_epoch": plan.dataset.batches,
         "files": {str(path): text for path, text in plan.files.items()},
         "env": dict(plan.env),
         "steps": steps,
-        "weights": [{"path": str(weight.path), "exists": weight.exists} for weight in plan.weights.values()],
+        "weights": [{"path": weight.path, "exists": weight.exists} for weight in plan.weights.values()],
         "notes": list(plan.notes),
     }
