@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli.options import PATH, RUN, RunVerb, control, environment, json_option, option, with_options
-from wanwrap.cli.terminal import show_result
+from wanwrap.cli.terminal import show_json
 from wanwrap.errors import OptionError
 from wanwrap.system import console
 
@@ -85,8 +85,10 @@ def _show(plan: Plan, shell: Any, as_json: bool, target: Path | None) -> None:
     from wanwrap.plan.script import native, script
 
     needed = missing(plan)
-    text = script(plan, shell or native(), heading(plan)).removesuffix("\n")
-    show_result(as_json, {**plan_json(plan), "missing": needed}, [text])
+    if as_json:
+        show_json({**plan_json(plan), "missing": needed})
+    else:
+        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
     notes = list(plan.notes)
     if plan.folder.is_dir():
         from wanwrap.run.record import standing

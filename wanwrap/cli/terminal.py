@@ -29,7 +29,7 @@ class Terminal(Console):
     def say(self, *texts: str) -> None:
         """Lines, above those that are shown."""
         self._wipe()
-        _stderr.write("".join(f"{text}\n" for text in texts))
+        _stderr.write("\n".join([*texts, ""]))
 
     def write(self, output: bytes) -> None:
         """What a child prints, its progress bar too."""
