@@ -61,8 +61,8 @@ def said() -> Iterator[list[str]]:
     lines = list[str]()
 
     class Recorder(console.Console):
-        def say(self, text: str) -> None:
-            lines.append(text)
+        def say(self, *texts: str) -> None:
+            lines.extend(texts)
 
         def write(self, output: bytes) -> None:
             lines.append(output.decode())

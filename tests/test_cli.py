@@ -58,6 +58,8 @@ def test_a_data_set_is_an_argument(words: tuple[str, ...], wanwrap: Wanwrap, tmp
     assert done.stdout == same.stdout and "cats" in done.stdout and "dogs" not in done.stdout
     both = wanwrap(*words, "cats", "--dataset", "dogs")
     assert both.returncode == 2 and "two data sets" in both.stderr
+    assert wanwrap(*words, "").returncode == 2
+    assert wanwrap(*words, "own.toml").returncode == 4  # no such file, or caption takes none
 
 
 def test_the_training_python_is_named_where_upstream_is() -> None:

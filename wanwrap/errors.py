@@ -79,6 +79,6 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 def listing(things: Iterable[object], most: int = 5) -> str:
     """`a, b, c and 4 more`: enough to act on, never a screenful."""
-    words = [str(thing) for thing in things]
+    words = list(map(str, things))
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more

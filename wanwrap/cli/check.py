@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.check_report import Outlook, lines, sheet
-from wanwrap.cli.check_report import as_json as report_json
-from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, json_option, option, with_options
-from wanwrap.cli.terminal import indented, show_json
+from wanwrap.cli import check_report as report
+from wanwrap.cli.check_report import Outlook
+from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, data, json_option, option, with_options
+from wanwrap.cli.terminal import indented, show_result
 from wanwrap.data.check import check as work
 from wanwrap.look.contact_sheet import check_place
-from wanwrap.paths import absolute
 from wanwrap.plan.build import look
 from wanwrap.plan.expert_options import length
 from wanwrap.plan.request import read, workspace_folder
@@ -34,7 +33,7 @@ DEFAULT = "t2v-lightning"
 @option("--trigger", help="A word that every caption should hold.")
 @option("--contact_sheet", type=PATH, help="Write a page with all of it as it will be cropped.")
 @option("--all", "everything", is_flag=True, help="List each file, however many there are.")
-@option("--dataset_config", type=PATH, help="Your own data set TOML.", group="Data")
+@data("--dataset_config", type=PATH, help="Your own data set TOML.")
 @BASE_DIR
 @json_option("As a JSON object.")
 @click.pass_context
@@ -45,40 +44,25 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     sum: buckets, batches, steps, tokens, what is blown up, what is twice there. All files are read to their end, in
     parallel; a second time only those that have changed. The exit code is 4 where a run would be stopped.
     """
-    place = contact_sheet and absolute(contact_sheet)
-    if place:
-        check_place(place)  # before minutes of reading
-        writable(place.parent)
+    if contact_sheet:
+        check_place(contact_sheet)  # before minutes of reading
+        writable(contact_sheet.parent)
     found = _outlook(**options)
-    if place:
-        _draw(found, place)
-    if as_json:
-        show_json(report_json(found), indent=None)  # of 10,000 files in a third of the time
-    else:
-        click.echo("\n".join(indented(line) for line in lines(found, everything=everything)))
+    if contact_sheet:
+        contact_sheet.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(contact_sheet) as file:
+            file.writelines(piece.encode("utf-8", "backslashreplace") for piece in report.sheet(found))
+        console.say(f"the contact sheet: {contact_sheet}")
+    lines = map(indented, report.lines(found, everything=everything))
+    show_result(as_json, report.as_json(found), lines)
     ctx.exit(found.checked.exit_code)
 
 
-def _outlook(
-    *, preset: str | None, trigger: str | None, base_dir: Path, dataset: str | None, dataset_config: Path | None
-) -> Outlook:
-    """The data set, as `preset` would train it (else the one set up, else the default)."""
-    set_up = load(workspace_folder(base_dir)).presets
-    request = read(
-        preset=preset or (set_up[0] if set_up else DEFAULT),
-        base_dir=base_dir,
-        dataset=dataset,
-        dataset_config=dataset_config,
-    )
+def _outlook(trigger: str | None, **options: Any) -> Outlook:
+    """The data set, as the preset would train it (else the one set up, else the default)."""
+    set_up = load(workspace_folder(options["base_dir"])).presets
+    options["preset"] = options["preset"] or next(iter(set_up), DEFAULT)
+    request = read(**options)
     data = look(request, whole=True)
     lengths = [(expert.noise_level, *length(request, expert, data)) for expert in request.preset.experts]
     return Outlook(work(data, trigger), request.preset.name, lengths)
-
-
-def _draw(found: Outlook, place: Path) -> None:
-    """The page, with a bar while thumbnails are made."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(place) as file:
-        for piece in sheet(found):
-            file.write(piece.encode("utf-8", "backslashreplace"))
-    console.say(f"the contact sheet: {place}")

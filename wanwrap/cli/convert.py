@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.merge import MARK, places, show_made
+from wanwrap.cli.merge import MARK, show_made
 from wanwrap.cli.options import PATH, PRECISION, PYTHON, Verb, json_option, option, sha256
+from wanwrap.plan.request import training_python
 from wanwrap.rewrite.start import run_convert
 
 
@@ -21,7 +22,7 @@ from wanwrap.rewrite.start import run_convert
 @option("--sha256", callback=sha256, help=MARK.format("file"))
 @PYTHON
 @json_option("What was made, as JSON.")
-def convert(as_json: bool, **options: Any) -> None:
+def convert(as_json: bool, python: str | None, **options: Any) -> None:
     """Change a file into what musubi-tuner reads: what there is to do is found from its header.
 
     \b
@@ -29,4 +30,4 @@ def convert(as_json: bool, **options: Any) -> None:
     Shards       one file
     UMT5         ComfyUI's key names become Wan's, its fp16 becomes bf16
     """
-    show_made(run_convert(**places(options, "file", "out")), as_json)
+    show_made(run_convert(python=training_python(python), **options), as_json)

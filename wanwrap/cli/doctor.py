@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from wanwrap.cli.options import BASE_DIR, MUSUBI_DIR, NOISE_LEVEL, PYTHON, Verb, json_option
+from wanwrap.cli.options import NOISE_LEVEL, PLACES, Verb, json_option, with_options
 from wanwrap.cli.setup import DEFAULT
-from wanwrap.cli.terminal import hanging, indented, show_json
+from wanwrap.cli.terminal import indented, show_result
 from wanwrap.machine import doctor as work
+from wanwrap.machine.doctor import Line
+from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as asked_for
 from wanwrap.preset import shipped
 
@@ -17,9 +20,7 @@ from wanwrap.preset import shipped
 @click.command(cls=Verb, epilog="Example: wanwrap doctor t2v-vanilla")
 @click.argument("presets", nargs=-1)
 @NOISE_LEVEL
-@BASE_DIR
-@PYTHON
-@MUSUBI_DIR
+@with_options(PLACES)
 @json_option("As a JSON list.")
 @click.pass_context
 def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -29,13 +30,13 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
     """
     wish = asked_for(presets, **options, default=DEFAULT)
     lines = [*work.examine(wish)]
-    if as_json:
-        show_json([{**vars(line), "ok": not line.code} for line in lines])
-    else:
-        width = max(len(line.name) for line in lines)
-        for line in lines:
-            click.echo(hanging(f"{'  fine' if not line.code else 'TO DO '}  {line.name:<{width}}  ", line.text))
-        seen = [run.preset.name for run in wish.runs]
-        others = [name for name in shipped() if name not in seen]
-        click.echo(indented(f"Looked at {', '.join(seen)}; name others to see theirs: {', '.join(others)}"))
+    show_result(as_json, [{**vars(line), "ok": not line.code} for line in lines], map(indented, _told(lines, wish)))
     ctx.exit(next((line.code for line in lines if line.code), 0))
+
+
+def _told(lines: Sequence[Line], wish: Wish) -> Iterator[str]:
+    width = max(len(line.name) for line in lines)
+    yield from (f"{'TO DO ' if line.code else '  fine'}  {line.name:<{width}}  {line.text}" for line in lines)
+    names = [run.preset.name for run in wish.runs]
+    others = [name for name in shipped() if name not in names]
+    yield f"Looked at {', '.join(names)}; name others to see theirs: {', '.join(others)}"

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from wanwrap import __version__
-from wanwrap.cli.terminal import Terminal, mend_streams, show_json, shown
+from wanwrap.cli.terminal import Terminal, documents, mend_streams, show_json
 from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError, closest
 from wanwrap.system import console
 
@@ -39,30 +39,19 @@ EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstre
 class Group(click.Group):
     """The one place where an error becomes a message and an exit code; a bug keeps its traceback."""
 
-    def list_commands(self, _: click.Context) -> list[str]:
-        return [*VERBS]
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name not in VERBS:
+            ctx.fail(f"No such command {name!r}.{closest(name, VERBS)}")
+        verb: click.Command = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
+        return verb
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([*VERBS.items()])
 
-    def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
-            return None
-        verb: click.Command = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
-        return verb
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """The verb that is meant, or which one may have been."""
-        if args[0].replace("-", "_") not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}.{closest(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
-
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            raise _hinted(error) from error
         except (KeyboardInterrupt, click.Abort):
             console.say("interrupted")
             ctx.exit(130)
@@ -72,43 +61,26 @@ class Group(click.Group):
         mend_streams()
         console.use(Terminal())
         try:
-            try:
-                return super().main(*args, **kwargs)
-            finally:
-                sys.stdout.flush()
+            return super().main(*args, **kwargs)
         except WanwrapError as error:
-            _fail(str(error), error.exit_code)
-        except BrokenPipeError:
-            raise  # `| head`: click ends quietly
+            _fail(error)
         except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
-            kind = RoomError if error.errno in FULL else OutputError
-            way = "make room" if kind is RoomError else "give another place, or see to its permissions"
             what = f"{error.filename or 'standard output'}: {error.strerror or error}"
-            _fail(f"{what}; {way}.", kind.exit_code)
+            if error.errno in FULL:
+                _fail(RoomError(f"{what}; make room."))
+            _fail(OutputError(f"{what}; give another place, or see to its permissions."))
 
 
-def _fail(why: str, code: int) -> NoReturn:
+def _fail(error: WanwrapError) -> NoReturn:
     """End with a message; for a program that waits for JSON with that, too."""
-    console.say(f"Error: {why}")
+    console.say(f"Error: {error}")
     try:
-        if "--json" in sys.argv and not shown():
-            show_json({"error": why, "exit_code": code})
+        if "--json" in sys.argv and not documents:
+            show_json({"error": str(error), "exit_code": error.exit_code})
         sys.stdout.flush()
     except OSError:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  or Python tries again when it ends
-    sys.exit(code)
-
-
-def _hinted(error: click.NoSuchOption) -> click.UsageError:
-    """The error with where upstream's own options go."""
-    from wanwrap.upstream.options import ALIASES, TRAIN, table
-
-    name = error.option_name.lstrip("-").replace("-", "_")
-    ours = next((ours for ours, theirs in ALIASES.items() if theirs == name), None)
-    if ours is None and name not in table(TRAIN):
-        return error
-    hint = f"wanwrap calls it --{ours}." if ours else "It is upstream's own: put it behind `--`, at the end."
-    return click.UsageError(f"No such option: {error.option_name}. {hint}", error.ctx)
+    sys.exit(error.exit_code)
 
 
 SETTINGS = {

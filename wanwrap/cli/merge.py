@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from wanwrap.cli.options import PATH, PRECISION, PYTHON, Verb, json_option, option, sha256
-from wanwrap.cli.terminal import show_json
-from wanwrap.paths import absolute
+from wanwrap.cli.terminal import show_result
 from wanwrap.plan.request import training_python
 from wanwrap.rewrite.start import Made, run_merge
 from wanwrap.system import console
@@ -31,29 +30,20 @@ MARK = "Stop if the sha256 of the {} is another one."
 @option("--lora_sha256", callback=sha256, help=MARK.format("LoRA"))
 @PYTHON
 @json_option("What was made, as JSON.")
-def merge(as_json: bool, **options: Any) -> None:
+def merge(as_json: bool, python: str | None, **options: Any) -> None:
     """Merge a LoRA into a DiT: W + strength * alpha / rank * up @ down, in fp32 with one rounding.
 
     Any size in 1 GB of memory; on the GPU where there is one. Every key of the LoRA is merged, or none is.
     A file that is there is never written over.
     """
-    show_made(run_merge(**places(options, "dit", "lora", "out")), as_json)
-
-
-def places(options: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The options with whole paths, and the Python that has torch."""
-    python = training_python(options["python"])
-    return {**options, **{name: absolute(options[name]) for name in names}, "python": python}
+    show_made(run_merge(python=training_python(python), **options), as_json)
 
 
 def show_made(made: Made, as_json: bool) -> None:
     """What was made, and what was left out of it."""
     if left := made.made.get("left"):
         console.say(f"left out, since the DiT has no such tensors: {left}")
-    if as_json:
-        show_json(made.json())
-    elif made.reused:
-        click.echo(f"{made.out} is there already, made of the same files: nothing to do.")
-    else:
-        size = made.out.stat().st_size / 1e9
-        click.echo(f"made {made.out} ({size:.2f} GB in {made.seconds:.0f} s, on the {made.device})")
+    figures = made.json()
+    told = f"made {made.out} ({figures['bytes'] / 1e9:.2f} GB in {made.seconds:.0f} s, on the {made.device})"
+    there = f"{made.out} is there already, made of the same files: nothing to do."
+    show_result(as_json, figures, [there if made.reused else told])

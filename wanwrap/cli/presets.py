@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wanwrap.cli.options import Verb, json_option
-from wanwrap.cli.terminal import show_json
+from wanwrap.cli.terminal import show_result
 from wanwrap.preset import load, shipped
 
 
@@ -14,9 +14,6 @@ from wanwrap.preset import load, shipped
 def presets(as_json: bool) -> None:
     """List the presets."""
     found = [load(name) for name in shipped()]
-    if as_json:
-        show_json([{"name": p.name, "task": p.task, "summary": p.summary} for p in found])
-        return
+    rows = [{"name": preset.name, "task": preset.task, "summary": preset.summary} for preset in found]
     width = max(len(preset.name) for preset in found)
-    for preset in found:
-        click.echo(f"{preset.name:<{width}}  {preset.summary}")
+    show_result(as_json, rows, (f"{preset.name:<{width}}  {preset.summary}" for preset in found))

@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import PATH, Verb, json_option, option
-from wanwrap.cli.terminal import show_json
+from wanwrap.cli.terminal import show_result
 from wanwrap.data import config as own
 from wanwrap.data.cache_lock import changing, check_unused
 from wanwrap.data.caches import survey
-from wanwrap.paths import absolute
 
 
 @click.command(
@@ -29,7 +28,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
     `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
     """
-    pairs = [*own.caches(own.load(absolute(config), whole=True).sound())]
+    pairs = [*own.caches(own.load(config, whole=True).sound())]
     folders = [cache for _, cache in pairs]
     with changing(folders):
         found = [survey(entry, cache, {"latents": latents, "text": text}) for entry, cache in pairs]
@@ -38,7 +37,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
             each.prune()
     rows = [
         {
-            "folder": str(each.folder),
+            "folder": each.folder,
             "latents": len(each.expected("latents")),
             "new_latents": len(each.to_encode("latents")),
             "captions": len(each.expected("text")),
@@ -47,12 +46,6 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
         }
         for each in found
     ]
-    if as_json:
-        show_json(rows)
-        return
-    for each, row in zip(found, rows, strict=True):
-        stale = f", {row['removed']} stale or half file(s) removed" if row["removed"] else ""
-        click.echo(
-            f"{each.folder.name}: to encode are {row['new_latents']} of {row['latents']} latents and "
-            f"{row['new_captions']} of {row['captions']} captions{stale}"
-        )
+    told = "{folder.name}: to encode are {new_latents} of {latents} latents and {new_captions} of {captions} captions"
+    stale = "; {removed} that were stale or half are removed"
+    show_result(as_json, rows, ((told + stale if row["removed"] else told).format(**row) for row in rows))

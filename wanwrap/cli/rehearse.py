@@ -20,10 +20,7 @@ from wanwrap.run.status import look
 from wanwrap.system import console
 
 
-@click.command(
-    cls=RunVerb,
-    epilog="Example: wanwrap rehearse t2v-vanilla cats",
-)
+@click.command(cls=RunVerb, epilog="Example: wanwrap rehearse t2v-vanilla cats")
 @with_options(RUN)
 @json_option("The rehearsal's records as JSON.", "Control")
 def rehearse(as_json: bool, **options: Any) -> None:
@@ -34,8 +31,7 @@ def rehearse(as_json: bool, **options: Any) -> None:
     """
     staged = rehearsal(read(**options))
     notes = [f"rehearsal: {note}." for note in staged.notes]
-    for line in (*heading(staged.plan), *notes, *staged.machine.upstream.remarks()):
-        console.say(line)
+    console.say(*heading(staged.plan), *notes, *staged.machine.upstream.remarks())
     try:
         carry_out(staged.plan, staged.machine, retry=False)
         verify(staged.plan)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wanwrap.cli.options import PATH, RUN, RunVerb, json_option, option, with_options
+from wanwrap.cli.options import PATH, RUN, RunVerb, control, environment, json_option, option, with_options
 from wanwrap.cli.terminal import show_json
 from wanwrap.errors import OptionError
 from wanwrap.system import console
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 )
 @with_options(RUN)
 @option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
-@option("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.", group="Environment")
-@option("--shell", type=click.Choice(["bash", "powershell"]), help="The script's language.", group="Control")
-@option("--restart", is_flag=True, help="Begin anew; what an earlier run has made is put aside.", group="Control")
-@option("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.", group="Control")
-@option("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.", group="Control")
-@option("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).", group="Control")
+@environment("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
+@control("--shell", type=click.Choice(["bash", "powershell"]), help="The script's language.")
+@control("--restart", is_flag=True, help="Begin anew; what an earlier run has made is put aside.")
+@control("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.")
+@control("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.")
+@control("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).")
 @json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")
 def run(
     dry_run: bool,
@@ -73,8 +73,7 @@ def run(
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
     placed = comfyui.place(plan, target) if target else []
     if as_json:
-        for line in placed:
-            console.say(line)
+        console.say(*placed)
     else:
         click.echo("\n".join(finished(plan, placed)))
 
@@ -90,14 +89,12 @@ def _show(plan: Plan, shell: Any, as_json: bool, target: Path | None) -> None:
         show_json({**plan_json(plan), "missing": needed})
     else:
         click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    for note in plan.notes:
-        console.say(f"note: {note}")
+    notes = list(plan.notes)
     if plan.folder.is_dir():
         from wanwrap.run.record import standing
 
-        for words in filter(None, map(standing, plan.trainings)):
-            console.say(f"note: {words}; that is what `run` does, and this script begins anew.")
+        begun = [words for words in map(standing, plan.trainings) if words]
+        notes += [f"{words}; that is what `run` does, and this script begins anew." for words in begun]
     if target:
-        console.say(f"note: `run` then copies the LoRAs to {target}; the script leaves that to you.")
-    for line in lacking(needed):
-        console.say(line)
+        notes.append(f"`run` then copies the LoRAs to {target}; the script leaves that to you.")
+    console.say(*(f"note: {note}" for note in notes), *lacking(needed))

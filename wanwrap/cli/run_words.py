@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from wanwrap.cli.terminal import indented
 from wanwrap.cli.words import count, duration
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
@@ -29,12 +30,10 @@ def far(expert: Expert) -> str:
 
 def state(expert: Expert) -> str:
     """What an expert's training is doing, and how to go on."""
-    record, asked = expert.record, ""
+    record = expert.record
     if expert.running:
-        if expert.stop is not None:
-            asked = "; asked to end at once" if expert.stop == "now" else "; asked to stop"
         doing = "training" if expert.training else record.doing or "waiting"
-        return f"running ({doing}){asked}"
+        return f"running ({doing}){_asked(expert)}"
     again = "a rehearsal begins anew" if expert.rehearsal else "the same `wanwrap run` command goes on"
     because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record.reason else ""
     return {
@@ -49,28 +48,36 @@ def state(expert: Expert) -> str:
     }.get(expert.state, f"{expert.state}{because}")
 
 
+def _asked(expert: Expert) -> str:
+    return {None: "", "now": "; asked to end at once"}.get(expert.stop, "; asked to stop")
+
+
 def line(expert: Expert) -> str:
     """An expert in one line, which is renewed while it is trained."""
     if expert.training:
-        return f"{expert.name}: {far(expert)}{state(expert).partition(')')[2]}"
+        return f"{expert.name}: {far(expert)}{_asked(expert)}"
     begun = expert.record.steps_done and expert.state != "done"
     return f"{expert.name}: {state(expert).partition(';')[0]}{f', {far(expert)}' if begun else ''}"
 
 
+def time_left(run: Run) -> list[str]:
+    """`all: 3 h 05 min left`, where that is more than one expert's."""
+    return [f"all: {duration(run.seconds_left)} left"] if len(run.running) > 1 and run.seconds_left else []
+
+
 def going(run: Run) -> list[str]:
     """A line for each expert that is trained, or what else is done for them; then the time that all of them take."""
-    left = [f"all: {duration(run.seconds_left)} left"] if len(run.running) > 1 and run.seconds_left else []
-    return [*map(line, [each for each in run.running if each.training] or run.running), *left]
+    return [*map(line, [each for each in run.running if each.training] or run.running), *time_left(run)]
 
 
 def detail(run: Run) -> Iterator[str]:
     """All there is to know about a run, a line each: how far each expert is, then where to look."""
     yield f"{run.name}{' (a rehearsal)' if run.rehearsal else ''}"
     for each in run.experts:
-        yield f"  {each.name:<6}  {state(each)}"
-        yield from (f"          {row}" for row in (_about(each) if each.record.steps_planned else ()))
-    if len(run.running) > 1 and run.seconds_left:
-        yield f"  all     {duration(run.seconds_left)} left"
+        yield indented(f"  {each.name:<6}  {state(each)}")
+        if each.record.steps_planned:
+            yield from (f"          {far(each)}", indented(f"          {_safe(each)}"))
+    yield from (f"  {left}" for left in time_left(run))
     ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
         there = "" if cwd in ("", str(Path.cwd())) else f"cd {shlex.quote(cwd)} && "  # its paths may be seen from there
@@ -82,10 +89,9 @@ def detail(run: Run) -> Iterator[str]:
         yield f"  curves  tensorboard --logdir {folder}"
 
 
-def _about(expert: Expert) -> Iterator[str]:
-    """How far an expert is, and what is safe of it."""
+def _safe(expert: Expert) -> str:
+    """What of an expert is safe, and how it came there."""
     record = expert.record
-    yield far(expert)
     saved = f"last whole state: epoch {record.saved_epoch}" if record.saved_epoch else "no whole state yet"
     safe = [] if expert.state == "done" else [saved]
     if len(record.attempts) > 1:
@@ -93,7 +99,7 @@ def _about(expert: Expert) -> Iterator[str]:
         safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
     safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
     safe += [f"{record.blocks_to_swap} blocks swapped"] if record.blocks_to_swap else []
-    yield ", ".join([*safe, f"updated {_moment(record.updated)}"])
+    return ", ".join([*safe, f"updated {_moment(record.updated)}"])
 
 
 def _moment(text: str) -> str:
@@ -128,7 +134,7 @@ def run_json(run: Run) -> dict[str, Any]:
     """A run for other programs; `experts` hold the records as they are, and what was reckoned from them."""
     return {
         "name": run.name,
-        "folder": str(run.folder),
+        "folder": run.folder,
         "rehearsal": run.rehearsal,
         "running": bool(run.running),
         "seconds_left": run.seconds_left,
@@ -140,7 +146,7 @@ def run_json(run: Run) -> dict[str, Any]:
                 "stopping": each.stop is not None,
                 "words": state(each),
                 "seconds_left": each.seconds_left,
-                "folder": str(each.folder),
+                "folder": each.folder,
             }
             for each in run.experts
         },

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from wanwrap.cli.terminal import indented
 from wanwrap.errors import listing
 from wanwrap.machine.setup import Setup
 from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
-from wanwrap.weights import provenance, workspace
+from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
-from wanwrap.weights.weight_file import WeightFile
-
-
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows in columns; the last is as long as it is."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def surveyed(found: Setup) -> Iterator[str]:
-    """What is needed, where it is, what will be fetched, and the room for it."""
-    needs = found.wish.needs
+    """What is needed, where it is, what will be fetched and installed, and the room for it."""
     yield "Weights:"
-    yield from table([_row(found, name) for name in needs])
+    rows = [_row(found, name) for name in found.wish.needs]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
     if found.search.files:
         yield "Files found:"
         for folder, files in groupby(found.search.files, lambda each: each.path.parent):
             yield f"  {folder}"
-            yield from (f"    {each.path.name}: {found.search.why(each)}" for each in files)
+            yield from (indented(f"    {each.path.name}: {found.search.why(each)}") for each in files)
     if found.search.others:
         yield f"  and {found.search.others} of other models, or LoRAs of yours (`wanwrap inspect FILE` tells of each)"
     for name in found.wish.tokenizers:
@@ -45,19 +40,6 @@ def surveyed(found: Setup) -> Iterator[str]:
     yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {free}"
     for name, size in found.wish.merged.items():
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
-
-
-def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
-    weight, each = CATALOGUE[name], found.search.chosen.get(name)
-    if each is None:
-        have = found.have(name)
-        return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
-    state = "convert" if each.convert else "to check" if each.unchecked else "found"
-    return name, state, large(each.size), str(each.path)
-
-
-def training(found: Setup) -> Iterator[str]:
-    """What will be installed, as commands."""
     if found.problem:
         yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
     elif found.commands:
@@ -67,13 +49,23 @@ def training(found: Setup) -> Iterator[str]:
         yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
 
 
+def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
+    """A weight's name, state, size, and where it is or comes from."""
+    weight, each = CATALOGUE[name], found.search.chosen.get(name)
+    if each is None:
+        have = found.have(name)
+        return name, "download", large(weight.bytes), weight.tail + (f" ({large(have)} are there)" if have else "")
+    state = "convert" if each.convert else "to check" if each.unchecked else "found"
+    return name, state, large(each.size), str(each.path)
+
+
 def as_json(found: Setup) -> dict[str, Any]:
     """All of it for other programs."""
-    commands, upstream, place = found.commands, found.upstream, nearest(found.wish.models)
+    commands, place = found.commands, nearest(found.wish.models)
     used = {each.path for each in found.search.chosen.values()}
     return {
         "presets": [run.preset.name for run in found.wish.runs],
-        "base_dir": str(found.wish.first.base_dir),
+        "base_dir": found.wish.first.base_dir,
         "weights": {name: _json(found, name) for name in found.wish.needs},
         "files": [
             {**each.json(), "used": each.path in used, "why": found.search.why(each)} for each in found.search.files
@@ -85,7 +77,7 @@ def as_json(found: Setup) -> dict[str, Any]:
         "install": None if commands is None else [list(command.argv) for command in commands],
         "problem": str(found.problem) if found.problem else None,
         "failed": {name: str(error) for name, error in found.failed.items()},
-        "upstream": {**vars(upstream), "folder": upstream.folder and str(upstream.folder)} if upstream else None,
+        "upstream": vars(found.upstream) if found.upstream else None,
     }
 
 
@@ -94,7 +86,7 @@ def _json(found: Setup, name: str) -> dict[str, Any]:
     path = record.path if record else each.path if each else found.wish.models / weight.path
     return {
         "state": "ready" if record else _row(found, name)[1],
-        "path": str(path),
+        "path": path,
         "bytes": each.size if each else weight.bytes,
         "repo": weight.repo,
         "revision": weight.revision,
@@ -124,20 +116,6 @@ def listed_json(wish: Wish) -> list[dict[str, Any]]:
     return rows + [
         {"name": f"{name}-tokenizer", "role": "tokenizer", **vars(TOKENIZERS[name])} for name in wish.tokenizers
     ]
-
-
-def inspected(found: WeightFile) -> Iterator[str]:
-    """One file in a few lines."""
-    yield f"{found.path}"
-    facts = [found.what, found.dtype, found.keys and f"keys: {found.keys}", large(found.size) if found.size else ""]
-    if any(facts):
-        yield f"    {found.role}: {', '.join(fact for fact in facts if fact)}"
-    if found.lora:
-        yield "    " + ", ".join(f"{name} {value}" for name, value in found.lora.items() if value is not None)
-    if found.trained and (told := provenance.told(found.trained)):
-        yield f"    trained: {told}"
-    more = " (--hash computes its sha256, which tells for sure)" if found.unchecked else ""
-    yield f"    {'usable' if found.usable else 'NOT usable'}: {found.reason}{more}"
 
 
 def ready(found: Setup) -> Iterator[str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from wanwrap.cli.options import Verb, json_option, option
-from wanwrap.cli.terminal import show_json
-from wanwrap.cli.words import described, heading, plan_json
+from wanwrap.cli.terminal import show_result
+from wanwrap.cli.words import heading, plan_json
 from wanwrap.plan.build import SAMPLE, build
+from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read
 from wanwrap.plan.script import native, script
 from wanwrap.preset import path_of
+from wanwrap.upstream.options import spell
+
+PATHS = ("dit", "dataset_config", "output_name")  # that differ from run to run
 
 
 @click.command(cls=Verb, epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
@@ -24,12 +30,22 @@ def show(preset: str, source: bool, as_script: bool, as_json: bool) -> None:
         click.echo(path_of(preset).read_text(encoding="utf-8"), nl=False)
         return
     plan = build(read(preset=preset, dataset=SAMPLE))
-    if as_json:
-        show_json(plan_json(plan))
-    elif as_script:
-        click.echo(script(plan, native(), heading(plan)), nl=False)
-    else:
-        click.echo("\n".join(described(plan)))
-        click.echo(
-            f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"
-        )
+    commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"
+    text = script(plan, native(), heading(plan)).removesuffix("\n")
+    show_result(as_json, plan_json(plan), [text] if as_script else [*_described(plan), commands])
+
+
+def _described(plan: Plan) -> Iterator[str]:
+    """A preset in full, per expert."""
+    preset = plan.request.preset
+    yield from (f"{preset.name}: {preset.summary}", "", preset.doc, "")
+    yield f"Weights: {', '.join(weight.path.name for weight in plan.weights.values())}"
+    if preset.lightning:
+        yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"
+    yield "\nOptions (steps and total_iters here for the sample data set):"
+    before = list[str]()
+    for train in plan.trainings:
+        yield f"{train.name}:{' (where it differs)' if before else ''}"
+        told = [" ".join(spell({name: value})) for name, value in train.options.items() if name not in PATHS]
+        yield from (f"  {words}" for words in told if words and words not in before)
+        before = told

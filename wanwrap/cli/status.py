@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from wanwrap.cli.options import BASE_DIR, Verb, json_option, option
-from wanwrap.cli.run_words import detail, going, line, run_json
-from wanwrap.cli.terminal import hanging, indented, show_json
-from wanwrap.cli.words import duration
-from wanwrap.paths import absolute
+from wanwrap.cli.run_words import detail, going, line, run_json, time_left
+from wanwrap.cli.terminal import indented, show_result
 from wanwrap.run.status import Run, find, look, runs
 from wanwrap.system import console
 
 OFTEN = 1  # seconds
 
 
-@click.command(
-    cls=Verb,
-    epilog="Example: wanwrap status cats-t2v-vanilla --follow",
-)
+@click.command(cls=Verb, epilog="Example: wanwrap status cats-t2v-vanilla --follow")
 @click.argument("run", required=False)
 @option("--follow", is_flag=True, help="Lines that are renewed until the run ends; Ctrl-C leaves it alone.")
 @BASE_DIR
@@ -31,40 +27,26 @@ def status(run: str | None, follow: bool, base_dir: Path, as_json: bool) -> None
 
     Reads what the run writes down, and changes nothing. Rehearsals are among them.
     """
-    base = absolute(base_dir)
     if run is None and not follow:
-        _list(runs(base), base, as_json)
+        found = runs(base_dir)
+        none = f"nothing has run yet in {base_dir}"
+        show_result(as_json, [run_json(each) for each in found], _listed(found) if found else [none])
         return
-    one = find(run, base)
+    one = find(run, base_dir)
     one = follow_run(one) if follow else one
-    if as_json:
-        show_json(run_json(one))
-    else:
-        _show(one)
+    show_result(as_json, run_json(one), detail(one))
 
 
-def _list(found: list[Run], base: Path, as_json: bool) -> None:
-    """All runs; in full the one that goes on."""
-    if as_json:
-        show_json([run_json(run) for run in found])
-        return
-    if not found:
-        click.echo(f"nothing has run yet in {base}")
-    width = max((len(run.name) for run in found), default=0)
+def _listed(found: Sequence[Run]) -> Iterator[str]:
+    """A line each; the one that goes on in full."""
+    width = max(len(run.name) for run in found)
     for run in found:
-        left = [f"{duration(run.seconds_left)} left"] if len(run.running) > 1 and run.seconds_left else []
-        words = [*(["rehearsal"] if run.rehearsal else []), *map(line, run.experts), *left]
-        click.echo(hanging(f"{run.name:<{width}}  ", "; ".join(words)))
-    if len(running := [run for run in found if run.running]) == 1:
-        click.echo("")
-        _show(running[0])
-
-
-def _show(run: Run) -> None:
-    for text in detail(run):
-        click.echo(
-            text if text.strip().startswith(("curves", "again")) else indented(text)
-        )  # commands are to be copied
+        words = [*(["rehearsal"] if run.rehearsal else []), *map(line, run.experts), *time_left(run)]
+        yield indented(f"{run.name:<{width}}  {'; '.join(words)}")
+    running = [run for run in found if run.running]
+    if len(running) == 1:
+        yield ""
+        yield from detail(running[0])
 
 
 def follow_run(run: Run, said: str = "goes on; the watching alone has ended") -> Run:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ class Terminal(Console):
 
     _drawn, _when = 0, -1e9  # lines; when, in seconds
 
-    def say(self, text: str) -> None:
-        """A line, above those that are shown."""
+    def say(self, *texts: str) -> None:
+        """Lines, above those that are shown."""
         self._wipe()
-        _stderr.write(f"{text}\n")
+        _stderr.write("\n".join([*texts, ""]))
 
     def write(self, output: bytes) -> None:
         """What a child prints, its progress bar too."""
@@ -55,8 +55,11 @@ class Terminal(Console):
 
     @contextmanager
     def bar(self, what: str, total: int = 0, unit: str = "") -> Iterator[Callable[..., object]]:
-        """A bar with rate and time left; of things it counts them. It comes when there is something to wait for."""
+        """A bar with rate and time left, which comes when there is something to wait for."""
         often = OFTEN / 2 if _stderr.isatty() else 5.0
+        # the time goes on even where nothing gets done
+        pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "dynamic_ncols": True}
+        form: dict[str, Any] = {"total": total or None, "unit": unit or "it", "unit_scale": bool(unit)}
         begun, done, drawn = time.monotonic(), 0, None
 
         def advance(more: int = 1) -> None:
@@ -65,23 +68,15 @@ class Terminal(Console):
             if drawn is not None:
                 drawn.update(more)
             elif time.monotonic() - begun > often:
-                drawn = _tqdm(what, total, unit, done, often)
+                from tqdm import tqdm  # here, for most verbs need none
+
+                drawn = tqdm(desc=what, initial=done, file=_stderr, **form, **pace)
 
         try:
             yield advance
         finally:
             if drawn is not None:
                 drawn.close()
-
-
-def _tqdm(what: str, total: int, unit: str, done: int, often: float) -> Any:
-    from tqdm import tqdm  # here, for most verbs need none
-
-    count = "{desc} {n_fmt} of {total_fmt} [{elapsed}<{remaining}] |{bar}|" if total else "{desc} {n_fmt}"
-    form: dict[str, Any] = {"unit": "B", "unit_scale": True} if unit == "B" else {"bar_format": count}
-    # the time goes on even where nothing gets done
-    pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "initial": done}
-    return tqdm(desc=what, total=total or None, file=_stderr, dynamic_ncols=True, **pace, **form)
 
 
 class _Stderr:
@@ -112,31 +107,34 @@ def mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-_documents = list[object]()
+documents = list[object]()  # what has been shown as JSON
 
 
-def show_json(content: object, indent: int | None = 1) -> None:
-    """A verb's result for other programs: one document, in ASCII, whatever the terminal speaks."""
-    _documents.append(content)
-    click.echo(json.dumps(content, indent=indent))
+def show_json(document: object) -> None:
+    """A verb's result for other programs: one document, in ASCII, whatever the terminal speaks; a path is a string."""
+    documents.append(document)
+    click.echo(json.dumps(document, indent=1, default=str))
 
 
-def shown() -> bool:
-    """Whether there has been a result."""
-    return bool(_documents)
-
-
-def hanging(head: str, text: str, more: int = 0) -> str:
-    """A line that a terminal breaks below its own text, `more` to the right; into a file or a pipe it stays one."""
-    if not sys.stdout.isatty():
-        return head + text
-    width, indent = max(shutil.get_terminal_size().columns, len(head) + 20), " " * (len(head) + more)
-    return textwrap.fill(
-        text, width, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+def show_result(as_json: bool, document: object, lines: Iterable[str]) -> None:
+    """A verb's result on stdout: the document, or for people its lines."""
+    if as_json:
+        show_json(document)
+        return
+    for line in lines:
+        click.echo(line)
 
 
 def indented(line: str) -> str:
-    """The same for a line whose head is its indentation."""
-    begin = len(line) - len(line.lstrip())
-    return hanging(line[:begin], line[begin:], more=4)
+    """A line that a terminal breaks between words, further in than it begins; into a file or a pipe it stays one."""
+    if not sys.stdout.isatty():
+        return line
+    begin = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line.strip(),
+        shutil.get_terminal_size().columns,
+        initial_indent=begin,
+        subsequent_indent=f"{begin}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

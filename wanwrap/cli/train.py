@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from wanwrap.cli.run_words import again, going, run_json
 from wanwrap.cli.terminal import show_json
@@ -26,9 +27,9 @@ from wanwrap.weights import marks
 def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bool) -> None:
     """Check all, then carry the plan out; with `as_json` the records come out however it ends."""
     check_folders(plan, restart=restart)
-    _begin(plan)
-    for words in filter(None, map(standing, plan.trainings if not restart else ())):
-        console.say(words)
+    console.say(*heading(plan), *(f"note: {note}" for note in _notes(plan)))
+    if not restart:
+        console.say(*filter(None, map(standing, plan.trainings)))
     todo = plan if restart else work.remaining(plan)
     machine = _preflight(todo, together=parallel, restart=restart) if todo else None
     if restart:
@@ -43,20 +44,18 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
             show_json(run_json(look(plan.folder)))
 
 
-def _begin(plan: Plan) -> None:
-    for line in (*heading(plan), *(f"note: {note}" for note in plan.notes)):
-        console.say(line)
+def _notes(plan: Plan) -> Iterator[str]:
+    yield from plan.notes
     folder = plan.request.base_dir / "resume_checkpoints"
     if folder.is_dir() and "network_weights" not in plan.request.given and any(folder.glob("*.safetensors")):
-        console.say(f"note: LoRAs in {folder} are not used unasked; --resume_from FILE begins with the weights of one.")
+        yield f"LoRAs in {folder} are not used unasked; --resume_from FILE begins with the weights of one."
 
 
 def _preflight(plan: Plan, *, together: bool, restart: bool) -> Machine:
     """Everything that can be known to be wrong beforehand; what is cheap first."""
     experts = len(plan.trainings) if together else 1
     machine = preflight.check_machine(plan, gpus=max(plan.request.gpus, experts))
-    for line in machine.upstream.remarks():
-        console.say(line)
+    console.say(*machine.upstream.remarks())
     preflight.check_weights(plan, marks.thorough)
     preflight.check_tokenizers(plan)
     preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
@@ -91,10 +90,8 @@ def _interrupted(plan: Plan) -> str:
     for train in plan.trainings:
         record = read(train.folder)
         if record and record.attempts and record.state != "done":
-            if is_lost(train, record.saved_epoch):
-                words.append(f"{train.expert}: The state after epoch {record.saved_epoch} is damaged or gone.")
-            else:
-                words.append(again(record, train.expert))
+            gone = f"{train.expert}: The state after epoch {record.saved_epoch} is damaged or gone."
+            words.append(gone if is_lost(train, record.saved_epoch) else again(record, train.expert))
     return " ".join(words)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from wanwrap import __version__
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.upstream.options import Options
 
 
 def count(number: int, what: str) -> str:
@@ -63,47 +62,22 @@ def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:
         yield f"At inference: {plan.request.preset.inference}"
 
 
-def described(plan: Plan) -> Iterator[str]:
-    """A preset in full, per expert."""
-    preset = plan.request.preset
-    yield from (f"{preset.name}: {preset.summary}", "", preset.doc, "")
-    yield f"Weights: {', '.join(weight.path.name for weight in plan.weights.values())}"
-    if preset.lightning:
-        yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"
-    yield "\nOptions (steps and total_iters here for the sample data set):"
-    before = dict[str, str]()
-    for train in plan.trainings:
-        table = _spelled(train.options)
-        yield f"{train.name}:{' (where it differs)' if before else ''}"
-        yield from (f"  {name:<32} {value}" for name, value in table.items() if before.get(name) != value)
-        before = table
-
-
-def _spelled(options: Options) -> dict[str, str]:
-    """Options but for paths, as they are given to upstream; a flag as True."""
-    said = dict[str, str]()
-    for name, value in options.items():
-        if value is not None and value is not False and name not in ("dit", "dataset_config", "output_name"):
-            said[name] = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return said
-
-
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan for other programs."""
     steps = list[dict[str, Any]]()
     for step in plan.steps:
         steps.append({"name": step.name, "argv": list(step.argv)})
         if isinstance(step, Train):
-            steps[-1] |= {"makes": str(step.lora), "loras": step.loras, "optimizer_steps": step.steps}
+            steps[-1] |= {"makes": step.lora, "loras": step.loras, "optimizer_steps": step.steps}
     return {
         "preset": plan.request.preset.name,
         "name": plan.name,
-        "folder": str(plan.folder),
+        "folder": plan.folder,
         "items": plan.dataset.train_items,
         "batches_per_epoch": plan.dataset.batches,
         "files": {str(path): text for path, text in plan.files.items()},
         "env": dict(plan.env),
         "steps": steps,
-        "weights": [{"path": str(weight.path), "exists": weight.exists} for weight in plan.weights.values()],
+        "weights": [{"path": weight.path, "exists": weight.exists} for weight in plan.weights.values()],
         "notes": list(plan.notes),
     }

@@ -86,6 +86,8 @@ def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collectio
     chosen, base = load(preset), workspace_folder(base_dir)
     known = workspace.load(base)
     options = {name: value for name, value in options.items() if value is not None}
+    if options.get("dataset", "").lower().endswith(".toml") and "dataset_config" not in options:
+        options["dataset_config"] = Path(options.pop("dataset"))
     _check_together(chosen, options)
     level = options.get("noise_level")
     request = Request(

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 class Console:
     """Shows nothing; the command line's own shows all of it on stderr."""
 
-    def say(self, text: str) -> None:
-        """A line."""
+    def say(self, *texts: str) -> None:
+        """Lines, if any."""
 
     def write(self, output: bytes) -> None:
         """What a child prints, as it comes."""
