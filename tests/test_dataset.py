@@ -270,6 +270,29 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"caption": None},
+        {"caption": 5},
+        {"caption": ["x"]},
+        {"caption": " "},
+        {},
+        {"image_path": 5, "caption": "x"},
+        {"image_path": "a.png", "caption": "x"},
+        "[" * 100_000,
+    ],
+)
+def test_own_toml_with_a_list_that_is_none(row: dict[str, Any] | str, tmp_path: Path) -> None:
+    path = picture(tmp_path / "m" / "a.png")
+    text = row if isinstance(row, str) else json.dumps({"image_path": str(path), **row})
+    (tmp_path / "list.jsonl").write_text(text + "\n")
+    with pytest.raises(DatasetError, match=r"list\.jsonl (must hold|has)"):
+        own(tmp_path, image_jsonl_file=str(tmp_path / "list.jsonl"))
+    with pytest.raises(DatasetError, match="there is no file"):
+        own(tmp_path, image_jsonl_file="/dev/zero")
+
+
+@pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"image_directory": "media"}, "is relative to a folder"),
@@ -288,7 +311,8 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
         ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
         ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),
         ({"image_directory": "{m}", "caption_extension": "txt"}, "must be a dot and an ending"),
-        ({"image_directory": "{m}", "control_directory": "x"}, "is relative to a folder"),
+        ({"image_directory": "{m}", "control_directory": "x"}, "no key 'control_directory'"),
+        ({"image_directory": "{m}", "cache_directory": "/x/\0"}, "cache_directory must be"),
         ({"image_directory": "{m}", "cache_directory": "/x/[a]"}, "can't find its caches"),
     ],
 )

@@ -128,8 +128,7 @@ def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
         raise DatasetError(
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
-    # what a control_directory holds is no file of the entry's, and may have changed
-    before = {} if "control_directory" in entry.options else _manifest(cache)
+    before = _manifest(cache)
     stays = {path.name for path in there if before.get(path.name, "") == marks.get(path.name) and _whole(path)}
     goes = tuple(path for path in there if path.name not in stays)
     return Survey(folder=cache, marks=marks, stays=frozenset(stays), goes=goes)

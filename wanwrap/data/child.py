@@ -30,8 +30,7 @@ def main() -> None:
         say(path, look(Path(path), asked["kind"], asked["whole"]))
 
     with ThreadPoolExecutor(asked["threads"]) as pool:
-        for _ in pool.map(read, asked["paths"]):
-            pass
+        list(pool.map(read, asked["paths"]))  # which raises what one of them did
 
 
 if __name__ == "__main__":

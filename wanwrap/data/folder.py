@@ -9,21 +9,17 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, in_full, length_notes, longest, odd_notes, too_short
-from wanwrap.data.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, is_text, kind_of, meant
+from wanwrap.data.dataset import Dataset, Entry, longest, odd_notes, too_short
+from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, is_text, kind_of, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
 from wanwrap.preset import Preset
-from wanwrap.system import console
 from wanwrap.upstream import buckets
-
-USUAL = (16.0, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0, 120.0)  # frames a second
 
 
 def find(name: str | None, datasets: Path) -> Path:
@@ -32,33 +28,26 @@ def find(name: str | None, datasets: Path) -> Path:
     Raises:
         DatasetError: none, or several where none was named.
     """
+    there = {folder.name: folder for folder in _folders(datasets)}
     if name is None:
-        return _only(datasets)
-    path = absolute(name)
-    if not Path(name).is_absolute() and len(Path(name).parts) == 1 and (datasets / name).is_dir():
-        return datasets / name
+        if len(there) == 1:
+            return there.popitem()[1]
+        if there:
+            raise DatasetError(f"{datasets} holds several data sets ({listing(there)}); say which one.")
+        raise DatasetError(
+            f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name "
+            "another folder."
+        )
+    path = there.get(name) or absolute(name)
     if path.is_dir():
         return path
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder that it lies in.")
-    there = [folder.name for folder in _folders(datasets)]
     raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
 
 
 def _folders(datasets: Path) -> list[Path]:
     return sorted(folder for folder in datasets.glob("[!.]*") if folder.is_dir())
-
-
-def _only(datasets: Path) -> Path:
-    folders = _folders(datasets)
-    if len(folders) == 1:
-        return folders[0]
-    if folders:
-        names = listing(folder.name for folder in folders)
-        raise DatasetError(f"{datasets} holds several data sets ({names}); say which one.")
-    raise DatasetError(
-        f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name another folder."
-    )
 
 
 def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
@@ -71,15 +60,13 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
         raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
     found, notes = media_in(folder)
     items = list[Item]()
-    with console.bar("reading files", sum(map(len, found.values()))) as done:
-        for (directory, kind), paths in found.items():
-            if preset.pictures if kind == "image" else preset.clips:
-                items += read_files(paths, kind, whole=whole, done=done)
-            else:
-                why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
-                notes.append(f"{why}: {len(paths)} in {directory} are not used.")
-                items += [Item(path=path, kind=kind, problem=why, stops=False) for path in paths]
-                done(len(paths))
+    for (directory, kind), paths in found.items():
+        if preset.pictures if kind == "image" else preset.clips:
+            items += read_files(paths, kind, whole=whole)
+        else:
+            why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
+            notes.append(f"{why}: {len(paths)} in {directory} are not used.")
+            items += [Item(path=path, kind=kind, problem=why, stops=False) for path in paths]
     return arrange(folder, items, preset, notes)
 
 
@@ -93,21 +80,16 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
     found, notes = defaultdict[tuple[Path, Kind], list[Path]](list), list[str]()
     try:
         for directory, paths in _listed(folder).items():
-            stems, rest = set[str](), list[Path]()
             for path in paths:
-                kind = meant(path)
-                if kind and (kind_of(path) or path.is_file()):
+                if kind := meant(path):
                     found[directory, kind].append(path)
-                    stems.add(path.stem)
-                if not kind or not meant(path, read=True):
-                    rest.append(path)
-            notes += _unused(folder, directory, stems, rest)
+            notes += _unused(folder, directory, paths)
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
     if not found:
         inside = [path.name for path in _folders(folder) if _holds_media(path)]
         hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
-        readable = ", ".join(sorted(suffix[1:] for suffix in IMAGES | VIDEOS))
+        readable = ", ".join(sorted(suffix[1:] for suffix in READ))
         raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({readable}).{hint}")
     return found, notes
 
@@ -124,11 +106,12 @@ def _listed(folder: Path) -> dict[Path, list[Path]]:
     return listed
 
 
-def _unused(folder: Path, directory: Path, stems: set[str], rest: Iterable[Path]) -> list[str]:
-    """Files and folders that look as if they were meant to be trained and are not; captions belong to `stems`."""
+def _unused(folder: Path, directory: Path, paths: Iterable[Path]) -> list[str]:
+    """Files and folders that look as if they were meant to be trained and are not."""
+    stems = {path.stem for path in paths if meant(path)}
     files, folders = list[str](), list[str]()
-    for path in rest:
-        if path.suffix == CAPTION and path.stem in stems:
+    for path in paths:
+        if path.suffix.lower() in READ or (path.suffix == CAPTION and path.stem in stems):
             continue
         if path.is_file():
             files.append(path.name)
@@ -150,37 +133,33 @@ def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence
     groups, files = defaultdict[tuple[Path, Kind, float], list[Item]](list), Counter[tuple[Path, Kind]]()
     left, notes = list[Item](), [*notes]
     for item in items:
-        directory, fps = item.path.parent, usual(item.fps)
-        files[directory, item.kind] += meant(item.path, read=True) is not None
-        problem = item.problem or _too_little(item, fps, preset)
-        if problem:
+        directory = item.path.parent
+        files[directory, item.kind] += item.path.suffix.lower() in READ
+        if problem := item.problem or _too_little(item, preset):
             left.append(replace(item, problem=problem))
         else:
-            groups[directory, item.kind, fps].append(item)
+            groups[directory, item.kind, item.fps].append(item)
 
     entries = list[Entry]()
-    for directory, kind, fps in sorted(groups):
-        group = tuple(groups[directory, kind, fps])
+    for (directory, kind, fps), group in sorted(groups.items()):
         listed = len(group) < files[directory, kind]  # upstream would find others in the folder
         for options in _choices(preset, kind, fps):
-            if kind == "video":
-                notes += length_notes(group, options)
-            if kind == "image" or any(in_full(item, options) for item in group):
-                entries.append(Entry(kind=kind, directory=directory, items=group, options=options, listed=listed))
+            entry = Entry(kind=kind, directory=directory, items=tuple(group), options=options, listed=listed)
+            notes += entry.notes()
+            if len(entry.short) < len(group):
+                entries.append(entry)
     notes += odd_notes(chain.from_iterable(groups.values()))
     return Dataset(name=folder.name, entries=tuple(entries), notes=tuple(notes), left=tuple(left), root=folder)
 
 
-def _too_little(item: Item, fps: float, preset: Preset) -> str | None:
+def _too_little(item: Item, preset: Preset) -> str | None:
     """Why the preset can take nothing of a clip."""
     if item.kind == "image":
         return None
-    if fps < buckets.FPS:
-        return f"it runs at {fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
-    choices = _choices(preset, "video", fps)
-    if any(in_full(item, options) for options in choices):
-        return None
-    return too_short(item, min(map(longest, choices)))
+    if item.fps < buckets.FPS:
+        return f"it runs at {item.fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
+    needed = min(longest(vars(clips)) for clips in preset.clips)
+    return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
 
 
 def _choices(preset: Preset, kind: Kind, fps: float) -> list[dict[str, Any]]:
@@ -193,12 +172,3 @@ def _choices(preset: Preset, kind: Kind, fps: float) -> list[dict[str, Any]]:
         chosen = {name: value for name, value in vars(clips).items() if value is not None}
         found.append({**common, **chosen, "source_fps": fps})
     return found
-
-
-@lru_cache
-def usual(fps: float) -> float:
-    """The frame rate that is meant: the usual one that is nearest, within 1 %, since phones keep one only nearly; else
-    the rate to 2 digits. It is each clip's own, so that one more in the folder moves no other.
-    """
-    near = min(USUAL, key=lambda rate: abs(rate - fps))
-    return near if abs(near - fps) <= SAME_FPS * near else round(fps, 2)
