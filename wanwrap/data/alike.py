@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from wanwrap.data.media import SEEN
+
 if TYPE_CHECKING:
     from _typeshed import SupportsRichComparison
     from PIL import Image
@@ -24,10 +26,11 @@ MOST = 6  # bits between two that are called alike: re-encoded ones are 1 or 2 a
 
 
 def look(image: Image.Image) -> int:
-    """BITS of which few differ where pictures look the same. A thumbnail of 200 pixels is enough."""
+    """BITS of which few differ where pictures look the same."""
     from PIL import Image
 
     rgb = image.convert("RGB")
+    rgb.thumbnail((SEEN, SEEN))
     grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
     rows = [grey[at + 1] > grey[at] + EDGE for at in range(SIDE * SIDE) if (at + 1) % SIDE]
     columns = [grey[at + SIDE] > grey[at] + EDGE for at in range(SIDE * (SIDE - 1))]

@@ -11,7 +11,7 @@ from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import SEEN, TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Film:
         self.packets += bool(packet.size)
         if whole:
             for frame in packet.decode():
-                self._frame(frame)
+                self._look_at(frame)
+                self._count(frame)
         elif packet.size and not packet.is_discard:  # a trimmed clip keeps what it doesn't show
             self._count(packet)
             self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
@@ -147,21 +148,15 @@ class Film:
             self.times.append(timed.pts)
             self.base = timed.time_base
 
-    def _frame(self, frame: Any) -> None:
+    def _look_at(self, frame: Any) -> None:
+        from wanwrap.data.alike import look
+
         if frame.is_corrupt:
             raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
         if self.size is None:
             self.see(frame)
         if not self.frames & (self.frames - 1):  # the 0th, 1st, 2nd, 4th ...: the last one lies beyond the middle
-            self._look_at(frame)
-        self._count(frame)
-
-    def _look_at(self, frame: VideoFrame) -> None:
-        from wanwrap.data.alike import look
-
-        image: Image = frame.to_image()  # type: ignore[no-untyped-call, unused-ignore]
-        image.thumbnail((SEEN, SEEN))
-        self.look = look(image)
+            self.look = look(frame.to_image())
 
     def rate(self, header: float) -> float:
         """Frames per second that are meant, by the header where the frames' own times agree, else by those. Raises Unfit."""

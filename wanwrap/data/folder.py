@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.data.dataset import Dataset, Entry, longest, odd_notes, too_short
-from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, is_text, kind_of, meant
+from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, kind_of, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
-from wanwrap.preset import Preset
+from wanwrap.preset import Clips, Pictures, Preset
 from wanwrap.upstream import buckets
 
 
@@ -54,10 +54,8 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
     """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
-        DatasetError: there is nothing to look at, or the folder's name can't be written into a TOML.
+        DatasetError: there is nothing to look at.
     """
-    if not is_text(str(folder)):
-        raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
     found, notes = media_in(folder)
     items = list[Item]()
     for (directory, kind), paths in found.items():
@@ -87,22 +85,18 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
     if not found:
-        inside = [path.name for path in _folders(folder) if _holds_media(path)]
-        hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
         readable = ", ".join(sorted(suffix[1:] for suffix in READ))
-        raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({readable}).{hint}")
+        raise DatasetError(" ".join([f"{folder} holds no pictures or clips ({readable});", *notes]))
     return found, notes
 
 
 def _listed(folder: Path) -> dict[Path, list[Path]]:
     """What is to be seen in the folder, its images and its videos; in one that a link makes another of them only once."""
-    listed, real = dict[Path, list[Path]](), set[str]()
-    for directory in (folder, folder / "images", folder / "videos"):
-        place = os.path.realpath(directory)
-        if directory.is_dir() and place not in real:
-            names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
-            listed[directory] = [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
-            real.add(place)
+    places = {os.path.realpath(place): place for place in (folder / "videos", folder / "images", folder)}
+    listed = dict[Path, list[Path]]()
+    for directory in filter(Path.is_dir, reversed(places.values())):
+        names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
+        listed[directory] = [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
     return listed
 
 
@@ -143,7 +137,8 @@ def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence
     entries = list[Entry]()
     for (directory, kind, fps), group in sorted(groups.items()):
         listed = len(group) < files[directory, kind]  # upstream would find others in the folder
-        for options in _choices(preset, kind, fps):
+        for how in preset.clips if kind == "video" else [preset.pictures]:
+            options = _options(preset, how, fps)
             entry = Entry(kind=kind, directory=directory, items=tuple(group), options=options, listed=listed)
             notes += entry.notes()
             if len(entry.short) < len(group):
@@ -162,13 +157,8 @@ def _too_little(item: Item, preset: Preset) -> str | None:
     return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
 
 
-def _choices(preset: Preset, kind: Kind, fps: float) -> list[dict[str, Any]]:
-    """The options of each entry that a preset makes of such files, by upstream's names."""
-    common = {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale}
-    if kind == "image":
-        return [{**common, **vars(preset.pictures)}]
-    found = list[dict[str, Any]]()
-    for clips in preset.clips:
-        chosen = {name: value for name, value in vars(clips).items() if value is not None}
-        found.append({**common, **chosen, "source_fps": fps})
-    return found
+def _options(preset: Preset, how: Pictures | Clips | None, fps: float) -> dict[str, Any]:
+    """An entry's options by upstream's names; `fps` is 0 for pictures."""
+    chosen = {name: value for name, value in vars(how).items() if value is not None}
+    rate = {"source_fps": fps} if fps else {}
+    return {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale, **chosen, **rate}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wanwrap.data.media import SEEN, TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,9 +20,12 @@ def read(path: Path, whole: bool) -> Item:
     Raises:
         Unfit: upstream would train it wrongly. Else whatever Pillow raises: the file is what is wrong.
     """
+    import hashlib
     import warnings
 
     from PIL import Image
+
+    from wanwrap.data.alike import look
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # upstream only warns, too; twice as large fails
     with Image.open(path) as picture:
@@ -37,19 +39,14 @@ def read(path: Path, whole: bool) -> Item:
             ),
             TRANSPARENT: _transparent(picture, whole),
         }
-        item = Item(path=path, kind="image", size=picture.size, odd=tuple(what for what, so in odd.items() if so))
-        return _seen(item, picture) if whole else item
-
-
-def _seen(item: Item, picture: Image) -> Item:
-    """With the marks of its content and of what is to be seen."""
-    import hashlib
-
-    from wanwrap.data.alike import look
-
-    plain = picture.convert("RGB")
-    plain.thumbnail((SEEN, SEEN))
-    return replace(item, mark=hashlib.sha256(item.path.read_bytes()).hexdigest(), look=look(plain))
+        return Item(
+            path=path,
+            kind="image",
+            size=picture.size,
+            odd=tuple(what for what, so in odd.items() if so),
+            mark=hashlib.sha256(path.read_bytes()).hexdigest() if whole else "",
+            look=look(picture) if whole else None,
+        )
 
 
 def _transparent(picture: Image, whole: bool) -> bool:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from wanwrap.data.media import CAPTION, MARKED, READ, Item, Kind, Unfit, caption_of, is_text, kind_of, why
@@ -25,6 +26,7 @@ VERSION = 6  # of what `pictures.read` and `clips.read` find
 FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from wanwrap.data.read import child; child()"
 KEPT = ("size", "frames", "fps", "odd", "mark", "look")
 Row = dict[str, Any]  # of a file: its stamp, whether all of it was read, and what was found; or its problem
 
@@ -62,8 +64,8 @@ def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
         return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
     if kind_of(path) is None:
         return "upstream passes over an ending in mixed case; write it in small letters"
-    if not is_text(path.name):
-        return "its name is not UTF-8, in which lists and data sets are written; rename it"
+    if not is_text(str(path)):
+        return "its name, or its folder's, is not UTF-8, in which lists and data sets are written; rename it"
     if not path.is_file():
         return "it can't be read as a file, on which upstream ends; remove it"
     if len(os.fsencode(path.stem)) > LONGEST:
@@ -130,14 +132,16 @@ def _in_threads(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tupl
 
 
 def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """The same by a child; where it crashes, another reads one file after the other, which tells at which it was."""
+    """By a child, with which goes what decoders take; where it crashes, another reads one file after the other, which
+    tells at which it was.
+    """
     from wanwrap.system.process import lines
 
+    argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[2])]
     left, threads = dict.fromkeys(map(str, paths)), THREADS
     while left:
-        asked = json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})
         begun = None
-        for line in lines([sys.executable, str(Path(__file__).with_name("child.py"))], asked):
+        for line in lines(argv, json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})):
             path, row = json.loads(line)
             if row is None:
                 begun = path
@@ -150,6 +154,27 @@ def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[
             del left[begun]
             yield Path(begun), {"problem": "the program that reads it crashed on it; replace or remove it"}
         threads = 1
+
+
+def child() -> None:
+    """Read what standard input asks for: {"kind": ..., "whole": ..., "threads": ..., "paths": [...]}.
+
+    Prints JSON lines: [path, null] when it begins with a file, [path, what was found] when it is through.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked, printing = json.load(sys.stdin), Lock()
+
+    def say(path: str, found: Row | None) -> None:
+        with printing:
+            print(json.dumps([path, found]), flush=True)
+
+    def read(path: str) -> None:
+        say(path, None)
+        say(path, look(Path(path), asked["kind"], asked["whole"]))
+
+    with ThreadPoolExecutor(asked["threads"]) as pool:
+        list(pool.map(read, asked["paths"]))  # which raises what one of them did
 
 
 def look(path: Path, kind: Kind, whole: bool) -> Row:
