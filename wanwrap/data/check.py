@@ -103,9 +103,7 @@ class Checked:
             yield f"{len(self.alike) - 3} more groups of files look the same."
         if without := [row.item.path for row in self.kept if row.trigger is False]:
             yield f"{self.trigger!r} is not in the captions of {self._names(without)}."
-        if len(self.kept) > 1 and [len(group) for group in self.same_captions] == [len(self.kept)]:
-            yield "all captions are the same: nothing tells what is to be learned from what is beside it."
-        elif same := sum(map(len, self.same_captions)):
+        if same := sum(map(len, self.same_captions)):
             yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
 
     def _names(self, paths: Iterable[Path]) -> str:

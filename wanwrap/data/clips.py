@@ -11,7 +11,7 @@ from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ def read(path: Path, whole: bool) -> Item:
 
 def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
     """What a clip is, after all of its packets. Raises Unfit, ValueError."""
-    from wanwrap.system.safetensors import sha256
-
     codec = stream.codec_context
     size = film.size or (codec.width, codec.height)
     if not film.frames or not all(size):
@@ -75,7 +73,7 @@ def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
         frames=film.frames,
         fps=film.rate(float(stream.average_rate or 0)),
         odd=tuple(what for what, so in odd.items() if so),
-        mark=sha256(path) if whole else "",
+        mark=content_mark(path) if whole else "",
         look=film.look,
     )
 

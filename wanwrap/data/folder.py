@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.data.dataset import Dataset, Entry, longest, odd_notes, too_short
-from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, kind_of, meant
+from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
@@ -76,50 +76,30 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
         DatasetError: there are none, or a folder can't be read.
     """
     found, notes = defaultdict[tuple[Path, Kind], list[Path]](list), list[str]()
+    places = (folder / "videos", folder / "images", folder)
+    one_each = {os.path.realpath(place): place for place in places if place.is_dir()}  # a link may make two of them one
     try:
-        for directory, paths in _listed(folder).items():
+        for directory in reversed(one_each.values()):
+            paths = _visible(directory)
             for path in paths:
                 if kind := meant(path):
                     found[directory, kind].append(path)
-            notes += _unused(folder, directory, paths)
+            captions = {path.stem + CAPTION for path in paths if meant(path)}
+            rest = [path for path in paths if path.suffix.lower() not in READ and path not in places]
+            if unused := [path.name for path in rest if path.name not in captions]:
+                notes.append(f"not used in {directory}: {listing(unused)}.")
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
     if not found:
         readable = ", ".join(sorted(suffix[1:] for suffix in READ))
-        raise DatasetError(" ".join([f"{folder} holds no pictures or clips ({readable});", *notes]))
+        raise DatasetError(" ".join([f"{folder} holds no pictures or clips ({readable}).", *notes]))
     return found, notes
 
 
-def _listed(folder: Path) -> dict[Path, list[Path]]:
-    """What is to be seen in the folder, its images and its videos; in one that a link makes another of them only once."""
-    places = {os.path.realpath(place): place for place in (folder / "videos", folder / "images", folder)}
-    listed = dict[Path, list[Path]]()
-    for directory in filter(Path.is_dir, reversed(places.values())):
-        names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
-        listed[directory] = [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
-    return listed
-
-
-def _unused(folder: Path, directory: Path, paths: Iterable[Path]) -> list[str]:
-    """Files and folders that look as if they were meant to be trained and are not."""
-    stems = {path.stem for path in paths if meant(path)}
-    files, folders = list[str](), list[str]()
-    for path in paths:
-        if path.suffix.lower() in READ or (path.suffix == CAPTION and path.stem in stems):
-            continue
-        if path.is_file():
-            files.append(path.name)
-        elif path not in (folder / "images", folder / "videos") and _holds_media(path):
-            folders.append(path.name)
-    notes = [f"not used in {directory}: {listing(files)}."] if files else []
-    return [*notes, f"folders in {directory} are not searched: {listing(folders)}."] if folders else notes
-
-
-def _holds_media(folder: Path) -> bool:
-    try:
-        return any(map(kind_of, folder.iterdir()))
-    except OSError:
-        return False
+def _visible(directory: Path) -> list[Path]:
+    """What lies in a folder, without what systems leave there. Raises OSError."""
+    names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
+    return [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
 
 
 def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence[str] = ()) -> Dataset:

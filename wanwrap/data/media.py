@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,6 @@ MEANT: dict[str, Kind] = {**READ, **dict.fromkeys(OTHER_IMAGES, "image"), **dict
 JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems leave in folders, beside hidden files
 
 CAPTION = ".txt"
-LONGEST_CAPTION = 1_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
 
 # What of a file is trained otherwise than a viewer shows it.
@@ -80,6 +78,17 @@ def why(path: Path, error: Exception) -> str:
     return text.replace(str(path), path.name).strip() or type(error).__name__
 
 
+def content_mark(path: Path) -> str:
+    """The sha256 of a file."""
+    import hashlib
+
+    mark = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            mark.update(block)
+    return mark.hexdigest()
+
+
 def caption_of(path: Path, suffix: str = CAPTION) -> str:
     """The caption beside a picture or clip, as upstream reads it.
 
@@ -87,19 +96,16 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
         Unfit: there is none that can be trained.
     """
     file = path.with_suffix(suffix)
+    if not file.is_file():
+        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does")
     try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > LONGEST_CAPTION:
-            raise Unfit(f"its caption ({suffix}) is no text file; write what is to be seen into one")
         text = file.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does") from None
-    except UnicodeDecodeError:
-        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8") from None
     except OSError as error:
         raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
-    if "\0" in text:
-        raise Unfit(f"its caption ({suffix}) is not UTF-8 but UTF-16; save it as UTF-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16
+        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8")
     if not text.strip("\ufeff").strip():
         raise Unfit(f"its caption ({suffix}) is empty; write what is to be seen, or `wanwrap caption` does")
     return text

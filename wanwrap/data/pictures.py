@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,7 +20,6 @@ def read(path: Path, whole: bool) -> Item:
     Raises:
         Unfit: upstream would train it wrongly. Else whatever Pillow raises: the file is what is wrong.
     """
-    import hashlib
     import warnings
 
     from PIL import Image
@@ -44,7 +43,7 @@ def read(path: Path, whole: bool) -> Item:
             kind="image",
             size=picture.size,
             odd=tuple(what for what, so in odd.items() if so),
-            mark=hashlib.sha256(path.read_bytes()).hexdigest() if whole else "",
+            mark=content_mark(path) if whole else "",
             look=look(picture) if whole else None,
         )
 

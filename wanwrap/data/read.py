@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -96,7 +95,7 @@ def _contents(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Item]:
             unknown.append(path)
     if not unknown:
         return
-    read, new = _in_child if whole else _in_threads, dict[str, Row]()
+    read, new = _in_child if whole else _here, dict[str, Row]()
     try:
         with console.bar("reading files", len(unknown)) as done:
             for path, row in read(unknown, kind, whole):
@@ -123,12 +122,9 @@ def _item(path: Path, kind: Kind, row: Row) -> Item:
     return Item(path=path, kind=kind, **{**found, "size": tuple(found["size"]), "odd": tuple(found["odd"])})
 
 
-def _in_threads(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """Headers alone."""
-    from concurrent.futures import ThreadPoolExecutor  # a dry run whose files are all known needs none
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        yield from zip(paths, pool.map(look, paths, repeat(kind), repeat(whole)), strict=True)
+def _here(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
+    """Headers alone, which take no longer than the start of a child."""
+    return ((path, look(path, kind, whole)) for path in paths)
 
 
 def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
