@@ -365,8 +365,9 @@ def test_one_cache_folder_under_two_names(tmp_path: Path) -> None:
 def test_nothing_is_written(name: str, tmp_path: Path, wanwrap: Wanwrap) -> None:
     (tmp_path / "data").mkdir()
     BAD[name][0](tmp_path / "data")
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted((tmp_path / "data").rglob("*"))
     done = wanwrap("run", "t2v-vanilla", "--dataset", tmp_path / "data")
     assert done.returncode == 4
     assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted((tmp_path / "data").rglob("*")) == before
+    assert not (tmp_path / "home" / "local_training").exists()

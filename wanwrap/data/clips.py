@@ -157,12 +157,9 @@ class Film:
             self.look = look(frame.to_image())
 
     def rate(self, header: float) -> float:
-        """Frames per second that are meant, by the header where the frames' own times agree, else by those. Raises Unfit."""
+        """Frames per second that are meant, by the frames' own times, without those by the header. Raises Unfit."""
         times = [float(time * self.base) for time in sorted(self.times)]
-        fps = header or (FPS if self.frames == 1 else 0.0)
-        if self.seconds:
-            measured = (len(times) - 1) / (times[-1] - times[0])
-            fps = header if abs(header - measured) <= SAME_FPS * measured else measured
+        fps = (len(times) - 1) / float(self.seconds) if self.seconds else header or FPS * (self.frames == 1)
         if not fps:
             raise Unfit("nothing in it tells its frame rate; write it anew with another program, or remove it")
         off = max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)

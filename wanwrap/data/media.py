@@ -63,11 +63,6 @@ def meant(path: Path) -> Kind | None:
     return MEANT.get(path.suffix.lower())
 
 
-def is_text(name: str) -> bool:
-    """Whether a name is UTF-8, in which lists and data sets are written; other bytes of it stand as no characters."""
-    return name == name.encode(errors="ignore").decode()
-
-
 class Unfit(ValueError):
     """A file that would not train as it is; the message says why, and what to do."""
 

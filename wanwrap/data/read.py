@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,13 +15,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from wanwrap.data.media import CAPTION, MARKED, READ, Item, Kind, Unfit, caption_of, is_text, kind_of, why
+from wanwrap.data.media import CAPTION, MARKED, READ, Item, Kind, Unfit, caption_of, kind_of, why
 from wanwrap.errors import OutputError, StepError
 from wanwrap.system import console
 from wanwrap.upstream import buckets
 
 VERSION = 6  # of what `pictures.read` and `clips.read` find
-FRESH = 2.0  # seconds: a file written this lately may be written again without another time
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from wanwrap.data.read import child; child()"
@@ -63,7 +61,7 @@ def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
         return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
     if kind_of(path) is None:
         return "upstream passes over an ending in mixed case; write it in small letters"
-    if not is_text(str(path)):
+    if str(path) != str(path).encode(errors="ignore").decode():
         return "its name, or its folder's, is not UTF-8, in which lists and data sets are written; rename it"
     if not path.is_file():
         return "it can't be read as a file, on which upstream ends; remove it"
@@ -99,7 +97,7 @@ def _contents(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Item]:
     try:
         with console.bar("reading files", len(unknown)) as done:
             for path, row in read(unknown, kind, whole):
-                if row.get("stamp"):
+                if "item" in row:
                     new[str(path)] = row
                 done()
                 yield _item(path, kind, row)
@@ -174,10 +172,9 @@ def child() -> None:
 
 
 def look(path: Path, kind: Kind, whole: bool) -> Row:
-    """What a file is, as a row to be kept (without a stamp not to be kept); or its `problem`."""
+    """What a file is, as a row to be kept; or its `problem`."""
     from wanwrap.data import clips, pictures
 
-    now = time.time()
     try:
         stamp = stamp_of(path)
         item = (pictures if kind == "image" else clips).read(path, whole)
@@ -185,8 +182,7 @@ def look(path: Path, kind: Kind, whole: bool) -> Row:
         return {"problem": str(error)}
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
         return {"problem": f"it can't be read: {why(path, error)}; replace or remove it"}
-    kept = stamp if now - stamp[1] / 1e9 > FRESH else None
-    return {"stamp": kept, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
+    return {"stamp": stamp, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
 
 
 def stamp_of(path: Path) -> list[int]:
