@@ -308,7 +308,7 @@ def test_own_toml_with_a_list_that_is_none(row: dict[str, Any] | str, tmp_path: 
         ({"image_directory": "/"}, "holds no images"),
         ({}, "names neither"),
         ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
-        ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),
+        ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must be a list of whole numbers"),
         ({"image_directory": "{m}", "caption_extension": "txt"}, "must be a dot and an ending"),
         ({"image_directory": "{m}", "control_directory": "x"}, "no key 'control_directory'"),
         ({"image_directory": "{m}", "cache_directory": "/x/\0"}, "cache_directory must be"),

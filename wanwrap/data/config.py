@@ -107,14 +107,12 @@ def _check_keys(table: Table, schema: Mapping[str, type]) -> None:
     for name, value in table.items():
         if name not in schema:
             raise DatasetError(f"training Wan knows no key {name!r} there.{closest(name, schema)}")
-        wanted = schema[name]
-        if name == "resolution" and type(value) is int:
-            continue
-        if wanted is list and isinstance(value, list) and {type(each) for each in value} != {int}:
-            raise DatasetError(f"{name} must hold whole numbers, not {value!r}.")
-        if type(value) is not wanted or "\0" in str(value):
+        wanted, parts = schema[name], value if isinstance(value, list) else [0]
+        fits = type(value) is wanted and {type(part) for part in parts} == {int} and "\0" not in str(value)
+        if not fits and (name, type(value)) != ("resolution", int):
+            words = {list: "a list of whole numbers", str: "a text"}.get(wanted, wanted.__name__)
             hint = f" Write {float(value)}." if wanted is float and type(value) is int else ""
-            raise DatasetError(f"{name} must be {wanted.__name__}, not {value!r}.{hint}")
+            raise DatasetError(f"{name} must be {words}, not {value!r}.{hint}")
 
 
 def _entry(table: Table, whole: bool) -> tuple[Entry, list[Item]]:

@@ -55,16 +55,21 @@ class Entry:
         return buckets.bucket(item.size, tuple(options["resolution"]), enabled=enabled, no_upscale=no_upscale)
 
     @property
+    def longest(self) -> int:
+        """The frames of the longest window."""
+        return int(max(self.options.get("target_frames") or [1]))
+
+    @property
     def short(self) -> list[Item]:
         """Clips of which the longest window takes nothing."""
         if self.kind == "image" or self.options.get("frame_extraction") == "full":
             return []
         rate = self.options.get("source_fps")
-        return [item for item in self.items if buckets.frames_at_16(item.frames, rate) < longest(self.options)]
+        return [item for item in self.items if buckets.frames_at_16(item.frames, rate) < self.longest]
 
     def notes(self) -> list[str]:
         """What is to be said of those."""
-        where = f"too short for {longest(self.options)} frames, not trained at that length"
+        where = f"too short for {self.longest} frames, not trained at that length"
         return [f"{where}: {listing(item.path.name for item in self.short)}."] if self.short else []
 
 
@@ -121,8 +126,10 @@ class Dataset:
         if not self.train_items:
             reasons = dict.fromkeys(f"{item.path.name}: {item.problem}" for item in self.left)
             raise DatasetError(f"nothing in {self.name} would be trained: {listing(reasons)}.")
+        if not bad:
+            return self
         out = f"left out, as you said: {listing(item.path.name for item in bad)}."
-        return replace(self, notes=(*self.notes, out)) if bad else self
+        return replace(self, notes=(*self.notes, out))
 
     def _complaint(self, bad: list[Item]) -> str:
         files = len({item.path for entry in self.entries for item in entry.items} | {item.path for item in bad})
@@ -140,11 +147,6 @@ def odd_notes(items: Iterable[Item]) -> list[str]:
         for what in item.odd:
             names.setdefault(what, []).append(item.path.name)
     return [f"{what}: {listing(files)}." for what, files in names.items()]
-
-
-def longest(options: Mapping[str, Any]) -> int:
-    """The frames of an entry's longest window."""
-    return int(max(options.get("target_frames") or [1]))
 
 
 def too_short(item: Item, frames: int) -> str:

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, longest, odd_notes, too_short
+from wanwrap.data.dataset import Dataset, Entry, odd_notes, too_short
 from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
@@ -84,9 +84,9 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
             for path in paths:
                 if kind := meant(path):
                     found[directory, kind].append(path)
-            captions = {path.stem + CAPTION for path in paths if meant(path)}
-            rest = [path for path in paths if path.suffix.lower() not in READ and path not in places]
-            if unused := [path.name for path in rest if path.name not in captions]:
+            captions = {path.with_suffix(CAPTION) for path in paths if meant(path)}
+            used = {*captions, *places}
+            if unused := [path.name for path in paths if path.suffix.lower() not in READ and path not in used]:
                 notes.append(f"not used in {directory}: {listing(unused)}.")
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
@@ -133,7 +133,7 @@ def _too_little(item: Item, preset: Preset) -> str | None:
         return None
     if item.fps < buckets.FPS:
         return f"it runs at {item.fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
-    needed = min(longest(vars(clips)) for clips in preset.clips)
+    needed = min(max(clips.target_frames) for clips in preset.clips)
     return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
 
 
