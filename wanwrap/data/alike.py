@@ -43,19 +43,20 @@ def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
     """Those that look alike: `most` bits apart or fewer, or both alike a third; each group sorted, and all of them."""
     # of most + 1 bands of bits two near looks share one, so only those that share one are compared
     bands = [sum(1 << bit for bit in range(band, BITS, most + 1)) for band in range(most + 1)]
-    tables = [(mask, defaultdict[int, list[K]](list)) for mask in bands]
-    for key, seen in looks.items():
+    tables = [(mask, defaultdict[int, list[int]](list)) for mask in bands]
+    keys, seen = [*looks], [*looks.values()]
+    for at, bits in enumerate(seen):
         for mask, table in tables:
-            table[seen & mask].append(key)
-    found, free = list[list[K]](), set(looks)
+            table[bits & mask].append(at)
+    found, free = list[list[K]](), set(range(len(keys)))
     while free:
         group = [free.pop()]
-        for key in group:  # which grows
+        for at in group:  # which grows
             for mask, table in tables:
-                band = looks[key] & mask
+                band = seen[at] & mask
                 table[band] = [other for other in table[band] if other in free]
-                near = [other for other in table[band] if (looks[key] ^ looks[other]).bit_count() <= most]
+                near = [other for other in table[band] if (seen[at] ^ seen[other]).bit_count() <= most]
                 group += near
                 free.difference_update(near)  # a crowd is found in few rounds
-        found.append(sorted(group))
+        found.append(sorted(keys[at] for at in group))
     return sorted(group for group in found if len(group) > 1)

@@ -112,21 +112,22 @@ class Checked:
 
 def check(dataset: Dataset, trigger: str | None = None) -> Checked:
     """A data set whose files have been read whole, file by file."""
-    left, entries = {item.path for item in dataset.left}, defaultdict[Item, list[Entry]](list)
+    left, entries = {item.path for item in dataset.left}, defaultdict[Path, list[Entry]](list)
+    kept, captions = dict[Path, Item](), defaultdict[str, list[Path]](list)
     for entry in dataset.entries:
         for item in entry.items:
             if item.path not in left:
-                entries[item].append(entry)
-    captions = defaultdict[str, list[Path]](list)
-    for item in entries:
-        captions[item.caption].append(item.path)
-    groups = alike.groups({item.path: item.look for item in entries if item.look is not None})
+                entries[item.path].append(entry)
+                kept[item.path] = item
+    for path, item in kept.items():
+        captions[item.caption].append(path)
+    groups = alike.groups({path: item.look for path, item in kept.items() if item.look is not None})
     like = {path: group[: MOST_ALIKE + 1] for group in groups for path in group}
 
     rows = [Row(item=item, trigger=_holds(item, trigger)) for item in dataset.left]
-    for item, taken in entries.items():
-        row = _row(item, taken, trigger)
-        others = [dataset.short(other) for other in like.get(item.path, ()) if other != item.path][:MOST_ALIKE]
+    for path, item in kept.items():
+        row = _row(item, entries[path], trigger)
+        others = [dataset.short(other) for other in like.get(path, ()) if other != path][:MOST_ALIKE]
         remarks = [*row.remarks, f"looks like {listing(others)}"] if others else row.remarks
         if len(captions[item.caption]) > 1:
             remarks = [*remarks, "its caption is another's, too"]

@@ -110,7 +110,7 @@ def _check_keys(table: Table, schema: Mapping[str, type]) -> None:
         wanted, parts = schema[name], value if isinstance(value, list) else [0]
         fits = type(value) is wanted and {type(part) for part in parts} == {int} and "\0" not in str(value)
         if not fits and (name, type(value)) != ("resolution", int):
-            words = {list: "a list of whole numbers", str: "a text"}.get(wanted, wanted.__name__)
+            words = "a list of whole numbers" if wanted is list else wanted.__name__
             hint = f" Write {float(value)}." if wanted is float and type(value) is int else ""
             raise DatasetError(f"{name} must be {words}, not {value!r}.{hint}")
 

@@ -81,12 +81,14 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
     try:
         for directory in reversed(one_each.values()):
             paths = _visible(directory)
+            captions, rest = set[str](), list[Path]()
             for path in paths:
                 if kind := meant(path):
                     found[directory, kind].append(path)
-            captions = {path.with_suffix(CAPTION) for path in paths if meant(path)}
-            used = {*captions, *places}
-            if unused := [path.name for path in paths if path.suffix.lower() not in READ and path not in used]:
+                    captions.add(path.stem + CAPTION)
+                if path.suffix.lower() not in READ and path not in places:
+                    rest.append(path)
+            if unused := [path.name for path in rest if path.name not in captions]:
                 notes.append(f"not used in {directory}: {listing(unused)}.")
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
@@ -108,7 +110,7 @@ def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence
     left, notes = list[Item](), [*notes]
     for item in items:
         directory = item.path.parent
-        files[directory, item.kind] += item.path.suffix.lower() in READ
+        files[directory, item.kind] += item.stops  # what upstream reads, by its ending
         if problem := item.problem or _too_little(item, preset):
             left.append(replace(item, problem=problem))
         else:

@@ -43,13 +43,13 @@ def read_files(
     """
     items, names, sound = dict[Path, Item](), dict[str, Path](), list[Path]()
     for path in paths:
-        problem = _name_problem(path, names)
-        items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
-        if not problem:
+        if problem := _name_problem(path, names):
+            items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
+        else:
             sound.append(path)
     for item in _contents(sound, kind, whole) if sound else ():
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
-    return list(items.values())
+    return [items[path] for path in paths]
 
 
 def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
@@ -57,9 +57,9 @@ def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
 
     `names` are those of the files before it.
     """
-    if path.suffix.lower() not in READ:
-        return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
     if kind_of(path) is None:
+        if path.suffix.lower() not in READ:
+            return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
         return "upstream passes over an ending in mixed case; write it in small letters"
     if str(path) != str(path).encode(errors="ignore").decode():
         return "its name, or its folder's, is not UTF-8, in which lists and data sets are written; rename it"
