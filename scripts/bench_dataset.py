@@ -75,7 +75,6 @@ def main() -> int:
         folder = args.folder or Path(temporary) / "pictures"
         draw(folder, args.files)
         env = {**os.environ, "XDG_CACHE_HOME": f"{temporary}/cache", "PYTHONPATH": str(ROOT)}
-        time.sleep(2.5)  # a file written a moment ago is not kept
         first, first_memory = check(folder, env)
         second, memory = check(folder, env)
     limit = START + (SECOND - START) * args.files / 10_000

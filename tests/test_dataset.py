@@ -89,7 +89,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a folder named like a picture": (a_folder, "b.png: it can't be read as a file"),
     "a link to nowhere": (a_dead_link, "b.png: it can't be read as a file"),
-    "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8 but UTF-16"),
+    "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8; save it"),
     "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "its caption (.txt) is empty"),
     "16 bits a channel": (sixteen_bits, "would turn white in upstream"),
     "mixed case": (
@@ -133,8 +133,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     data = scan(tmp_path, STYLE)
     assert data.notes == (
-        f"not used in {tmp_path}: d.gif, lonely.txt, notes.md.",
-        f"folders in {tmp_path} are not searched: more.",
+        f"not used in {tmp_path}: d.gif, lonely.txt, more, notes.md.",
         f"t2v-style trains no clips: 1 in {tmp_path} are not used.",
     )
     assert data.train_items == 1
@@ -191,7 +190,7 @@ def test_turned_pictures_are_said(tmp_path: Path) -> None:
 
 def test_a_folder_of_data_sets_and_a_file(tmp_path: Path) -> None:
     picture(tmp_path / "cats" / "a.png")
-    with pytest.raises(DatasetError, match="Its folders hold some: cats; give one of them"):
+    with pytest.raises(DatasetError, match=r"not used in .*: cats"):
         scan(tmp_path, VANILLA)
     with pytest.raises(DatasetError, match="is a file; give the folder"):
         find(str(tmp_path / "cats" / "a.png"), tmp_path / "datasets")
@@ -270,6 +269,29 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"caption": None},
+        {"caption": 5},
+        {"caption": ["x"]},
+        {"caption": " "},
+        {},
+        {"image_path": 5, "caption": "x"},
+        {"image_path": "a.png", "caption": "x"},
+        "[" * 100_000,
+    ],
+)
+def test_own_toml_with_a_list_that_is_none(row: dict[str, Any] | str, tmp_path: Path) -> None:
+    path = picture(tmp_path / "m" / "a.png")
+    text = row if isinstance(row, str) else json.dumps({"image_path": str(path), **row})
+    (tmp_path / "list.jsonl").write_text(text + "\n")
+    with pytest.raises(DatasetError, match=r"list\.jsonl (must hold|has)"):
+        own(tmp_path, image_jsonl_file=str(tmp_path / "list.jsonl"))
+    with pytest.raises(DatasetError, match="there is no file"):
+        own(tmp_path, image_jsonl_file="/dev/zero")
+
+
+@pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"image_directory": "media"}, "is relative to a folder"),
@@ -286,9 +308,10 @@ def test_own_toml_with_a_list_of_clips(tmp_path: Path) -> None:
         ({"image_directory": "/"}, "holds no images"),
         ({}, "names neither"),
         ({"image_directory": "{m}", "resolution": [64]}, "64 can't be trained"),
-        ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must hold whole numbers"),
+        ({"image_directory": "{m}", "resolution": ["64", "64"]}, "must be a list of whole numbers"),
         ({"image_directory": "{m}", "caption_extension": "txt"}, "must be a dot and an ending"),
-        ({"image_directory": "{m}", "control_directory": "x"}, "is relative to a folder"),
+        ({"image_directory": "{m}", "control_directory": "x"}, "no key 'control_directory'"),
+        ({"image_directory": "{m}", "cache_directory": "/x/\0"}, "cache_directory must be"),
         ({"image_directory": "{m}", "cache_directory": "/x/[a]"}, "can't find its caches"),
     ],
 )
@@ -342,8 +365,9 @@ def test_one_cache_folder_under_two_names(tmp_path: Path) -> None:
 def test_nothing_is_written(name: str, tmp_path: Path, wanwrap: Wanwrap) -> None:
     (tmp_path / "data").mkdir()
     BAD[name][0](tmp_path / "data")
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted((tmp_path / "data").rglob("*"))
     done = wanwrap("run", "t2v-vanilla", "--dataset", tmp_path / "data")
     assert done.returncode == 4
     assert done.stderr.startswith("Error: ") and "Traceback" not in done.stderr
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted((tmp_path / "data").rglob("*")) == before
+    assert not (tmp_path / "home" / "local_training").exists()

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from wanwrap.data.media import SEEN
+
 if TYPE_CHECKING:
     from _typeshed import SupportsRichComparison
     from PIL import Image
@@ -19,14 +21,16 @@ K = TypeVar("K", bound="SupportsRichComparison")
 SIDE = 8  # of the grid whose neighbours are compared: 56 bits for rows, 56 for columns
 EDGE = 2  # of 255: less is the noise of a flat area
 SHADES = 64  # of each mean colour, one bit each, so that near ones differ in few bits
+BITS = 2 * SIDE * (SIDE - 1) + 3 * SHADES
 MOST = 6  # bits between two that are called alike: re-encoded ones are 1 or 2 apart, others 20 and more
 
 
 def look(image: Image.Image) -> int:
-    """304 bits of which few differ where pictures look the same. A thumbnail of 200 pixels is enough."""
+    """BITS of which few differ where pictures look the same."""
     from PIL import Image
 
     rgb = image.convert("RGB")
+    rgb.thumbnail((SEEN, SEEN))
     grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
     rows = [grey[at + 1] > grey[at] + EDGE for at in range(SIDE * SIDE) if (at + 1) % SIDE]
     columns = [grey[at + SIDE] > grey[at] + EDGE for at in range(SIDE * (SIDE - 1))]
@@ -37,31 +41,22 @@ def look(image: Image.Image) -> int:
 
 def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
     """Those that look alike: `most` bits apart or fewer, or both alike a third; each group sorted, and all of them."""
-    same = defaultdict[int, list[K]](list)
-    for key, seen in looks.items():
-        same[seen].append(key)
     # of most + 1 bands of bits two near looks share one, so only those that share one are compared
-    tables = [(mask, defaultdict[int, list[int]](list)) for mask in _bands(list(same), most + 1)]
-    for seen in same:
+    bands = [sum(1 << bit for bit in range(band, BITS, most + 1)) for band in range(most + 1)]
+    tables = [(mask, defaultdict[int, list[int]](list)) for mask in bands]
+    keys, seen = [*looks], [*looks.values()]
+    for at, bits in enumerate(seen):
         for mask, table in tables:
-            table[seen & mask].append(seen)
-    found, free = list[list[K]](), set(same)
+            table[bits & mask].append(at)
+    found, free = list[list[K]](), set(range(len(keys)))
     while free:
         group = [free.pop()]
-        for seen in group:  # which grows
+        for at in group:  # which grows
             for mask, table in tables:
-                others = table[seen & mask] = [other for other in table[seen & mask] if other in free]
-                near = [other for other in others if (seen ^ other).bit_count() <= most]
+                band = seen[at] & mask
+                table[band] = [other for other in table[band] if other in free]
+                near = [other for other in table[band] if (seen[at] ^ seen[other]).bit_count() <= most]
                 group += near
                 free.difference_update(near)  # a crowd is found in few rounds
-        found.append(sorted(key for seen in group for key in same[seen]))
+        found.append(sorted(keys[at] for at in group))
     return sorted(group for group in found if len(group) > 1)
-
-
-def _bands(looks: list[int], count: int) -> list[int]:
-    """Masks that share out the bits that differ at all, neighbours in different bands."""
-    every, some = -1, 0
-    for seen in looks:
-        every, some = every & seen, some | seen
-    differ = [1 << at for at in range(some.bit_length()) if (some & ~every) >> at & 1]
-    return [sum(differ[band::count]) for band in range(count)]

@@ -45,6 +45,10 @@ def names(entry: Entry, what: What) -> Iterator[tuple[str, tuple[object, ...]]]:
                 yield window_name(stem, first, count, entry.cached_size(item)), made_of
 
 
+def _names(entry: Entry) -> set[str]:
+    return {name for what in WHAT for name, _ in names(entry, what)}
+
+
 def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> list[Path]:
     """The files that upstream has yet to make, or should have made."""
     wanted = (cache / name for entry, cache in zip(entries, caches, strict=True) for name, _ in names(entry, what))
@@ -60,10 +64,9 @@ def forget(entries: Sequence[Entry], caches: Sequence[Path]) -> set[str]:
         suffix, paths = entry.options.get("caption_extension", CAPTION), [item.path for item in entry.items]
         now = read_files(paths, entry.kind, suffix=suffix, captions=_listed_captions(entry), whole=True)
         for item, latest in zip(entry.items, now, strict=True):
-            changed: dict[What, bool] = {"latents": latest.mark != item.mark, "text": latest.caption != item.caption}
-            for what in (what for what, so in changed.items() if so):
+            if (latest.mark, latest.caption) != (item.mark, item.caption):
                 gone.add(item.path.name)
-                for name, _ in names(replace(entry, items=(item,)), what):
+                for name in _names(replace(entry, items=(item,))):
                     (cache / name).unlink(missing_ok=True)
     return gone
 
@@ -79,8 +82,7 @@ def unexpected(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
     """What lies in the caches of no file of the data set: upstream trains it all the same."""
     found = list[str]()
     for entry, cache in zip(entries, caches, strict=True):
-        wanted = {name for what in WHAT for name, _ in names(entry, what)}
-        found += sorted(path.name for path in _cached(cache) if path.name not in wanted)
+        found += sorted({path.name for path in _cached(cache)} - _names(entry))
     return found
 
 
@@ -128,8 +130,7 @@ def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
         raise DatasetError(
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
-    # what a control_directory holds is no file of the entry's, and may have changed
-    before = {} if "control_directory" in entry.options else _manifest(cache)
+    before = _manifest(cache)
     stays = {path.name for path in there if before.get(path.name, "") == marks.get(path.name) and _whole(path)}
     goes = tuple(path for path in there if path.name not in stays)
     return Survey(folder=cache, marks=marks, stays=frozenset(stays), goes=goes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from wanwrap.errors import DatasetError, listing
 from wanwrap.upstream import buckets
 
 MOST_ALIKE = 3  # others that a file's remark names
+SMALL = "small"  # a remark: trained far smaller than it could be
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
 Key = tuple[int, ...]  # a bucket: (width, height), for clips with frames
 
@@ -23,15 +24,13 @@ Key = tuple[int, ...]  # a bucket: (width, height), for clips with frames
 class Row:
     """One file, with the buckets of what it gives: none where it is not trained.
 
-    `scale` is by how much its sides are enlarged at most, `small` whether it is trained far smaller than it could be,
-    `trigger` whether its caption has the trigger word (None where none was asked for); `remarks` are all that is to be
-    said of a file that is trained, alone and among the others.
+    `scale` is by how much its sides are enlarged at most, `trigger` whether its caption has the trigger word (None where
+    none was asked for); `remarks` are all that is to be said of a file that is trained, alone and among the others.
     """
 
     item: Item
     keys: Sequence[Key] = ()
     scale: float = 0.0
-    small: bool = False
     trigger: bool | None = None
     remarks: Sequence[str] = ()
 
@@ -82,9 +81,8 @@ class Checked:
         """How many things of an epoch lie in each bucket, repeats counted."""
         count = Counter[Key]()
         for entry in self.dataset.entries:
-            for item in entry.items:
-                for key in entry.shapes(item):
-                    count[key] += entry.options.get("num_repeats", 1)
+            for key in entry.keys:
+                count[key] += entry.options.get("num_repeats", 1)
         return count
 
     @property
@@ -97,7 +95,7 @@ class Checked:
         yield from self.dataset.notes
         if large := [row.item.path for row in self.kept if row.scale >= BLOWN_UP]:
             yield f"enlarged to twice their size and more, so that blur is learned: {self._names(large)}."
-        if small := [row.item.path for row in self.kept if row.small]:
+        if small := [row.item.path for row in self.kept if SMALL in row.remarks]:
             yield f"less than a quarter of the pixels that they could be trained with: {self._names(small)}."
         for group in self.alike[:3]:
             yield f"look the same: {self._names(group)}."
@@ -105,9 +103,7 @@ class Checked:
             yield f"{len(self.alike) - 3} more groups of files look the same."
         if without := [row.item.path for row in self.kept if row.trigger is False]:
             yield f"{self.trigger!r} is not in the captions of {self._names(without)}."
-        if len(self.kept) > 1 and [len(group) for group in self.same_captions] == [len(self.kept)]:
-            yield "all captions are the same: nothing tells what is to be learned from what is beside it."
-        elif same := sum(map(len, self.same_captions)):
+        if same := sum(map(len, self.same_captions)):
             yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
 
     def _names(self, paths: Iterable[Path]) -> str:
@@ -116,35 +112,26 @@ class Checked:
 
 def check(dataset: Dataset, trigger: str | None = None) -> Checked:
     """A data set whose files have been read whole, file by file."""
-    left = {item.path for item in dataset.left}
-    entries, kept = defaultdict[Path, list[Entry]](list), dict[Path, Item]()
+    left, entries = {item.path for item in dataset.left}, defaultdict[Path, list[Entry]](list)
+    kept, captions = dict[Path, Item](), defaultdict[str, list[Path]](list)
     for entry in dataset.entries:
         for item in entry.items:
             if item.path not in left:
                 entries[item.path].append(entry)
                 kept[item.path] = item
-    looks, captions = dict[Path, int](), defaultdict[str, list[Path]](list)
     for path, item in kept.items():
         captions[item.caption].append(path)
-        if item.look is not None:
-            looks[path] = item.look
+    groups = alike.groups({path: item.look for path, item in kept.items() if item.look is not None})
+    like = {path: group[: MOST_ALIKE + 1] for group in groups for path in group}
 
-    groups = alike.groups(looks)
-    like = {path: group for group in groups for path in group}
     rows = [Row(item=item, trigger=_holds(item, trigger)) for item in dataset.left]
     for path, item in kept.items():
-        keys, scale, small = _fit(item, entries[path])
-        having = _holds(item, trigger)
-        others = [dataset.short(other) for other in like.get(path, [])[: MOST_ALIKE + 1] if other != path]
-        remarks = {
-            f"enlarged {scale:.1f} times": scale > 1,
-            "small": small and scale <= 1,
-            f"looks like {listing(others[:MOST_ALIKE])}": others,
-            "its caption is another's, too": len(captions[item.caption]) > 1,
-            f"{trigger!r} is not in its caption": having is False,
-        }
-        told = [*item.odd, *(what for what, so in remarks.items() if so)]
-        rows.append(Row(item=item, keys=keys, scale=scale, small=small, trigger=having, remarks=told))
+        row = _row(item, entries[path], trigger)
+        others = [dataset.short(other) for other in like.get(path, ()) if other != path][:MOST_ALIKE]
+        remarks = [*row.remarks, f"looks like {listing(others)}"] if others else row.remarks
+        if len(captions[item.caption]) > 1:
+            remarks = [*remarks, "its caption is another's, too"]
+        rows.append(replace(row, remarks=remarks))
     return Checked(
         dataset=dataset,
         trigger=trigger or None,
@@ -158,16 +145,27 @@ def _holds(item: Item, trigger: str | None) -> bool | None:
     return holds(item.caption, trigger) if trigger and any(item.size) else None
 
 
-def _fit(item: Item, entries: Sequence[Entry]) -> tuple[list[Key], float, bool]:
-    """Buckets, scale and smallness of a file in all the entries that take it."""
-    keys, scale, small = list[Key](), 0.0, True
+def _row(item: Item, entries: Sequence[Entry], trigger: str | None) -> Row:
+    """What is to be said of a file alone, in all the entries that take it."""
+    scale, small = 0.0, True
     for entry in entries:
-        keys += entry.shapes(item)
         width, height = entry.cached_size(item)
         most = entry.options["resolution"]
         scale = max(scale, width / item.size[0], height / item.size[1])
         small = small and 4 * width * height < most[0] * most[1]
-    return keys, scale, small
+    having = _holds(item, trigger)
+    remarks = {
+        f"enlarged {scale:.1f} times": scale > 1,
+        SMALL: small and scale <= 1,
+        f"{trigger!r} is not in its caption": having is False,
+    }
+    return Row(
+        item=item,
+        keys=[key for entry in entries for key in entry.shapes(item)],
+        scale=scale,
+        trigger=having,
+        remarks=[*item.odd, *(what for what, so in remarks.items() if so)],
+    )
 
 
 def bucket_name(key: Key) -> str:

@@ -11,7 +11,7 @@ from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import COUNTED, SAME_FPS, SEEN, TRANSPARENT, TURNED, Item, Unfit, content_mark
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics, ITU-T H.273
 _READ = count()
+COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
 TIMED = {".mkv", ".webm"}  # whose headers tell how long they are
 ROUGH = 1 << 14  # of 1 << 16: what turns by 14 degrees or less is not turned
-STANDARD = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+USUAL = (*map(Fraction, (16, 24, 25, 30, 48, 50, 60, 120)), *(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)))
+SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
 HOLE = 60  # seconds without a frame: broken time stamps, or nothing to learn from
 UNEVEN = 1 / 16  # seconds: a frame this far from its even place is another frame to Wan
 
@@ -46,26 +48,30 @@ def read(path: Path, whole: bool) -> Item:
         for packet in container.demux(stream):
             film.take(packet, whole)
         film.check_whole(path, container, stream)
-        codec = stream.codec_context
-        odd = {
-            TURNED: bool(film.turn),
-            TRANSPARENT: film.alpha,
-            "squeezed: its pixels are no squares, and upstream takes them for such": (
-                (stream.sample_aspect_ratio or 1) != 1
-            ),
-            "HDR, which upstream takes for SDR: its colours come out pale": int(codec.color_trc or 0) in HDR,
-        }
-        header, size = float(stream.average_rate or 0), film.size or (codec.width, codec.height)
+        item = _item(path, film, stream, whole)
     if next(_READ) % 32 == 0:  # a container and its streams hold each other, and Python counts objects, not their bytes
         gc.collect()
+    return item
+
+
+def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
+    """What a clip is, after all of its packets. Raises Unfit, ValueError."""
+    codec = stream.codec_context
+    size = film.size or (codec.width, codec.height)
     if not film.frames or not all(size):
         raise ValueError("it holds no frames")
+    odd = {
+        TURNED: bool(film.turn),
+        TRANSPARENT: film.alpha,
+        "squeezed: its pixels are no squares, and upstream takes them for such": (stream.sample_aspect_ratio or 1) != 1,
+        "HDR, which upstream takes for SDR: its colours come out pale": int(codec.color_trc or 0) in HDR,
+    }
     return Item(
         path=path,
         kind="video",
         size=size,
         frames=film.frames,
-        fps=film.rate(header),
+        fps=film.rate(float(stream.average_rate or 0)),
         odd=tuple(what for what, so in odd.items() if so),
         mark=content_mark(path) if whole else "",
         look=film.look,
@@ -95,7 +101,8 @@ class Film:
         self.packets += bool(packet.size)
         if whole:
             for frame in packet.decode():
-                self._frame(frame)
+                self._look_at(frame)
+                self._count(frame)
         elif packet.size and not packet.is_discard:  # a trimmed clip keeps what it doesn't show
             self._count(packet)
             self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
@@ -139,29 +146,20 @@ class Film:
             self.times.append(timed.pts)
             self.base = timed.time_base
 
-    def _frame(self, frame: Any) -> None:
+    def _look_at(self, frame: Any) -> None:
+        from wanwrap.data.alike import look
+
         if frame.is_corrupt:
             raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
         if self.size is None:
             self.see(frame)
         if not self.frames & (self.frames - 1):  # the 0th, 1st, 2nd, 4th ...: the last one lies beyond the middle
-            self._look_at(frame)
-        self._count(frame)
-
-    def _look_at(self, frame: VideoFrame) -> None:
-        from wanwrap.data.alike import look
-
-        image: Image = frame.to_image()  # type: ignore[no-untyped-call, unused-ignore]
-        image.thumbnail((SEEN, SEEN))
-        self.look = look(image)
+            self.look = look(frame.to_image())
 
     def rate(self, header: float) -> float:
-        """Frames per second: the header's where the frames' own times agree, else theirs. Raises Unfit."""
+        """Frames per second that are meant, by the frames' own times, without those by the header. Raises Unfit."""
         times = [float(time * self.base) for time in sorted(self.times)]
-        fps = header or (FPS if self.frames == 1 else 0.0)
-        if self.seconds:
-            measured = (len(times) - 1) / (times[-1] - times[0])
-            fps = header if abs(header - measured) <= SAME_FPS * measured else measured
+        fps = (len(times) - 1) / float(self.seconds) if self.seconds else header or FPS * (self.frames == 1)
         if not fps:
             raise Unfit("nothing in it tells its frame rate; write it anew with another program, or remove it")
         off = max((abs(time - times[0] - index / fps) for index, time in enumerate(times)), default=0.0)
@@ -170,7 +168,7 @@ class Film:
                 f"its frames come at uneven times, up to {off:.2f} s off, and upstream takes them as even; "
                 "`wanwrap prepare` mends it"
             )
-        return fps
+        return float(standard(Fraction(fps)))
 
 
 def _told(container: Any, stream: Any) -> float:
@@ -182,9 +180,11 @@ def _told(container: Any, stream: Any) -> float:
 
 
 def standard(rate: Fraction) -> Fraction:
-    """The rate that is meant: containers round times, and phones keep a rate only nearly."""
-    best = min((*STANDARD, Fraction(max(1, round(rate)))), key=lambda each: abs(each - rate))
-    return best if abs(best - rate) <= rate / 1000 else rate.limit_denominator(1001)
+    """The frame rate that is meant: the usual one that is nearest, within 1 %, since containers round times and phones
+    keep a rate only nearly; else the rate to 2 digits.
+    """
+    near = min(USUAL, key=lambda usual: abs(usual - rate))
+    return near if abs(near - rate) <= SAME_FPS * near else round(rate, 2)
 
 
 def turn(frame: VideoFrame) -> tuple[int, ...]:

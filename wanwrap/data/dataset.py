@@ -35,16 +35,11 @@ class Entry:
 
     @cached_property
     def keys(self) -> tuple[tuple[int, ...], ...]:
-        """The bucket by which upstream groups each thing that is trained: its shape, without buckets the resolution."""
-        found = list[tuple[int, ...]]()
-        for item in self.items:
-            for width, height, *frames in self.shapes(item):
-                size = (width, height) if self.kind == "image" else self._bucket((width, height))
-                found.append((*size, *frames))
-        return tuple(found)
+        """The bucket of each thing that is trained, by which upstream groups them: its shape as the model sees it."""
+        return tuple(shape for item in self.items for shape in self.shapes(item))
 
     def shapes(self, item: Item) -> list[tuple[int, ...]]:
-        """What one file gives, as the model sees it: (width, height), with frames for a window of a clip."""
+        """What one file gives: (width, height), with frames for a window of a clip."""
         size = self.cached_size(item)
         return [size] if self.kind == "image" else [(*size, count) for _, count in self.windows(item)]
 
@@ -53,19 +48,29 @@ class Entry:
         return sorted(buckets.windows(item.frames, self.options))
 
     def cached_size(self, item: Item) -> buckets.Size:
-        """(width, height) in pixels at which the VAE sees a file: clips always in buckets."""
-        if self.kind == "image":
-            return self._bucket(item.size)
-        return buckets.bucket(item.size, tuple(self.options["resolution"]))
+        """(width, height) in pixels at which the VAE sees a file: clips in buckets, whatever the options are."""
+        options, clip = self.options, self.kind == "video"
+        enabled = clip or options.get("enable_bucket", False)
+        no_upscale = not clip and options.get("bucket_no_upscale", False)
+        return buckets.bucket(item.size, tuple(options["resolution"]), enabled=enabled, no_upscale=no_upscale)
 
-    def _bucket(self, size: buckets.Size) -> buckets.Size:
-        options = self.options
-        return buckets.bucket(
-            size,
-            tuple(options["resolution"]),
-            enabled=options.get("enable_bucket", False),
-            no_upscale=options.get("bucket_no_upscale", False),
-        )
+    @property
+    def longest(self) -> int:
+        """The frames of the longest window."""
+        return int(max(self.options.get("target_frames") or [1]))
+
+    @property
+    def short(self) -> list[Item]:
+        """Clips of which the longest window takes nothing."""
+        if self.kind == "image" or self.options.get("frame_extraction") == "full":
+            return []
+        rate = self.options.get("source_fps")
+        return [item for item in self.items if buckets.frames_at_16(item.frames, rate) < self.longest]
+
+    def notes(self) -> list[str]:
+        """What is to be said of those."""
+        where = f"too short for {self.longest} frames, not trained at that length"
+        return [f"{where}: {listing(item.path.name for item in self.short)}."] if self.short else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +100,8 @@ class Dataset:
     @property
     def tokens(self) -> int:
         """What attention sees of the largest batch, which decides on the memory."""
-        most = 0
-        for entry in self.entries:
-            for item in entry.items:
-                tokens = max(map(buckets.tokens, entry.shapes(item)), default=0)
-                most = max(most, tokens * entry.options.get("batch_size", 1))
-        return most
+        batches = ((key, entry.options.get("batch_size", 1)) for entry in self.entries for key in entry.keys)
+        return max((buckets.tokens(key) * size for key, size in batches), default=0)
 
     def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
         """What upstream prints as `total optimization steps`."""
@@ -125,8 +126,10 @@ class Dataset:
         if not self.train_items:
             reasons = dict.fromkeys(f"{item.path.name}: {item.problem}" for item in self.left)
             raise DatasetError(f"nothing in {self.name} would be trained: {listing(reasons)}.")
+        if not bad:
+            return self
         out = f"left out, as you said: {listing(item.path.name for item in bad)}."
-        return replace(self, notes=(*self.notes, out)) if bad else self
+        return replace(self, notes=(*self.notes, out))
 
     def _complaint(self, bad: list[Item]) -> str:
         files = len({item.path for entry in self.entries for item in entry.items} | {item.path for item in bad})
@@ -146,16 +149,6 @@ def odd_notes(items: Iterable[Item]) -> list[str]:
     return [f"{what}: {listing(files)}." for what, files in names.items()]
 
 
-def in_full(item: Item, options: Mapping[str, Any]) -> bool:
-    """Whether a clip is long enough for the longest window that an entry asks for."""
-    return any(count == longest(options) for _, count in buckets.windows(item.frames, options))
-
-
-def longest(options: Mapping[str, Any]) -> int:
-    """The frames of an entry's longest window."""
-    return int(max(options.get("target_frames") or [1]))
-
-
 def too_short(item: Item, frames: int) -> str:
     """Why a clip is not trained at all."""
     needed = f"{frames} at 16 fps ({frames / buckets.FPS:.1f} s)"
@@ -163,31 +156,24 @@ def too_short(item: Item, frames: int) -> str:
     return f"{there} less than {needed}; replace or remove it"
 
 
-def length_notes(items: Iterable[Item], options: Mapping[str, Any]) -> list[str]:
-    """What is to be said of clips that are shorter than an entry's longest window."""
-    short = [item.path.name for item in items if not in_full(item, options)]
-    where = f"too short for {longest(options)} frames, not trained at that length"
-    return [f"{where}: {listing(short)}."] if short else []
-
-
 def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None] | None = None) -> str:
     """The commented template, filled with a data set; `caches` gives the cache folder of each entry, `lists` its list of files if it has one."""
     import tomlkit
 
-    head, image, video = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
-    document, common = tomlkit.parse(head), dict[str, Any]()
+    head, *templates = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
+    document = tomlkit.parse(head)
+    general: Any = document["general"]
     for name, value in dataset.entries[0].options.items():
-        if name in document["general"] and all(entry.options.get(name) == value for entry in dataset.entries):
-            document["general"][name] = common[name] = value
+        if name in general and all(entry.options.get(name) == value for entry in dataset.entries):
+            general[name] = value
     parts = [tomlkit.dumps(document)]
     for entry, cache, files in zip(dataset.entries, caches, lists or [None] * len(caches), strict=True):
-        place, listed = f"{entry.kind}_directory", f"{entry.kind}_jsonl_file"
-        part = image if entry.kind == "image" else video.replace("# Clips.", _heading(entry))
-        table = tomlkit.parse(part.replace(place, listed) if files else part)
-        table[listed if files else place] = (files or entry.directory).as_posix()
-        table["cache_directory"] = cache.as_posix()
+        key = f"{entry.kind}_jsonl_file" if files else f"{entry.kind}_directory"
+        template = templates[0] if entry.kind == "image" else templates[1].replace("# Clips.", _heading(entry))
+        table = tomlkit.parse(template.replace(f"{entry.kind}_directory", key))
+        table[key], table["cache_directory"] = (files or entry.directory).as_posix(), cache.as_posix()
         for name, value in entry.options.items():
-            if name not in common:
+            if general.get(name) != value:
                 table[name] = list(value) if isinstance(value, tuple) else value
         parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))

@@ -9,21 +9,17 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, in_full, length_notes, longest, odd_notes, too_short
-from wanwrap.data.media import CAPTION, IMAGES, JUNK, SAME_FPS, VIDEOS, Item, Kind, is_text, kind_of, meant
+from wanwrap.data.dataset import Dataset, Entry, odd_notes, too_short
+from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
-from wanwrap.preset import Preset
-from wanwrap.system import console
+from wanwrap.preset import Clips, Pictures, Preset
 from wanwrap.upstream import buckets
-
-USUAL = (16.0, 24000 / 1001, 24.0, 25.0, 30000 / 1001, 30.0, 48.0, 50.0, 60000 / 1001, 60.0, 120.0)  # frames a second
 
 
 def find(name: str | None, datasets: Path) -> Path:
@@ -32,16 +28,21 @@ def find(name: str | None, datasets: Path) -> Path:
     Raises:
         DatasetError: none, or several where none was named.
     """
+    there = {folder.name: folder for folder in _folders(datasets)}
     if name is None:
-        return _only(datasets)
-    path = absolute(name)
-    if not Path(name).is_absolute() and len(Path(name).parts) == 1 and (datasets / name).is_dir():
-        return datasets / name
+        if len(there) == 1:
+            return there.popitem()[1]
+        if there:
+            raise DatasetError(f"{datasets} holds several data sets ({listing(there)}); say which one.")
+        raise DatasetError(
+            f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name "
+            "another folder."
+        )
+    path = there.get(name) or absolute(name)
     if path.is_dir():
         return path
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder that it lies in.")
-    there = [folder.name for folder in _folders(datasets)]
     raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
 
 
@@ -49,37 +50,21 @@ def _folders(datasets: Path) -> list[Path]:
     return sorted(folder for folder in datasets.glob("[!.]*") if folder.is_dir())
 
 
-def _only(datasets: Path) -> Path:
-    folders = _folders(datasets)
-    if len(folders) == 1:
-        return folders[0]
-    if folders:
-        names = listing(folder.name for folder in folders)
-        raise DatasetError(f"{datasets} holds several data sets ({names}); say which one.")
-    raise DatasetError(
-        f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name another folder."
-    )
-
-
 def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
     """The folder's media, arranged as the preset trains them; what can't be trained is in its `left`.
 
     Raises:
-        DatasetError: there is nothing to look at, or the folder's name can't be written into a TOML.
+        DatasetError: there is nothing to look at.
     """
-    if not is_text(str(folder)):
-        raise DatasetError(f"the name of {folder} is not UTF-8, in which data sets are written; rename it.")
     found, notes = media_in(folder)
     items = list[Item]()
-    with console.bar("reading files", sum(map(len, found.values()))) as done:
-        for (directory, kind), paths in found.items():
-            if preset.pictures if kind == "image" else preset.clips:
-                items += read_files(paths, kind, whole=whole, done=done)
-            else:
-                why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
-                notes.append(f"{why}: {len(paths)} in {directory} are not used.")
-                items += [Item(path=path, kind=kind, problem=why, stops=False) for path in paths]
-                done(len(paths))
+    for (directory, kind), paths in found.items():
+        if preset.pictures if kind == "image" else preset.clips:
+            items += read_files(paths, kind, whole=whole)
+        else:
+            why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
+            notes.append(f"{why}: {len(paths)} in {directory} are not used.")
+            items += [Item(path=path, kind=kind, problem=why, stops=False) for path in paths]
     return arrange(folder, items, preset, notes)
 
 
@@ -91,58 +76,32 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
         DatasetError: there are none, or a folder can't be read.
     """
     found, notes = defaultdict[tuple[Path, Kind], list[Path]](list), list[str]()
+    places = (folder / "videos", folder / "images", folder)
+    one_each = {os.path.realpath(place): place for place in places if place.is_dir()}  # a link may make two of them one
     try:
-        for directory, paths in _listed(folder).items():
-            stems, rest = set[str](), list[Path]()
+        for directory in reversed(one_each.values()):
+            paths = _visible(directory)
+            captions, rest = set[str](), list[Path]()
             for path in paths:
-                kind = meant(path)
-                if kind and (kind_of(path) or path.is_file()):
+                if kind := meant(path):
                     found[directory, kind].append(path)
-                    stems.add(path.stem)
-                if not kind or not meant(path, read=True):
+                    captions.add(path.stem + CAPTION)
+                if path.suffix.lower() not in READ and path not in places:
                     rest.append(path)
-            notes += _unused(folder, directory, stems, rest)
+            if unused := [path.name for path in rest if path.name not in captions]:
+                notes.append(f"not used in {directory}: {listing(unused)}.")
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
     if not found:
-        inside = [path.name for path in _folders(folder) if _holds_media(path)]
-        hint = f" Its folders hold some: {listing(inside)}; give one of them." if inside else ""
-        readable = ", ".join(sorted(suffix[1:] for suffix in IMAGES | VIDEOS))
-        raise DatasetError(f"{folder} holds no pictures or clips that upstream reads ({readable}).{hint}")
+        readable = ", ".join(sorted(suffix[1:] for suffix in READ))
+        raise DatasetError(" ".join([f"{folder} holds no pictures or clips ({readable}).", *notes]))
     return found, notes
 
 
-def _listed(folder: Path) -> dict[Path, list[Path]]:
-    """What is to be seen in the folder, its images and its videos; in one that a link makes another of them only once."""
-    listed, real = dict[Path, list[Path]](), set[str]()
-    for directory in (folder, folder / "images", folder / "videos"):
-        place = os.path.realpath(directory)
-        if directory.is_dir() and place not in real:
-            names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
-            listed[directory] = [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
-            real.add(place)
-    return listed
-
-
-def _unused(folder: Path, directory: Path, stems: set[str], rest: Iterable[Path]) -> list[str]:
-    """Files and folders that look as if they were meant to be trained and are not; captions belong to `stems`."""
-    files, folders = list[str](), list[str]()
-    for path in rest:
-        if path.suffix == CAPTION and path.stem in stems:
-            continue
-        if path.is_file():
-            files.append(path.name)
-        elif path not in (folder / "images", folder / "videos") and _holds_media(path):
-            folders.append(path.name)
-    notes = [f"not used in {directory}: {listing(files)}."] if files else []
-    return [*notes, f"folders in {directory} are not searched: {listing(folders)}."] if folders else notes
-
-
-def _holds_media(folder: Path) -> bool:
-    try:
-        return any(map(kind_of, folder.iterdir()))
-    except OSError:
-        return False
+def _visible(directory: Path) -> list[Path]:
+    """What lies in a folder, without what systems leave there. Raises OSError."""
+    names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
+    return [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
 
 
 def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence[str] = ()) -> Dataset:
@@ -150,55 +109,38 @@ def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence
     groups, files = defaultdict[tuple[Path, Kind, float], list[Item]](list), Counter[tuple[Path, Kind]]()
     left, notes = list[Item](), [*notes]
     for item in items:
-        directory, fps = item.path.parent, usual(item.fps)
-        files[directory, item.kind] += meant(item.path, read=True) is not None
-        problem = item.problem or _too_little(item, fps, preset)
-        if problem:
+        directory = item.path.parent
+        files[directory, item.kind] += item.stops  # what upstream reads, by its ending
+        if problem := item.problem or _too_little(item, preset):
             left.append(replace(item, problem=problem))
         else:
-            groups[directory, item.kind, fps].append(item)
+            groups[directory, item.kind, item.fps].append(item)
 
     entries = list[Entry]()
-    for directory, kind, fps in sorted(groups):
-        group = tuple(groups[directory, kind, fps])
+    for (directory, kind, fps), group in sorted(groups.items()):
         listed = len(group) < files[directory, kind]  # upstream would find others in the folder
-        for options in _choices(preset, kind, fps):
-            if kind == "video":
-                notes += length_notes(group, options)
-            if kind == "image" or any(in_full(item, options) for item in group):
-                entries.append(Entry(kind=kind, directory=directory, items=group, options=options, listed=listed))
+        for how in preset.clips if kind == "video" else [preset.pictures]:
+            options = _options(preset, how, fps)
+            entry = Entry(kind=kind, directory=directory, items=tuple(group), options=options, listed=listed)
+            notes += entry.notes()
+            if len(entry.short) < len(group):
+                entries.append(entry)
     notes += odd_notes(chain.from_iterable(groups.values()))
     return Dataset(name=folder.name, entries=tuple(entries), notes=tuple(notes), left=tuple(left), root=folder)
 
 
-def _too_little(item: Item, fps: float, preset: Preset) -> str | None:
+def _too_little(item: Item, preset: Preset) -> str | None:
     """Why the preset can take nothing of a clip."""
     if item.kind == "image":
         return None
-    if fps < buckets.FPS:
-        return f"it runs at {fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
-    choices = _choices(preset, "video", fps)
-    if any(in_full(item, options) for options in choices):
-        return None
-    return too_short(item, min(map(longest, choices)))
+    if item.fps < buckets.FPS:
+        return f"it runs at {item.fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
+    needed = min(max(clips.target_frames) for clips in preset.clips)
+    return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
 
 
-def _choices(preset: Preset, kind: Kind, fps: float) -> list[dict[str, Any]]:
-    """The options of each entry that a preset makes of such files, by upstream's names."""
-    common = {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale}
-    if kind == "image":
-        return [{**common, **vars(preset.pictures)}]
-    found = list[dict[str, Any]]()
-    for clips in preset.clips:
-        chosen = {name: value for name, value in vars(clips).items() if value is not None}
-        found.append({**common, **chosen, "source_fps": fps})
-    return found
-
-
-@lru_cache
-def usual(fps: float) -> float:
-    """The frame rate that is meant: the usual one that is nearest, within 1 %, since phones keep one only nearly; else
-    the rate to 2 digits. It is each clip's own, so that one more in the folder moves no other.
-    """
-    near = min(USUAL, key=lambda rate: abs(rate - fps))
-    return near if abs(near - fps) <= SAME_FPS * near else round(fps, 2)
+def _options(preset: Preset, how: Pictures | Clips | None, fps: float) -> dict[str, Any]:
+    """An entry's options by upstream's names; `fps` is 0 for pictures."""
+    chosen = {name: value for name, value in vars(how).items() if value is not None}
+    rate = {"source_fps": fps} if fps else {}
+    return {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale, **chosen, **rate}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,18 +11,17 @@ from typing import Literal
 Kind = Literal["image", "video"]
 
 # What upstream looks for, all in lower or all in upper case (dataset/media_utils.py).
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
-VIDEOS = {".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"}
+READ: dict[str, Kind] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"), "image"),
+    **dict.fromkeys((".mp4", ".webm", ".avi", ".mkv", ".mov", ".flv", ".wmv", ".m4v", ".mpg", ".mpeg"), "video"),
+}
 # What it passes over, and `wanwrap prepare` converts.
-OTHER_IMAGES = {".heic", ".heif", ".hif", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".jp2", ".tga", ".ppm"}
-OTHER_VIDEOS = {".mts", ".m2ts", ".ts", ".mpe", ".m2v", ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".asf", ".f4v", ".qt"}
+OTHER_IMAGES = (".heic", ".heif", ".hif", ".tif", ".tiff", ".gif", ".apng", ".jpe", ".jfif", ".jp2", ".tga", ".ppm")
+OTHER_VIDEOS = (".mts", ".m2ts", ".ts", ".mpe", ".m2v", ".vob", ".3gp", ".3g2", ".ogv", ".mxf", ".asf", ".f4v", ".qt")
+MEANT: dict[str, Kind] = {**READ, **dict.fromkeys(OTHER_IMAGES, "image"), **dict.fromkeys(OTHER_VIDEOS, "video")}
 JUNK = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what systems leave in folders, beside hidden files
 
 CAPTION = ".txt"
-SAME_FPS = 0.01  # 23.976 and 24 are the same to an eye; 24 and 30 are not
-COUNTED = {".mp4", ".mov", ".m4v"}  # whose headers count their frames, and can be trusted
-SMALL = 4_000_000  # bytes
-LONGEST_CAPTION = 1_000_000  # bytes
 SEEN = 200  # pixels of what is looked at for likeness
 
 # What of a file is trained otherwise than a viewer shows it.
@@ -57,26 +55,13 @@ class Item:
 def kind_of(path: Path) -> Kind | None:
     """What upstream takes a file for, by its name alone; None where it passes it over."""
     suffix = path.suffix
-    if path.name[0] == "." or suffix not in (suffix.lower(), suffix.upper()):
-        return None
-    return meant(path, read=True)
+    passed_over = path.name[0] == "." or suffix not in (suffix.lower(), suffix.upper())
+    return None if passed_over else READ.get(suffix.lower())
 
 
-def meant(path: Path, *, read: bool = False) -> Kind | None:
-    """What a person takes a file for, by its name alone; with `read` only of what upstream reads, in whatever case."""
-    suffix = path.suffix.lower()
-    if suffix in IMAGES or (suffix in OTHER_IMAGES and not read):
-        return "image"
-    return "video" if suffix in VIDEOS or (suffix in OTHER_VIDEOS and not read) else None
-
-
-def is_text(name: str) -> bool:
-    """Whether a name is UTF-8, in which lists and data sets are written."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def meant(path: Path) -> Kind | None:
+    """What a person takes a file for, by its name alone."""
+    return MEANT.get(path.suffix.lower())
 
 
 class Unfit(ValueError):
@@ -93,10 +78,11 @@ def content_mark(path: Path) -> str:
     """The sha256 of a file."""
     import hashlib
 
-    from wanwrap.system.safetensors import sha256
-
-    small = path.stat().st_size < SMALL  # for which the other one's buffer would be the work
-    return hashlib.sha256(path.read_bytes()).hexdigest() if small else sha256(path)
+    mark = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            mark.update(block)
+    return mark.hexdigest()
 
 
 def caption_of(path: Path, suffix: str = CAPTION) -> str:
@@ -106,23 +92,20 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
         Unfit: there is none that can be trained.
     """
     file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
+    if not os.path.isfile(file):  # noqa: PTH113
+        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does")
     try:
-        about = os.stat(file)  # noqa: PTH116
-        if not stat.S_ISREG(about.st_mode) or about.st_size > LONGEST_CAPTION:
-            raise Unfit(f"its caption ({suffix}) is no text file; write what is to be seen into one")
-        with open(file, "rb") as content:  # noqa: PTH123
-            text = content.read().decode().replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does") from None
-    except UnicodeDecodeError:
-        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8") from None
+        with open(file, encoding="utf-8") as content:  # noqa: PTH123
+            text = content.read().strip()
     except OSError as error:
         raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
-    if "\0" in text:
-        raise Unfit(f"its caption ({suffix}) is not UTF-8 but UTF-16; save it as UTF-8")
-    if not text.strip().strip("\ufeff").strip():
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16
+        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8")
+    if not text.strip("\ufeff").strip():
         raise Unfit(f"its caption ({suffix}) is empty; write what is to be seen, or `wanwrap caption` does")
-    return text.strip()
+    return text
 
 
 def filled(caption: Path) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wanwrap.data.media import SEEN, TRANSPARENT, TURNED, Item, Unfit, content_mark
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,21 +30,28 @@ def read(path: Path, whole: bool) -> Item:
     with Image.open(path) as picture:
         if picture.mode[0] in "IF":
             raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
-        size, clear, seen = picture.size, picture.has_transparency_data, dict[str, Any]()
         odd = {
             TURNED: _turned(picture),
             "CMYK, whose colours upstream shifts": picture.mode == "CMYK",
             "animated, of which upstream takes the first frame": (
                 picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
             ),
+            TRANSPARENT: _transparent(picture, whole),
         }
-        if whole:
-            plain = picture.convert("RGB")
-            plain.thumbnail((SEEN, SEEN))
-            seen = {"mark": content_mark(path), "look": look(plain)}
-            clear = clear and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255
-        odd[TRANSPARENT] = clear
-        return Item(path=path, kind="image", size=size, odd=tuple(what for what, so in odd.items() if so), **seen)
+        return Item(
+            path=path,
+            kind="image",
+            size=picture.size,
+            odd=tuple(what for what, so in odd.items() if so),
+            mark=content_mark(path) if whole else "",
+            look=look(picture) if whole else None,
+        )
+
+
+def _transparent(picture: Image, whole: bool) -> bool:
+    """By its header, or with `whole` by its pixels."""
+    clear = picture.has_transparency_data
+    return clear and not (whole and picture.convert("RGBA").getchannel("A").getextrema()[0] == 255)
 
 
 def _turned(picture: Image) -> bool:

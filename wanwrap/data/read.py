@@ -8,22 +8,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from wanwrap.data.media import CAPTION, MARKED, Item, Kind, Unfit, caption_of, is_text, kind_of, meant, why
+from wanwrap.data.media import CAPTION, MARKED, READ, Item, Kind, Unfit, caption_of, kind_of, why
 from wanwrap.errors import OutputError, StepError
+from wanwrap.system import console
 from wanwrap.upstream import buckets
 
-VERSION = 5  # of what `pictures.read` and `clips.read` find
-FRESH = 2.0  # seconds: a file written this lately may be written again without another time
+VERSION = 6  # of what `pictures.read` and `clips.read` find
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
+THREADS = min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from wanwrap.data.read import child; child()"
 KEPT = ("size", "frames", "fps", "odd", "mark", "look")
-Row = dict[str, Any]  # of a file: its stamp, whether all of it was read, and what was found
+Row = dict[str, Any]  # of a file: its stamp, whether all of it was read, and what was found; or its problem
 
 
 def read_files(
@@ -33,45 +35,41 @@ def read_files(
     suffix: str = CAPTION,
     captions: Mapping[Path, str] | None = None,
     whole: bool = False,
-    done: Callable[[], object] = bool,
 ) -> list[Item]:
     """Each file with its caption (from a file of that `suffix`, else of those given), or with its problem.
 
     With `whole` every file is decoded to its end: upstream does so while caching, and ends the run at the first damaged
-    one. `done` hears of each.
+    one.
     """
     items, names, sound = dict[Path, Item](), dict[str, Path](), list[Path]()
     for path in paths:
-        items[path] = item = _by_name(path, kind, names)
-        if item.problem:
-            done()
+        if problem := _name_problem(path, names):
+            items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
         else:
             sound.append(path)
-    for item in _look_at(sound, kind, whole, done):
+    for item in _contents(sound, kind, whole) if sound else ():
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
-    return list(items.values())
+    return [items[path] for path in paths]
 
 
-def _by_name(path: Path, kind: Kind, names: dict[str, Path]) -> Item:
-    """The file, with why upstream would pass it over, end on it or take it for another, for its name alone.
+def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
+    """Why upstream would pass a file over, end on it or take it for another, for its name alone.
 
     `names` are those of the files before it.
     """
-    problem = None
     if kind_of(path) is None:
-        if not meant(path, read=True):
-            other = f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
-            return Item(path=path, kind=kind, problem=other, stops=False)
-        problem = "upstream passes over an ending in mixed case; write it in small letters"
-    elif not is_text(path.name):
-        problem = "its name is not UTF-8, in which lists and data sets are written; rename it"
-    elif not path.is_file():
-        problem = "it can't be read as a file, on which upstream ends; remove it"
-    elif len(os.fsencode(path.stem)) > LONGEST:
-        problem = f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it"
-    elif (twin := names.setdefault(path.stem.casefold(), path)) is not path:  # on many a disk case tells nothing
-        problem = f"it shares its name with {twin.name}, so one would overwrite the other's cache; rename one"
-    return Item(path=path, kind=kind, problem=problem)
+        if path.suffix.lower() not in READ:
+            return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
+        return "upstream passes over an ending in mixed case; write it in small letters"
+    if str(path) != str(path).encode(errors="ignore").decode():
+        return "its name, or its folder's, is not UTF-8, in which lists and data sets are written; rename it"
+    if not path.is_file():
+        return "it can't be read as a file, on which upstream ends; remove it"
+    if len(os.fsencode(path.stem)) > LONGEST:
+        return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it"
+    if (twin := names.setdefault(path.stem.casefold(), path)) is not path:  # on many a disk case tells nothing
+        return f"it shares its name with {twin.name}, so one would overwrite the other's cache; rename one"
+    return None
 
 
 def _captioned(item: Item, suffix: str, captions: Mapping[Path, str] | None) -> Item:
@@ -84,34 +82,32 @@ def _captioned(item: Item, suffix: str, captions: Mapping[Path, str] | None) -> 
     return replace(item, caption=caption, odd=(*item.odd, MARKED) if caption[:1] == "\ufeff" else item.odd)
 
 
-def _look_at(paths: Sequence[Path], kind: Kind, whole: bool, done: Callable[[], object]) -> Iterator[Item]:
-    """What is known at once, the rest in parallel."""
-    tables, unknown = dict[Path, dict[str, Row]](), list[Path]()
+def _contents(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Item]:
+    """What is known of files at once, the rest in parallel."""
+    place = _place(paths[0].parent)
+    rows, unknown = _load(place), list[Path]()
     for path in paths:
-        folder = path.parent
-        if folder not in tables:
-            tables[folder] = _load(folder)
-        if item := _known(path, kind, whole, tables[folder]):
-            done()
+        if item := _known(path, kind, whole, rows.get(str(path))):
             yield item
         else:
             unknown.append(path)
-    changed = set[Path]()
+    if not unknown:
+        return
+    read, new = _in_child if whole else _here, dict[str, Row]()
     try:
-        for path, row in (_in_child if whole else _in_threads)(unknown, kind, whole) if unknown else ():
-            if row.get("stamp"):
-                tables[path.parent][path.name] = row
-                changed.add(path.parent)
-            done()
-            yield _item(path, kind, row)
+        with console.bar("reading files", len(unknown)) as done:
+            for path, row in read(unknown, kind, whole):
+                if "item" in row:
+                    new[str(path)] = row
+                done()
+                yield _item(path, kind, row)
     finally:
-        for folder in changed:
-            _save(folder, tables[folder])
+        if new:
+            _save(place, {**rows, **new})
 
 
-def _known(path: Path, kind: Kind, whole: bool, rows: dict[str, Row]) -> Item | None:
+def _known(path: Path, kind: Kind, whole: bool, row: Any) -> Item | None:
     with suppress(OSError, KeyError, TypeError, ValueError):  # gone, unknown, or a row of somebody else's making
-        row = rows[path.name]
         if row["whole"] >= whole and row["stamp"] == stamp_of(path):
             return _item(path, kind, row)
     return None
@@ -124,25 +120,22 @@ def _item(path: Path, kind: Kind, row: Row) -> Item:
     return Item(path=path, kind=kind, **{**found, "size": tuple(found["size"]), "odd": tuple(found["odd"])})
 
 
-def _in_threads(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """Headers alone, each as soon as it is read."""
-    from concurrent.futures import ThreadPoolExecutor, as_completed  # a dry run whose files are all known needs none
-
-    with ThreadPoolExecutor(_threads()) as pool:
-        futures = {pool.submit(look, path, kind, whole): path for path in paths}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+def _here(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
+    """Headers alone, which take no longer than the start of a child."""
+    return ((path, look(path, kind, whole)) for path in paths)
 
 
 def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """The same by a child; where it crashes, another reads one file after the other, which tells at which it was."""
+    """By a child, with which goes what decoders take; where it crashes, another reads one file after the other, which
+    tells at which it was.
+    """
     from wanwrap.system.process import lines
 
-    left, threads = dict.fromkeys(map(str, paths)), _threads()
+    argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[2])]
+    left, threads = dict.fromkeys(map(str, paths)), THREADS
     while left:
-        asked = json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})
         begun = None
-        for line in lines([sys.executable, str(Path(__file__).with_name("child.py"))], asked):
+        for line in lines(argv, json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})):
             path, row = json.loads(line)
             if row is None:
                 begun = path
@@ -157,23 +150,39 @@ def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[
         threads = 1
 
 
-def _threads() -> int:
-    return min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
+def child() -> None:
+    """Read what standard input asks for: {"kind": ..., "whole": ..., "threads": ..., "paths": [...]}.
+
+    Prints JSON lines: [path, null] when it begins with a file, [path, what was found] when it is through.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked, printing = json.load(sys.stdin), Lock()
+
+    def say(path: str, found: Row | None) -> None:
+        with printing:
+            print(json.dumps([path, found]), flush=True)
+
+    def read(path: str) -> None:
+        say(path, None)
+        say(path, look(Path(path), asked["kind"], asked["whole"]))
+
+    with ThreadPoolExecutor(asked["threads"]) as pool:
+        list(pool.map(read, asked["paths"]))  # which raises what one of them did
 
 
 def look(path: Path, kind: Kind, whole: bool) -> Row:
-    """What a file is, as a row to be kept (without a stamp not to be kept); or its `problem`."""
+    """What a file is, as a row to be kept; or its `problem`."""
     from wanwrap.data import clips, pictures
 
-    now = time.time()
     try:
         stamp = stamp_of(path)
         item = (pictures if kind == "image" else clips).read(path, whole)
+    except Unfit as error:
+        return {"problem": str(error)}
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        unread = f"it can't be read: {why(path, error)}; replace or remove it"
-        return {"problem": str(error) if isinstance(error, Unfit) else unread}
-    kept = stamp if now - stamp[1] / 1e9 > FRESH else None
-    return {"stamp": kept, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
+        return {"problem": f"it can't be read: {why(path, error)}; replace or remove it"}
+    return {"stamp": stamp, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
 
 
 def stamp_of(path: Path) -> list[int]:
@@ -182,17 +191,16 @@ def stamp_of(path: Path) -> list[int]:
     return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # times can be set, but for ctime
 
 
-def _load(folder: Path) -> dict[str, Row]:
+def _load(place: Path) -> dict[str, Row]:
     """What is known of a folder's files. A cache that fails costs time alone."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return dict(json.loads(_place(folder).read_text(encoding="utf-8"))["files"])
+        return dict(json.loads(place.read_text(encoding="utf-8"))["files"])
     return {}
 
 
-def _save(folder: Path, rows: dict[str, Row]) -> None:
+def _save(place: Path, rows: dict[str, Row]) -> None:
     from wanwrap.system.files import write_atomic
 
-    place = _place(folder)
     with suppress(OSError, OutputError):
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, json.dumps({"files": rows}))
