@@ -10,7 +10,7 @@ from weightfiles import rows, sparse
 
 from wanwrap.errors import WeightsError
 from wanwrap.system.safetensors import read_header
-from wanwrap.upstream.dit_file import blocks_dtype
+from wanwrap.upstream.dit import blocks_dtype
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
 from wanwrap.weights.locate import locate
 from wanwrap.weights.models import said_by, strange

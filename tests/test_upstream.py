@@ -26,7 +26,7 @@ from wanwrap.plan import preflight, warm_start
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.preset import Clips, Pictures, load, shipped
 from wanwrap.system.safetensors import open_source, read_header
-from wanwrap.upstream.dit_file import PREFIX
+from wanwrap.upstream.dit import PREFIX
 from wanwrap.upstream.options import TRAIN, spell
 from wanwrap.upstream.pin import find
 from wanwrap.upstream.schedule import SCHEDULERS, WARM_UP, rewrite

@@ -65,6 +65,12 @@ class RoomError(WanwrapError, exit_code=13):
     """Too little free disk or memory for what is to be written."""
 
 
+def of_system(error: OSError, place: object, way_out: str) -> WanwrapError:
+    """What a full disk, or a place that can't be read or written, has ended; `place` where the system names none."""
+    kind = RoomError if error.errno in FULL else OutputError
+    return kind(f"{error.filename or place}: {error.strerror or error}; {way_out}")
+
+
 def first_line(error: BaseException | None) -> str:
     """What happened, without what was printed; nothing where all is well."""
     return str(error or "").partition("\n")[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wanwrap.errors import DownloadError, WeightsError, listing
 from wanwrap.system.safetensors import SHARD, open_source
-from wanwrap.upstream.dit_file import scaled
+from wanwrap.upstream.dit import scaled
 from wanwrap.weights import comfyui
 from wanwrap.weights.models import structure
 

@@ -12,7 +12,7 @@ import click
 
 from wanwrap import __version__
 from wanwrap.cli.terminal import Terminal, documents, mend_streams, show_json
-from wanwrap.errors import FULL, OutputError, RoomError, WanwrapError, closest
+from wanwrap.errors import WanwrapError, closest, of_system
 from wanwrap.system import console
 
 # Each is a module of this package, loaded when it is meant; so that help needs none its line stands here.
@@ -65,10 +65,7 @@ class Group(click.Group):
         except WanwrapError as error:
             _fail(error)
         except OSError as error:  # a full disk, a folder that may not be read: whichever module met it
-            what = f"{error.filename or 'standard output'}: {error.strerror or error}"
-            if error.errno in FULL:
-                _fail(RoomError(f"{what}; make room."))
-            _fail(OutputError(f"{what}; give another place, or see to its permissions."))
+            _fail(of_system(error, "standard output", "make room, give another place, or see to its permissions."))
 
 
 def _fail(error: WanwrapError) -> NoReturn:

@@ -19,7 +19,7 @@ if not __package__:
 
     del sys.path[0]
 
-from wanwrap.errors import FULL, PackageError, WanwrapError
+from wanwrap.errors import PackageError, WanwrapError, of_system
 from wanwrap.rewrite import convert, merge
 from wanwrap.rewrite.engine import rewrite
 from wanwrap.rewrite.job import Job
@@ -71,12 +71,11 @@ def main(order: str) -> None:
     try:
         carry_out(**json.loads(order))
         return
-    except WanwrapError as error:
+    except (WanwrapError, OSError) as caught:
+        error = caught
+        if isinstance(caught, OSError):
+            error = of_system(caught, "reading or writing", "make room or give another place.")
         say(error=str(error), kind=type(error).__name__)
-    except OSError as error:
-        what = f"{error.filename or 'reading or writing'}: {error.strerror or error}"
-        kind = "RoomError" if error.errno in FULL else "OutputError"
-        say(error=f"{what}; make room or give another place.", kind=kind)
     except KeyboardInterrupt:
         pass
     os._exit(1)  # nobody waits for a sha256 any more

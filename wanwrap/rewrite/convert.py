@@ -7,7 +7,7 @@ from pathlib import Path
 from wanwrap.errors import WeightsError
 from wanwrap.rewrite.job import Job, Tensor, cast, main_dtype, native_names
 from wanwrap.system.safetensors import FLOATS, Row, Source, open_source
-from wanwrap.upstream.dit_file import BLOCK, PREFIX, scaled
+from wanwrap.upstream.dit import BLOCK, PREFIX, scaled
 from wanwrap.weights.models import comfy_t5
 
 T5 = "shared.weight"  # ComfyUI's name of a text encoder's embedding

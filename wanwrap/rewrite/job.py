@@ -13,7 +13,7 @@ from wanwrap import __version__
 from wanwrap.errors import WeightsError
 from wanwrap.rewrite.pair import check_pair
 from wanwrap.system.safetensors import FLOATS, WIDTHS, Row, Source
-from wanwrap.upstream.dit_file import DTYPES, PREFIX, blocks_dtype
+from wanwrap.upstream.dit import DTYPES, PREFIX, blocks_dtype
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.lora import Patch
 from wanwrap.weights.provenance import made_from

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wanwrap.errors import WeightsError
 from wanwrap.system.safetensors import Source
-from wanwrap.upstream.dit_file import PREFIX
+from wanwrap.upstream.dit import PREFIX
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.models import SHAPES, said_by
 from wanwrap.weights.provenance import history

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanwrap.errors import FULL, OutputError, RoomError, StepError, WanwrapError, first_line
+from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_system
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run.attempt import Attempt, is_lost, last_state, remove_leftovers
 from wanwrap.run.record import Record, now
@@ -98,9 +98,8 @@ class Training:
             self.note(**{"ended": now(), "doing": "", "loading": False, **changes})
 
     def _refused(self, error: OSError) -> WanwrapError:
-        kind = RoomError if error.errno in FULL else OutputError
-        what = f"{error.filename or self.train.folder}: {error.strerror or error}"
-        return kind(f"{self.train.name} was stopped: {what}; mend that, and start again.")
+        found = of_system(error, self.train.folder, "mend that, and start again.")
+        return type(found)(f"{self.train.name} was stopped: {found}")
 
     def _kept(self) -> str:
         epoch = self.record.saved_epoch

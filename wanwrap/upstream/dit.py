@@ -1,10 +1,14 @@
-"""What upstream's models are made of: blocks, what a LoRA on them weighs, and the RAM that training them takes.
+"""What upstream's DiTs are made of: what of a file it can train on, blocks, what a LoRA weighs, the RAM that training takes.
 
 Sizes are upstream's own modules counted (0.3.4); how a DiT passes through RAM is read from `load_wan_model`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from wanwrap.errors import WeightsError
 from wanwrap.upstream.options import Options, whole
 
 LORA = {"1.3B": 1_367_040, "i2v-14B": 5_611_520}  # numbers in a LoRA of rank 1, by task; of all others:
@@ -13,6 +17,36 @@ WIDTHS = {"fp16": 2, "bf16": 2}  # bytes a number, by --save_precision; else fp3
 MOMENTS = {"adamw8bit": 2, "adafactor": 1}  # bytes a number that an optimizer keeps; AdamW's two in fp32 are 8
 PROCESS = 3_000_000_000  # bytes of a Python with torch, CUDA and upstream in it, about
 OFFLOADED = {30: 92_160, 40: 409_600}  # bytes a token that gradient_checkpointing_cpu_offload keeps, by blocks
+
+DTYPES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8"}
+PREFIX = "model.diffusion_model."
+BLOCK = "blocks.0.cross_attn.k.weight"  # the tensor by which upstream tells a DiT and its type
+SCALED = (".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2", ".comfy_quant", "scaled_fp8")
+
+
+def scaled(names: Iterable[str]) -> str | None:
+    """A tensor by which a scaled or quantised file is known."""
+    return next((name for name in names if name.endswith(SCALED)), None)
+
+
+def blocks_dtype(path: Path, dtypes: Mapping[str, str]) -> str:
+    """fp16, bf16, fp32 or fp8: the type that upstream will find in this DiT, by the tensor it looks at.
+
+    `dtypes` is `{key: "F16"}`. Raises WeightsError: upstream cannot train on it, with the reason.
+    """
+    if sign := scaled(dtypes):
+        raise WeightsError(
+            f"{path} is already scaled or quantised (it holds {sign}), which upstream cannot train on; "
+            "give the fp16 or bf16 file, upstream makes fp8 of it by itself."
+        )
+    dtype = dtypes.get(BLOCK) or dtypes.get(PREFIX + BLOCK)
+    if dtype is None:
+        raise WeightsError(
+            f"{path} is no Wan DiT in Wan's own key names; files made for diffusers, LoRAs and other models can't be trained on."
+        )
+    if dtype not in DTYPES:
+        raise WeightsError(f"{path} stores its blocks as {dtype}; upstream trains on fp16, bf16 or fp32.")
+    return DTYPES[dtype]
 
 
 def blocks(task: str) -> int:

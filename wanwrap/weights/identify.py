@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.system.safetensors import open_source, stat
-from wanwrap.upstream.dit_file import PREFIX
+from wanwrap.upstream.dit import PREFIX
 from wanwrap.weights import inside, lora
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
 from wanwrap.weights.models import agreeing, option, said, said_by, strange

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from wanwrap.errors import listing
 from wanwrap.system.safetensors import Row
-from wanwrap.upstream.dit_file import BLOCK, DTYPES, PREFIX, scaled
+from wanwrap.upstream.dit import BLOCK, DTYPES, PREFIX, scaled
 from wanwrap.weights import provenance
 from wanwrap.weights.lora import FIVE_B
 from wanwrap.weights.models import MODELS, Model, comfy_t5, structure

@@ -14,7 +14,7 @@ from typing import Any
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.system.safetensors import FLOATS, Row, Source
-from wanwrap.upstream.dit_file import BLOCK
+from wanwrap.upstream.dit import BLOCK
 from wanwrap.weights import provenance
 
 # upstream's, ComfyUI's, diffusers' and peft's names of the same things
