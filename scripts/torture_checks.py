@@ -131,12 +131,12 @@ def _differs(folder: Path, expected: Iterable[str]) -> Iterator[str]:
 
 def _caches(plan: Plan) -> Iterator[str]:
     """Caches and merged DiTs whole, and no others."""
-    entries, caches = plan.dataset.entries, plan.caches
-    lacking = [path.name for what in WHAT for path in missing(entries, caches, what)]
-    if lacking or unexpected(entries, caches):
-        yield f"caches: {lacking} missing, {unexpected(entries, caches)} of no file"
-    for entry, cache in zip(entries, caches, strict=True):
-        for path in (cache / name for what in WHAT for name, _ in names(entry, what)):
+    entries = plan.dataset.entries
+    lacking = [path.name for what in WHAT for path in missing(entries, what)]
+    if lacking or unexpected(entries):
+        yield f"caches: {lacking} missing, {unexpected(entries)} of no file"
+    for entry in entries:
+        for path in (entry.cache / name for what in WHAT for name, _ in names(entry, what)):
             read_header(path)
     if plan.rewrites:
         yield from _differs(_base(plan, "merged_dits"), {step.out.name for step in plan.rewrites})

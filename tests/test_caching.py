@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,9 @@ MARKS: dict[What, str] = {"latents": "vae", "text": "t5"}
 EMPTY = struct.pack("<Q", 2) + b"{}"
 
 
-def entry_of(folder: Path) -> Entry:
+def entry_of(folder: Path, cache: Path) -> Entry:
     (entry,) = scan(folder, load("t2v-style"), whole=True).sound().entries
-    return entry
+    return replace(entry, cache=cache)
 
 
 @pytest.fixture
@@ -41,22 +42,22 @@ def cats(tmp_path: Path) -> Path:
     return tmp_path / "cats"
 
 
-def encode(entry: Entry, cache: Path) -> None:
+def encode(entry: Entry) -> None:
     """What upstream would do with --skip_existing."""
     for what in WHAT:
-        for path in missing([entry], [cache], what):
+        for path in missing([entry], what):
             path.write_bytes(EMPTY)
 
 
 def pruned(folder: Path, cache: Path, marks: Mapping[What, str] = MARKS) -> tuple[int, int, int]:
     """How many latents and captions are to be encoded, and how many files went."""
-    entry = entry_of(folder)
-    found = survey(entry, cache, marks)
+    entry = entry_of(folder, cache)
+    found = survey(entry, marks)
     found.prune()
-    latents, text = (len(missing([entry], [cache], what)) for what in WHAT)
+    latents, text = (len(missing([entry], what)) for what in WHAT)
     assert (latents, text) == tuple(len(found.to_encode(what)) for what in WHAT)
     assert found.complete == (latents == text == len(found.goes) == 0)
-    encode(entry, cache)
+    encode(entry)
     return latents, text, len(found.goes)
 
 
@@ -176,7 +177,7 @@ def test_no_cache_goes_while_another_trains_from_it(cats: Path, tmp_path: Path, 
         return wanwrap("prune", own, "--latents", "x", "--text", text, standin=False)
 
     assert prune("y").returncode == 0
-    encode(entry_of(cats), cache)
+    encode(entry_of(cats, cache))
     with reading([cache], "cats-low"):
         assert prune("y").returncode == 0  # nothing would change
         done = prune("another")
@@ -267,12 +268,12 @@ def test_a_run_that_never_trained_may_begin_otherwise(more: tuple[str, ...], cat
 
 
 def test_a_file_that_comes_while_others_are_cached(cats: Path, tmp_path: Path) -> None:
-    entry = entry_of(cats)
-    survey(entry, tmp_path / "cache", MARKS).prune()
-    encode(entry, tmp_path / "cache")
-    assert unexpected([entry], [tmp_path / "cache"]) == []
+    entry = entry_of(cats, tmp_path / "cache")
+    survey(entry, MARKS).prune()
+    encode(entry)
+    assert unexpected([entry]) == []
     (tmp_path / "cache" / "q_0640x0640_wan.safetensors").write_bytes(EMPTY)
-    assert unexpected([entry], [tmp_path / "cache"]) == ["q_0640x0640_wan.safetensors"]
+    assert unexpected([entry]) == ["q_0640x0640_wan.safetensors"]
 
 
 def test_a_list_that_changes_while_it_is_cached(tmp_path: Path) -> None:
@@ -282,9 +283,9 @@ def test_a_list_that_changes_while_it_is_cached(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(f'[[datasets]]\nimage_jsonl_file = "{rows}"\ncache_directory = "{cache}"\nresolution = [64, 64]\n')
     (entry,) = load_config(own, whole=True).sound().entries
-    survey(entry, cache, MARKS).prune()
-    encode(entry, cache)
-    assert forget([entry], [cache]) == set() and missing([entry], [cache], "text") == []
+    survey(entry, MARKS).prune()
+    encode(entry)
+    assert forget([entry]) == set() and missing([entry], "text") == []
     rows.write_text(json.dumps({"image_path": str(path), "caption": "a dog"}) + "\n")
-    assert forget([entry], [cache]) == {"a.png"}
-    assert missing([entry], [cache], "text")
+    assert forget([entry]) == {"a.png"}
+    assert missing([entry], "text")

@@ -19,7 +19,7 @@ from hub import hub
 from weightfiles import rows, sparse
 
 from wanwrap.data.config import load as load_config
-from wanwrap.data.dataset import render
+from wanwrap.data.dataset import Dataset, render
 from wanwrap.data.folder import scan
 from wanwrap.errors import OptionError, WeightsError
 from wanwrap.plan import preflight, warm_start
@@ -68,15 +68,21 @@ def test_upstreams_parsers_take_every_command(tmp_path: Path) -> None:
                 assert taken[option] == (list(value) if isinstance(value, tuple) else value), (step.name, option)
 
 
+def cached(data: Dataset, folder: Path) -> Dataset:
+    """With a cache folder for each entry."""
+    entries = (replace(entry, cache=folder / "cache" / str(i)) for i, entry in enumerate(data.entries))
+    return replace(data, entries=tuple(entries))
+
+
 def test_upstreams_sanitizer_takes_every_toml(tmp_path: Path) -> None:
     odd = Path("/data/my \"cats\" & dogs $HOME ü # [x] = 'y' \\t C:\\Users\\new")
     paths, expected = [], []
     for name in shipped():
         plan = golden_plan(name)
         entries = tuple(replace(entry, directory=odd / str(i)) for i, entry in enumerate(plan.dataset.entries))
-        data = replace(plan.dataset, entries=entries)
+        data = cached(replace(plan.dataset, entries=entries), odd)
         path = tmp_path / f"{name}.toml"
-        path.write_text(render(data, [odd / "cache" / str(i) for i in range(len(entries))]), encoding="utf-8")
+        path.write_text(render(data), encoding="utf-8")
         paths.append(str(path))
         expected.append(data)
     for data, taken in zip(expected, ask("sanitize", paths, tmp_path), strict=True):
@@ -108,7 +114,7 @@ def test_items_and_batches_are_counted_alike(tmp_path: Path) -> None:
         data = scan(folder, preset)
         assert len(data.entries) == 4
         path = tmp_path / f"{index}.toml"
-        path.write_text(render(data, [folder / "cache" / str(i) for i in range(len(data.entries))]), encoding="utf-8")
+        path.write_text(render(cached(data, folder)), encoding="utf-8")
         paths.append(str(path))
         predicted.append({"items": data.train_items, "batches": data.batches})
         own = load_config(path)

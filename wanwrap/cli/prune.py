@@ -28,10 +28,9 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
     `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
     """
-    pairs = [*own.caches(own.load(config, whole=True).sound())]
-    folders = [cache for _, cache in pairs]
-    with changing(folders):
-        found = [survey(entry, cache, {"latents": latents, "text": text}) for entry, cache in pairs]
+    entries = own.load(config, whole=True).sound().entries
+    with changing([entry.cache for entry in entries]):
+        found = [survey(entry, {"latents": latents, "text": text}) for entry in entries]
         check_unused([each.folder for each in found if not each.complete])
         for each in found:
             each.prune()

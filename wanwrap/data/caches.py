@@ -49,25 +49,25 @@ def _names(entry: Entry) -> set[str]:
     return {name for what in WHAT for name, _ in names(entry, what)}
 
 
-def missing(entries: Sequence[Entry], caches: Sequence[Path], what: What) -> list[Path]:
+def missing(entries: Sequence[Entry], what: What) -> list[Path]:
     """The files that upstream has yet to make, or should have made."""
-    wanted = (cache / name for entry, cache in zip(entries, caches, strict=True) for name, _ in names(entry, what))
+    wanted = (entry.cache / name for entry in entries for name, _ in names(entry, what))
     return [path for path in wanted if not path.is_file()]
 
 
-def forget(entries: Sequence[Entry], caches: Sequence[Path]) -> set[str]:
+def forget(entries: Sequence[Entry]) -> set[str]:
     """Remove what was cached of files that are no longer as they were read: nobody knows of what it was made. Their
     names.
     """
     gone = set[str]()
-    for entry, cache in zip(entries, caches, strict=True):
+    for entry in entries:
         suffix, paths = entry.options.get("caption_extension", CAPTION), [item.path for item in entry.items]
         now = read_files(paths, entry.kind, suffix=suffix, captions=_listed_captions(entry), whole=True)
         for item, latest in zip(entry.items, now, strict=True):
             if (latest.mark, latest.caption) != (item.mark, item.caption):
                 gone.add(item.path.name)
                 for name in _names(replace(entry, items=(item,))):
-                    (cache / name).unlink(missing_ok=True)
+                    (entry.cache / name).unlink(missing_ok=True)
     return gone
 
 
@@ -78,17 +78,14 @@ def _listed_captions(entry: Entry) -> Mapping[Path, str] | None:
     return {item.path: item.caption for item in entry.items} if entry.listed else None
 
 
-def unexpected(entries: Sequence[Entry], caches: Sequence[Path]) -> list[str]:
+def unexpected(entries: Sequence[Entry]) -> list[str]:
     """What lies in the caches of no file of the data set: upstream trains it all the same."""
-    found = list[str]()
-    for entry, cache in zip(entries, caches, strict=True):
-        found += sorted({path.name for path in _cached(cache)} - _names(entry))
-    return found
+    return [name for entry in entries for name in sorted({path.name for path in _cached(entry.cache)} - _names(entry))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """An entry's cache as it is: what each file should be made of (`marks`, by name), what of it `stays` and `goes`."""
+    """A cache folder as it is: what each file should be made of (`marks`, by name), what of it `stays` and `goes`."""
 
     folder: Path
     marks: Mapping[str, str]
@@ -117,7 +114,7 @@ class Survey:
             write_atomic(self.folder / MANIFEST, json.dumps(self.marks, indent=0, sort_keys=True))
 
 
-def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
+def survey(entry: Entry, encoders: Mapping[What, str]) -> Survey:
     """What of an entry's cache is stale, half, or of no file of its; `encoders` are marks of what makes it.
 
     The entry's items must have been read whole.
@@ -125,7 +122,8 @@ def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
     Raises:
         DatasetError: something else lies there that upstream would delete.
     """
-    marks, there = _marks(entry, encoders), _cached(cache)
+    cache, marks = entry.cache, _marks(entry, encoders)
+    there = _cached(cache)
     if foreign := [path.name for path in there if not NAMED.search(path.name) or not path.is_file()]:
         raise DatasetError(
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
@@ -136,11 +134,11 @@ def survey(entry: Entry, cache: Path, encoders: Mapping[What, str]) -> Survey:
     return Survey(folder=cache, marks=marks, stays=frozenset(stays), goes=goes)
 
 
-def differing(entries: Sequence[Entry], caches: Sequence[Path], encoders: Mapping[What, str]) -> list[str]:
+def differing(entries: Sequence[Entry], encoders: Mapping[What, str]) -> list[str]:
     """Files that the manifest, written since the entries were read, tells to be made of something else."""
     found = list[str]()
-    for entry, cache in zip(entries, caches, strict=True):
-        written = _manifest(cache)
+    for entry in entries:
+        written = _manifest(entry.cache)
         found += [name for name, mark in _marks(entry, encoders).items() if written.get(name) != mark]
     return found
 

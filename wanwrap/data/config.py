@@ -70,14 +70,9 @@ def load(path: Path, *, whole: bool = False) -> Dataset:
         left |= {item.path: item for item in bad}
     left |= {item.path: item for item in _without_window(entries)}
     data = Dataset(name=path.stem, entries=(*entries,), config=path, notes=(*notes,), left=(*left.values(),))
-    if len({os.path.realpath(cache) for _, cache in caches(data)}) < len(entries):
+    if len({os.path.realpath(entry.cache) for entry in entries}) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
     return data
-
-
-def caches(data: Dataset) -> Iterator[tuple[Entry, Path]]:
-    """Each entry with its cache folder."""
-    return ((entry, Path(entry.options.get("cache_directory") or entry.directory)) for entry in data.entries)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -129,7 +124,8 @@ def _entry(table: Table, whole: bool) -> tuple[Entry, list[Item]]:
     directory, paths, captions = _files(kind, options)
     items = read_files(paths, kind, suffix=options.get("caption_extension", ""), captions=captions, whole=whole)
     sound = tuple(item for item in items if not item.problem)
-    entry = Entry(kind=kind, directory=directory, items=sound, options=options)
+    cache = Path(options.get("cache_directory") or directory)
+    entry = Entry(kind=kind, directory=directory, items=sound, options=options, cache=cache)
     stacked = kind == "video" and not options.get("enable_bucket") and options.get("batch_size", 1) > 1
     if stacked and len({entry.cached_size(item) for item in sound}) > 1:
         raise DatasetError("clips of several shapes can't share a batch; add enable_bucket = true.")

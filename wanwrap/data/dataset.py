@@ -24,7 +24,8 @@ MOST = 5  # files that an error names; `check` names all
 class Entry:
     """One `[[datasets]]` of the TOML: files of one kind in one folder, `options` by upstream's names.
 
-    With `listed` upstream is given a list of the files; without, it takes all of their kind in the folder.
+    With `listed` upstream is given a list of the files; without, it takes all of their kind in the folder. What it caches
+    lies in `cache`, which a plan chooses where the user's TOML doesn't.
     """
 
     kind: Kind
@@ -32,6 +33,7 @@ class Entry:
     items: tuple[Item, ...]
     options: Mapping[str, Any]
     listed: bool = False
+    cache: Path = Path()
 
     @cached_property
     def keys(self) -> tuple[tuple[int, ...], ...]:
@@ -156,8 +158,8 @@ def too_short(item: Item, frames: int) -> str:
     return f"{there} less than {needed}; replace or remove it"
 
 
-def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None] | None = None) -> str:
-    """The commented template, filled with a data set; `caches` gives the cache folder of each entry, `lists` its list of files if it has one."""
+def render(dataset: Dataset, lists: Sequence[Path | None] | None = None) -> str:
+    """The commented template, filled with a data set; `lists` gives each entry's list of files if it has one."""
     import tomlkit
 
     head, *templates = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
@@ -167,11 +169,11 @@ def render(dataset: Dataset, caches: Sequence[Path], lists: Sequence[Path | None
         if name in general and all(entry.options.get(name) == value for entry in dataset.entries):
             general[name] = value
     parts = [tomlkit.dumps(document)]
-    for entry, cache, files in zip(dataset.entries, caches, lists or [None] * len(caches), strict=True):
+    for entry, files in zip(dataset.entries, lists or [None] * len(dataset.entries), strict=True):
         key = f"{entry.kind}_jsonl_file" if files else f"{entry.kind}_directory"
         template = templates[0] if entry.kind == "image" else templates[1].replace("# Clips.", _heading(entry))
         table = tomlkit.parse(template.replace(f"{entry.kind}_directory", key))
-        table[key], table["cache_directory"] = (files or entry.directory).as_posix(), cache.as_posix()
+        table[key], table["cache_directory"] = (files or entry.directory).as_posix(), entry.cache.as_posix()
         for name, value in entry.options.items():
             if general.get(name) != value:
                 table[name] = list(value) if isinstance(value, tuple) else value

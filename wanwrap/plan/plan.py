@@ -123,7 +123,6 @@ class Plan:
     files: Mapping[Path, str]
     env: Mapping[str, str]
     steps: tuple[Step, ...]
-    caches: tuple[Path, ...] = ()
     encoders: Mapping[What, str] = field(default_factory=dict)  # marks of what each cache is made by
     notes: tuple[str, ...] = ()
 
@@ -131,6 +130,11 @@ class Plan:
     def trainings(self) -> tuple[Train, ...]:
         """The steps that train, the high-noise expert's first."""
         return tuple(step for step in self.steps if isinstance(step, Train))
+
+    @property
+    def caches(self) -> list[Path]:
+        """The folders of what is cached."""
+        return [entry.cache for entry in self.dataset.entries]
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...]:

@@ -6,7 +6,7 @@ Pure: reads nothing but wanwrap's own templates, writes nothing, starts nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,10 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
     """
     name = request.output_name or check_name(slug(f"{dataset.name}-{request.called}"))
     encoders = _encoders(request.preset, weights)
-    caches = tuple(_cache(request, dataset, entry, encoders) for entry in dataset.entries)
+    if dataset.config is None:
+        slugged = request.base_dir / "cache" / slug(dataset.name)
+        entries = (replace(entry, cache=slugged / _cache(request.preset, entry, encoders)) for entry in dataset.entries)
+        dataset = replace(dataset, entries=tuple(entries))
     rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes]
     for expert in request.experts:
         dit, rewrite = _dit(request, expert, weights)
@@ -44,7 +47,7 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
         options, remarks = expert_options(request, expert, dataset, dit)
         train = _train(request, expert, dataset, weights, name, dit, options)
         trainings.append(train)
-        files |= _files(request, dataset, train.folder, caches)
+        files |= _files(request, dataset, train.folder)
         notes += [remark for remark in remarks if remark not in notes]
     return Plan(
         request=request,
@@ -59,7 +62,6 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
             *_caching(request, weights, encoders, str(trainings[0].options["dataset_config"])),
             *trainings,
         ),
-        caches=caches,
         encoders=encoders,
         notes=tuple(notes),
     )
@@ -68,7 +70,7 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
 # ---- files and caches
 
 
-def _files(request: Request, dataset: Dataset, folder: Path, caches: Sequence[Path]) -> dict[Path, str]:
+def _files(request: Request, dataset: Dataset, folder: Path) -> dict[Path, str]:
     """What is written into an expert's folder; entries of the same files share a list of them."""
     files = {folder / "accelerate.yaml": (shipped_folder("templates") / "accelerate.yaml").read_text("utf-8")}
     if dataset.config is None:
@@ -76,7 +78,7 @@ def _files(request: Request, dataset: Dataset, folder: Path, caches: Sequence[Pa
         for entry in dataset.entries:
             new = folder / f"{entry.kind}s-{len(names) + 1}.jsonl"
             lists.append(names.setdefault(entry.items, new) if entry.listed else None)
-        files[folder / "dataset.toml"] = render(dataset, caches, lists)
+        files[folder / "dataset.toml"] = render(dataset, lists)
         files |= {path: file_list(entry) for path, entry in zip(lists, dataset.entries, strict=True) if path}
     if request.preset.sample_prompts:
         files[folder / "sample_prompts.txt"] = "\n".join((*request.preset.sample_prompts, ""))
@@ -92,15 +94,12 @@ def _encoders(preset: Preset, weights: Weights) -> dict[What, str]:
     return {"latents": digest(preset.mode, vae, clip, latents), "text": digest(t5, text)}
 
 
-def _cache(request: Request, dataset: Dataset, entry: Entry, encoders: Mapping[What, str]) -> Path:
-    """A folder for each thing that changes what is cached: upstream's file names tell none of it."""
-    if dataset.config:
-        return Path(entry.options.get("cache_directory") or entry.directory)
+def _cache(preset: Preset, entry: Entry, encoders: Mapping[What, str]) -> str:
+    """The name of a folder for each thing that changes what is cached: upstream's file names tell none of it."""
     width, height = entry.options["resolution"]
     shape = sorted((name, value) for name, value in entry.options.items() if name not in NOT_CACHED[entry.kind])
     mark = digest(entry.directory, shape, *encoders.values())
-    name = f"{entry.kind}s-{width}x{height}-{request.preset.mode}-{mark}"
-    return request.base_dir / "cache" / slug(dataset.name) / name
+    return f"{entry.kind}s-{width}x{height}-{preset.mode}-{mark}"
 
 
 def _caching(

@@ -169,9 +169,9 @@ class _Run:
 
     def _cache(self, locks: ExitStack) -> None:
         """Fill the caches, alone; then train from them, beside others that do."""
-        plan, entries = self.plan, self.plan.dataset.entries
+        plan = self.plan
         with changing(plan.caches, self._check):
-            found = [survey(*pair, plan.encoders) for pair in zip(entries, plan.caches, strict=True)]
+            found = [survey(entry, plan.encoders) for entry in plan.dataset.entries]
             if all(each.complete for each in found):
                 console.say("all of the data set is cached: nothing to encode")
             else:
@@ -183,26 +183,26 @@ class _Run:
 
     def _fill(self) -> None:
         """Raises StepError: what would be, or was, cached is not what was planned."""
-        entries, caches = self.plan.dataset.entries, self.plan.caches
+        entries = self.plan.dataset.entries
         for step in self.plan.steps:
-            if isinstance(step, Cache) and missing(entries, caches, step.what):
+            if isinstance(step, Cache) and missing(entries, step.what):
                 self._step(step)
                 self._check_cached(step)
             elif isinstance(step, Prune):
                 self._step(step)
                 # it may have changed while weights were checked and merged, or another's caching was awaited
-                if other := differing(entries, caches, self.plan.encoders):
+                if other := differing(entries, self.plan.encoders):
                     raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
 
     def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
-        entries, caches = self.plan.dataset.entries, self.plan.caches
-        if changed := [*sorted(forget(entries, caches)), *unexpected(entries, caches)]:
+        entries = self.plan.dataset.entries
+        if changed := [*sorted(forget(entries)), *unexpected(entries)]:
             raise StepError(
                 f"{listing(changed)}: changed, or came, while the data set was cached; start again, and only that is "
                 "cached anew."
             )
-        if lacking := missing(entries, caches, step.what):
+        if lacking := missing(entries, step.what):
             names = listing(path.name for path in lacking)
             raise StepError(
                 f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "

@@ -82,13 +82,13 @@ def encode(args: argparse.Namespace, what: Any, tensors: list[str]) -> None:
     """Empty files under the names that wanwrap expects; the tests with the real upstream tell whether it is right."""
     sys.path.append(str(FLAGS.parents[1]))  # a training Python may know nothing of wanwrap
     from wanwrap.data.caches import names
-    from wanwrap.data.config import caches, load
+    from wanwrap.data.config import load
 
-    for entry, cache in caches(load(Path(args.dataset_config))):
-        cache.mkdir(parents=True, exist_ok=True)
+    for entry in load(Path(args.dataset_config)).entries:
+        entry.cache.mkdir(parents=True, exist_ok=True)
         for name, _ in names(entry, what):
-            if not (args.skip_existing and (cache / name).exists()):
-                write(cache / name, {tensor: ("F16", [0], b"") for tensor in tensors})
+            if not (args.skip_existing and (entry.cache / name).exists()):
+                write(entry.cache / name, {tensor: ("F16", [0], b"") for tensor in tensors})
 
 
 def write(path: Path, tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str, str] | None = None) -> None:
