@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 # told by their versions
-# told by their versions
 PACKAGES = "torch torchvision accelerate diffusers transformers xformers bitsandbytes safetensors"
 LONGEST = 200_000  # steps of a schedule that are walked
 STALLED = 0.1  # of the steps, at whose end a rate may be 0
