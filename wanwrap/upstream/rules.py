@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import NormalDist
 
 from wanwrap.errors import OptionError, closest
 from wanwrap.upstream import dit
@@ -215,7 +214,7 @@ def drawn_within(options: Options, low: float, high: float) -> float | None:
         if t <= 0 or t >= 1:
             return float(t >= 1)
         s = t / (shift - (shift - 1) * t)
-        return NormalDist().cdf(math.log(s / (1 - s)) / scale)
+        return (1 + math.erf(math.log(s / (1 - s)) / scale / math.sqrt(2))) / 2
 
     return below(high) - below(low)
 
