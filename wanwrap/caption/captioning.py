@@ -169,8 +169,8 @@ class Captioning:
         """Upstream's script, and what it answers to the files, by their names in its folder."""
         answers, read = self.work / ANSWERS, 0
 
-        def look() -> bool:
-            """Write what has come. Never a reason to end upstream."""
+        def look() -> None:
+            """Write what has come. Raises OSError: the disk is full."""
             nonlocal read
             if answers.is_file():
                 with answers.open("rb") as file:
@@ -181,7 +181,6 @@ class Captioning:
                     row = json.loads(line)
                     if path := staged.pop(Path(row["image_path"]).name, None):
                         self.put(path, prompts.caption(row["caption"], self.asked.trigger))
-            return False
 
         try:
             command = Command(self.argv(model), self.work, {**self.upstream.env, **pin.SETTINGS})
@@ -240,6 +239,8 @@ def _show(item: Item, place: Path) -> None:
         clips.middle(path, read.frames).save(place)
         return
     try:
+        if not os.access(path, os.W_OK):
+            raise PermissionError  # Windows could not remove its second name
         os.link(os.path.realpath(path), place)  # which takes no room
     except OSError:
         shutil.copyfile(path, place)

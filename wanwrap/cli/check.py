@@ -9,7 +9,7 @@ import click
 
 from wanwrap.cli import check_report as report
 from wanwrap.cli.check_report import Outlook
-from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, data, json_option, option, with_options
+from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, data, json_option, option, trigger, with_options
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.data.check import check as work
 from wanwrap.look.contact_sheet import check_place
@@ -30,7 +30,7 @@ DEFAULT = "t2v-lightning"
 )
 @with_options(DATASET)
 @option("--preset", help="The preset that will train it (default: the one that was set up, else t2v-lightning).")
-@option("--trigger", help="A word that every caption should hold.")
+@option("--trigger", callback=trigger, help="A word that every caption should hold.")
 @option("--contact_sheet", type=PATH, help="Write a page with all of it as it will be cropped.")
 @option("--all", "everything", is_flag=True, help="List each file, however many there are.")
 @data("--dataset_config", type=PATH, help="Your own data set TOML.")

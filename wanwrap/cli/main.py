@@ -45,6 +45,9 @@ class Group(click.Group):
         verb: click.Command = getattr(importlib.import_module(f"wanwrap.cli.{name}"), name)
         return verb
 
+    def list_commands(self, _: click.Context) -> list[str]:
+        return [*VERBS]
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([*VERBS.items()])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -93,14 +92,14 @@ def _unfolded(args: Sequence[str]) -> list[str]:
     return found
 
 
-def path(text: str) -> Path:
+class _Place(click.Path):
     """A whole path that was meant: an unset variable of a shell's is not the current folder."""
-    if not text:
-        raise click.BadParameter("it is empty.")
-    return absolute(text)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return absolute(value) if value else self.fail("it is empty.", param, ctx)
 
 
-PATH = click.types.FuncParamType(path)
+PATH = _Place()
 PRECISION = click.Choice(["fp16", "bf16"], case_sensitive=False)
 
 

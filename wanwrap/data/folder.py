@@ -38,7 +38,7 @@ def find(name: str | None, datasets: Path) -> Path:
             f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name "
             "another folder."
         )
-    path = there.get(name) or absolute(name)
+    path = there.get(Path(name).name if Path(name).name == name.rstrip("/\\") else "") or absolute(name)
     if path.is_dir():
         return path
     if path.is_file():

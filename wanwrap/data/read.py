@@ -23,7 +23,8 @@ from wanwrap.upstream import buckets
 VERSION = 6  # of what `pictures.read` and `clips.read` find
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
 THREADS = min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
-CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from wanwrap.data.read import child; child()"
+# with the package in place of the current folder, whose files are no modules of ours
+CHILD = "import sys; sys.path[0] = sys.argv[1]; from wanwrap.data.read import child; child()"
 KEPT = ("size", "frames", "fps", "odd", "mark", "look")
 Row = dict[str, Any]  # of a file: its stamp, whether all of it was read, and what was found; or its problem
 

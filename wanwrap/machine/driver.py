@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from wanwrap.errors import GpuError
@@ -28,9 +29,11 @@ class Driver:
 
 def driver() -> Driver | None:
     """What nvidia-smi tells; None where it is not there, fails, hangs, or tells no CUDA version."""
+    rows = ""
     try:
         banner = capture(["nvidia-smi"], {}, PATIENCE)
-        rows = capture(["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"], {}, PATIENCE)
+        with suppress(OSError):  # drivers before 510 know no compute_cap
+            rows = capture(["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"], {}, PATIENCE)
     except OSError:
         return None
     found = re.search(r"CUDA\s+(?:\w+\s+)?Version\s*:\s*(\d+)\.(\d+)", banner)  # since 610 "CUDA UMD Version"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from wanwrap.errors import WanwrapError, WeightsError
 from wanwrap.machine.install import Command, missing
@@ -51,13 +52,23 @@ def survey(
 
 def _search(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None) -> Search:
     """The weights. What the user names, or an earlier setup has recorded, comes before what is found."""
-    comfyuis = [folder for given in wish.comfyui for folder in comfyui.folders(given)]
-    found = search([*wish.needs], [wish.models, *comfyuis, *comfyui.hub_cache()], sha256)
+    found = search([*wish.needs], [wish.models, *_comfyui(wish), *comfyui.hub_cache()], sha256)
     for name in wish.needs:
         if known := _known(wish, name, found, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     return found
+
+
+def _comfyui(wish: Wish) -> Iterator[Path]:
+    """Their folders of models; one that an earlier setup was given may be gone. Raises WeightsError: another is none."""
+    for place in wish.comfyui:
+        try:
+            yield from comfyui.folders(place)
+        except WeightsError as error:
+            if place not in wish.first.workspace.comfyui:
+                raise
+            console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
 def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> WeightFile | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from wanwrap.paths import absolute
 from wanwrap.plan import request
 from wanwrap.plan.expert_options import BASE
 from wanwrap.plan.request import WEIGHTS, Request
-from wanwrap.preset import shipped
+from wanwrap.preset import load, shipped
 from wanwrap.upstream.rules import late_imports
 from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE
+
+SHARED = {"vae", "t5", "clip"}  # weights that several presets read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,18 @@ class Wish:
         return {"musubi_tuner", "torch", "accelerate"}.union(*map(late_imports, options))
 
 
+def _fitting(word: str, options: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The options as far as they are for that one of several presets: Wan 2.1's have no noise levels, some no CLIP."""
+    if len(words) == 1:
+        return {**options}
+    chosen, fitting = load(word), {**options}
+    if len(chosen.experts) == 1:
+        fitting["noise_level"] = None
+    if not chosen.needs_clip:
+        fitting["clip"] = None
+    return fitting
+
+
 def wish(
     names: Sequence[str],
     *,
@@ -72,7 +86,7 @@ def wish(
     **options: Any,
 ) -> Wish:
     """What the command line asks for; without `names` what was set up before, else `default`. ComfyUIs of earlier
-    setups are searched too, where they are still there.
+    setups are searched too.
 
     Raises:
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
@@ -80,17 +94,16 @@ def wish(
     base = request.workspace_folder(base_dir)
     before = workspace.load(base)
     words = tuple(names or before.presets or default)
-    given = [name for name in WEIGHTS if options.get(name)]
+    given = [name for name in WEIGHTS if options.get(name) and name not in SHARED]
     if given and len(words) > 1:
         raise OptionError(f"--{given[0]} is one preset's file; set up one preset at a time.")
     try:
-        runs = tuple(request.read(preset=word, base_dir=base, **options) for word in words)
+        runs = tuple(request.read(preset=word, base_dir=base, **_fitting(word, options, words)) for word in words)
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error
-    there = [folder for folder in before.comfyui if folder.is_dir()]
     return Wish(
         runs=runs,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
-        comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *there])),
+        comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *before.comfyui])),
     )

@@ -93,7 +93,7 @@ def caption(source: Source, made: Made, work: Preparation) -> None:
 
 
 def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> None:
-    kept = list[str]()
+    kept, wrote = list[str](), False
     for place in places:
         there = place.read_bytes() if filled(place) else b""
         own = _digest(there) == made.caption
@@ -107,10 +107,11 @@ def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> N
             continue
         with atomic_file(place) as file:
             file.write(data)
+        wrote = True
         if made.action == "unchanged":
             made.reason = "caption written"
     made.notes += kept
-    if not kept:
+    if wrote or not kept:
         made.caption = _digest(data)
 
 

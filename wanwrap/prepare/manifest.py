@@ -82,14 +82,15 @@ class Manifest:
 
     def find_moved(self, sources: Mapping[str, Stamp]) -> None:
         """A source that was moved keeps its row: where one that is gone and one that is new are alike, and no other."""
-        old, new = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
-        for key in self.gone():
-            old[Path(key).name, (self.rows[key].size, self.rows[key].mtime_ns)].append(key)
-        for key in sources.keys() - self.rows.keys():
-            new[Path(key).name, sources[key]].append(key)
-        for mark, keys in new.items():
-            if len(keys) == len(old[mark]) == 1:
-                self.rows[keys[0]] = self.rows.pop(old[mark][0])
+        for depth in (3, 2, 1):  # as much of their paths as tells them apart
+            old, new = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
+            for key in self.gone():
+                old[Path(key).parts[-depth:], (self.rows[key].size, self.rows[key].mtime_ns)].append(key)
+            for key in sources.keys() - self.rows.keys():
+                new[Path(key).parts[-depth:], sources[key]].append(key)
+            for mark, keys in new.items():
+                if len(keys) == len(old[mark]) == 1:
+                    self.rows[keys[0]] = self.rows.pop(old[mark][0])
 
 
 def _row(row: Mapping[str, Any]) -> Made:

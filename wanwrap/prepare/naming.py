@@ -68,7 +68,7 @@ def name_all(sources: Iterable[Source], rows: dict[str, Made], out: Path) -> dic
         row = rows.get(key, Made())
         there = media[row.name.lower()]
         if row.name and (not row.outputs or there <= {*row.outputs}):
-            todo[source] = replace(row, outputs=sorted(there))
+            todo[source] = replace(row, outputs=sorted(there) if row.outputs else [])  # only what is on record may go
         else:
             todo[source] = replace(row, name=names.claim(source.path.stem, source.name))
         rows[key] = replace(todo[source], outputs=[])

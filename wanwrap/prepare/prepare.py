@@ -15,7 +15,7 @@ from wanwrap.prepare.naming import name_all
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.sources import Source, search
 from wanwrap.system import console
-from wanwrap.system.files import lock
+from wanwrap.system.files import PART, lock
 from wanwrap.system.process import cores, interruptible
 
 
@@ -54,6 +54,8 @@ def prepare(place: Path, work: Preparation, report: Report) -> None:
             (work.out / name).mkdir(parents=True, exist_ok=True)
         busy = f"another `wanwrap prepare` is at work in {work.out}; wait until it has ended."
         with interruptible(), lock(work.out / ".wanwrap-prepare", busy):
+            for part in (work.out / "videos").glob(f"*{PART}"):
+                part.unlink()  # a kill has left it
             report.items += left
             _all(sources, work, report)
     finally:

@@ -71,7 +71,8 @@ def _check_out(folder: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is a file; give a folder.")
     here, there, *parts = (Path(os.path.realpath(path)) for path in (folder, out, *(out / name for name in FOLDERS)))
-    if here == there or any(here.is_relative_to(part) for part in parts):
+    inside = [part for part in parts if part.is_relative_to(here) and not part.is_relative_to(there)]
+    if here == there or inside or any(here.is_relative_to(part) for part in parts):
         raise OptionError(
             f"--out {out} is or holds a link to where the originals lie, which stay as they are; give another."
         )

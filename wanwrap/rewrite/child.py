@@ -8,6 +8,7 @@ Prints JSON lines: {"done": bytes read}, {"device": ...}, and last {"error": ...
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +79,8 @@ def main(order: str) -> None:
         say(error=str(error), kind=type(error).__name__)
     except KeyboardInterrupt:
         pass
+    except Exception:
+        traceback.print_exc()
     os._exit(1)  # nobody waits for a sha256 any more
 
 

@@ -16,6 +16,7 @@ from wanwrap.rewrite import convert, merge
 from wanwrap.rewrite.job import Job
 from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
+from wanwrap.system.files import PART
 from wanwrap.system.safetensors import SHARD, open_source, shards, stat
 from wanwrap.weights.provenance import made_from
 
@@ -73,8 +74,9 @@ def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
 
 def _is_there(out: Path, sources: Sources) -> bool:
     """Whether there is a file already. Raises OutputError: it is no name for a new one."""
-    if any(path.exists() and out.exists() and path.samefile(out) for path, _ in sources.values()):
-        raise OutputError(f"{out} is a file that is read; give another --out.")
+    for place in (out, out.with_name(out.name + PART)):
+        if any(path.exists() and place.exists() and path.samefile(place) for path, _ in sources.values()):
+            raise OutputError(f"{place} is a file that is read; give another --out.")
     if out.suffix != ".safetensors" or SHARD.search(out.name):
         raise OutputError(f"--out {out}: give a name that ends in .safetensors, and is none of a set of shards.")
     return out.exists()

@@ -42,8 +42,13 @@ def run_each(plan: Plan, machine: Machine, words: Sequence[str]) -> int:
             argv = (*plan.request.wanwrap, *_of_expert(words, train.expert))
             command = Command(argv, Path.cwd(), {"CUDA_VISIBLE_DEVICES": gpu})
             children.append(running.enter_context(Child(command, _Lines(train.expert).listen, PATIENCE)))
-        while not all(child.over(POLL) for child in children):
-            check_interrupted()
+        try:
+            while not all(child.over(POLL) for child in children):
+                check_interrupted()
+        except KeyboardInterrupt:
+            for child in children:  # all of them at once; then each is waited for
+                child.interrupt()
+            raise
     return next((code for child in children if (code := child.status())), 0)
 
 

@@ -84,18 +84,22 @@ class Record:
 
 
 def read(folder: Path) -> Record | None:
-    """The record in an expert's folder, "unreadable" where nobody knows; None where no training was begun."""
+    """The record in an expert's folder, "unreadable" where it is none; None where no training was begun.
+
+    Raises:
+        OSError: it is there, and can't be read.
+    """
     try:
         row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
         known = {each.name for each in fields(Record)}
         record = Record(**{name: value for name, value in row.items() if name in known})
         # where a kill or a full disk came before the last record
-        if record.attempts and (folder.parent / record.lora).is_file():
-            record.state, record.doing = "done", ""
+        if record.state != "done" and record.attempts and (folder.parent / record.lora).is_file():
+            record.state, record.doing, record.ended = "done", "", ""
         return record
     except (FileNotFoundError, NotADirectoryError):
         return _read_0_1_0(folder)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return unknown(folder)
 
 

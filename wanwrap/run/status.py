@@ -128,8 +128,11 @@ def look(folder: Path) -> Run:
 
 def _expert(folder: Path) -> Expert | None:
     running = is_locked(folder)  # before its files: what ends meanwhile has written all of them
-    record = records.read(folder)
-    return Expert(folder, record or records.unknown(folder), running, stop_asked(folder)) if record or running else None
+    try:
+        record = records.read(folder) or (records.unknown(folder) if running else None)
+    except OSError:
+        record = records.unknown(folder)
+    return Expert(folder, record, running, stop_asked(folder)) if record else None
 
 
 def runs(base_dir: Path) -> list[Run]:

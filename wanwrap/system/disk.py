@@ -11,7 +11,7 @@ from wanwrap.errors import OutputError, RoomError
 from wanwrap.system.files import PART
 
 MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench_rewrite.py)
-SPARE = 100_000_000  # headers, logs, ledgers
+SPARE = 100_000_000  # headers, logs, records
 
 
 def writable(folder: Path) -> Path:

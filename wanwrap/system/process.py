@@ -92,6 +92,7 @@ class Child:
     def __init__(self, command: Command, listen: Listener, patience: float = PATIENCE) -> None:
         """Raises StepError: it can't be started."""
         self._process, self._patience, self._failed = _start(command), patience, list[Exception]()
+        self._interrupted = False
         self._reader = threading.Thread(target=self._read, args=(listen,), daemon=True)
         self._reader.start()
 
@@ -104,15 +105,24 @@ class Child:
                 if kind is KeyboardInterrupt:
                     console.say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
                 with signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
-                    self._send(signal.SIGINT, self._patience)
+                    if not self._interrupted:
+                        self.interrupt()
+                    self._wait(self._patience)
         except KeyboardInterrupt:
             pass
         finally:
             with signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
                 for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):  # nothing holds the GPU
-                    self._send(number, 5)
+                    self._send(number)
+                    self._wait(5)
                 self._reader.join(5)  # what has left the group may hold the pipe
                 self._process.wait()
+
+    def interrupt(self) -> None:
+        """Hand Ctrl-C on, without waiting."""
+        self._interrupted = True
+        if os.name == "posix":  # Windows' console has told all of them
+            self._send(signal.SIGINT)
 
     def over(self, seconds: float = 0) -> bool:
         """Whether it has ended, or what listens to it has failed; waits so long for that."""
@@ -137,14 +147,16 @@ class Child:
                 except Exception as error:
                     self._failed.append(error)
 
-    def _send(self, number: int, seconds: float) -> None:
-        """Send a signal to what is left of it, which gets some seconds to end."""
+    def _send(self, number: int) -> None:
+        """Send a signal to what is left of it."""
         import psutil
 
-        told = number == signal.SIGINT and os.name != "posix"  # by Windows' console, all of them
-        for process in () if told else _living(self._process):
+        for process in _living(self._process):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+
+    def _wait(self, seconds: float) -> None:
+        """Until nothing is left of it, so long at most."""
         deadline = time.monotonic() + seconds
         while _living(self._process) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -163,13 +163,15 @@ class _Part(io.FileIO):
     def write(self, chunk: Any) -> int:
         """Raises DownloadError: it is a page, which some networks send instead of anything."""
         if bytes(chunk[:99]).lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            raise DownloadError(
-                f"a web page came instead of {Path(str(self.name)).name}; log in to the network, then {AGAIN}."
-            )
+            name = Path(str(self.name)).stem.rpartition(".")[0]
+            raise DownloadError(f"a web page came instead of {name}; log in to the network, then {AGAIN}.")
         if self.anew:
             super().truncate(0)
             self.anew = False
-        return super().write(chunk)
+        view = memoryview(chunk)
+        while view:  # a disk that gets full takes a part of it
+            view = view[super().write(view) :]
+        return len(chunk)
 
 
 def _wrong(path: Path, weight: Weight, size: int | None, sha256: Sha256) -> str | None:

@@ -85,11 +85,8 @@ def grouped(names: Iterable[str]) -> str:
 
 def verdict(source: Source) -> dict[str, Any]:
     """Fields of the verdict on a LoRA. Raises WeightsError: its alpha is no number."""
-    modules, why, width = Modules(), None, _width(source.rows)
-    try:
-        modules = _modules(source)
-    except WeightsError as error:
-        why = str(error).replace(str(source.paths[0]), "it", 1).removesuffix(".")
+    (modules, why), width = _modules(source), _width(source.rows)
+    why = why and f"it {why}"
     if width is None:
         why = "it is a LoRA of another model than Wan"
     if (provenance.read(source.metadata) or {}).get("toy"):
@@ -135,8 +132,10 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     if any(key.endswith(BLOCK) for key in lora.rows):
         raise WeightsError(f"{lora.paths[0]} is a DiT, no LoRA; have --dit and --lora changed places?")
     underscored = {name.rpartition(".")[0].replace(".", "_"): name.rpartition(".")[0] for name in dit}
-    found, left = dict[str, list[Patch]](), list[str]()
-    for module, parts in _modules(lora, underscored).items():
+    (modules, why), found, left = _modules(lora, underscored), dict[str, list[Patch]](), list[str]()
+    if why:
+        raise WeightsError(f"{lora.paths[0]} {why}.")
+    for module, parts in modules.items():
         for keys, endings, patch in _changes(lora, parts, strength):
             target = next((module + ending for ending in endings if module + ending in dit), None)
             if target is None:
@@ -151,13 +150,12 @@ def match(lora: Source, dit: Mapping[str, Row], strength: float) -> Match:
     return Match({name: tuple(patches) for name, patches in found.items()}, tuple(left))
 
 
-def _modules(lora: Source, names: Mapping[str, str] = {}) -> Modules:
-    """The keys by the modules that they change; `names` are the DiT's own of those with underscores.
+def _modules(lora: Source, names: Mapping[str, str] = {}) -> tuple[Modules, str | None]:
+    """The keys by the modules that they change, and why they can't be merged; None where they can.
 
-    Raises:
-        WeightsError: parts that can't be merged.
+    `names` are the DiT's own of the modules with underscores.
     """
-    modules, foreign = Modules(), list[str]()
+    modules, foreign, twice = Modules(), list[str](), list[str]()
     for key in lora.rows:
         found = KEY.fullmatch(key)
         if found is None:
@@ -166,15 +164,15 @@ def _modules(lora: Source, names: Mapping[str, str] = {}) -> Modules:
         module, part = found["module"], PARTS[found["part"]]
         parts = modules.setdefault(names.get(module, module), {})
         if parts.setdefault(part, key) != key:
-            raise WeightsError(f"{lora.paths[0]} has {parts[part]} and {key} for one tensor; give another LoRA.")
+            twice = [parts[part], key]
     for parts in modules.values():
         if not {"up", "down"} <= parts.keys():  # which mean nothing alone
             foreign += [parts[part] for part in ("up", "down", "alpha") if part in parts]
+    if twice:
+        return modules, f"has {' and '.join(twice)} for one tensor; give another LoRA"
     if foreign:
-        raise WeightsError(
-            f"{lora.paths[0]} holds what wanwrap can't merge: {grouped(foreign)}; give a LoRA of up and down matrices."
-        )
-    return modules
+        return modules, f"holds what wanwrap can't merge: {grouped(foreign)}; give a LoRA of up and down matrices"
+    return modules, None
 
 
 def _changes(

@@ -54,6 +54,8 @@ def _trouble(error: Exception, reached: bool) -> tuple[str, str | None]:
 
     Raises the error itself: it is not one of the connection's.
     """
+    if getattr(error, "errno", None) in FULL:
+        raise error
     at, status, chain = host(), status_of(error), list(_chain(error))
     kinds = {base.__name__ for each in chain for base in type(each).__mro__}
     if status in (408, 429) or (status or 0) >= 500:
@@ -70,7 +72,7 @@ def _trouble(error: Exception, reached: bool) -> tuple[str, str | None]:
     if any("imeout" in kind for kind in kinds):
         return f"{at} did not answer in time", None
     clients = any(type(each).__module__.split(".")[0] in CLIENTS for each in chain)
-    if getattr(error, "errno", None) not in FULL and (clients or "ConnectionError" in kinds):
+    if clients or "ConnectionError" in kinds:
         return "the connection was cut", None
     raise error
 
