@@ -549,3 +549,23 @@ def test_a_file_that_crashes_its_decoder_is_named(wanwrap: Wanwrap, tmp_path: Pa
     found = by_name(json.loads(done.stdout))
     assert {name for name, row in found.items() if "crashed" in str(row)} == {"bad.png", "worse-bad.png"}
     assert len(found) == 5
+
+
+def test_files_of_the_current_folder_are_no_modules(tmp_path: Path) -> None:
+    """It may be a data set that somebody has downloaded."""
+    picture(tmp_path / "cats" / "a.png")
+    (tmp_path / "home").mkdir(exist_ok=True)
+    for name in ("fractions", "queue", "av"):
+        (tmp_path / "home" / f"{name}.py").write_text("raise SystemExit('run as a module')")
+    env = {**os.environ, "PYTHONPATH": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    main = [sys.executable, str(Path(reading.__file__).parents[1] / "__main__.py")]
+    argv = [*main, "check", str(tmp_path / "cats"), "--preset", "t2v-style"]
+    done = subprocess.run(argv, cwd=tmp_path / "home", env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "1 picture" in done.stdout, done
+
+
+@pytest.mark.parametrize("name", ["cats/", "cats"])
+def test_a_data_set_of_the_workspace_by_its_name(name: str, wanwrap: Wanwrap, tmp_path: Path) -> None:
+    picture(tmp_path / "home" / "local_training" / "datasets" / "cats" / "a.png")
+    assert wanwrap("check", name, "--preset", "t2v-style").returncode == 0
+    assert wanwrap("check", name, "--trigger", "").returncode == 7

@@ -186,3 +186,13 @@ def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
     assert f'image_directory = "{wheel.as_posix()}/wanwrap/templates/sample"' in done.stdout
     assert not (wheel / "presets").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("wanwrap ch", "plain,check"), ("wanwrap check --base_dir x", "file,x")]
+)
+def test_completion(words: str, expected: str) -> None:
+    env = {**os.environ, "_WANWRAP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv[0] = 'wanwrap'; from wanwrap.cli.main import main; main(prog_name='wanwrap')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert expected in done.stdout, done

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import comfy_names
+from helpers import Wanwrap, comfy_names
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -143,3 +143,11 @@ def test_damaged_headers(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     with pytest.raises(WeightsError, match="is cut off"):
         convert.job(file=path, precision="bf16")
+
+
+def test_a_part_that_is_read_is_not_written(tmp_path: Path, wanwrap: Wanwrap) -> None:
+    source = tmp_path / "x.safetensors.wanwrap-part"
+    save_file(dit(torch.float16), source)
+    before = source.read_bytes()
+    done = wanwrap("convert", source, "--out", tmp_path / "x.safetensors", "--precision", "bf16")
+    assert done.returncode == 11 and source.read_bytes() == before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -23,6 +25,8 @@ from hub import COMMIT, Fault, Hub, hub
 
 from wanwrap.errors import DownloadError, OutputError, RoomError
 from wanwrap.weights.catalogue import Tokenizer, Weight
+from wanwrap.weights.download import _Part
+from wanwrap.weights.patience import patiently
 
 REPO, REVISION = "someone/weights", "a" * 40
 PATH = "split_files/diffusion_models/dit.safetensors"
@@ -415,3 +419,27 @@ def test_a_tokenizer_of_wrong_bytes_is_not_taken(served: Hub, call: Done) -> Non
     assert json.loads(call(TOKENIZER, "cached").stdout) is False
     assert call(TOKENIZER, "fetch_tokenizer").returncode == 0
     assert json.loads(call(TOKENIZER, "cached").stdout) is True
+
+
+def test_a_full_disk_is_told_though_the_network_failed_before() -> None:
+    def attempt() -> None:
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            raise OSError(errno.ENOSPC, "No space left on device")  # noqa: B904  as huggingface_hub does
+
+    with pytest.raises(OSError, match="No space left"):
+        patiently("a/b", attempt)
+
+
+def test_a_short_write_is_gone_on_with(tmp_path: Path) -> None:
+    class Disk(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data[:3]))
+
+    class Part(_Part, Disk):
+        pass
+
+    with Part(str(tmp_path / "x.part"), "wb") as file:
+        assert file.write(b"0123456789") == 10
+    assert (tmp_path / "x.part").read_bytes() == b"0123456789"

@@ -35,6 +35,28 @@ def test_a_lock_that_a_kill_has_left_goes(tmp_path: Path, wanwrap: Wanwrap, low:
     assert wanwrap(*low).returncode == 0 and not left.exists()
 
 
+def test_an_end_that_came_after_the_last_lora(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    """Ctrl-C between the LoRA and the record: the next start puts it right."""
+    assert wanwrap(*low).returncode == 0
+    record = folder(tmp_path) / "low" / "record.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "state": "interrupted", "epochs_done": 9}))
+    (left := folder(tmp_path) / "low" / "state-000009").mkdir()
+    assert wanwrap(*low).returncode == 0 and not left.exists()
+    assert (told(tmp_path)["state"], told(tmp_path)["epochs_done"]) == ("done", 10)
+
+
+def test_a_record_that_the_system_does_not_give(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+    assert wanwrap(*low, STANDIN_DO="after:30").returncode == 10
+    record = folder(tmp_path) / "low" / "record.json"
+    record.rename(kept := record.with_name("kept.json"))
+    record.mkdir()
+    done = wanwrap(*low)
+    assert done.returncode == 11 and "record.json" in done.stderr and "--restart" not in done.stderr, done.stderr
+    record.rmdir()
+    kept.rename(record)
+    assert wanwrap(*low).returncode == 0 and len(told(tmp_path)["attempts"]) == 2
+
+
 def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     first = wanwrap(*low, STANDIN_DO="after:30")
     assert first.returncode == 10

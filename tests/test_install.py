@@ -250,6 +250,13 @@ def test_a_driver_tells_its_gpus(bench: Bench) -> None:
     assert driver() == Driver((12, 8), {"NVIDIA GeForce RTX 4090": (8, 9), "NVIDIA GeForce GTX 1080 Ti": (6, 1)})
 
 
+def test_a_driver_that_knows_no_capabilities(bench: Bench) -> None:
+    bench.smi("CUDA Version: 11.4", "GPU")
+    smi = bench.folder / "bin" / "nvidia-smi"
+    smi.write_text(smi.read_text().replace("*compute_cap*) cat", "*compute_cap*) exit 2; cat"))
+    assert driver() == Driver((11, 4))
+
+
 def test_a_driver_that_hangs_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.script("nvidia-smi", "#!/bin/sh\nexec sleep 60\n")
     monkeypatch.setattr("wanwrap.machine.driver.PATIENCE", 0.5)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -742,6 +743,33 @@ def test_originals_behind_a_link(wanwrap: Wanwrap, raw: Path, out: Path) -> None
     done = wanwrap("prepare", raw, "--out", out)
     assert done.returncode == 7 and "holds a link to where the originals lie" in done.stderr
     assert sorted(path.name for path in raw.iterdir()) == ["a.png", "a.txt"]
+
+
+def test_originals_behind_a_link_into_them(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
+    picture(raw / "photos" / "a.png")
+    out.mkdir()
+    (out / "images").symlink_to(raw / "photos")
+    assert wanwrap("prepare", raw, "--out", out).returncode == 7
+    assert sorted(path.name for path in (raw / "photos").iterdir()) == ["a.png", "a.txt"]
+
+
+def test_a_picture_of_ones_own_stays_though_a_row_is_in_the_making(prepare: Prepare, raw: Path, out: Path) -> None:
+    Image.new("RGB", (20, 20)).save(raw / "cat.tif")
+    prepare("--template", "x")
+    record = out / ".wanwrap-prepare.json"
+    record.write_text(re.sub(r'"outputs": \[[^]]*\]', '"outputs": []', record.read_text()))  # as Ctrl-C leaves it
+    (out / "images" / "cat.png").unlink()
+    Image.new("RGB", (20, 20)).save(out / "images" / "cat.jpg")
+    prepare("--template", "x")
+    assert {path.name for path in (out / "images").glob("cat.[jp]*")} == {"cat.jpg", "cat.png"}
+
+
+def test_what_a_kill_has_left_goes(prepare: Prepare, raw: Path, out: Path) -> None:
+    picture(raw / "a.png")
+    (out / "videos").mkdir(parents=True)
+    (left := out / "videos" / "b.mp4.wanwrap-part").touch()
+    prepare()
+    assert not left.exists()
 
 
 def test_changed_captions(prepare: Prepare, raw: Path, out: Path) -> None:

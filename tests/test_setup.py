@@ -463,6 +463,27 @@ def test_a_page_instead_of_the_rest(tmp_path: Path, wanwrap: Wanwrap, env: Env, 
     assert wanwrap(*one, **env).returncode == 0 and served.ranges(path)[-1] == "bytes=700000-"
 
 
+def test_several_presets_share_what_is_theirs_together(tmp_path: Path) -> None:
+    """The VAE is one, Wan 2.1 has no noise levels, T2V no CLIP."""
+    for name in ("vae", "clip"):
+        (tmp_path / name).touch()
+    options: dict[str, Any] = {"noise_level": "low", "vae": tmp_path / "vae", "clip": tmp_path / "clip"}
+    wish = wished(["wan21-t2v-14b", "t2v-vanilla", "wan21-i2v-480p"], base_dir=tmp_path, **options)
+    assert [run.noise_level for run in wish.runs] == [None, "low", None]
+    assert ["clip" in run.files for run in wish.runs] == [False, False, True]
+    with pytest.raises(OptionError, match="takes no --clip"):
+        wished(["t2v-vanilla", "t2v-style"], base_dir=tmp_path, clip=tmp_path / "clip")
+    with pytest.raises(OptionError, match="one preset's file"):
+        wished(["t2v-vanilla", "i2v-vanilla"], base_dir=tmp_path, dit_low=tmp_path / "vae")
+
+
+def test_a_comfyui_of_an_earlier_setup_that_is_empty_now(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "wanwrap.toml").write_text(f'comfyui_dir = ["{tmp_path / "usb"}"]\n')
+    survey(wished(["t2v-vanilla"], base_dir=tmp_path), weights_only=True)
+    assert "left out" in "".join(said)
+
+
 @pytest.mark.parametrize("words", [["nonsense"], ["t2v-vanilla", "--dit_high", "gone"], ["--comfyui_dir", "gone"]])
 def test_json_comes_out_of_failures_too(words: list[str], wanwrap: Wanwrap) -> None:
     done = wanwrap("setup", *words, "--weights_only", "--json")

@@ -12,7 +12,7 @@ from wanwrap.paths import absolute
 from wanwrap.plan import request
 from wanwrap.plan.expert_options import BASE
 from wanwrap.plan.request import WEIGHTS, Request
-from wanwrap.preset import load, shipped
+from wanwrap.preset import Preset, load, shipped
 from wanwrap.upstream.rules import late_imports
 from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE
@@ -65,14 +65,12 @@ class Wish:
         return {"musubi_tuner", "torch", "accelerate"}.union(*map(late_imports, options))
 
 
-def _fitting(word: str, options: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The options as far as they are for that one of several presets: Wan 2.1's have no noise levels, some no CLIP."""
-    if len(words) == 1:
-        return {**options}
-    chosen, fitting = load(word), {**options}
-    if len(chosen.experts) == 1:
+def _fitting(chosen: Preset, options: Mapping[str, Any], presets: Sequence[Preset]) -> dict[str, Any]:
+    """The options without those that are others' of the presets: Wan 2.1's have no noise levels, some no CLIP."""
+    fitting = {**options}
+    if len(chosen.experts) == 1 and any(len(preset.experts) > 1 for preset in presets):
         fitting["noise_level"] = None
-    if not chosen.needs_clip:
+    if not chosen.needs_clip and any(preset.needs_clip for preset in presets):
         fitting["clip"] = None
     return fitting
 
@@ -98,7 +96,9 @@ def wish(
     if given and len(words) > 1:
         raise OptionError(f"--{given[0]} is one preset's file; set up one preset at a time.")
     try:
-        runs = tuple(request.read(preset=word, base_dir=base, **_fitting(word, options, words)) for word in words)
+        presets = {word: load(word) for word in words}
+        fitting = {word: _fitting(preset, options, [*presets.values()]) for word, preset in presets.items()}
+        runs = tuple(request.read(preset=word, base_dir=base, **more) for word, more in fitting.items())
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error
