@@ -54,7 +54,7 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
             file.writelines(piece.encode("utf-8", "backslashreplace") for piece in report.sheet(found))
         console.say(f"the contact sheet: {contact_sheet}")
     lines = map(indented, report.lines(found, everything=everything))
-    show_result(as_json, report.as_json(found), lines)
+    show_result(as_json, lambda: report.as_json(found), lines)
     ctx.exit(found.checked.exit_code)
 
 

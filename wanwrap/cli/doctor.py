@@ -30,7 +30,8 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
     """
     wish = asked_for(presets, **options, default=DEFAULT)
     lines = [*work.examine(wish)]
-    show_result(as_json, [{**vars(line), "ok": not line.code} for line in lines], map(indented, _told(lines, wish)))
+    rows = [{**vars(line), "ok": not line.code} for line in lines]
+    show_result(as_json, lambda: rows, map(indented, _told(lines, wish)))
     ctx.exit(next((line.code for line in lines if line.code), 0))
 
 

@@ -30,7 +30,7 @@ def inspect(ctx: click.Context, /, paths: tuple[Path, ...], thorough: bool, as_j
     """
     found = [look(path, marks.thorough if thorough else marks.quick) for path in paths]
     lines = (indented(line) for each in found for line in _told(each))
-    show_result(as_json, [each.json() for each in found], lines)
+    show_result(as_json, lambda: [each.json() for each in found], lines)
     ctx.exit(WeightsError.exit_code if any(each.broken for each in found) else 0)
 
 

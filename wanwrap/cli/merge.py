@@ -46,4 +46,4 @@ def show_made(made: Made, as_json: bool) -> None:
     figures = made.json()
     told = f"made {made.out} ({figures['bytes'] / 1e9:.2f} GB in {made.seconds:.0f} s, on the {made.device})"
     there = f"{made.out} is there already, made of the same files: nothing to do."
-    show_result(as_json, figures, [there if made.reused else told])
+    show_result(as_json, lambda: figures, [there if made.reused else told])

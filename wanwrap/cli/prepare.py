@@ -12,7 +12,6 @@ import click
 from wanwrap.cli import prepare_report as told
 from wanwrap.cli.options import PATH, Verb, json_option, option, trigger
 from wanwrap.cli.terminal import indented, show_json
-from wanwrap.paths import absolute
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.prepare import Report
 from wanwrap.prepare.prepare import prepare as carry_out
@@ -88,10 +87,10 @@ def prepare(place: Path, out: Path, as_json: bool, **options: Any) -> None:
 
     The originals are never changed. The same command does only what is new, and goes on where it was stopped.
     """
-    work, report = Preparation(out=absolute(out), **options), Report()
+    work, report = Preparation(out=out, **options), Report()
     work.check()
     try:
-        carry_out(absolute(place), work, report)
+        carry_out(place, work, report)
     except KeyboardInterrupt:
         console.say("\nwhat is done is kept; the same command goes on from here")
         raise

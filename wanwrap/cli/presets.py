@@ -16,4 +16,4 @@ def presets(as_json: bool) -> None:
     found = [load(name) for name in shipped()]
     rows = [{"name": preset.name, "task": preset.task, "summary": preset.summary} for preset in found]
     width = max(len(preset.name) for preset in found)
-    show_result(as_json, rows, (f"{preset.name:<{width}}  {preset.summary}" for preset in found))
+    show_result(as_json, lambda: rows, (f"{preset.name:<{width}}  {preset.summary}" for preset in found))

@@ -47,4 +47,4 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     ]
     told = "{folder.name}: to encode are {new_latents} of {latents} latents and {new_captions} of {captions} captions"
     stale = "; {removed} that were stale or half are removed"
-    show_result(as_json, rows, ((told + stale if row["removed"] else told).format(**row) for row in rows))
+    show_result(as_json, lambda: rows, ((told + stale if row["removed"] else told).format(**row) for row in rows))

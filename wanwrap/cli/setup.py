@@ -51,14 +51,14 @@ def setup(
     verified by its sha256. The same command goes on from where it was stopped.
     """
     names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
-    wish = asked_for(tuple(dict.fromkeys(names)), **options)
+    wish = asked_for(names, **options)
     if only_list:
-        show_result(as_json, report.listed_json(wish), report.listed(wish))
+        show_result(as_json, lambda: report.listed_json(wish), report.listed(wish))
         return
     ask = None if as_json or dry_run else _ask
     found = survey(wish, torch=torch, weights_only=weights_only, dry_run=dry_run, ask=ask)
     if dry_run or not as_json:
-        show_result(as_json, report.as_json(found), report.surveyed(found))
+        show_result(as_json, lambda: report.as_json(found), report.surveyed(found))
     work.check(found)
     if not dry_run:
         _carry_out(found, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import click
 
@@ -32,7 +33,7 @@ def show(preset: str, source: bool, as_script: bool, as_json: bool) -> None:
     plan = build(read(preset=preset, dataset=SAMPLE))
     commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"
     text = script(plan, native(), heading(plan)).removesuffix("\n")
-    show_result(as_json, plan_json(plan), [text] if as_script else [*_described(plan), commands])
+    show_result(as_json, lambda: plan_json(plan), [text] if as_script else chain(_described(plan), [commands]))
 
 
 def _described(plan: Plan) -> Iterator[str]:

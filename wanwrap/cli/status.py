@@ -30,11 +30,11 @@ def status(run: str | None, follow: bool, base_dir: Path, as_json: bool) -> None
     if run is None and not follow:
         found = runs(base_dir)
         none = f"nothing has run yet in {base_dir}"
-        show_result(as_json, [run_json(each) for each in found], _listed(found) if found else [none])
+        show_result(as_json, lambda: [run_json(each) for each in found], _listed(found) if found else [none])
         return
     one = find(run, base_dir)
     one = follow_run(one) if follow else one
-    show_result(as_json, run_json(one), detail(one))
+    show_result(as_json, lambda: run_json(one), detail(one))
 
 
 def _listed(found: Sequence[Run]) -> Iterator[str]:

@@ -47,4 +47,4 @@ def stop(run: str | None, now: bool, wait: bool, noise_level: str | None, base_d
         watched = replace(ended, experts=tuple(each for each in ended.experts if each.name in names))
         ended = follow_run(watched, "has been asked to stop, and will; the watching alone has ended")
     states = [f"{ended.name}: {each.name} {state(each)}" for each in ended.experts]
-    show_result(as_json, {**run_json(ended), "what": words}, states if wait else words)
+    show_result(as_json, lambda: {**run_json(ended), "what": words}, states if wait else words)

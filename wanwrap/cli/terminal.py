@@ -116,10 +116,10 @@ def show_json(document: object) -> None:
     click.echo(json.dumps(document, indent=1, default=str))
 
 
-def show_result(as_json: bool, document: object, lines: Iterable[str]) -> None:
-    """A verb's result on stdout: the document, or for people its lines."""
+def show_result(as_json: bool, document: Callable[[], object], lines: Iterable[str]) -> None:
+    """A verb's result on stdout: the document, or for people its lines; of the two only the one that is wanted is made."""
     if as_json:
-        show_json(document)
+        show_json(document())
         return
     for line in lines:
         click.echo(line)

@@ -11,7 +11,8 @@ from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.system.safetensors import sha256
 from wanwrap.upstream.buckets import FPS
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
         frames=film.frames,
         fps=film.rate(float(stream.average_rate or 0)),
         odd=tuple(what for what, so in odd.items() if so),
-        mark=content_mark(path) if whole else "",
+        mark=sha256(path) if whole else "",
         look=film.look,
     )
 

@@ -18,7 +18,7 @@ from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
-from wanwrap.preset import Clips, Pictures, Preset
+from wanwrap.preset import Pictures, Preset
 from wanwrap.upstream import buckets
 
 
@@ -38,7 +38,7 @@ def find(name: str | None, datasets: Path) -> Path:
             f"there is no data set in {datasets}; put pictures and clips with captions there, in a folder, or name "
             "another folder."
         )
-    path = there.get(Path(name).name if Path(name).name == name.rstrip("/\\") else "") or absolute(name)
+    path = there.get(name.rstrip(f"/{os.sep}")) or absolute(name)
     if path.is_dir():
         return path
     if path.is_file():
@@ -139,7 +139,7 @@ def _too_little(item: Item, preset: Preset) -> str | None:
     return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
 
 
-def _options(preset: Preset, how: Pictures | Clips | None, fps: float) -> dict[str, Any]:
+def _options(preset: Preset, how: Pictures | None, fps: float) -> dict[str, Any]:
     """An entry's options by upstream's names; `fps` is 0 for pictures."""
     chosen = {name: value for name, value in vars(how).items() if value is not None}
     rate = {"source_fps": fps} if fps else {}

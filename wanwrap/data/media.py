@@ -74,17 +74,6 @@ def why(path: Path, error: Exception) -> str:
     return text.replace(str(path), path.name).strip() or type(error).__name__
 
 
-def content_mark(path: Path) -> str:
-    """The sha256 of a file."""
-    import hashlib
-
-    mark = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            mark.update(block)
-    return mark.hexdigest()
-
-
 def caption_of(path: Path, suffix: str = CAPTION) -> str:
     """The caption beside a picture or clip, as upstream reads it.
 

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit, content_mark
+from wanwrap.data.media import TRANSPARENT, TURNED, Item, Unfit
+from wanwrap.system.safetensors import sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +44,7 @@ def read(path: Path, whole: bool) -> Item:
             kind="image",
             size=picture.size,
             odd=tuple(what for what, so in odd.items() if so),
-            mark=content_mark(path) if whole else "",
+            mark=sha256(path) if whole else "",
             look=look(picture) if whole else None,
         )
 

@@ -91,14 +91,16 @@ def wish(
     """
     base = request.workspace_folder(base_dir)
     before = workspace.load(base)
-    words = tuple(names or before.presets or default)
+    words = tuple(dict.fromkeys(names or before.presets or default))
     given = [name for name in WEIGHTS if options.get(name) and name not in SHARED]
     if given and len(words) > 1:
         raise OptionError(f"--{given[0]} is one preset's file; set up one preset at a time.")
     try:
-        presets = {word: load(word) for word in words}
-        fitting = {word: _fitting(preset, options, [*presets.values()]) for word, preset in presets.items()}
-        runs = tuple(request.read(preset=word, base_dir=base, **more) for word, more in fitting.items())
+        presets = [load(word) for word in words]
+        fitting = [_fitting(preset, options, presets) for preset in presets]
+        runs = tuple(
+            request.read(preset=preset, base_dir=base, **own) for preset, own in zip(presets, fitting, strict=True)
+        )
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error

@@ -37,8 +37,8 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
     name = request.output_name or check_name(slug(f"{dataset.name}-{request.called}"))
     encoders = _encoders(request.preset, weights)
     if dataset.config is None:
-        slugged = request.base_dir / "cache" / slug(dataset.name)
-        entries = (replace(entry, cache=slugged / _cache(request.preset, entry, encoders)) for entry in dataset.entries)
+        place = request.base_dir / "cache" / slug(dataset.name)
+        entries = (replace(entry, cache=place / _cache(request.preset, entry, encoders)) for entry in dataset.entries)
         dataset = replace(dataset, entries=tuple(entries))
     rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes]
     for expert in request.experts:

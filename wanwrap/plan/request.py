@@ -77,13 +77,16 @@ class Request:
         return [*(e.dit for e in self.experts), *loras, "vae", "t5", *(["clip"] if self.preset.needs_clip else [])]
 
 
-def read(*, preset: str, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any) -> Request:
+def read(
+    *, preset: str | Preset, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any
+) -> Request:
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
 
     Raises:
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
     """
-    chosen, base = load(preset), workspace_folder(base_dir)
+    chosen = load(preset) if isinstance(preset, str) else preset
+    base = workspace_folder(base_dir)
     known = workspace.load(base)
     options = {name: value for name, value in options.items() if value is not None}
     if options.get("dataset", "").lower().endswith(".toml") and "dataset_config" not in options:

@@ -149,7 +149,8 @@ def stat(path: Path) -> tuple[int, int]:
 
 def sha256(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
     """The content's sha256, at about 1.5 GB/s; `done` is told how many more bytes have been read."""
-    mark, buffer = hashlib.sha256(), memoryview(bytearray(BLOCK))
+    # for small files the whole buffer would be the work
+    mark, buffer = hashlib.sha256(), memoryview(bytearray(max(1, min(BLOCK, path.stat().st_size))))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             mark.update(buffer[:count])
