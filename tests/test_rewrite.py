@@ -336,7 +336,7 @@ def begin(pair: list[str], out: Path) -> tuple[psutil.Popen, list[psutil.Process
     """A merge that has got as far as its child."""
     argv = [sys.executable, "-m", "wanwrap", "merge", *pair, "--out", str(out)]
     process = psutil.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(children := process.children(recursive=True)) < 2 and process.poll() is None:  # its watchdog, and it
+    while len(children := process.children(recursive=True)) < 2 and process.poll() is None:  # it, and the watchdog
         time.sleep(0.01)
     return process, children
 
