@@ -80,7 +80,8 @@ def _digest(data: bytes) -> str:
 
 def _text(source: Source, work: Preparation, kind: str) -> str | None:
     """None where there is neither caption nor template. Raises OSError: the caption's file can't be read."""
-    text = decoded(source.caption.read_bytes()) if source.caption else ""
+    caption = source.path.with_suffix(CAPTION)
+    text = decoded(caption.read_bytes()) if caption.is_file() else ""
     if not text.strip():
         if work.template is None:
             return None

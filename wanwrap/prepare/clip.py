@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wanwrap.data.clips import HDR, Film, standard
+from wanwrap.data.media import Unfit
 from wanwrap.prepare import picture
 from wanwrap.prepare.encode import filtered, upright, write
 from wanwrap.prepare.manifest import Made
@@ -72,7 +73,7 @@ def look(path: Path, work: Preparation) -> Clip:
             raise ValueError("none of its frames can be decoded")
         film.see(first[0])
         if film.alpha:
-            raise ValueError("it has an alpha channel, and upstream would train what lies under it; write it without")
+            raise Unfit("it has an alpha channel, and upstream would train what lies under it; write it without")
         beside = {other.type for other in container.streams if other is not stream}
         return _plan(stream, film, first, path, work, beside)
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import SEEN
+from wanwrap.data.media import SEEN, Unfit
 from wanwrap.data.pictures import ORIENTATION
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation, check_size
@@ -54,7 +54,7 @@ def make(path: Path, made: Made, work: Preparation) -> None:
         changes = _changes(path, picture)
         suffix = ".png" if changes else KEPT[picture.format or ""]
         made.action, made.reason = "converted" if changes else "copied", ", ".join(changes)
-        made.outputs, made.seconds, made.fps = [f"images/{made.name}{suffix}"], 0.0, 0.0
+        made.outputs = [f"images/{made.name}{suffix}"]
         if changes and not work.dry_run:
             with atomic_file(work.out / made.outputs[0]) as file:
                 shown = plain(picture, work.background)
@@ -128,10 +128,10 @@ def plain(picture: Image, background: str) -> Image:
 
 
 def _eight(picture: Image) -> Image:
-    """16 bits scaled to 8. Raises ValueError: 32 bits, whose white nobody can know, or CIELAB."""
+    """16 bits scaled to 8. Raises Unfit: 32 bits, whose white nobody can know, or CIELAB."""
     if picture.mode in ("I", "F", "LAB"):
         what = "is in CIELAB" if picture.mode == "LAB" else "has 32 bits a channel"
-        raise ValueError(f"it {what}; save it as RGB with 8 bits or 16")
+        raise Unfit(f"it {what}; save it as RGB with 8 bits or 16")
     if picture.mode[0] != "I":
         return picture
     return picture.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from wanwrap.data.media import Unfit
 from wanwrap.errors import OptionError
 from wanwrap.system.files import atomic_file
 from wanwrap.upstream.buckets import STEP
@@ -54,6 +55,6 @@ class Preparation:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raises ValueError: upstream can't train anything so small."""
+    """Raises Unfit: upstream can't train anything so small."""
     if min(size) < STEP:
-        raise ValueError(f"it is smaller than {STEP} pixels; remove it")
+        raise Unfit(f"it is smaller than {STEP} pixels; remove it")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wanwrap.data.media import why
+from wanwrap.data.media import Unfit, why
 from wanwrap.errors import FULL, WanwrapError
 from wanwrap.prepare import clip, picture
 from wanwrap.prepare.captions import check_template, remove, write_captions
@@ -101,7 +101,7 @@ def _all(sources: Sequence[Source], work: Preparation, report: Report) -> None:
 def _side_by_side(
     one: Callable[[Source], None], sources: Sequence[Source], remember: Callable[[], None], what: str
 ) -> None:
-    """As many at once as there are cores. An error or Ctrl-C ends all."""
+    """As many at once as there are cores. After an error or Ctrl-C nothing more is begun."""
     pool, written = ThreadPoolExecutor(cores()), time.monotonic()
     try:
         # the longest first, so that none is left over
@@ -141,7 +141,8 @@ def make(source: Source, row: Made, work: Preparation) -> Made:
         OSError: the data set can't be written.
         KeyboardInterrupt: all is being ended.
     """
-    made = replace(row, source=source.name, size=source.size, mtime_ns=source.mtime_ns)
+    made = Made(source=source.name, name=row.name, caption=row.caption)
+    made.size, made.mtime_ns = source.size, source.mtime_ns
     try:
         _make(source, made, work)
     except WanwrapError:
@@ -150,8 +151,8 @@ def make(source: Source, row: Made, work: Preparation) -> Made:
         ours = isinstance(error, OSError) and work.out in Path(str(error.filename)).parents
         if ours or getattr(error, "errno", None) in FULL:
             raise
-        reason = f"it can't be read: {why(source.path, error)}" if isinstance(error, OSError) else str(error)
-        return replace(row, source=source.name, action="failed", reason=reason or type(error).__name__)
+        reason = str(error) if isinstance(error, Unfit) else f"it can't be read: {why(source.path, error)}"
+        return replace(row, source=source.name, action="failed", reason=reason)
     made.there = made.outputs
     if not work.dry_run:
         for name in {*row.outputs} - {*made.outputs}:

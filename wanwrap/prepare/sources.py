@@ -20,11 +20,10 @@ NUMBER = re.compile(r"_\d+$")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A picture or clip as it is now, in bytes and time, with its caption."""
+    """A picture or clip as it is now, in bytes and time."""
 
     path: Path
     name: str  # its path in the folder searched
-    caption: Path | None
     size: int
     mtime_ns: int
     moving: bool  # its ending is a clip's
@@ -47,35 +46,23 @@ def search(place: Path, out: Path) -> tuple[list[Source], list[Made]]:
     def leave(path: Path, reason: str, action: Action = "left out") -> None:
         left.append(Made(source=path.relative_to(folder).as_posix(), action=action, reason=reason))
 
-    paths = list(_walk(folder, out, leave))
-    if place != folder:
-        paths = [place, *(path for path in place.parent.iterdir() if path.stem == place.stem and _is_caption(path))]
-    captions = {path.with_suffix(""): path for path in paths if _is_caption(path)}
+    paths = list(_walk(folder, out, leave)) if place == folder else [place]
     media = {path.with_suffix("") for path in paths if meant(path)}
     for path in paths:
         if meant(path) and path.is_file():
-            about, caption = path.stat(), captions.get(path.with_suffix(""))
-            sources.append(
-                Source(
-                    path=path,
-                    name=path.relative_to(folder).as_posix(),
-                    caption=caption,
-                    size=about.st_size,
-                    mtime_ns=about.st_mtime_ns,
-                    moving=meant(path) == "video",
-                )
-            )
+            sources.append(_source(path, path.relative_to(folder).as_posix()))
         elif meant(path):
             leave(path, "no regular file, or a link to none", "failed")
-        elif not _is_caption(path):
+        elif path.suffix != CAPTION:
             leave(path, "neither a picture nor a clip that can be read")
         elif path.with_suffix("") not in media:
             leave(path, "a caption without a picture or clip of its name")
     return sources, left
 
 
-def _is_caption(path: Path) -> bool:
-    return path.suffix.lower() == CAPTION
+def _source(path: Path, name: str) -> Source:
+    about, moving = path.stat(), meant(path) == "video"
+    return Source(path=path, name=name, size=about.st_size, mtime_ns=about.st_mtime_ns, moving=moving)
 
 
 def _check_out(folder: Path, out: Path) -> None:
@@ -120,9 +107,8 @@ def name_all(sources: Iterable[Source], rows: dict[str, Made], out: Path) -> dic
     for stem in [*(row.name for row in rows.values()), *(path.stem for path in files)]:
         _take(stem, taken)
     own = {name for row in rows.values() for name in row.outputs}
-    others = [
-        path.stem.lower() for path in files if f"{path.parent.name}/{path.name}" not in own and not _is_caption(path)
-    ]
+    media = [path for path in files if path.suffix != CAPTION]
+    others = [path.stem.lower() for path in media if f"{path.parent.name}/{path.name}" not in own]
     strange = {*others, *(NUMBER.sub("", stem) for stem in others)}
     for source in sorted(sources, key=lambda source: (len(source.path.stem), str(source.path))):  # cat before cat(1)
         row = rows.get(str(source.path), Made())
