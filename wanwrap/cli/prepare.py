@@ -88,13 +88,13 @@ def prepare(place: Path, out: Path, as_json: bool, **options: Any) -> None:
     The originals are never changed. The same command does only what is new, and goes on where it was stopped.
     """
     work, report = Preparation(out=out, **options), Report()
-    work.check()
     try:
         carry_out(place, work, report)
     except KeyboardInterrupt:
         console.say("\nwhat is done is kept; the same command goes on from here")
         raise
     finally:
+        report.items.sort(key=lambda made: made.source)
         if as_json and report.items:
             show_json(told.as_json(work, report))
     for line in told.lines(work, report) if not as_json else ():

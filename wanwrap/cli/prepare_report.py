@@ -20,7 +20,8 @@ KINDS = {"images": "picture", "videos": "clip"}  # by the folder
 
 def as_json(work: Preparation, report: Report) -> dict[str, Any]:
     """All of it, for other programs."""
-    counts: dict[str, Any] = Counter(made.action for made in report.items)
+    counts = Counter[str](made.action for made in report.items)
+    sums = {"without_caption": len(_bare(report)), "seconds": round(sum(map(_seconds, report.items)), 3)}
     items = [
         {
             "source": made.source,
@@ -33,9 +34,8 @@ def as_json(work: Preparation, report: Report) -> dict[str, Any]:
         }
         for made in report.items
     ]
-    sums = {"without_caption": len(_bare(report)), "seconds": round(sum(map(_seconds, report.items)), 3)}
     return {
-        "out": str(work.out),
+        "out": work.out,
         "dry_run": work.dry_run,
         "items": items,
         "counts": {action: counts[action] for action in ACTIONS} | sums,
@@ -93,14 +93,8 @@ def _summary(work: Preparation, report: Report) -> Iterator[str]:
     whole = " and ".join(count(parts[folder], kind) for folder, kind in KINDS.items() if parts[folder]) or "nothing"
     length = f" ({sum(map(_seconds, report.items)):.1f} s)" if parts["videos"] else ""
     yield f"{work.out} {'would hold' if work.dry_run else 'holds'} {whole} of these{length}"
-    rates = sorted({round(made.fps, 2) for made in report.items if made.fps and made.there})
-    if len(rates) > 1:
-        yield (
-            f"the clips run at {listing(f'{rate:g}' for rate in rates)} fps; upstream takes one rate for an entry, and "
-            "`run` makes an entry of each"
-        )
-    if gone := report.gone:
-        yield f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(gone, 20)}"
+    if report.gone:
+        yield f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(report.gone, 20)}"
     out = shlex.quote(str(work.out))
     if bare := _bare(report):
         have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from wanwrap.prepare.clip import Clip
 
+# without B-frames each piece begins at 0 and needs no edit list
+OPTIONS = {"preset": "medium", "crf": "16", "bf": "0"}
+
+Filter = tuple[str, str]  # one of ffmpeg's, and its options
+
 
 def check_encoder() -> None:
     """Raises PackageError: this build of av writes no H.264."""
@@ -34,9 +39,7 @@ def write(clip: Clip, frames: Iterable[VideoFrame], file: Path, threads: int) ->
     """One piece as mp4; how many frames it has."""
     import av
 
-    # without B-frames each piece begins at 0 and needs no edit list
-    options = {"preset": "medium", "crf": "16", "bf": "0", "threads": str(threads)}
-    made = 0
+    made, options = 0, {**OPTIONS, "threads": str(threads)}
     with av.open(str(file), "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
         (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
@@ -52,7 +55,14 @@ def write(clip: Clip, frames: Iterable[VideoFrame], file: Path, threads: int) ->
     return made
 
 
-def filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -> Iterator[VideoFrame]:
+def upright(turn: tuple[int, ...]) -> list[Filter]:
+    """Filters that turn a frame as players do, by the signs of a display matrix's a, b, c, d."""
+    a, b, c, d = turn or (1, 0, 0, 1)
+    mirrored = [("hflip", "")] * (a + c < 0) + [("vflip", "")] * (b + d < 0)
+    return [("transpose", "cclock_flip"), *mirrored] if not a else mirrored
+
+
+def filtered(frames: Iterable[VideoFrame], filters: Sequence[Filter]) -> Iterator[VideoFrame]:
     """Through ffmpeg's filters, one after the other."""
     graph: Any = None
     for frame in chain(frames, [None]):  # None: that was all
@@ -64,7 +74,7 @@ def filtered(frames: Iterable[VideoFrame], filters: Sequence[tuple[str, str]]) -
                     yield graph.pull()
 
 
-def _graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Any:
+def _graph(frame: VideoFrame, filters: Sequence[Filter]) -> Any:
     from av.filter import Graph
 
     graph, base = Graph(), frame.time_base or Fraction(1, 1000)

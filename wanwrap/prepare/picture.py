@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wanwrap.data.media import SEEN
+from wanwrap.data.media import SEEN, Unfit
 from wanwrap.data.pictures import ORIENTATION
 from wanwrap.prepare.manifest import Made
-from wanwrap.prepare.preparation import Preparation
+from wanwrap.prepare.preparation import Preparation, check_size
 from wanwrap.system.files import atomic_file
 
 if TYPE_CHECKING:
@@ -27,18 +26,7 @@ SAME = 3  # of 255: a profile that changes no colour by more is sRGB under anoth
 QUICKEST = 20  # milliseconds; browsers show shorter and missing durations as 100
 
 
-@dataclass(frozen=True, kw_only=True)
-class Still:
-    """A picture: `reasons` why it must be converted (none: it can stay), `seconds` of an animation."""
-
-    suffix: str
-    reasons: tuple[str, ...]
-    size: tuple[int, int]
-    seconds: Fraction = Fraction(0)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image]:
+def opened(path: Path) -> Image:
     """Open a picture of any of the formats. Raises OSError, ValueError and others of Pillow's."""
     import warnings
 
@@ -47,33 +35,51 @@ def opened(path: Path) -> Iterator[Image]:
 
     pillow_heif.register_heif_opener()
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error, and stays one
-    with Image.open(path) as picture:
-        yield picture
+    return Image.open(path)
 
 
-def look(path: Path) -> Still:
-    """Read all of it, and tell what it is."""
-    from PIL import ImageSequence
-
+def moves(path: Path) -> bool:
+    """Whether it is an animation."""
     with opened(path) as picture:
-        form, count = picture.format or "?", getattr(picture, "n_frames", 1)
-        if form in MOVING and count > 1:
-            seconds = sum(_stands(frame) for frame in ImageSequence.Iterator(picture))
-            return Still(suffix=".mp4", reasons=(f"moving {form}",), size=picture.size, seconds=Fraction(seconds))
-        picture.load()
-        with path.open("rb") as file:  # Pillow shows some PNGs of 16 bits as 8
-            deep = form == "PNG" and file.read(25)[24:] == b"\x10"
-        reasons = (
-            (form, form not in KEPT),
-            (f"the first of {count} pages", form == "TIFF" and count > 1),
-            ("16 bits a channel", picture.mode[0] in "IF" or deep),
-            (picture.mode, picture.mode in ("CMYK", "YCbCr", "HSV")),
-            ("turned by EXIF", picture.getexif().get(ORIENTATION, 1) != 1),
-            ("transparent", transparent(picture)),
-            ("colour profile", wide(picture)),
-        )
-        why = tuple(reason for reason, true in reasons if true)
-        return Still(suffix=".png" if why else KEPT[form], reasons=why, size=picture.size)
+        return picture.format in MOVING and getattr(picture, "n_frames", 1) > 1
+
+
+def make(path: Path, made: Made, work: Preparation) -> None:
+    """Copy it into the data set, or convert it where upstream would misread it; `made` tells it.
+
+    Raises OSError, ValueError and others of Pillow's: it is damaged, or the disk is full; nothing of it stays.
+    """
+    with opened(path) as picture:
+        check_size(picture.size)
+        changes = _changes(path, picture)
+        suffix = ".png" if changes else KEPT[picture.format or ""]
+        made.action, made.reason = "converted" if changes else "copied", ", ".join(changes)
+        made.outputs = [f"images/{made.name}{suffix}"]
+        if changes and not work.dry_run:
+            with atomic_file(work.out / made.outputs[0]) as file:
+                shown = plain(picture, work.background)
+                shown.info.clear()  # or its profile is written too
+                shown.save(file, "PNG")
+    if not (changes or work.dry_run):
+        work.copy(path, made.outputs[0])
+
+
+def _changes(path: Path, picture: Image) -> list[str]:
+    """Why it can't stay as it is, in words; all of it is read."""
+    form, pages = picture.format or "?", getattr(picture, "n_frames", 1)
+    picture.load()
+    with path.open("rb") as file:  # Pillow shows some PNGs of 16 bits as 8
+        deep = form == "PNG" and file.read(25)[24:] == b"\x10"
+    changes = {
+        form: form not in KEPT,
+        f"the first of {pages} pages": form == "TIFF" and pages > 1,
+        "16 bits a channel": picture.mode[0] in "IF" or deep,
+        "CMYK": picture.mode == "CMYK",
+        "turned by EXIF": picture.getexif().get(ORIENTATION, 1) != 1,
+        "transparent": transparent(picture),
+        "colour profile": wide(picture),
+    }
+    return [words for words, true in changes.items() if true]
 
 
 def transparent(picture: Image) -> bool:
@@ -108,21 +114,6 @@ def _srgb(picture: Image, profile: bytes | None) -> Image:
     return made or picture.convert("RGB")
 
 
-def make(path: Path, still: Still, made: Made, work: Preparation) -> None:
-    """Copy or convert it into the data set; `made` tells it."""
-    made.action, made.reason = "converted" if still.reasons else "copied", ", ".join(still.reasons)
-    made.outputs = [f"images/{made.name}{still.suffix}"]
-    made.settings = {name: value for name, value in work.settings().items() if name in ("background", "recipe")}
-    made.seconds = made.fps = 0.0
-    if still.reasons and not work.dry_run:
-        with opened(path) as picture, atomic_file(work.out / made.outputs[0]) as file:
-            shown = plain(picture, work.background)
-            shown.info.clear()  # or its profile is written too
-            shown.save(file, "PNG")
-    elif not work.dry_run:
-        work.copy(path, made.outputs[0])
-
-
 def plain(picture: Image, background: str) -> Image:
     """8-bit sRGB, upright, on the background: as it looks in a viewer."""
     from PIL import Image, ImageOps
@@ -137,10 +128,10 @@ def plain(picture: Image, background: str) -> Image:
 
 
 def _eight(picture: Image) -> Image:
-    """16 bits scaled to 8. Raises ValueError: 32 bits, whose white nobody can know, or CIELAB."""
+    """16 bits scaled to 8. Raises Unfit: 32 bits, whose white nobody can know, or CIELAB."""
     if picture.mode in ("I", "F", "LAB"):
         what = "is in CIELAB" if picture.mode == "LAB" else "has 32 bits a channel"
-        raise ValueError(f"it {what}; save it as RGB with 8 bits or 16")
+        raise Unfit(f"it {what}; save it as RGB with 8 bits or 16")
     if picture.mode[0] != "I":
         return picture
     return picture.convert("F").point(lambda value: value * (255 / 65535) + 0.5).convert("L")
@@ -164,3 +155,10 @@ def _stands(frame: Image) -> Fraction:
     frame.load()
     told = frame.info.get("duration", 0) or 0
     return Fraction(round(told) if told >= QUICKEST else 100, 1000)
+
+
+def seconds(picture: Image) -> Fraction:
+    """The length of an animation."""
+    from PIL import ImageSequence
+
+    return sum(map(_stands, ImageSequence.Iterator(picture)), Fraction(0))

@@ -1,0 +1,103 @@
+"""Captions of what was made: the source's own, or the template's, in UTF-8 and led by the trigger."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from wanwrap.data.media import CAPTION, filled, led_by
+from wanwrap.errors import OptionError
+from wanwrap.prepare.manifest import Made
+from wanwrap.prepare.preparation import Preparation
+from wanwrap.prepare.sources import Source
+from wanwrap.system.files import atomic_file
+
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+PLACEHOLDERS = ("{trigger}", "{name}", "{folder}", "{kind}")
+
+
+def check_template(work: Preparation) -> None:
+    """Raises OptionError: it can't be filled in, or says nothing."""
+    ways = f"its placeholders are {', '.join(PLACEHOLDERS)}, the first with --trigger"
+    try:
+        if work.template is not None and not _from_template(work, work.out, "photo").strip():
+            raise OptionError(f"--template is empty; {ways}.")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise OptionError(f"--template {work.template!r} can't be filled in ({error}); {ways}.") from error
+
+
+def write_captions(source: Source, made: Made, work: Preparation) -> None:
+    """Write those that are missing; one that differs stays, unless it is `prepare`'s own and asked for again.
+
+    Raises OSError: the data set can't be written.
+    """
+    try:
+        text = _text(source, work, "video" if any(name.startswith("videos/") for name in made.there) else "photo")
+    except OSError as error:
+        text = None
+        made.notes.append(f"its caption can't be read: {error.strerror or error}")
+    places = [(work.out / name).with_suffix(CAPTION) for name in made.there]
+    if text is not None and not work.dry_run:
+        _write(places, text.encode("utf-8", "replace"), made, again=work.again)
+    made.captioned = (text is not None and work.dry_run) or all(filled(place) for place in places)
+
+
+def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> None:
+    stay = list[str]()
+    for place in places:
+        there = place.read_bytes() if filled(place) else b""
+        own = _digest(there) == made.caption
+        if there == data:
+            continue
+        if not there or (own and again):
+            with atomic_file(place) as file:
+                file.write(data)
+            if made.action == "unchanged":
+                made.reason = "caption written"
+        elif own:
+            stay.append(f"{place.name} differs from its source's, and stays (--again writes it anew)")
+        else:
+            stay.append(f"{place.name} has been edited, and stays")
+    made.notes += stay
+    if not stay:
+        made.caption = _digest(data)
+
+
+def remove(path: Path, made: Made) -> None:
+    """Remove a picture or clip; its caption stays if the user has written into it."""
+    path.unlink(missing_ok=True)
+    caption = path.with_suffix(CAPTION)
+    if caption.is_file() and _digest(caption.read_bytes()) == made.caption:
+        caption.unlink()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(source: Source, work: Preparation, kind: str) -> str | None:
+    """None where there is neither caption nor template. Raises OSError: the caption's file can't be read."""
+    caption = source.path.with_suffix(CAPTION)
+    text = decoded(caption.read_bytes()) if caption.is_file() else ""
+    if not text.strip():
+        if work.template is None:
+            return None
+        text = _from_template(work, source.path, kind)
+    return led_by(work.trigger, text.lstrip())
+
+
+def _from_template(work: Preparation, path: Path, kind: str) -> str:
+    words = {"name": re.sub(r"[_\-\s]+", " ", path.stem).strip(), "folder": path.parent.name, "kind": kind}
+    return (work.template or "").format(**words, **({"trigger": work.trigger} if work.trigger else {}))
+
+
+def decoded(data: bytes) -> str:
+    """A text in whatever an editor wrote: UTF-8, UTF-16, else Windows' own; `\\n` alone between lines."""
+    try:
+        text = data.decode("utf-16" if data[:2] in UTF_16 or b"\0" in data else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
