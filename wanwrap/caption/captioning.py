@@ -26,7 +26,7 @@ from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command
 from wanwrap.upstream import pin
 from wanwrap.upstream.options import CAPTION as SCRIPT
-from wanwrap.upstream.options import Options, check, spell
+from wanwrap.upstream.options import spell
 from wanwrap.weights.workspace import load as load_workspace
 
 # below the folder in which upstream runs: plain names, whatever the user's are
@@ -97,7 +97,7 @@ class Captioning:
 
     def argv(self) -> tuple[str, ...]:
         """Upstream's command, to be started in `work`."""
-        options: Options = {
+        options = {
             "image_dir": STAGED,
             "model_path": str(self.model),
             "output_file": ANSWERS,
@@ -107,7 +107,6 @@ class Captioning:
             "fp8_vl": self.request.fp8,
             "prompt": self.prompt,
         }
-        check(options, SCRIPT)
         return (self.python, *self.upstream.start(SCRIPT), *spell(options))
 
     def check(self) -> None:

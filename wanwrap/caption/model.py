@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from wanwrap.errors import WeightsError, listing
+from wanwrap.errors import WeightsError
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream.dit import scaled
 from wanwrap.weights import comfyui
@@ -21,25 +21,22 @@ STRUCTURE = "8004730443f55db63092006dd9f7110e"
 
 
 def find(models: Path, comfyuis: Iterable[Path]) -> Path:
-    """The first file that upstream can caption with: in the workspace, the ComfyUIs, the Hugging Face cache.
+    """The first file of that name: in the workspace, the ComfyUIs, the Hugging Face cache.
 
     Raises:
-        WeightsError: there is none; with those that looked like it, and where to get it.
+        WeightsError: there is none, with where to get it; or it is not what it is called.
     """
-    wrong, folders = list[str](), [models]
+    folders = [models]
     for given in comfyuis:
         with suppress(WeightsError):  # gone since setup has seen it
             folders += comfyui.folders(given)
     for path in chain.from_iterable(map(comfyui.files, [*folders, *comfyui.hub_cache()])):
-        if "qwen" in str(path).lower() and path.suffix == ".safetensors":
-            try:
-                return check(path)
-            except (WeightsError, OSError) as error:
-                wrong.append(str(error).removesuffix("."))
-    unlike = f" What looks like it is not: {listing(wrong, 3)}." if wrong else ""
+        if path.name == NAME:
+            return check(path)
     raise WeightsError(
-        f"there is no {NAME} ({BYTES / 1e9:.1f} GB), which writes the captions, in {models} or in a ComfyUI that setup "
-        f'knows.{unlike} Give it with --model, or get it: hf download {REPO} {FILE} --local-dir "{models}"'
+        f"there is no {NAME} ({BYTES / 1e9:.1f} GB, not fp8_scaled), which writes the captions, in {models} or in a "
+        f"ComfyUI that setup knows; give another one with --model, or get it: hf download {REPO} {FILE} --local-dir "
+        f'"{models}"'
     )
 
 
