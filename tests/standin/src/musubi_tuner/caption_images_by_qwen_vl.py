@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -38,8 +37,6 @@ if __name__ == "__main__":
                 if MISCHIEF == "sleep":
                     (Path(os.environ["STANDIN_RECORD"]).parent / "asleep").write_text(str(os.getpid()))
                     time.sleep(60)
-                if MISCHIEF == "kill":
-                    os.kill(os.getpid(), signal.SIGKILL)
                 sys.exit(f"RuntimeError: {ERRORS.get(MISCHIEF, 'told to fail')}")
             print(f"\rGenerating captions: {index + 1}/{len(pictures)}", end="", file=sys.stderr, flush=True)
             file.write(json.dumps({"image_path": path, "caption": answer(path)}, ensure_ascii=False) + "\n")
