@@ -127,10 +127,10 @@ class Captioning:
             f"captioning {len(self.targets)} of {total} in {self.folder} with {self.model}", *upstream.remarks()
         )
         needed = SPARE + (model.BYTES // 2 if self.request.fp8 else model.BYTES)
-        for gpu in answer["gpus"][:1]:
-            if gpu["free"] < needed:
-                numbers = f"{gpu['free'] / 1e9:.0f} GB are free on the GPU, and about {needed / 1e9:.0f} are needed"
-                console.say(f"note: {numbers}{'' if self.request.fp8 else '; --fp8 takes half of it'}.")
+        free = answer["gpus"][0]["free"] if answer["gpus"] else needed
+        if free < needed:
+            way = "" if self.request.fp8 else "; --fp8 takes half of it"
+            console.say(f"note: {free / 1e9:.0f} GB are free on the GPU, and about {needed / 1e9:.0f} are needed{way}.")
 
     def carry_out(self) -> None:
         """Show the model what has no caption, and write each answer beside its picture or clip as soon as it is there.
@@ -188,13 +188,13 @@ class Captioning:
 
     def _keep_replaced(self) -> None:
         """Write captions that are about to be replaced to a new file."""
-        rows = list[str]()
-        for path in sorted(self.replaced):
-            caption = path.with_suffix(CAPTION).read_bytes().decode("utf-8", "surrogateescape")
-            rows.append(json.dumps({"path": str(path), "caption": caption}) + "\n")
+        texts = {
+            path: path.with_suffix(CAPTION).read_bytes().decode("utf-8", "surrogateescape") for path in self.replaced
+        }
+        rows = [json.dumps({"path": str(path), "caption": text}) for path, text in sorted(texts.items())]
         if rows:
             place = self.work / f"replaced-{datetime.now():%Y%m%d-%H%M%S-%f}.jsonl"
-            write_atomic(place, "".join(rows))
+            write_atomic(place, "\n".join([*rows, ""]))
             console.say(f"{len(rows)} captions will be replaced; the old ones are in {place}")
 
     def _run(self, staged: dict[str, Path]) -> None:
