@@ -13,7 +13,6 @@ from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safe
 from hypothesis import settings
 from runs import LOW
 
-from wanwrap.caption.model import CONFIGS
 from wanwrap.system import console
 from wanwrap.weights.catalogue import TOKENIZERS
 
@@ -30,16 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face cache with the tokenizers, as `setup` leaves them, and what captioning asks for."""
+    """A Hugging Face cache with the tokenizers, as `setup` leaves them."""
     home = tmp_path_factory.mktemp("hf")
     for tokenizer in TOKENIZERS.values():
         repo = home / "hub" / f"models--{tokenizer.repo.replace('/', '--')}"
         for path in ("refs/main", *(f"snapshots/abc/{tokenizer.folder}/{name}" for name in tokenizer.files)):
-            (repo / path).parent.mkdir(parents=True, exist_ok=True)
-            (repo / path).write_text("abc")
-    for name, files in CONFIGS.items():
-        repo = home / "hub" / f"models--{name.replace('/', '--')}"
-        for path in ("refs/main", *(f"snapshots/abc/{file}" for file in files)):
             (repo / path).parent.mkdir(parents=True, exist_ok=True)
             (repo / path).write_text("abc")
     return home

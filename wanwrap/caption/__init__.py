@@ -1,4 +1,4 @@
 """Captions written by upstream's own script.
 
-Others use `request` and `captioning`.
+Others use `captioning`.
 """

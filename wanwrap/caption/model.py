@@ -1,13 +1,14 @@
-"""Qwen2.5-VL 7B, with which upstream writes captions: where it is, whether upstream loads it, what it needs besides."""
+"""Qwen2.5-VL 7B, with which upstream writes captions: where it is, and whether upstream loads it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
-from wanwrap.errors import DownloadError, WeightsError, listing
-from wanwrap.system.safetensors import SHARD, open_source
+from wanwrap.errors import WeightsError
+from wanwrap.system.safetensors import open_source
 from wanwrap.upstream.dit import scaled
 from wanwrap.weights import comfyui
 from wanwrap.weights.models import structure
@@ -17,34 +18,25 @@ REPO, FILE = "Comfy-Org/Qwen-Image_ComfyUI", f"split_files/text_encoders/{NAME}"
 BYTES = 16_584_333_312  # of its numbers, in bf16; fp8 takes half of it
 # Upstream's loader is strict: these names and shapes, and no others (models.structure; v0.3.4, 729 tensors).
 STRUCTURE = "8004730443f55db63092006dd9f7110e"
-# What upstream asks transformers for besides: its processor, and a tokenizer that it loads and does not use.
-CONFIGS = {
-    "Qwen/Qwen2.5-VL-7B-Instruct": ("preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"),
-    "Qwen/Qwen-Image": ("tokenizer/tokenizer_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"),
-}
 
 
 def find(models: Path, comfyuis: Iterable[Path]) -> Path:
-    """The first file that upstream can caption with: in the workspace, the ComfyUIs, the Hugging Face cache.
+    """The first file of that name: in the workspace, the ComfyUIs, the Hugging Face cache.
 
     Raises:
-        WeightsError: there is none; with those that looked like it, and where to get it.
+        WeightsError: there is none, with where to get it; or it is not what it is called.
     """
-    wrong, folders = list[str](), [models]
+    folders = [models]
     for given in comfyuis:
         with suppress(WeightsError):  # gone since setup has seen it
             folders += comfyui.folders(given)
-    for path in (path for folder in [*folders, *comfyui.hub_cache()] for path in comfyui.files(folder)):
-        shard = SHARD.search(path.name)  # the first speaks for its set
-        if "qwen" in str(path).lower() and path.suffix == ".safetensors" and (not shard or int(shard[1]) == 1):
-            try:
-                return check(path)
-            except (WeightsError, OSError) as error:
-                wrong.append(str(error).removesuffix("."))
-    unlike = f" What looks like it is not: {listing(wrong, 3)}." if wrong else ""
+    for path in chain.from_iterable(map(comfyui.files, [*folders, *comfyui.hub_cache()])):
+        if path.name == NAME:
+            return check(path)
     raise WeightsError(
-        f"there is no {NAME} ({BYTES / 1e9:.1f} GB), which writes the captions, in {models} or in a ComfyUI that setup "
-        f'knows.{unlike} Give it with --model, or get it: hf download {REPO} {FILE} --local-dir "{models}"'
+        f"there is no {NAME} ({BYTES / 1e9:.1f} GB, not fp8_scaled), which writes the captions, in {models} or in a "
+        f"ComfyUI that setup knows; give another one with --model, or get it: hf download {REPO} {FILE} --local-dir "
+        f'"{models}"'
     )
 
 
@@ -58,18 +50,3 @@ def check(path: Path) -> Path:
             f"{path} is scaled fp8 (it holds {sign}), which upstream can't load; --fp8 makes fp8 of the bf16 file."
         )
     raise WeightsError(f"{path} is not Qwen2.5-VL 7B under the names that upstream reads; give {NAME} of {REPO}.")
-
-
-def check_configs() -> None:
-    """Small files that upstream downloads itself. Raises DownloadError: it can't, offline."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    def there(repo: str, name: str) -> bool:
-        return isinstance(try_to_load_from_cache(repo, name, revision="main"), str)
-
-    missing = [repo for repo, names in CONFIGS.items() if not all(there(repo, name) for name in names)]
-    if missing and constants.HF_HUB_OFFLINE:
-        raise DownloadError(
-            f"HF_HUB_OFFLINE is set, and the processor or tokenizer of {listing(missing)} is not in the Hugging Face "
-            "cache; run this once online without it: upstream downloads them, about 15 MB."
-        )

@@ -5,38 +5,35 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wanwrap.caption.request import CaptionRequest
 from wanwrap.data.media import led_by
 from wanwrap.errors import OptionError
-from wanwrap.paths import absolute, folder
+from wanwrap.paths import folder
 
 TRIGGER = "{trigger}"  # a line with it is there only where there is a trigger
 BEGIN = f"Begin the caption with these words: {TRIGGER}"
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 
 
-def prompt(asked: CaptionRequest) -> str:
+def prompt(kind: str | None, text: str | None, file: Path | None, trigger: str | None) -> str:
     """What the model is asked: the user's text or file, else the template of that kind, with the trigger in it.
 
     Raises:
         OptionError: several texts, or one that says nothing.
     """
-    if sum(each is not None for each in (asked.kind, asked.prompt, asked.prompt_file)) > 1:
+    if sum(each is not None for each in (kind, text, file)) > 1:
         raise OptionError("--kind, --prompt and --prompt_file are each a prompt; give one of them.")
-    if asked.prompt_file is not None:
-        text = _read(absolute(asked.prompt_file))
-    elif asked.prompt is not None:
-        text = asked.prompt.replace("\\n", "\n")  # as upstream does, and says in its help
+    if text is None:
+        text = _read(file or folder("templates") / "captions" / f"{kind or 'general'}.txt")
     else:
-        text = _read(folder("templates") / "captions" / f"{asked.kind or 'general'}.txt")
-    if asked.trigger and TRIGGER not in text:
+        text = text.replace("\\n", "\n")  # as upstream does, and says in its help
+    if trigger and TRIGGER not in text:
         text = f"{text.rstrip()}\n{BEGIN}"
-    lines = (line for line in text.splitlines() if asked.trigger or TRIGGER not in line)
+    lines = (line for line in text.splitlines() if trigger or TRIGGER not in line)
     if not (told := "\n".join(lines).strip()):  # upstream would ask its own
         raise OptionError(
             f"the prompt is empty, or has {TRIGGER} in each of its lines, which are left out without --trigger; give one."
         )
-    return told.replace(TRIGGER, asked.trigger or "")
+    return told.replace(TRIGGER, trigger or "")
 
 
 def _read(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from wanwrap.caption.captioning import Captioning
-from wanwrap.caption.request import CaptionRequest
+from wanwrap.caption.captioning import Captioning, CaptionRequest
 from wanwrap.cli.options import (
     ANY_UPSTREAM,
     BASE_DIR,
@@ -22,18 +22,15 @@ from wanwrap.cli.options import (
     trigger,
     with_options,
 )
-from wanwrap.cli.terminal import indented, show_json
-from wanwrap.errors import DatasetError, WeightsError, listing
+from wanwrap.cli.terminal import indented, show_result
+from wanwrap.errors import WeightsError
 from wanwrap.plan.script import command, native
 from wanwrap.system import console
 
 SHORT = 100  # characters of a caption in its line
 
 
-@click.command(
-    cls=Verb,
-    epilog="Example: wanwrap caption cats --kind character --trigger mycat",
-)
+@click.command(cls=Verb, epilog="Example: wanwrap caption cats --kind character --trigger mycat")
 @with_options(DATASET)
 @option(
     "--kind",
@@ -66,59 +63,46 @@ def caption(dry_run: bool, as_json: bool, **arguments: Any) -> None:
     """
     work = Captioning(CaptionRequest(**arguments))
     if dry_run:
-        _print(work, as_json)
-    elif work.targets:
-        _carry_out(work, as_json)
-    else:
-        _report(work, as_json)
-
-
-def _carry_out(work: Captioning, as_json: bool) -> None:
-    """Have them written; what was is told however it ends."""
-    model = work.find_model()
-    said = f"captioning {len(work.targets)} of {len(work.targets) + work.kept} in {work.folder} with {model}"
-    for line in (said, *work.check_machine()):
-        console.say(line)
+        _dry_run(work, as_json)
+        return
+    if work.targets:
+        work.check()
     try:
-        work.carry_out(model)
+        if work.targets:
+            work.carry_out()
     finally:
-        console.say("")  # upstream's progress bar ends without a new line
-        _report(work, as_json)
-    if failed := work.failed:
-        why = listing((f"{path.relative_to(work.folder)} ({why})" for path, why in failed.items()), 20)
-        raise DatasetError(f"{len(failed)} got no caption: {why}; mend or remove them, or write theirs yourself.")
+        show_result(as_json, lambda: _document(work), _lines(work))
 
 
-def _print(work: Captioning, as_json: bool) -> None:
+def _dry_run(work: Captioning, as_json: bool) -> None:
     """What would be done on stdout; what is missing for it on stderr."""
-    notes, paths = list[str](), [item.path for item in work.targets]
-    try:
-        argv = work.argv(work.find_model()) if paths else ()
-    except WeightsError as error:
-        argv, notes = work.argv(work.asked.model or work.usual_model), [str(error)]
-    if as_json:
-        pending, replaced = ([str(path) for path in some] for some in (paths, sorted(work.replaced)))
-        show_json({"pending": pending, "replaced": replaced, "kept": work.kept, "command": argv, "missing": notes})
-        return
-    for path in paths:
-        click.echo(f"{path.relative_to(work.folder)}{' (has a caption)' if path in work.replaced else ''}")
-    click.echo(f"{work.folder}: {len(paths)} to caption; captions kept: {work.kept}.")
+    argv, missing = tuple[str, ...](), list[str]()
+    if work.targets:
+        try:
+            work.find_model()
+        except WeightsError as error:
+            missing = [str(error)]
+        argv = work.argv()
+    paths, replaced = work.targets, sorted(work.replaced)
+    document = {"pending": paths, "replaced": replaced, "kept": work.kept, "command": argv, "missing": missing}
+    lines = [f"{path.relative_to(work.folder)}{' (has a caption)' if path in work.replaced else ''}" for path in paths]
+    lines += [f"{work.folder}: {len(lines)} to caption; captions kept: {work.kept}."]
     if argv:
-        click.echo(f"\nIn {work.work}, with what the model is to see in its folder staged:\n{command(argv, native())}")
-    for note in notes:
-        console.say(f"missing: {note}")
+        lines += [f"\nIn {work.work}, with what the model is to see in its folder staged:\n{command(argv, native())}"]
+    show_result(as_json, lambda: document, lines)
+    console.say(*(f"missing: {each}" for each in missing))
 
 
-def _report(work: Captioning, as_json: bool) -> None:
-    """A line for each and a sum."""
-    if as_json:
-        written = [{"path": str(path), "caption": text} for path, text in work.written.items()]
-        failed = [{"path": str(path), "reason": why} for path, why in work.failed.items()]
-        show_json({"written": written, "kept": work.kept, "failed": failed})
-        return
+def _document(work: Captioning) -> dict[str, Any]:
+    """What has become of each."""
+    written = [{"path": path, "caption": text} for path, text in work.written.items()]
+    failed = [{"path": path, "reason": why} for path, why in work.failed.items()]
+    return {"written": written, "kept": work.kept, "failed": failed}
+
+
+def _lines(work: Captioning) -> Iterator[str]:
+    """A line for each that is new, and a sum."""
     for path, text in sorted(work.written.items()):
-        short = textwrap.shorten(text, SHORT, placeholder=" ...")
-        click.echo(indented(f"{path.relative_to(work.folder)}: {short}"))
-    anew = len(work.replaced & work.written.keys())
-    written_now = f"{len(work.written)} written{f', {anew} of them anew' if anew else ''}"
-    click.echo(f"{work.folder}: {written_now if work.targets else 'nothing to do'}; captions kept: {work.kept}.")
+        yield indented(f"{path.relative_to(work.folder)}: {textwrap.shorten(text, SHORT, placeholder=' ...')}")
+    written = f"{len(work.written)} written" if work.targets else "nothing to do"
+    yield f"{work.folder}: {written}; captions kept: {work.kept}."

@@ -16,9 +16,7 @@ from wanwrap.look.contact_sheet import check_place
 from wanwrap.plan.build import look
 from wanwrap.plan.expert_options import length
 from wanwrap.plan.request import read, workspace_folder
-from wanwrap.system import console
 from wanwrap.system.disk import writable
-from wanwrap.system.files import atomic_file
 from wanwrap.weights.workspace import load
 
 DEFAULT = "t2v-lightning"
@@ -49,10 +47,7 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
         writable(contact_sheet.parent)
     found = _outlook(**options)
     if contact_sheet:
-        contact_sheet.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(contact_sheet) as file:
-            file.writelines(piece.encode("utf-8", "backslashreplace") for piece in report.sheet(found))
-        console.say(f"the contact sheet: {contact_sheet}")
+        report.sheet(found, contact_sheet)
     lines = map(indented, report.lines(found, everything=everything))
     show_result(as_json, lambda: report.as_json(found), lines)
     ctx.exit(found.checked.exit_code)

@@ -6,13 +6,13 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wanwrap.cli.words import count
 from wanwrap.data.check import Checked, Key, Row, bucket_name
 from wanwrap.errors import listing
-from wanwrap.look.contact_sheet import page
-from wanwrap.system import console
+from wanwrap.look import contact_sheet
 from wanwrap.upstream.buckets import tokens
 
 FEW = 16  # files that are all listed; of more only those that need a look, unless all are asked for
@@ -152,9 +152,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def sheet(outlook: Outlook) -> Iterator[str]:
-    """The contact sheet, piece by piece."""
+def sheet(outlook: Outlook, place: Path) -> None:
+    """All of it as a contact sheet."""
     found = outlook.checked
-    summary = [*outlook.summary, *found.warnings()]
-    with console.bar("thumbnails", sum(len({*row.keys}) or 1 for row in found.rows)) as done:
-        yield from page(found.dataset.name, summary, found.rows, done)
+    contact_sheet.write(place, found.dataset.name, [*outlook.summary, *found.warnings()], found.rows)

@@ -207,7 +207,6 @@ def middle(path: Path, frames: int) -> Image:
     import av
 
     with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
         last = deque(islice(container.decode(video=0), frames // 2 + 1), maxlen=1)
     if not last:
         raise ValueError("none of its frames can be decoded")

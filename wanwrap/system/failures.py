@@ -37,7 +37,9 @@ TORCH = (
     "install a build for this torch and this GPU (`wanwrap setup` does), or choose another --attention or --optimizer"
 )
 REBOOT = "look at nvidia-smi, restart the machine if it shows an error, and mind heat, power supply and overclocking"
-NETWORK = "`wanwrap setup` gets the tokenizers while there is a network; training works offline then"
+NETWORK = (
+    "try again with a network and without HF_HUB_OFFLINE (for training `wanwrap setup` gets all); it works offline then"
+)
 
 # What upstream and all below it print: the kind, what happened, what to do ("" is up to who asks: TRAINING). The
 # first that matches a line wins: shared memory speaks of a disk, torch's host memory of CUDA.

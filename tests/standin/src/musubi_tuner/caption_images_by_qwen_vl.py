@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image
 from musubi_tuner.standin import parse
 
 MISCHIEF, _, AFTER = os.environ.get("STANDIN_DO", "").partition(":")
+ERRORS = {"oom": "CUDA out of memory", "offline": "We couldn't connect to the Hub to load the files"}
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif"}
 
 
@@ -37,9 +37,7 @@ if __name__ == "__main__":
                 if MISCHIEF == "sleep":
                     (Path(os.environ["STANDIN_RECORD"]).parent / "asleep").write_text(str(os.getpid()))
                     time.sleep(60)
-                if MISCHIEF == "kill":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                sys.exit("RuntimeError: CUDA out of memory" if MISCHIEF == "oom" else "RuntimeError: told to fail")
+                sys.exit(f"RuntimeError: {ERRORS.get(MISCHIEF, 'told to fail')}")
             print(f"\rGenerating captions: {index + 1}/{len(pictures)}", end="", file=sys.stderr, flush=True)
             file.write(json.dumps({"image_path": path, "caption": answer(path)}, ensure_ascii=False) + "\n")
             file.flush()
