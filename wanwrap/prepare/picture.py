@@ -15,6 +15,7 @@ from wanwrap.data.pictures import ORIENTATION
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.system.files import atomic_file
+from wanwrap.upstream.buckets import STEP
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -110,6 +111,9 @@ def _srgb(picture: Image, profile: bytes | None) -> Image:
 
 def make(path: Path, still: Still, made: Made, work: Preparation) -> None:
     """Copy or convert it into the data set; `made` tells it."""
+    if min(still.size) < STEP:  # which `check` refuses
+        made.action, made.reason, made.outputs = "left out", f"it is smaller than {STEP} pixels", []
+        return
     made.action, made.reason = "converted" if still.reasons else "copied", ", ".join(still.reasons)
     made.outputs = [f"images/{made.name}{still.suffix}"]
     made.settings = {name: value for name, value in work.settings().items() if name in ("background", "recipe")}
