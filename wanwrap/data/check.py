@@ -108,7 +108,8 @@ class Checked:
         clips = [row.keys for row in kept if row.item.kind == "video"]
         longest = max((key[2] for keys in clips for key in keys), default=0)
         if (items := sum(map(len, clips))) > MANY * len(clips) or longest > LONG:
-            yield f"{items} items of up to {longest} frames from {len(clips)} clips (target_frames, frame_extraction)."
+            what = f"{len(clips)} clip(s) give {items} item(s), up to {longest} frames long"
+            yield f"{what}, which takes time and memory (frame_extraction, target_frames)."
 
 
 def check(dataset: Dataset, trigger: str | None = None) -> Checked:
