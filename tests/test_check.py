@@ -168,6 +168,7 @@ LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "one.mp4": (lambda p: clip(p, 1), "its 1 frame is less than 21 at 16 fps", True),
     "gif.gif": (animated, "upstream reads no .gif; `wanwrap prepare` converts it", False),
     "phone.heic": (lambda p: p.write_bytes(b"heic"), "upstream reads no .heic", False),
+    "pixel.png": (lambda p: Image.new("RGB", (1, 1)).save(p), "it is smaller than 16 pixels", True),
     "deep.png": (lambda p: Image.new("I;16", (64, 64)).save(p), "would turn white", True),
     "loop.png": (lambda p: p.symlink_to(p.name), "can't be read as a file", True),
     "TWIN.png": (pattern, "", False),
@@ -193,7 +194,10 @@ def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
 
 
 def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
-    """Each is told for itself, the good ones are judged all the same, and nothing is written into the folder."""
+    """Each is told for itself, and the good ones are judged all the same; nothing is written into the folder.
+
+    What can't be read is nothing to `prepare` either, and it means the same frame rate.
+    """
     folder = tmp_path / "data"
     folder.mkdir()
     for name, (make, _, _) in LEFT.items():
@@ -205,7 +209,7 @@ def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
             caption(place)
         elif caption is not None:
             place.write_bytes(caption)
-    clip(folder / "fine.mp4", 90, Fraction(30000, 1001), (70, 50))  # odd in half: yuv420p of any even size
+    clip(folder / "fine.mp4", 90, Fraction(298, 10), (70, 50))  # odd in half: yuv420p of any even size
     film(folder / "gap.avi", [*even(20, 20), *(1 + Fraction(at, 10) for at in range(20))], "mpeg4")
     for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._fine.mp4", ".hidden.png"):
         (folder / junk).write_bytes(b"junk")
@@ -225,6 +229,14 @@ def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
     done = wanwrap("run", "t2v-vanilla", "--dataset", folder)
     assert done.returncode == 4 and " more; `wanwrap check " in done.stderr
     assert not (tmp_path / "home" / "local_training").exists()
+    (folder / "pipe.txt").unlink()
+    (folder / "device.txt").unlink()
+    done = wanwrap("prepare", folder, "--out", tmp_path / "out", "--keep_fps", "--template", "x", "--json")
+    made = {item["source"]: item for item in json.loads(done.stdout)["items"]}
+    for name, item in items.items():
+        if any(words in (item["reason"] or "") for words in ("can't be read", "smaller than")):
+            assert not made[name]["outputs"] and made[name]["reason"], name
+    assert made["fine.mp4"]["fps"] == items["fine.mp4"]["fps"] == 30000 / 1001
 
 
 def turned(path: Path) -> None:
