@@ -87,7 +87,7 @@ def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> No
     assert c["buckets"] == [[1104, 832, 1], [1104, 832, 21], [832, 624, 45], [832, 624, 45]] and c["scale"] > 3
     assert (found["train_items"], found["batches_per_epoch"], found["epochs"], found["total_steps"]) == (6, 6, 50, 300)
     assert found["trainings"] == [{"noise_level": level, "epochs": 50, "steps": 300} for level in ("high", "low")]
-    assert found["largest_bucket"] == {"bucket": [832, 624, 45], "tokens": 12 * 52 * 39}
+    assert found["largest_bucket"] == {"bucket": [832, 624, 45], "tokens": 12 * 52 * 39, "batch_tokens": 12 * 52 * 39}
     assert found["upscaled_share"] == pytest.approx(1 / 3)
     assert [entry["source_fps"] for entry in found["entries"] if entry["kind"] == "video"] == [24.0, 24.0]
     assert not any("frame_extraction" in line for line in found["warnings"])

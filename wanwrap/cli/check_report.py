@@ -90,7 +90,7 @@ def _reasons(found: Checked, rows: Sequence[Row], everything: bool) -> list[str]
 
 def as_json(found: Checked, preset: str, trainings: Sequence[Training]) -> dict[str, Any]:
     """All of it for other programs."""
-    data, kept = found.dataset, found.kept
+    data, kept, largest = found.dataset, found.kept, found.largest
     return {
         "dataset": data.name,
         "preset": preset,
@@ -105,7 +105,7 @@ def as_json(found: Checked, preset: str, trainings: Sequence[Training]) -> dict[
         "epochs": trainings[0][1],
         "total_steps": max(steps for _, _, steps in trainings),
         "trainings": [dict(zip(("noise_level", "epochs", "steps"), each, strict=True)) for each in trainings],
-        "largest_bucket": found.largest and dict(zip(("tokens", "bucket"), found.largest, strict=True)),
+        "largest_bucket": largest and {"bucket": largest[1], "tokens": tokens(largest[1]), "batch_tokens": largest[0]},
         "upscaled_share": sum(row.scale > 1 for row in kept) / len(kept) if kept else 0.0,
         "near_duplicates": found.alike,
         "same_captions": found.same_captions,

@@ -41,18 +41,17 @@ def look(image: Image.Image) -> int:
 
 def groups(looks: Mapping[Path, int]) -> list[list[Path]]:
     """Those that look alike: MOST bits apart or fewer, or both alike a third; each group sorted, and all of them."""
-    sharing = defaultdict[tuple[int, int], list[Path]](list)
-    for path, bits in looks.items():
-        for band in BANDS:
-            sharing[band, bits & band].append(path)
-    found, free = list[list[Path]](), dict(looks)
+    paths, free, found = [*looks], dict(enumerate(looks.values())), list[list[Path]]()
+    sharing = [(band, defaultdict[int, list[int]](list)) for band in BANDS]
+    for at, bits in free.items():
+        for band, table in sharing:
+            table[bits & band].append(at)
     while free:
         group = [free.popitem()]
         for _, bits in group:  # which grows
-            for band in BANDS:
-                rest = [path for path in sharing[band, bits & band] if path in free]
-                group += [(path, free.pop(path)) for path in rest if (bits ^ free[path]).bit_count() <= MOST]
-                sharing[band, bits & band] = rest  # a crowd is found in few rounds
+            for band, table in sharing:
+                rest = table[bits & band] = [at for at in table[bits & band] if at in free]  # few rounds find a crowd
+                group += [(at, free.pop(at)) for at in rest if (bits ^ free[at]).bit_count() <= MOST]
         if len(group) > 1:
-            found.append(sorted(path for path, _ in group))
+            found.append(sorted(paths[at] for at, _ in group))
     return sorted(found)

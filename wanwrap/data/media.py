@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,13 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     Raises:
         Unfit: there is none that can be trained.
     """
-    file, way = path.with_suffix(suffix), "write what is to be seen, or `wanwrap caption` does"
-    if not file.is_file():
+    way = "write what is to be seen, or `wanwrap caption` does"
+    file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
+    if not os.path.isfile(file):  # noqa: PTH113
         raise Unfit(f"it has no caption ({suffix}); {way}")
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        with open(file, encoding="utf-8") as content:  # noqa: PTH123
+            text = content.read().strip()
     except OSError as error:
         raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
