@@ -86,13 +86,8 @@ class Checked:
     @property
     def largest(self) -> tuple[int, Key] | None:
         """Tokens of the largest batch, which decides on the memory, and its bucket."""
-        entries = self.dataset.entries
-        batches = (
-            (buckets.tokens(key) * entry.options.get("batch_size", 1), key)
-            for entry in entries
-            for key in {*entry.keys}
-        )
-        return max(batches, default=None)
+        sizes = ((key, entry.options.get("batch_size", 1)) for entry in self.dataset.entries for key in {*entry.keys})
+        return max(((buckets.tokens(key) * size, key) for key, size in sizes), default=None)
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""
