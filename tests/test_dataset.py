@@ -89,7 +89,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a folder named like a picture": (a_folder, "b.png: it can't be read as a file"),
     "a link to nowhere": (a_dead_link, "b.png: it can't be read as a file"),
-    "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "is not UTF-8; save it"),
+    "utf-16": (lambda folder: picture(folder / "a.png", caption="c\0a\0t\0"), "holds bytes of 0, as UTF-16 does"),
     "nothing but a mark": (lambda folder: picture(folder / "a.png", caption="\ufeff"), "its caption (.txt) is empty"),
     "16 bits a channel": (sixteen_bits, "would turn white in upstream"),
     "mixed case": (
@@ -238,7 +238,7 @@ def test_own_toml_says_what_may_not_be_meant(tmp_path: Path) -> None:
     clip(tmp_path / "m" / "a.mp4", frames=60, fps=24)
     data = own(tmp_path, video_directory=str(tmp_path / "m"), target_frames=[5, 81])
     assert data.notes == (
-        "[[datasets]] number 1: a.mp4 runs at 24 fps and is taken for 16: motion at 1/1.50 times.",
+        "[[datasets]] number 1: a.mp4 runs at 24 fps and is taken for 16: motion at 0.67 times its speed.",
         "[[datasets]] number 1: too short for 81 frames, not trained at that length: a.mp4.",
     )
 

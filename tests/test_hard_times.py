@@ -163,7 +163,9 @@ def chain(pid: int) -> list[psutil.Process]:
     found = [psutil.Process(pid)]
     beside = ("watchdog.py", "resource_tracker")
     with suppress(psutil.Error):  # one that has just ended
-        while below := [each for each in found[-1].children() if not any(n in " ".join(each.cmdline()) for n in beside)]:
+        while below := [
+            each for each in found[-1].children() if not any(n in " ".join(each.cmdline()) for n in beside)
+        ]:
             found.append(below[0])
     return found
 

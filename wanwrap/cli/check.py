@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from wanwrap.cli import check_report as report
-from wanwrap.cli.check_report import Outlook
 from wanwrap.cli.options import BASE_DIR, DATASET, PATH, Verb, data, json_option, option, trigger, with_options
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.data.check import check as work
-from wanwrap.look.contact_sheet import check_place
+from wanwrap.look.contact_sheet import check_place, write
 from wanwrap.plan.build import look
 from wanwrap.plan.expert_options import length
 from wanwrap.plan.request import read, workspace_folder
@@ -45,19 +44,15 @@ def check(ctx: click.Context, /, everything: bool, contact_sheet: Path | None, a
     if contact_sheet:
         check_place(contact_sheet)  # before minutes of reading
         writable(contact_sheet.parent)
-    found = _outlook(**options)
-    if contact_sheet:
-        report.sheet(found, contact_sheet)
-    lines = map(indented, report.lines(found, everything=everything))
-    show_result(as_json, lambda: report.as_json(found), lines)
-    ctx.exit(found.checked.exit_code)
-
-
-def _outlook(trigger: str | None, **options: Any) -> Outlook:
-    """The data set, as the preset would train it (else the one set up, else the default)."""
-    set_up = load(workspace_folder(options["base_dir"])).presets
+    word, set_up = options.pop("trigger"), load(workspace_folder(options["base_dir"])).presets
     options["preset"] = options["preset"] or next(iter(set_up), DEFAULT)
     request = read(**options)
     data = look(request, whole=True)
-    lengths = [(expert.noise_level, *length(request, expert, data)) for expert in request.preset.experts]
-    return Outlook(work(data, trigger), request.preset.name, lengths)
+    found, preset = work(data, word), request.preset
+    trainings = [(expert.noise_level, *length(request, expert, data)) for expert in preset.experts]
+    summary = report.summary(found, preset.name, trainings)
+    if contact_sheet:
+        write(contact_sheet, found.dataset.name, [*summary, *found.warnings()], found.rows)
+    lines = map(indented, report.lines(found, summary, everything=everything))
+    show_result(as_json, lambda: report.as_json(found, preset.name, trainings), lines)
+    ctx.exit(found.exit_code)

@@ -5,55 +5,44 @@ from __future__ import annotations
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wanwrap.cli.words import count
-from wanwrap.data.check import Checked, Key, Row, bucket_name
+from wanwrap.data.check import Checked, Row, bucket_name
 from wanwrap.errors import listing
-from wanwrap.look import contact_sheet
 from wanwrap.upstream.buckets import tokens
 
 FEW = 16  # files that are all listed; of more only those that need a look, unless all are asked for
 
-
-@dataclass(frozen=True)
-class Outlook:
-    """A checked data set, and what a preset makes of it: noise level, epochs and steps of each training."""
-
-    checked: Checked
-    preset: str
-    lengths: Sequence[tuple[str | None, int | None, int]]
-
-    @property
-    def summary(self) -> list[str]:
-        """What there is, and what will be trained."""
-        found, kept = self.checked, self.checked.kept
-        data, clips = found.dataset, sum(row.item.kind == "video" for row in kept)
-        out = f", {len(found.rows) - len(kept)} not trained" if len(kept) < len(found.rows) else ""
-        things = f"{count(len(kept) - clips, 'picture')}, {count(clips, 'clip')}{out}"
-        told = [f"{data.name}, as {self.preset} trains it: {things}"]
-        told += [f"{count(data.train_items, 'item')} in {count(data.batches, 'batch')} per epoch"]
-        for level, epochs, steps in self.lengths:
-            name, length = f"train {level}" if level else "train", f" in {epochs} epochs" if epochs else ""
-            told += [f"{name}: {count(steps, 'step')}{length}"]
-        if found.largest:
-            told += [f"largest: {bucket_name(found.largest)}, {tokens(found.largest)} tokens (decides on the memory)"]
-        if found.trigger is not None:
-            told += [f"captions: {found.trigger!r} in {sum(bool(row.trigger) for row in kept)} of {len(kept)}"]
-        if large := found.enlarged:
-            most = max(large, key=lambda row: row.scale)
-            share = f"{len(large)} of {len(kept)} ({len(large) / len(kept):.0%})"
-            told += [f"enlarged: {share}, the most {data.short(most.item.path)}, {most.scale:.1f} times"]
-        return told
+Training = tuple["str | None", "int | None", int]  # noise level, epochs (None where it counts in steps), steps
 
 
-def lines(outlook: Outlook, *, everything: bool) -> Iterator[str]:
+def summary(found: Checked, preset: str, trainings: Sequence[Training]) -> list[str]:
+    """What there is, and what will be trained."""
+    data, kept = found.dataset, found.kept
+    clips, dropped = sum(row.item.kind == "video" for row in kept), len(found.rows) - len(kept)
+    out = f", {dropped} not trained" if dropped else ""
+    things = f"{count(len(kept) - clips, 'picture')}, {count(clips, 'clip')}{out}"
+    told = [f"{data.name}, as {preset} trains it: {things}"]
+    told += [f"{count(data.train_items, 'item')} in {count(data.batches, 'batch')} per epoch"]
+    for level, epochs, steps in trainings:
+        name, length = f"train {level}" if level else "train", f" in {epochs} epochs" if epochs else ""
+        told += [f"{name}: {count(steps, 'step')}{length}"]
+    if found.largest:
+        number, key = found.largest
+        told += [f"largest batch: {bucket_name(key)}, {number} tokens (decides on the memory)"]
+    if found.trigger is not None:
+        told += [f"captions: {found.trigger!r} in {sum(bool(row.trigger) for row in kept)} of {len(kept)}"]
+    if large := [row for row in kept if row.scale > 1]:
+        most = max(large, key=lambda row: row.scale)
+        share = f"{len(large)} of {len(kept)} ({len(large) / len(kept):.0%})"
+        told += [f"enlarged: {share}, the most {data.short(most.item.path)}, {most.scale:.1f} times"]
+    return told
+
+
+def lines(found: Checked, summary: Sequence[str], *, everything: bool) -> Iterator[str]:
     """What to look at, the buckets, the sum, then what to do something about."""
-    found = outlook.checked
-    heading, *summary = outlook.summary
-    yield heading
+    yield summary[0]
     if everything or len(found.rows) <= FEW:
         yield from _table(found)
     else:
@@ -64,7 +53,7 @@ def lines(outlook: Outlook, *, everything: bool) -> Iterator[str]:
     if len(rows) > FEW and not everything:
         rows[FEW:] = [f"and {len(rows) - FEW} more (--all)"]
     yield from _part(f"  {'bucket':<22} {'per epoch':>9} {'tokens':>8}", rows)
-    yield from ("", *summary)
+    yield from ("", *summary[1:])
     left = [row for row in found.rows if row.item.problem and not row.item.stops]
     yield from _part("not trained:", _reasons(found, left, everything))
     yield from _part("to know:", [*found.warnings()])
@@ -97,35 +86,31 @@ def _reasons(found: Checked, rows: Sequence[Row], everything: bool) -> list[str]
     return [f"{listing(names, len(rows) if everything else 5)}: {why}" for why, names in reasons.items()]
 
 
-def as_json(outlook: Outlook) -> dict[str, Any]:
+def as_json(found: Checked, preset: str, trainings: Sequence[Training]) -> dict[str, Any]:
     """All of it for other programs."""
-    found, data, kept = outlook.checked, outlook.checked.dataset, outlook.checked.kept
+    data, kept, largest = found.dataset, found.kept, found.largest
     return {
         "dataset": data.name,
-        "preset": outlook.preset,
+        "preset": preset,
         "items": [_row(row) for row in found.rows],
         "entries": [
             {"kind": e.kind, "directory": e.directory, "files": len(e.items), **e.options} for e in data.entries
         ],
-        "buckets": [{**_bucket(key), "items": number} for key, number in sorted(found.buckets.items())],
+        "buckets": [{"bucket": key, "tokens": tokens(key), "items": n} for key, n in sorted(found.buckets.items())],
         "train_items": data.train_items,
         "batches_per_epoch": data.batches,
-        "steps_per_epoch": next((steps // epochs for _, epochs, steps in outlook.lengths if epochs), None),
-        "epochs": outlook.lengths[0][1],
-        "total_steps": max(steps for _, _, steps in outlook.lengths),
-        "trainings": [dict(zip(("noise_level", "epochs", "steps"), each, strict=True)) for each in outlook.lengths],
-        "largest_bucket": _bucket(found.largest) if found.largest else None,
-        "upscaled_share": len(found.enlarged) / len(kept) if kept else 0.0,
+        "steps_per_epoch": next((steps // epochs for _, epochs, steps in trainings if epochs), None),
+        "epochs": trainings[0][1],
+        "total_steps": max(steps for _, _, steps in trainings),
+        "trainings": [dict(zip(("noise_level", "epochs", "steps"), each, strict=True)) for each in trainings],
+        "largest_bucket": largest and {"bucket": largest[1], "tokens": tokens(largest[1]), "batch_tokens": largest[0]},
+        "upscaled_share": sum(row.scale > 1 for row in kept) / len(kept) if kept else 0.0,
         "near_duplicates": found.alike,
         "same_captions": found.same_captions,
         "errors": [f"{row.item.path}: {row.item.problem}" for row in found.stopping],
         "warnings": list(found.warnings()),
         "exit_code": found.exit_code,
     }
-
-
-def _bucket(key: Key) -> dict[str, Any]:
-    return {"bucket": key, "tokens": tokens(key)}
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -150,9 +135,3 @@ def _row(row: Row) -> dict[str, Any]:
         "scale": round(row.scale, 3),
         "remarks": row.remarks,
     }
-
-
-def sheet(outlook: Outlook, place: Path) -> None:
-    """All of it as a contact sheet."""
-    found = outlook.checked
-    contact_sheet.write(place, found.dataset.name, [*outlook.summary, *found.warnings()], found.rows)

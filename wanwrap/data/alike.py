@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wanwrap.data.media import SEEN
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsRichComparison
     from PIL import Image
-
-K = TypeVar("K", bound="SupportsRichComparison")
 
 SIDE = 8  # of the grid whose neighbours are compared: 56 bits for rows, 56 for columns
 EDGE = 2  # of 255: less is the noise of a flat area
 SHADES = 64  # of each mean colour, one bit each, so that near ones differ in few bits
 BITS = 2 * SIDE * (SIDE - 1) + 3 * SHADES
 MOST = 6  # bits between two that are called alike: re-encoded ones are 1 or 2 apart, others 20 and more
+# two that are so near share one of these bands of bits, so that only those that do are compared
+BANDS = [sum(1 << bit for bit in range(first, BITS, MOST + 1)) for first in range(MOST + 1)]
 
 
 def look(image: Image.Image) -> int:
@@ -39,24 +39,19 @@ def look(image: Image.Image) -> int:
     return sum(bit << at for at, bit in enumerate(rows + columns + shades))
 
 
-def groups(looks: Mapping[K, int], most: int = MOST) -> list[list[K]]:
-    """Those that look alike: `most` bits apart or fewer, or both alike a third; each group sorted, and all of them."""
-    # of most + 1 bands of bits two near looks share one, so only those that share one are compared
-    bands = [sum(1 << bit for bit in range(band, BITS, most + 1)) for band in range(most + 1)]
-    tables = [(mask, defaultdict[int, list[int]](list)) for mask in bands]
-    keys, seen = [*looks], [*looks.values()]
-    for at, bits in enumerate(seen):
-        for mask, table in tables:
-            table[bits & mask].append(at)
-    found, free = list[list[K]](), set(range(len(keys)))
+def groups(looks: Mapping[Path, int]) -> list[list[Path]]:
+    """Those that look alike: MOST bits apart or fewer, or both alike a third; each group sorted, and all of them."""
+    paths, free, found = [*looks], dict(enumerate(looks.values())), list[list[Path]]()
+    sharing = [(band, defaultdict[int, list[int]](list)) for band in BANDS]
+    for at, bits in free.items():
+        for band, table in sharing:
+            table[bits & band].append(at)
     while free:
-        group = [free.pop()]
-        for at in group:  # which grows
-            for mask, table in tables:
-                band = seen[at] & mask
-                table[band] = [other for other in table[band] if other in free]
-                near = [other for other in table[band] if (seen[at] ^ seen[other]).bit_count() <= most]
-                group += near
-                free.difference_update(near)  # a crowd is found in few rounds
-        found.append(sorted(keys[at] for at in group))
-    return sorted(group for group in found if len(group) > 1)
+        group = [free.popitem()]
+        for _, bits in group:  # which grows
+            for band, table in sharing:
+                rest = table[bits & band] = [at for at in table[bits & band] if at in free]  # few rounds find a crowd
+                group += [(at, free.pop(at)) for at in rest if (bits ^ free[at]).bit_count() <= MOST]
+        if len(group) > 1:
+            found.append(sorted(paths[at] for at, _ in group))
+    return sorted(found)

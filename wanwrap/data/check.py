@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from wanwrap.data import alike
@@ -14,13 +14,16 @@ from wanwrap.data.media import Item, holds
 from wanwrap.errors import DatasetError, listing
 from wanwrap.upstream import buckets
 
-MOST_ALIKE = 3  # others that a file's remark names
-SMALL = "small"  # a remark: trained far smaller than it could be
+MOST_ALIKE = 3  # others that a file's remark names, and groups of them that are told
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
+MANY, LONG = 4, 81  # items that a clip gives, and frames of an item: more take time and memory, and may not be meant
+ENLARGED = "enlarged to twice its size or more, so that blur is learned"
+SMALL = "trained with less than a quarter of the pixels that it could have"
+SHARED = "its caption is another's, too"
 Key = tuple[int, ...]  # a bucket: (width, height), for clips with frames
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """One file, with the buckets of what it gives: none where it is not trained.
 
@@ -38,12 +41,12 @@ class Row:
     def facts(self) -> str:
         """Size, and of a clip frames, rate and length; a dash for what was not read."""
         item, size = self.item, "{}x{}".format(*self.item.size)
-        if not item.frames:
-            return size if any(item.size) else "-"
-        return f"{size}, {item.frames} frames at {item.fps:.4g} fps, {item.frames / item.fps:.1f} s"
+        if item.frames:
+            size += f", {item.frames} frames at {item.fps:.4g} fps, {item.frames / item.fps:.1f} s"
+        return f"{size}, enlarged {self.scale:.1f} times" if self.scale > 1 else size if any(item.size) else "-"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Checked:
     """A data set as it would be trained; `trigger` is a word that every caption should hold.
 
@@ -57,26 +60,21 @@ class Checked:
     same_captions: Sequence[Sequence[Path]]
 
     @property
-    def exit_code(self) -> int:
-        """A run's, if it would be stopped; else 0."""
-        return DatasetError.exit_code if self.stopping or not self.dataset.train_items else 0
-
-    @cached_property
     def kept(self) -> list[Row]:
         """What is trained."""
         return [row for row in self.rows if not row.item.problem]
 
-    @cached_property
-    def enlarged(self) -> list[Row]:
-        """What is trained larger than it is."""
-        return [row for row in self.kept if row.scale > 1]
-
-    @cached_property
+    @property
     def stopping(self) -> list[Row]:
         """What stops a run."""
         return [row for row in self.rows if row.item.problem and row.item.stops]
 
-    @cached_property
+    @property
+    def exit_code(self) -> int:
+        """A run's, if it would be stopped; else 0."""
+        return DatasetError.exit_code if self.stopping or not self.dataset.train_items else 0
+
+    @property
     def buckets(self) -> Counter[Key]:
         """How many things of an epoch lie in each bucket, repeats counted."""
         count = Counter[Key]()
@@ -86,86 +84,72 @@ class Checked:
         return count
 
     @property
-    def largest(self) -> Key | None:
-        """The bucket of most tokens, which decides on the memory."""
-        return max(self.buckets, key=buckets.tokens, default=None)
+    def largest(self) -> tuple[int, Key] | None:
+        """Tokens of the largest batch, which decides on the memory, and its bucket."""
+        sizes = ((key, entry.options.get("batch_size", 1)) for entry in self.dataset.entries for key in {*entry.keys})
+        return max(((buckets.tokens(key) * size, key) for key, size in sizes), default=None)
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""
         yield from self.dataset.notes
-        if large := [row.item.path for row in self.kept if row.scale >= BLOWN_UP]:
-            yield f"enlarged to twice their size and more, so that blur is learned: {self._names(large)}."
-        if small := [row.item.path for row in self.kept if SMALL in row.remarks]:
-            yield f"less than a quarter of the pixels that they could be trained with: {self._names(small)}."
-        for group in self.alike[:3]:
-            yield f"look the same: {self._names(group)}."
-        if len(self.alike) > 3:
-            yield f"{len(self.alike) - 3} more groups of files look the same."
-        if without := [row.item.path for row in self.kept if row.trigger is False]:
-            yield f"{self.trigger!r} is not in the captions of {self._names(without)}."
-        if same := sum(map(len, self.same_captions)):
-            yield f"{same} of {len(self.kept)} files share a caption with another, as {self._names(self.same_captions[0])}."
-
-    def _names(self, paths: Iterable[Path]) -> str:
-        return listing(map(self.dataset.short, paths))
+        kept, short = self.kept, self.dataset.short
+        for remark in (ENLARGED, SMALL, _lacking(self.trigger), SHARED):
+            if names := [short(row.item.path) for row in kept if remark in row.remarks]:
+                yield f"{remark}: {listing(names)}."
+        for group in self.alike[:MOST_ALIKE]:
+            yield f"look the same: {listing(map(short, group))}."
+        if len(self.alike) > MOST_ALIKE:
+            yield f"{len(self.alike) - MOST_ALIKE} more groups of files look the same."
+        clips = [row.keys for row in kept if row.item.kind == "video"]
+        longest = max((key[2] for keys in clips for key in keys), default=0)
+        if (items := sum(map(len, clips))) > MANY * len(clips) or longest > LONG:
+            what = f"{len(clips)} clip(s) give {items} item(s), up to {longest} frames long"
+            yield f"{what}, which takes time and memory (frame_extraction, target_frames)."
 
 
 def check(dataset: Dataset, trigger: str | None = None) -> Checked:
     """A data set whose files have been read whole, file by file."""
-    left, entries = {item.path for item in dataset.left}, defaultdict[Path, list[Entry]](list)
-    kept, captions = dict[Path, Item](), defaultdict[str, list[Path]](list)
+    items, entries = dict[Path, Item](), defaultdict[Path, list[Entry]](list)
     for entry in dataset.entries:
         for item in entry.items:
-            if item.path not in left:
-                entries[item.path].append(entry)
-                kept[item.path] = item
-    for path, item in kept.items():
-        captions[item.caption].append(path)
-    groups = alike.groups({path: item.look for path, item in kept.items() if item.look is not None})
-    like = {path: group[: MOST_ALIKE + 1] for group in groups for path in group}
+            items[item.path] = item
+            entries[item.path].append(entry)
+    items |= {item.path: item for item in dataset.left}
+    kept, captions = [item for item in items.values() if not item.problem], defaultdict[str, list[Path]](list)
+    for item in kept:
+        captions[item.caption].append(item.path)
+    same_captions = [paths for paths in captions.values() if len(paths) > 1]
+    groups = alike.groups({item.path: item.look for item in kept if item.look is not None})
 
-    rows = [Row(item=item, trigger=_holds(item, trigger)) for item in dataset.left]
-    for path, item in kept.items():
-        row = _row(item, entries[path], trigger)
-        others = [dataset.short(other) for other in like.get(path, ()) if other != path][:MOST_ALIKE]
-        remarks = [*row.remarks, f"looks like {listing(others)}"] if others else row.remarks
-        if len(captions[item.caption]) > 1:
-            remarks = [*remarks, "its caption is another's, too"]
-        rows.append(replace(row, remarks=remarks))
-    return Checked(
-        dataset=dataset,
-        trigger=trigger or None,
-        rows=sorted(rows, key=lambda row: str(row.item.path)),
-        alike=groups,
-        same_captions=[paths for paths in captions.values() if len(paths) > 1],
-    )
+    others = defaultdict[Path, list[str]](list)
+    for group in groups:
+        for path in group:
+            near = [dataset.short(other) for other in group[: MOST_ALIKE + 1] if other != path]
+            others[path].append(f"looks like {listing(near, MOST_ALIKE)}")
+    for path in chain.from_iterable(same_captions):
+        others[path].append(SHARED)
+    rows = [_row(items[path], entries[path], trigger, others[path]) for path in sorted(items, key=str)]
+    return Checked(dataset, trigger or None, rows, groups, same_captions)
 
 
-def _holds(item: Item, trigger: str | None) -> bool | None:
-    return holds(item.caption, trigger) if trigger and any(item.size) else None
-
-
-def _row(item: Item, entries: Sequence[Entry], trigger: str | None) -> Row:
-    """What is to be said of a file alone, in all the entries that take it."""
+def _row(item: Item, entries: Sequence[Entry], trigger: str | None, others: Sequence[str]) -> Row:
+    """A file in all the entries that take it, and what the `others` make of it."""
+    having = holds(item.caption, trigger) if trigger and any(item.size) else None
+    if item.problem:
+        return Row(item, trigger=having)
     scale, small = 0.0, True
     for entry in entries:
         width, height = entry.cached_size(item)
         most = entry.options["resolution"]
         scale = max(scale, width / item.size[0], height / item.size[1])
         small = small and 4 * width * height < most[0] * most[1]
-    having = _holds(item, trigger)
-    remarks = {
-        f"enlarged {scale:.1f} times": scale > 1,
-        SMALL: small and scale <= 1,
-        f"{trigger!r} is not in its caption": having is False,
-    }
-    return Row(
-        item=item,
-        keys=[key for entry in entries for key in entry.shapes(item)],
-        scale=scale,
-        trigger=having,
-        remarks=[*item.odd, *(what for what, so in remarks.items() if so)],
-    )
+    own = {ENLARGED: scale >= BLOWN_UP, SMALL: small and scale <= 1, _lacking(trigger): having is False}
+    remarks = [*item.odd, *(remark for remark, true in own.items() if true), *others]
+    return Row(item, [key for entry in entries for key in entry.shapes(item)], scale, having, remarks)
+
+
+def _lacking(trigger: str | None) -> str:
+    return f"{trigger!r} is not in its caption"
 
 
 def bucket_name(key: Key) -> str:

@@ -58,8 +58,7 @@ def read(path: Path, whole: bool) -> Item:
 def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
     """What a clip is, after all of its packets. Raises Unfit, ValueError."""
     codec = stream.codec_context
-    size = film.size or (codec.width, codec.height)
-    if not film.frames or not all(size):
+    if not film.frames or not codec.width or not codec.height:
         raise ValueError("it holds no frames")
     odd = {
         TURNED: bool(film.turn),
@@ -70,7 +69,7 @@ def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
     return Item(
         path=path,
         kind="video",
-        size=size,
+        size=(codec.width, codec.height),
         frames=film.frames,
         fps=film.rate(float(stream.average_rate or 0)),
         odd=tuple(what for what, so in odd.items() if so),
@@ -87,7 +86,6 @@ class Film:
         self.times = list[int]()
         self.end = 0  # when the last frame goes; of packets alone
         self.base = Fraction(0)
-        self.size: tuple[int, int] | None = None
         self.look: int | None = None
         self.turn: tuple[int, ...] = ()
         self.alpha = False
@@ -98,15 +96,18 @@ class Film:
         return (max(self.times) - min(self.times)) * self.base if self.times else Fraction(0)
 
     def take(self, packet: Any, whole: bool) -> None:
-        """Count a packet; with `whole` decode it."""
+        """Count a packet that is shown; with `whole` the frames that it decodes to."""
         self.packets += bool(packet.size)
-        if whole:
-            for frame in packet.decode():
-                self._look_at(frame)
-                self._count(frame)
-        elif packet.size and not packet.is_discard:  # a trimmed clip keeps what it doesn't show
-            self._count(packet)
-            self.end = max(self.end, (packet.pts or 0) + (packet.duration or 0))
+        frames = packet.decode() if whole else [packet] * (packet.size > 0 and not packet.is_discard)
+        for each in frames:  # a trimmed clip keeps what it doesn't show
+            if whole:
+                self._look_at(each)
+            else:
+                self.end = max(self.end, (each.pts or 0) + (each.duration or 0))
+            self.frames += 1
+            if each.pts is not None and each.time_base:
+                self.times.append(each.pts)
+                self.base = each.time_base
 
     def check_whole(self, path: Path, container: Any, stream: Any) -> None:
         """Raises ValueError: its end is missing, by what its header says."""
@@ -137,22 +138,15 @@ class Film:
 
     def see(self, frame: VideoFrame) -> None:
         """What the first frame tells of all."""
-        self.size = frame.width, frame.height
         self.alpha = any(component.is_alpha for component in frame.format.components)
         self.turn = turn(frame)
-
-    def _count(self, timed: Any) -> None:
-        self.frames += 1
-        if timed.pts is not None and timed.time_base:
-            self.times.append(timed.pts)
-            self.base = timed.time_base
 
     def _look_at(self, frame: Any) -> None:
         from wanwrap.data.alike import look
 
         if frame.is_corrupt:
             raise ValueError(f"it is damaged at {frame.time or 0:.1f} s")
-        if self.size is None:
+        if not self.frames:
             self.see(frame)
         if not self.frames & (self.frames - 1):  # the 0th, 1st, 2nd, 4th ...: the last one lies beyond the middle
             self.look = look(frame.to_image())

@@ -213,5 +213,5 @@ def _speed(entry: Entry) -> Iterator[str]:
     taken = entry.options.get("source_fps", buckets.FPS)
     off = [item for item in entry.items if entry.kind == "video" and abs(item.fps - taken) > SAME_FPS * taken]
     if off:
-        speed = f"{off[0].fps / taken:.2f} times"
-        yield f"{off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: motion at 1/{speed}."
+        speed = f"motion at {taken / off[0].fps:.2f} times its speed"
+        yield f"{off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: {speed}."

@@ -80,29 +80,28 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     Raises:
         Unfit: there is none that can be trained.
     """
+    way = "write what is to be seen, or `wanwrap caption` does"
     file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
     if not os.path.isfile(file):  # noqa: PTH113
-        raise Unfit(f"it has no caption ({suffix}); write what is to be seen, or `wanwrap caption` does")
+        raise Unfit(f"it has no caption ({suffix}); {way}")
     try:
         with open(file, encoding="utf-8") as content:  # noqa: PTH123
             text = content.read().strip()
     except OSError as error:
         raise Unfit(f"its caption ({suffix}) can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:  # as in UTF-16
-        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8")
+        raise Unfit(f"its caption ({suffix}) is not UTF-8; save it as UTF-8") from None
+    if "\0" in text:
+        raise Unfit(f"its caption ({suffix}) holds bytes of 0, as UTF-16 does; save it as plain UTF-8")
     if not text.strip("\ufeff").strip():
-        raise Unfit(f"its caption ({suffix}) is empty; write what is to be seen, or `wanwrap caption` does")
+        raise Unfit(f"its caption ({suffix}) is empty; {way}")
     return text
 
 
 def filled(caption: Path) -> bool:
     """Whether a caption's file holds anything, in whatever encoding; one that can't be read is somebody's, too."""
-    if not caption.is_file():
-        return False
     try:
-        return bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
+        return caption.is_file() and bool(caption.read_bytes().removeprefix(b"\xef\xbb\xbf").strip())
     except OSError:
         return True
 

@@ -31,6 +31,8 @@ def read(path: Path, whole: bool) -> Item:
     with Image.open(path) as picture:
         if picture.mode[0] in "IF":
             raise Unfit("its 16 or 32 bits a channel would turn white in upstream; `wanwrap prepare` converts it")
+        if whole:
+            picture.load()  # before all else: of damage Pillow tells the first time only
         odd = {
             TURNED: _turned(picture),
             "CMYK, whose colours upstream shifts": picture.mode == "CMYK",
@@ -56,6 +58,8 @@ def _transparent(picture: Image, whole: bool) -> bool:
 
 
 def _turned(picture: Image) -> bool:
+    from PIL import Image
+
     with suppress(Exception):  # EXIF that is broken turns nothing
-        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+        return bool(Image.Image.getexif(picture).get(ORIENTATION, 1) != 1)  # PNG's own decodes all of it for that
     return False

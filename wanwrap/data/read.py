@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from wanwrap.data.media import CAPTION, MARKED, READ, Item, Kind, Unfit, caption_of, kind_of, why
@@ -20,13 +19,15 @@ from wanwrap.errors import OutputError, StepError
 from wanwrap.system import console
 from wanwrap.upstream import buckets
 
-VERSION = 6  # of what `pictures.read` and `clips.read` find
+VERSION = 7  # of what `pictures.read` and `clips.read` find
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
-THREADS = min(8, (os.cpu_count() or 1) + 2)  # more would hold too many frames
+THREADS = 8  # more would hold too many frames
 # with the package in place of the current folder, whose files are no modules of ours
 CHILD = "import sys; sys.path[0] = sys.argv[1]; from wanwrap.data.read import child; child()"
 KEPT = ("size", "frames", "fps", "odd", "mark", "look")
-Row = dict[str, Any]  # of a file: its stamp, whether all of it was read, and what was found; or its problem
+Row = dict[
+    str, Any
+]  # of a file: an Item's fields as `found`; and where they are to be kept, its stamp, and whether it was read whole
 
 
 def read_files(
@@ -48,7 +49,7 @@ def read_files(
             items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
         else:
             sound.append(path)
-    for item in _contents(sound, kind, whole) if sound else ():
+    for item in _contents(sound, kind, whole):
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
     return [items[path] for path in paths]
 
@@ -84,118 +85,90 @@ def _captioned(item: Item, suffix: str, captions: Mapping[Path, str] | None) -> 
 
 
 def _contents(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Item]:
-    """What is known of files at once, the rest in parallel."""
-    place = _place(paths[0].parent)
-    rows, unknown = _load(place), list[Path]()
+    """What each file is or what is wrong with it: of what has changed, or was not read so far, by reading it."""
+    place = _place(paths[0].parent if paths else Path())
+    rows = _load(place)
+    if unknown := [path for path in paths if not _is_current(rows.get(str(path)), path, whole)]:
+        read = _in_child(unknown, kind, whole) if whole else (read_file(path, kind, whole) for path in unknown)
+        try:
+            with console.bar("reading files", len(unknown)) as done:
+                for path, row in zip(unknown, read, strict=True):
+                    rows[str(path)] = row
+                    done()
+        finally:
+            _save(place, {path: row for path, row in rows.items() if "stamp" in row})
     for path in paths:
-        if item := _known(path, kind, whole, rows.get(str(path))):
-            yield item
-        else:
-            unknown.append(path)
-    if not unknown:
-        return
-    read, new = _in_child if whole else _here, dict[str, Row]()
-    try:
-        with console.bar("reading files", len(unknown)) as done:
-            for path, row in read(unknown, kind, whole):
-                if "item" in row:
-                    new[str(path)] = row
-                done()
-                yield _item(path, kind, row)
-    finally:
-        if new:
-            _save(place, {**rows, **new})
+        found: Row = {k: tuple(v) if isinstance(v, list) else v for k, v in rows[str(path)]["found"].items()}
+        yield Item(path=path, kind=kind, **found)
 
 
-def _known(path: Path, kind: Kind, whole: bool, row: Any) -> Item | None:
-    with suppress(OSError, KeyError, TypeError, ValueError):  # gone, unknown, or a row of somebody else's making
-        if row["whole"] >= whole and row["stamp"] == stamp_of(path):
-            return _item(path, kind, row)
-    return None
+def _is_current(row: Row | None, path: Path, whole: bool) -> bool:
+    return row is not None and row["whole"] >= whole and row["stamp"] == stamp_of(path)
 
 
-def _item(path: Path, kind: Kind, row: Row) -> Item:
-    if "problem" in row:
-        return Item(path=path, kind=kind, problem=row["problem"])
-    found = row["item"]
-    return Item(path=path, kind=kind, **{**found, "size": tuple(found["size"]), "odd": tuple(found["odd"])})
+def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Row]:
+    """By a child, with which goes what decoders take.
 
-
-def _here(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """Headers alone, which take no longer than the start of a child."""
-    return ((path, look(path, kind, whole)) for path in paths)
-
-
-def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[tuple[Path, Row]]:
-    """By a child, with which goes what decoders take; where it crashes, another reads one file after the other, which
-    tells at which it was.
+    Where it crashes, another reads the rest one after the other, which tells at which it was.
     """
-    from wanwrap.system.process import lines
+    from wanwrap.system.process import cores, lines
 
     argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[2])]
-    left, threads = dict.fromkeys(map(str, paths)), THREADS
+    left, threads = [*map(str, reversed(paths))], min(THREADS, cores() + 2)
     while left:
-        begun = None
-        for line in lines(argv, json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": [*left]})):
-            path, row = json.loads(line)
-            if row is None:
-                begun = path
-            else:
-                del left[path]
-                yield Path(path), row
-        if begun is None:
+        rows = lines(argv, json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": left[::-1]}))
+        if next(rows, None) is None:
             raise StepError(f"{sys.executable} can't be started to read files; what it said stands above.")
-        if begun in left and threads == 1:
-            del left[begun]
-            yield Path(begun), {"problem": "the program that reads it crashed on it; replace or remove it"}
+        for row in rows:
+            left.pop()
+            yield json.loads(row)
+        if left and threads == 1:
+            left.pop()
+            yield {"found": {"problem": "the program that reads it crashed on it; replace or remove it"}}
         threads = 1
 
 
 def child() -> None:
     """Read what standard input asks for: {"kind": ..., "whole": ..., "threads": ..., "paths": [...]}.
 
-    Prints JSON lines: [path, null] when it begins with a file, [path, what was found] when it is through.
+    Prints a line when it has started, and then what was found, a JSON line a file, in order.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    asked, printing = json.load(sys.stdin), Lock()
-
-    def say(path: str, found: Row | None) -> None:
-        with printing:
-            print(json.dumps([path, found]), flush=True)
-
-    def read(path: str) -> None:
-        say(path, None)
-        say(path, look(Path(path), asked["kind"], asked["whole"]))
-
-    with ThreadPoolExecutor(asked["threads"]) as pool:
-        list(pool.map(read, asked["paths"]))  # which raises what one of them did
+    request = json.load(sys.stdin)
+    print("started", flush=True)
+    with ThreadPoolExecutor(request["threads"]) as pool:
+        each = pool.map if request["threads"] > 1 else map  # which begins with no file before the last one is told
+        for row in each(lambda path: read_file(Path(path), request["kind"], request["whole"]), request["paths"]):
+            print(json.dumps(row), flush=True)
 
 
-def look(path: Path, kind: Kind, whole: bool) -> Row:
-    """What a file is, as a row to be kept; or its `problem`."""
+def read_file(path: Path, kind: Kind, whole: bool) -> Row:
+    """What a file is, as a row to be kept; or its problem, which may have gone the next time."""
     from wanwrap.data import clips, pictures
 
     try:
         stamp = stamp_of(path)
         item = (pictures if kind == "image" else clips).read(path, whole)
     except Unfit as error:
-        return {"problem": str(error)}
+        return {"found": {"problem": str(error)}}
     except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        return {"problem": f"it can't be read: {why(path, error)}; replace or remove it"}
-    return {"stamp": stamp, "whole": whole, "item": {name: getattr(item, name) for name in KEPT}}
+        return {"found": {"problem": f"it can't be read: {why(path, error)}; replace or remove it"}}
+    return {"stamp": stamp, "whole": whole, "found": {name: getattr(item, name) for name in KEPT}}
 
 
 def stamp_of(path: Path) -> list[int]:
-    """By what a file is known to be as it was: bytes, mtime, ctime, inode. Raises OSError: it is gone."""
-    info = path.stat()
-    return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # times can be set, but for ctime
+    """By what a file is known to be as it was: bytes, mtime, ctime, inode; nothing of what is gone."""
+    with suppress(OSError):
+        info = path.stat()
+        return [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]  # times can be set, but for ctime
+    return []
 
 
 def _load(place: Path) -> dict[str, Row]:
     """What is known of a folder's files. A cache that fails costs time alone."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return dict(json.loads(place.read_text(encoding="utf-8"))["files"])
+    with suppress(OSError, ValueError):
+        return dict(json.loads(place.read_text(encoding="utf-8")))
     return {}
 
 
@@ -204,7 +177,7 @@ def _save(place: Path, rows: dict[str, Row]) -> None:
 
     with suppress(OSError, OutputError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, json.dumps({"files": rows}))
+        write_atomic(place, json.dumps(rows))
 
 
 def _place(folder: Path) -> Path:
