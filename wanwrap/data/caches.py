@@ -21,9 +21,8 @@ from wanwrap.data.media import CAPTION
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, WeightsError, listing
 from wanwrap.system.files import write_atomic
-from wanwrap.system.safetensors import read_header
+from wanwrap.system.safetensors import digest, read_header
 from wanwrap.upstream.buckets import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
-from wanwrap.weights.locate import digest
 
 MANIFEST = ".wanwrap-cache.json"
 ENDINGS: dict[What, str] = {"latents": LATENTS, "text": TEXT}

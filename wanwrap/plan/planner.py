@@ -18,10 +18,10 @@ from wanwrap.plan.expert_options import count_steps, expert_options, provenance,
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert, Preset
+from wanwrap.system.safetensors import digest
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
 from wanwrap.upstream.pin import SETTINGS
-from wanwrap.weights.locate import digest
 from wanwrap.weights.weight_file import WeightFile
 
 Weights = Mapping[str, WeightFile]  # by the catalogue's names
