@@ -17,9 +17,9 @@ from helpers import Wanwrap, captioned, clip, picture, record
 from PIL import Image
 
 from wanwrap.data.cache_lock import HELD, READERS, changing, check_unused, reading
-from wanwrap.data.caches import MANIFEST, WHAT, forget, missing, names, survey, unexpected
+from wanwrap.data.caches import MANIFEST, WHAT, forget, names, survey
 from wanwrap.data.config import load as load_config
-from wanwrap.data.dataset import Entry
+from wanwrap.data.dataset import Dataset, Entry, file_list, render
 from wanwrap.data.folder import scan
 from wanwrap.errors import DatasetError, OutputError
 from wanwrap.preset import load
@@ -44,8 +44,8 @@ def cats(tmp_path: Path) -> Path:
 
 def encode(entry: Entry) -> None:
     """What upstream would do with --skip_existing."""
-    for what in WHAT:
-        for path in missing([entry], what):
+    for path in (entry.cache / name for what in WHAT for name, _ in names(entry, what)):
+        if not path.exists():
             path.write_bytes(EMPTY)
 
 
@@ -54,11 +54,12 @@ def pruned(folder: Path, cache: Path, marks: Mapping[What, str] = MARKS) -> tupl
     entry = entry_of(folder, cache)
     found = survey(entry, marks)
     found.prune()
-    latents, text = (len(missing([entry], what)) for what in WHAT)
-    assert (latents, text) == tuple(len(found.to_encode(what)) for what in WHAT)
-    assert found.complete == (latents == text == len(found.goes) == 0)
     encode(entry)
-    return latents, text, len(found.goes)
+    after = survey(entry, marks)
+    assert after.complete and not after.changed
+    latents, text = (len(found.missing(what)) for what in WHAT)
+    assert found.complete == (latents == text == len(found.stale) == 0)
+    return latents, text, len(found.stale)
 
 
 def one_less(cats: Path, _: Path) -> None:
@@ -80,7 +81,7 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], object], tuple[int, int, int]]] 
     "no manifest": (lambda _, cache: (cache / MANIFEST).unlink(), (3, 3, 6)),
     "a broken manifest": (lambda _, cache: (cache / MANIFEST).write_text("[1"), (3, 3, 6)),
     "a file of nobody's": (lambda _, cache: (cache / "x_0640x0640_wan.safetensors").write_bytes(EMPTY), (0, 0, 1)),
-    "a file that is no cache": (lambda _, cache: (cache / "x.safetensors").write_bytes(EMPTY), (0, 0, 0)),
+    "another file": (lambda _, cache: (cache / "x.safetensors").write_bytes(EMPTY), (0, 0, 0)),
 }
 
 
@@ -88,7 +89,6 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], object], tuple[int, int, int]]] 
 def test_what_a_change_costs(name: str, cats: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert pruned(cats, cache) == (3, 3, 0)
-    assert pruned(cats, cache) == (0, 0, 0)
     change, expected = CHANGES[name]
     change(cats, cache)
     assert pruned(cats, cache) == expected
@@ -103,10 +103,9 @@ def test_two_that_exchange_their_names(cats: Path, tmp_path: Path) -> None:
         assert pruned(cats, tmp_path / "cache") == expected
 
 
-@pytest.mark.parametrize(("mark", "expected"), [("latents", (3, 0, 3)), ("text", (0, 3, 3))])
-def test_another_encoder(mark: What, expected: tuple[int, int, int], cats: Path, tmp_path: Path) -> None:
-    assert pruned(cats, tmp_path / "cache") == (3, 3, 0)
-    assert pruned(cats, tmp_path / "cache", {**MARKS, mark: "other"}) == expected
+def test_another_encoder(cats: Path, tmp_path: Path) -> None:
+    found = [pruned(cats, tmp_path / "cache", {"latents": vae, "text": t5}) for vae, t5 in ("ab", "cb", "cd")]
+    assert found == [(3, 3, 0), (3, 0, 3), (0, 3, 3)]
 
 
 def test_names_of_windows(tmp_path: Path) -> None:
@@ -121,32 +120,26 @@ def test_names_of_windows(tmp_path: Path) -> None:
     assert [name for name, _ in names(second, "text")] == ["a.b_wan_te.safetensors"]
 
 
-def scripts(tmp_path: Path) -> list[str]:
-    """The caching scripts that were started since."""
-    found = [row["script"] for row in record(tmp_path) if "cache" in row["script"]]
-    (tmp_path / "record.jsonl").write_text("")
-    return found
-
-
 def test_runs_share_caches(cats: Path, tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:
     """A second run, the other expert and another preset with the same needs encode nothing; a caption costs a caption."""
-    words = ("--dataset", cats, *weights, "--any_upstream", "--epochs", 1)
-    both, text = ["wan_cache_latents.py", "wan_cache_text_encoder_outputs.py"], ["wan_cache_text_encoder_outputs.py"]
 
     def run(preset: str, name: str, *more: object) -> list[str]:
-        done = wanwrap("run", preset, *words, "--output_name", name, *more)
+        """The caching scripts that were started."""
+        (tmp_path / "record.jsonl").unlink(missing_ok=True)
+        words = ("--dataset", cats, *weights, "--any_upstream", "--epochs", 1, "--output_name", name, *more)
+        done = wanwrap("run", preset, *words)
         assert done.returncode == 0, done.stderr
-        found = scripts(tmp_path)
+        found = [row["script"] for row in record(tmp_path) if "cache" in row["script"]]
         assert ("nothing to encode" in done.stderr) == (not found)
         return found
 
-    assert run("t2v-vanilla", "a1", "--noise_level", "low") == both
+    text = ["wan_cache_text_encoder_outputs.py"]
+    assert run("t2v-vanilla", "a1", "--noise_level", "low") == ["wan_cache_latents.py", *text]
     assert run("t2v-vanilla", "a2", "--noise_level", "high") == []
     assert run("t2v-lightning", "a3", "--skip_lightning") == []
     (cats / "p0.txt").write_text("other words")
     assert run("t2v-vanilla", "a4") == text
-    caches = sorted((tmp_path / "home" / "local_training" / "cache" / "cats").iterdir())
-    assert len(caches) == 1
+    assert len([*(tmp_path / "home" / "local_training" / "cache" / "cats").iterdir()]) == 1
 
 
 def own_toml(folder: Path, cache: Path) -> Path:
@@ -157,17 +150,47 @@ def own_toml(folder: Path, cache: Path) -> Path:
 
 
 def test_prune_by_hand(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
-    own = own_toml(cats, tmp_path / "c")
-    words = (own, "--latents", "x", "--text", "y")
-    done = wanwrap("prune", *words, standin=False)
+    own, marks = own_toml(cats, tmp_path / "c"), ("--latents", "x", "--text", "y")
+    done = wanwrap("prune", own, *marks, standin=False)
     assert done.stdout == "c: to encode are 3 of 3 latents and 3 of 3 captions\n"
-    (found,) = json.loads(wanwrap("prune", *words, "--json", standin=False).stdout)
+    (found,) = json.loads(wanwrap("prune", own, *marks, "--json", standin=False).stdout)
     assert found == {"folder": str(tmp_path / "c"), "latents": 3, "new_latents": 3, "captions": 3, "new_captions": 3, "removed": 0}  # fmt: skip
-    assert wanwrap("prune", own, standin=False).returncode == 2
     (cats / "p1.txt").unlink()
-    done = wanwrap("prune", *words, standin=False)  # as a run stops at it
+    done = wanwrap("prune", own, *marks, standin=False)  # as a run stops at it
     assert done.returncode == 4 and "it has no caption" in done.stderr
-    assert wanwrap("prune", tmp_path / "none.toml", *words[1:], standin=False).returncode == 4
+
+
+def listed(cats: Path, folder: Path) -> Path:
+    """The TOML of a folder of which not all is trained, with its list, as the script of a run has them."""
+    (cats / "p2.txt").unlink(missing_ok=True)
+    (entry,) = scan(cats, load("t2v-style"), whole=True).sound(skip_bad=True).entries
+    data = Dataset(name="cats", entries=(replace(entry, cache=folder / "cache"),))
+    folder.mkdir()
+    (folder / "images-1.jsonl").write_text(file_list(entry.items))
+    (folder / "dataset.toml").write_text(render(data, {entry.items: folder / "images-1.jsonl"}))
+    return folder / "dataset.toml"
+
+
+def test_a_kept_script_trains_no_caption_of_yesterday(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
+    """Its list of files has the captions as they were; a user's own list says what is to be trained."""
+    config = listed(cats, tmp_path / "run")
+    assert load_config(config).sound().train_items == 2
+    captioned(cats / "p1.png", "other words")
+    done = wanwrap("prune", config, "--latents", "x", "--text", "y", standin=False)
+    assert done.returncode == 4 and "p1.png: its caption has changed" in done.stderr and "`wanwrap run`" in done.stderr
+    assert "p0.png" not in done.stderr and not (tmp_path / "run" / "cache").exists()
+    (cats / "p1.txt").unlink()
+    with pytest.raises(DatasetError, match="it has no caption"):
+        load_config(config).sound()
+    text, rows = config.read_text(), (tmp_path / "run" / "images-1.jsonl").read_text()
+    for toml, name in ((text.partition("\n")[2], "images-1.jsonl"), (text, "my.jsonl")):
+        own = tmp_path / name.partition(".")[0]
+        own.mkdir()
+        (own / name).write_text(rows)
+        (own / "dataset.toml").write_text(
+            toml.replace((tmp_path / "run" / "images-1.jsonl").as_posix(), f"{own}/{name}")
+        )
+        assert load_config(own / "dataset.toml").sound().train_items == 2
 
 
 def test_no_cache_goes_while_another_trains_from_it(cats: Path, tmp_path: Path, wanwrap: Wanwrap) -> None:
@@ -267,25 +290,15 @@ def test_a_run_that_never_trained_may_begin_otherwise(more: tuple[str, ...], cat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_file_that_comes_while_others_are_cached(cats: Path, tmp_path: Path) -> None:
-    entry = entry_of(cats, tmp_path / "cache")
-    survey(entry, MARKS).prune()
-    encode(entry)
-    assert unexpected([entry]) == []
-    (tmp_path / "cache" / "q_0640x0640_wan.safetensors").write_bytes(EMPTY)
-    assert unexpected([entry]) == ["q_0640x0640_wan.safetensors"]
-
-
 def test_a_list_that_changes_while_it_is_cached(tmp_path: Path) -> None:
     """Its captions are read where upstream reads them: not beside the pictures."""
     path, rows, cache = picture(tmp_path / "a.png", caption=None), tmp_path / "list.jsonl", tmp_path / "cache"
     rows.write_text(json.dumps({"image_path": str(path), "caption": "a cat"}) + "\n")
+    cache.mkdir()
     own = tmp_path / "own.toml"
     own.write_text(f'[[datasets]]\nimage_jsonl_file = "{rows}"\ncache_directory = "{cache}"\nresolution = [64, 64]\n')
     (entry,) = load_config(own, whole=True).sound().entries
-    survey(entry, MARKS).prune()
     encode(entry)
-    assert forget([entry]) == set() and missing([entry], "text") == []
+    assert forget([entry]) == set()
     rows.write_text(json.dumps({"image_path": str(path), "caption": "a dog"}) + "\n")
-    assert forget([entry]) == {"a.png"}
-    assert missing([entry], "text")
+    assert forget([entry]) == {"a.png"} and not [*cache.glob("*.safetensors")]

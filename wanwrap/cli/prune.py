@@ -37,11 +37,11 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     rows = [
         {
             "folder": each.folder,
-            "latents": len(each.expected("latents")),
-            "new_latents": len(each.to_encode("latents")),
-            "captions": len(each.expected("text")),
-            "new_captions": len(each.to_encode("text")),
-            "removed": len(each.goes),
+            "latents": len(each.wanted("latents")),
+            "new_latents": len(each.missing("latents")),
+            "captions": len(each.wanted("text")),
+            "new_captions": len(each.missing("text")),
+            "removed": len(each.stale),
         }
         for each in found
     ]
