@@ -10,7 +10,7 @@ one that was kept, or has been made since of what the manifest names: of what ch
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +55,7 @@ class Survey:
     folder: Path
     marks: Mapping[str, str]
     manifest: Mapping[str, str]
-    sound: frozenset[str]
+    sound: Set[str]
     stale: tuple[Path, ...]
 
     def wanted(self, what: What) -> list[str]:
@@ -101,8 +101,12 @@ def survey(entry: Entry, encoders: Mapping[What, str]) -> Survey:
             f"{listing(foreign)} in {cache} ends as a cache and is none; musubi-tuner would delete it. Move it away."
         )
     manifest = _manifest(cache)
-    known = (path for path in there if path.name in marks and manifest.get(path.name) == marks[path.name])
-    sound = frozenset(path.name for path in known if _whole(path))
+    sound = set[str]()
+    for path in there:
+        with suppress(WeightsError, OSError):  # half a file
+            if manifest.get(path.name, "") == marks.get(path.name):
+                read_header(path)
+                sound.add(path.name)
     stale = tuple(path for path in there if path.name not in sound)
     return Survey(folder=cache, marks=marks, manifest=manifest, sound=sound, stale=stale)
 
@@ -112,14 +116,6 @@ def _manifest(cache: Path) -> dict[str, str]:
         found = json.loads((cache / MANIFEST).read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
-
-
-def _whole(path: Path) -> bool:
-    try:
-        read_header(path)
-    except (WeightsError, OSError):
-        return False
-    return True
 
 
 def forget(entries: Sequence[Entry]) -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from wanwrap.data.clips import SAME_FPS
 from wanwrap.data.dataset import TEMPLATE, Dataset, Entry, notes_on, too_short
-from wanwrap.data.media import READ, Item, Kind
+from wanwrap.data.media import READ, Item, Kind, why
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.preset import check_frames, check_size
@@ -82,10 +82,8 @@ def _read(path: Path) -> tuple[Table, Sequence[Table], bool]:
         if text.startswith("\ufeff"):
             raise DatasetError(f"{path} begins with a byte order mark, which upstream can't read; save it without one.")
         config = tomlkit.parse(text).unwrap()
-    except OSError as error:
-        raise DatasetError(f"{path} can't be read: {error.strerror}.") from error
-    except (TOMLKitError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not valid TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise DatasetError(f"{path} can't be read as TOML: {why(path, error)}.") from error
     general, tables = config.get("general", {}), config.get("datasets")
     shaped = isinstance(general, dict) and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)
     if config.keys() - {"general", "datasets"} or not tables or not shaped:

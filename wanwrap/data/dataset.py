@@ -175,8 +175,8 @@ def render(dataset: Dataset, lists: Mapping[tuple[Item, ...], Path] | None = Non
         key = f"{entry.kind}_jsonl_file" if files else f"{entry.kind}_directory"
         template = templates[0] if entry.kind == "image" else templates[1].replace("# Clips.", _heading(entry))
         table = tomlkit.parse(template.replace(f"{entry.kind}_directory", key))
-        table[key], table["cache_directory"] = (files or entry.directory).as_posix(), entry.cache.as_posix()
-        for name, value in entry.options.items():
+        places = {key: (files or entry.directory).as_posix(), "cache_directory": entry.cache.as_posix()}
+        for name, value in {**places, **entry.options}.items():
             if general.get(name) != value:
                 table[name] = list(value) if isinstance(value, tuple) else value
         parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
