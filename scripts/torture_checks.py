@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.data.cache_lock import READERS
-from wanwrap.data.caches import WHAT, missing, names, unexpected
+from wanwrap.data.caches import survey
 from wanwrap.errors import WeightsError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import record as records
@@ -131,13 +131,10 @@ def _differs(folder: Path, expected: Iterable[str]) -> Iterator[str]:
 
 def _caches(plan: Plan) -> Iterator[str]:
     """Caches and merged DiTs whole, and no others."""
-    entries = plan.dataset.entries
-    lacking = [path.name for what in WHAT for path in missing(entries, what)]
-    if lacking or unexpected(entries):
-        yield f"caches: {lacking} missing, {unexpected(entries)} of no file"
-    for entry in entries:
-        for path in (entry.cache / name for what in WHAT for name, _ in names(entry, what)):
-            read_header(path)
+    for entry in plan.dataset.entries:
+        found = survey(entry, plan.encoders)
+        if not found.complete:
+            yield f"caches: {sorted(found.marks.keys() - found.sound)} missing, {found.stale} stale"
     if plan.rewrites:
         yield from _differs(_base(plan, "merged_dits"), {step.out.name for step in plan.rewrites})
     yield from half_files(plan)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Wanwrap, golden_plan, safetensors
+from helpers import Wanwrap, golden_plan, picture, safetensors
 
+from wanwrap.data import config
 from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
@@ -93,6 +95,23 @@ def test_toys_are_merged_and_what_takes_long_is_left_out_and_said() -> None:
     assert not any("sha256" in word for step in plan.rewrites for word in step.argv)
     assert {"network_weights is left out", "vae_dtype is left out"} <= {*notes}
     assert plan.trainings[0].options["blocks_to_swap"] == module.SWAP
+
+
+def test_captions_are_those_of_ones_own_toml(tmp_path: Path) -> None:
+    """From a list, whatever lies beside, or from files of another ending; they are asked for again before caching."""
+    path = picture(tmp_path / "m" / "a.png", caption="beside")
+    path.with_suffix(".words").write_text("its own")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"image_path": str(path), "caption": "listed"}) + "\n")
+    for source in ('image_jsonl_file = "{}/list.jsonl"', 'image_directory = "{}/m"\ncaption_extension = ".words"'):
+        own = f'[[datasets]]\n{source.format(tmp_path)}\ncache_directory = "{tmp_path}/cache"\n'
+        (tmp_path / "own.toml").write_text(own)
+        plan, data = golden_plan("t2v-style"), config.load(tmp_path / "own.toml").sound()
+        small, _ = module.stage(replace(plan, dataset=data), tmp_path / "r", gpu=True)
+        for file, text in small.files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        again = config.load(small.trainings[0].folder / "dataset.toml").sound()
+        assert again.entries[0].items == data.entries[0].items
 
 
 def test_items_are_few_and_small() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,8 +18,6 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, clip, picture
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from raw import footage
 from test_upstream import ask
@@ -45,85 +45,38 @@ pytestmark = pytest.mark.upstream
 FOLDER, PYTHON = os.environ.get("WANWRAP_MUSUBI_DIR", ""), os.environ.get("WANWRAP_PYTHON", sys.executable)
 RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
 MODES = ["wan21-t2v-1.3b", "i2v-vanilla", "wan21-i2v-480p"]  # T2V, I2V, I2V with CLIP
-SIDES = st.sampled_from([32, 48, 64, 80, 96])
+SIDES = [32, 48, 64, 80, 96]
+ENDINGS = [".png", ".jpg", ".webp", ".BMP"]
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A data set that is to be made, and how it is trained."""
+def draw(rng: random.Random, folder: Path) -> Preset:
+    """A data set on disk, not all of it captioned, and a preset that trains it in its own way."""
+    for number in range(rng.randint(1, 6)):
+        name, size = f"p{number}{rng.choice(ENDINGS)}", (rng.randint(16, 160), rng.randint(16, 160))
+        picture(folder / name, size, f"picture {number}" if rng.random() < 5 / 6 else None)
+    for number in range(rng.randint(0, 4)):
+        size, words = (2 * rng.randint(10, 70), 2 * rng.randint(10, 70)), f"clip {number}"
+        caption = words if rng.random() < 5 / 6 else None
+        clip(folder / f"c{number}.mp4", rng.randint(1, 90), rng.choice(RATES), size, caption)
 
-    mode: str
-    pictures: list[tuple[int, int, str, bool]]  # width, height, ending, captioned
-    clips: list[tuple[int, int, Fraction, int, bool]]  # width, height, fps, frames, captioned
-    how: Pictures
-    lengths: tuple[Clips, ...]
-    no_upscale: bool
-    epochs: int
+    def how() -> dict[str, Any]:
+        side, batch, repeats = rng.choices(SIDES, k=2), rng.randint(1, 3), rng.randint(1, 3)
+        return {"resolution": tuple(side), "batch_size": batch, "num_repeats": repeats}
 
+    def windows() -> dict[str, Any]:
+        frames = tuple(rng.sample((1, 5, 9, 13, 21), k=rng.randint(1, 2)))
+        extraction = rng.choice(("head", "chunk", "uniform"))
+        return {"target_frames": frames, "frame_extraction": extraction, "frame_sample": rng.randint(1, 3)}
 
-def specs() -> st.SearchStrategy[Spec]:
-    side, captioned = st.integers(16, 160), st.integers(0, 5).map(bool)
-    endings = st.sampled_from([".png", ".jpg", ".webp", ".BMP"])
-    size = st.tuples(SIDES, SIDES)
-    extraction = st.sampled_from(["head", "chunk", "uniform"])
-    lengths = st.lists(st.sampled_from([1, 5, 9, 13, 21]), min_size=1, max_size=2, unique=True).map(tuple)
-    number = st.integers(1, 3)
-    clips = st.builds(
-        Clips,
-        resolution=size,
-        target_frames=lengths,
-        frame_extraction=extraction,
-        frame_sample=number,
-        batch_size=number,
-        num_repeats=number,
-    )
-    even = st.integers(10, 70).map(lambda half: 2 * half)
-    return st.builds(
-        Spec,
-        mode=st.sampled_from(MODES),
-        pictures=st.lists(st.tuples(side, side, endings, captioned), min_size=1, max_size=6),
-        clips=st.lists(st.tuples(even, even, st.sampled_from(RATES), st.integers(1, 90), captioned), max_size=4),
-        how=st.builds(Pictures, resolution=size, batch_size=number, num_repeats=number),
-        lengths=st.lists(clips, min_size=1, max_size=2).map(tuple),
-        no_upscale=st.booleans(),
-        epochs=st.integers(1, 2),
-    )
-
-
-def drawn(strategy: st.SearchStrategy[Any], number: int) -> list[Any]:
-    """Hypothesis' examples, the same each time."""
-    found = list[Any]()
-
-    @settings(max_examples=number, phases=[Phase.generate], derandomize=True, deadline=None, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(strategy)
-    def collect(example: Any) -> None:
-        found.append(example)
-
-    collect()
-    return found
-
-
-def made(spec: Spec, folder: Path) -> Path:
-    """The data set on disk."""
-    for number, (width, height, ending, captioned) in enumerate(spec.pictures):
-        picture(folder / f"p{number}{ending}", (width, height), f"picture {number}" if captioned else None)
-    for number, (width, height, fps, frames, captioned) in enumerate(spec.clips):
-        clip(folder / f"c{number}.mp4", frames, fps, (width, height), f"clip {number}" if captioned else None)
-    return folder
-
-
-def preset_of(spec: Spec) -> Preset:
-    soft = {"optimizer_type": "adamw", "optimizer_args": None, "max_train_epochs": spec.epochs}
+    real = load(rng.choice(MODES))
+    soft = {"optimizer_type": "adamw", "optimizer_args": None, "max_train_epochs": rng.randint(1, 2)}
     soft |= {"max_data_loader_n_workers": 0, "blocks_to_swap": None, "fp8_base": None, "fp8_scaled": None}
-    real = load(spec.mode)
     return replace(
         real,
-        experts=real.experts[-1:] if len(real.experts) == 1 else real.experts,
         train={**real.train, **soft},
-        pictures=spec.how,
-        clips=spec.lengths,
-        bucket_no_upscale=spec.no_upscale,
+        pictures=Pictures(**how()),
+        clips=tuple(Clips(**how(), **windows()) for _ in range(rng.randint(1, 2))),
+        bucket_no_upscale=rng.random() < 0.5,
         cache_text={},
         cache_latents={},
     )
@@ -132,6 +85,11 @@ def preset_of(spec: Spec) -> Preset:
 def toy(name: str, base: Path) -> WeightFile:
     ending = ".pth" if name in ("t5", "clip") else ".safetensors"
     return WeightFile(path=base / f"{name}{ending}", dtype="bf16", stamp=(0, 0), identity=name, names=(name,))
+
+
+def roles(weights: Iterable[WeightFile]) -> dict[str, Any]:
+    """What each toy is to be."""
+    return {str(each.path): {"role": CATALOGUE[each.names[0]].role, "dtype": "bf16"} for each in weights}
 
 
 def plan_of(preset: Preset, data: Dataset, base: Path, name: str, child: str = "child.py") -> Plan:
@@ -155,15 +113,6 @@ def written(plan: Plan) -> Path:
     return plan.trainings[0].folder / "dataset.toml"
 
 
-def call_of(step: Any) -> list[str]:
-    """A step as [script, argument, ...]."""
-    return list(step.argv[step.argv.index("child.py") + 1 :])
-
-
-def spec_of(plan: Plan) -> dict[str, Any]:
-    return {str(w.path): {"role": CATALOGUE[name].role, "dtype": "bf16"} for name, w in plan.weights.items()}
-
-
 def upstream(asked: dict[str, Any], tmp_path: Path) -> list[str]:
     """What each call printed."""
     (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
@@ -178,9 +127,10 @@ def upstream(asked: dict[str, Any], tmp_path: Path) -> list[str]:
 
 def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) -> None:
     """At least 20 data sets, from caching to training: files, buckets, batches and steps, item by item."""
-    cases = []
-    for number, spec in enumerate(drawn(specs(), 60)):
-        preset, folder = preset_of(spec), made(spec, tmp_path / "data" / str(number))
+    cases, rng = [], random.Random(3)
+    for number in range(60):
+        folder = tmp_path / "data" / str(number)
+        preset = draw(rng, folder)
         data = scan(folder, preset, whole=True)
         if not data.train_items:
             continue
@@ -193,10 +143,11 @@ def test_what_is_predicted_is_what_upstream_caches_and_prints(tmp_path: Path) ->
     assert len(cases) >= 20 and {plan.request.preset.name for _, _, plan in cases} == set(MODES)
     assert any(entry.listed for data, _, _ in cases for entry in data.entries)
     assert any(row.item.problem for _, checked, _ in cases for row in checked.rows)
-    toys = dict[str, dict[str, Any]]()
+    toys, calls = defaultdict[str, dict[str, Any]](dict), list[list[str]]()
     for _, _, plan in cases:
-        toys.setdefault(plan.request.preset.task, {}).update(spec_of(plan))
-    calls = [call_of(step) for _, _, plan in cases for step in plan.steps if "child.py" in step.argv]
+        toys[plan.request.preset.task] |= roles(plan.weights.values())
+        started = (list(step.argv) for step in plan.steps if "child.py" in step.argv)
+        calls += [argv[argv.index("child.py") + 1 :] for argv in started]  # [script, argument, ...]
     answers = upstream({"toys": toys, "calls": calls}, tmp_path)
     for index, (data, checked, plan) in enumerate(cases):
         compare(data, checked, plan, answers[3 * index + 2])
@@ -216,9 +167,8 @@ def compare(data: Dataset, checked: Checked, plan: Plan, printed: str) -> None:
     clips = {key for entry in data.entries if entry.kind == "video" for key in entry.keys}
     predicted = Counter[tuple[int, ...]]()
     for key, number in checked.buckets.items():
-        predicted[key if key in clips else (*key, 9)] += (
-            number  # upstream adds a window size of FramePack's to pictures
-        )
+        # upstream adds a window size of FramePack's to pictures
+        predicted[key if key in clips else (*key, 9)] += number
     assert counted == predicted
     (training,) = plan.trainings
     assert re.search(r"num train items[^\n]*: (\d+)", printed)[1] == str(data.train_items)  # type: ignore[index]
@@ -247,12 +197,8 @@ def test_frame_k_shows_what_stood_there_at_its_time(tmp_path: Path) -> None:
             assert len(shown) in (63, 64)
             for k, number in enumerate(shown):
                 # upstream takes the first frame at or after the time (or, by its rounding, the next one), prepare the nearest
-                late = Fraction(number) / fps - Fraction(k, 16)
-                assert (
-                    (0 <= late <= 1 / fps)
-                    if where == "raw"
-                    else abs(late) <= Fraction(17, 32) / fps + Fraction(1, 1000)
-                ), (where, fps, k)
+                late, near = Fraction(number) / fps - Fraction(k, 16), Fraction(17, 32) / fps + Fraction(1, 1000)
+                assert 0 <= late <= 1 / fps if where == "raw" else abs(late) <= near, (where, fps, k)
 
 
 CHILD = ROOT / "wanwrap" / "rehearsal" / "child.py"
@@ -275,7 +221,7 @@ class Caches:
         self.said.clear()
         with ExitStack() as locks:
             _Run(plan, [Training(plan, train, records.begin(plan, train, MACHINE))])._cache(locks)
-        after = {path: path.stat().st_mtime_ns for path in self.base.rglob("*_wan*.safetensors")}
+        after = {path: path.stat().st_mtime_ns for path in self.base.parent.rglob("*_wan*.safetensors")}
         encoded = sorted(path.name for path, time in after.items() if self.before.get(path) != time)
         self.before = after
         return encoded
@@ -286,89 +232,71 @@ class Caches:
         return [line.strip() for line in self.said if line.startswith("\ncache ")]
 
 
-def test_nothing_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
-    """With the real scripts and toy encoders, counted by the files' times."""
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> Caches:
+    """Beside the folder `cats`, which has two pictures."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    folder, base = tmp_path / "cats", tmp_path / "base"
-    for number in range(3):
-        picture(folder / f"p{number}.png", (96 + 16 * number, 64), f"picture {number}")
+    base = tmp_path / "base"
+    base.mkdir()
+    for number in (1, 2):
+        picture(tmp_path / "cats" / f"p{number}.png", (96 + 16 * number, 64), f"picture {number}")
+    files = roles(toy(name, base) for name in ("vae", "t5"))
+    make = [PYTHON, str(CHILD), "make", json.dumps({"task": "t2v-1.3B", "files": files})]
+    subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": f"{FOLDER}/src"})
+    return Caches(base, said, {})
+
+
+def test_nothing_is_encoded_twice(tmp_path: Path, workspace: Caches) -> None:
+    """With the real scripts and toy encoders, counted by the files' times."""
+    folder = tmp_path / "cats"
     clip(folder / "c0.mp4", 40, 24, (64, 48), "clip 0")
     small, clips = Pictures(resolution=(64, 64)), (Clips(resolution=(64, 48), target_frames=(1, 9)),)
 
-    def preset(name: str, how: Pictures = small) -> Preset:
-        return replace(load(name), pictures=how, clips=clips, cache_text={}, bucket_no_upscale=False)
+    def encoded(name: str = "wan21-t2v-1.3b", how: Pictures = small) -> tuple[list[str], int]:
+        """The files that were encoded, and how many encoders were started for it."""
+        preset = replace(load(name), pictures=how, clips=clips, cache_text={}, bucket_no_upscale=False)
+        files = workspace.fill(scan(folder, preset, whole=True), preset, name)
+        return files, len(workspace.encoders)
 
-    t2v, i2v = preset("wan21-t2v-1.3b"), preset("i2v-vanilla")
-    files = spec_of(plan_of(t2v, scan(folder, t2v).sound(), base, "a"))
-    base.mkdir()
-    make = [PYTHON, str(CHILD), "make", json.dumps({"task": "t2v-1.3B", "files": files})]
-    subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": f"{FOLDER}/src"})
-    caches = Caches(base, said, {})
-
-    def encoded(how: Preset = t2v, name: str = "a") -> list[str]:
-        return caches.fill(scan(folder, how, whole=True), how, name)
-
-    all_of_it = [
-        "c0_00000-001_0064x0048_wan.safetensors",
-        "c0_00000-009_0064x0048_wan.safetensors",
-        "c0_wan_te.safetensors",
-    ]
-    all_of_it += [f"p{n}_{96 + 16 * n:04d}x0064_wan.safetensors" for n in range(3)] + [f"p{n}_wan_te.safetensors" for n in range(3)]  # fmt: skip
-    assert encoded() == sorted(all_of_it) and caches.encoders == ["cache latents", "cache text"]
-    assert encoded() == [] and caches.encoders == []  # a second run
-    assert encoded(preset("t2v-vanilla"), "b") == []  # another preset with the same needs, one of two experts
+    latents = [f"c0_00000-00{n}_0064x0048_wan.safetensors" for n in (1, 9)]
+    latents += ["p1_0112x0064_wan.safetensors", "p2_0128x0064_wan.safetensors"]
+    text = [f"{stem}_wan_te.safetensors" for stem in ("c0", "p1", "p2")]
+    assert encoded() == (sorted([*latents, *text]), 2)
+    assert encoded() == ([], 0)  # a second run
+    assert encoded("t2v-vanilla") == ([], 0)  # another preset with the same needs, one of two experts
     (folder / "p1.txt").write_text("another caption")
-    assert encoded() == ["p1_wan_te.safetensors"] and caches.encoders == ["cache text"]
+    assert encoded() == (["p1_wan_te.safetensors"], 1)
     picture(folder / "p2.png", (128, 64), None).touch()
-    assert encoded() == []  # written anew, and the same
+    assert encoded() == ([], 0)  # written anew, and the same
     Image.new("RGB", (128, 64), "black").save(folder / "p2.png")
-    assert encoded() == ["p2_0128x0064_wan.safetensors"] and caches.encoders == ["cache latents"]
-    for path in folder.glob("p0.*"):
+    assert encoded() == (["p2_0128x0064_wan.safetensors"], 1)
+    half = next(path for path in workspace.before if path.name == latents[2])
+    half.write_bytes(half.read_bytes()[:-100])  # a kill while it was written
+    assert encoded() == ([half.name], 1)
+    kept = dict(workspace.before)
+    assert encoded(how=Pictures(resolution=(96, 96)))[0] == sorted([*latents[2:], *text[1:]])
+    assert len(encoded("i2v-vanilla")[0]) == 7  # for I2V the latents hold the first frame too
+    assert kept.items() <= workspace.before.items()  # each in a folder of its own
+    for path in folder.glob("p1.*"):
         path.unlink()
-    assert encoded() == []
-    assert not [path.name for path in caches.before if path.name.startswith("p0")]  # it has left the training
-    latents = next(path for path in caches.before if path.name.startswith("p1_0112"))
-    latents.write_bytes(latents.read_bytes()[:-100])  # a kill while it was written
-    assert encoded() == [latents.name]
-    kept = dict(caches.before)
-    assert encoded(preset("wan21-t2v-1.3b", Pictures(resolution=(96, 96)))) == [
-        "p1_0112x0064_wan.safetensors", "p1_wan_te.safetensors", "p2_0128x0064_wan.safetensors", "p2_wan_te.safetensors",
-    ]  # fmt: skip
-    assert len(encoded(i2v)) == 7  # for I2V the latents hold the first frame too
-    assert kept.items() <= caches.before.items()  # each in a folder of its own
-    assert encoded() == []
+    assert encoded() == ([], 0)
+    assert (half in kept, half in workspace.before) == (True, False)  # it has left the training
 
 
-def test_ones_own_cache_folder_is_kept_right_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
-) -> None:
+def test_ones_own_cache_folder_is_kept_right_too(tmp_path: Path, workspace: Caches) -> None:
     """One folder whatever the resolution, beside the media: upstream's own way, in which it trains what is stale."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    folder, base = tmp_path / "cats", tmp_path / "base"
-    for number in range(2):
-        picture(folder / f"p{number}.png", (96, 64), f"picture {number}")
-    t2v, own = load("wan21-t2v-1.3b"), tmp_path / "own.toml"
+    own, preset = tmp_path / "own.toml", replace(load("wan21-t2v-1.3b"), cache_text={})
 
-    def data(side: int) -> Dataset:
-        own.write_text(
-            f'[general]\ncaption_extension = ".txt"\n[[datasets]]\nimage_directory = "{folder.as_posix()}"\nresolution = {side}\n'
-        )
-        return load_config(own, whole=True)
-
-    files = spec_of(plan_of(t2v, data(64), base, "a"))
-    base.mkdir()
-    make = [PYTHON, str(CHILD), "make", json.dumps({"task": "t2v-1.3B", "files": files})]
-    subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": f"{FOLDER}/src"})
-    caches = Caches(base, said, {})
-    latents = [folder / f"p{number}_0096x0064_wan.safetensors" for number in range(2)]
+    def encoded(side: int) -> list[str]:
+        table = f'image_directory = "{(tmp_path / "cats").as_posix()}"\nresolution = {side}\n'
+        own.write_text(f'[general]\ncaption_extension = ".txt"\n[[datasets]]\n{table}')
+        return workspace.fill(load_config(own, whole=True), preset)
 
     def shapes() -> set[str]:
-        return {key for path in latents for key in read_header(path) if key.startswith("latents")}
+        return {key for path in workspace.before for key in read_header(path) if key.startswith("latents")}
 
-    caches.fill(data(64), replace(t2v, cache_text={}))
+    assert len(encoded(64)) == 4
     before = shapes()
-    caches.fill(data(64), replace(t2v, cache_text={}))
-    assert caches.encoders == [] and shapes() == before
-    caches.fill(data(96), replace(t2v, cache_text={}))
-    assert caches.encoders == ["cache latents"]
-    assert len(shapes()) == len(before) == 1 and shapes() != before
+    assert encoded(64) == [] and workspace.encoders == []
+    assert encoded(96) == ["p1_0112x0064_wan.safetensors", "p2_0128x0064_wan.safetensors"]
+    assert workspace.encoders == ["cache latents"] and not shapes() & before

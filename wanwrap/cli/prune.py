@@ -26,7 +26,8 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     """Remove from the caches of a data set TOML what is stale, half or of no file there; a step of every `run`.
 
     What stays is what musubi-tuner, with --skip_existing, need not encode again. By hand, take the command that
-    `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew.
+    `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew. Captions that have
+    changed since `run` listed them are refused.
     """
     entries = own.load(config, whole=True).sound().entries
     with changing([entry.cache for entry in entries]):
@@ -37,11 +38,11 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     rows = [
         {
             "folder": each.folder,
-            "latents": len(each.expected("latents")),
-            "new_latents": len(each.to_encode("latents")),
-            "captions": len(each.expected("text")),
-            "new_captions": len(each.to_encode("text")),
-            "removed": len(each.goes),
+            "latents": len(each.wanted("latents")),
+            "new_latents": len(each.missing("latents")),
+            "captions": len(each.wanted("text")),
+            "new_captions": len(each.missing("text")),
+            "removed": len(each.stale),
         }
         for each in found
     ]

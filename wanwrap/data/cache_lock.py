@@ -21,15 +21,11 @@ from wanwrap.system.process import check_interrupted
 
 READERS = ".wanwrap-readers"
 POLL = 0.5  # seconds
-HELD = "WANWRAP_CACHES_HELD"  # in the environment of a run's own `wanwrap prune`: it need not wait for its parent
 
 
 @contextmanager
 def changing(caches: Sequence[Path], meanwhile: Callable[[], object] = check_interrupted) -> Iterator[None]:
     """Nobody else looks at or changes these caches meanwhile; waits for who does, and says so."""
-    if os.environ.get(HELD):
-        yield
-        return
     with ExitStack() as locks:
         for cache in _real(caches):
             cache.mkdir(parents=True, exist_ok=True)

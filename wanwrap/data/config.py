@@ -7,14 +7,14 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from wanwrap.data.clips import SAME_FPS
-from wanwrap.data.dataset import Dataset, Entry, odd_notes, too_short
-from wanwrap.data.media import READ, Item, Kind
+from wanwrap.data.dataset import TEMPLATE, Dataset, Entry, notes_on, too_short
+from wanwrap.data.media import READ, Item, Kind, why
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, PresetError, closest, listing
 from wanwrap.preset import check_frames, check_size
@@ -53,55 +53,48 @@ def load(path: Path, *, whole: bool = False) -> Dataset:
     Raises:
         DatasetError: upstream would refuse it, or train something else.
     """
-    config = _read(path)
-    general, tables = config.get("general", {}), config.get("datasets")
-    shaped = isinstance(general, dict) and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)
-    if set(config) - {"general", "datasets"} or not tables or not shaped:
-        raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
-    with _in("[general]"):
-        _check_keys(general, COMMON)
-    entries, notes, left = list[Entry](), list[str](), dict[Path, Item]()
+    general, tables, rendered = _read(path)
+    _check_keys(general, COMMON, f"[general] of {path}")
+    entries, left = list[Entry](), dict[Path, Item]()
     for number, table in enumerate(tables, 1):
-        where = f"[[datasets]] number {number}"
-        with _in(where):
-            entry, bad = _entry({**general, **table}, whole)
-        entries.append(entry)
-        notes += [*odd_notes(entry.items), *(f"{where}: {note}" for note in (*_speed(entry), *entry.notes()))]
-        left |= {item.path: item for item in bad}
-    left |= {item.path: item for item in _without_window(entries)}
-    data = Dataset(name=path.stem, entries=(*entries,), config=path, notes=(*notes,), left=(*left.values(),))
+        try:
+            entry = _entry({**general, **table}, path.parent if rendered else None, whole)
+        except (DatasetError, PresetError) as error:
+            raise DatasetError(f"[[datasets]] number {number} of {path}: {error}") from error
+        left |= {item.path: item for item in entry.items if item.problem}
+        entries.append(replace(entry, items=tuple(item for item in entry.items if not item.problem)))
     if len({os.path.realpath(entry.cache) for entry in entries}) < len(entries):
         raise DatasetError(f"entries of {path} share a cache_directory; they would delete each other's files.")
-    return data
+    left |= {item.path: item for item in _without_window(entries)}
+    notes = (*chain.from_iterable(map(_speed, entries)), *notes_on(entries))
+    return Dataset(name=path.stem, entries=tuple(entries), config=path, notes=notes, left=tuple(left.values()))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[Table, Sequence[Table], bool]:
+    """[general], each of [[datasets]], and whether wanwrap has rendered it."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
     if path.suffix.lower() != ".toml":
         raise DatasetError(f"{path} must end in .toml, by which upstream knows how to read it.")
     try:
-        return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    except OSError as error:
-        raise DatasetError(f"{path} can't be read: {error.strerror}.") from error
-    except (TOMLKitError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not valid TOML: {error}.") from error
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise DatasetError(f"{path} begins with a byte order mark, which upstream can't read; save it without one.")
+        config = tomlkit.parse(text).unwrap()
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise DatasetError(f"{path} can't be read as TOML: {why(path, error)}.") from error
+    general, tables = config.get("general", {}), config.get("datasets")
+    shaped = isinstance(general, dict) and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)
+    if config.keys() - {"general", "datasets"} or not tables or not shaped:
+        raise DatasetError(f"{path} must hold [general] and at least one [[datasets]], and nothing else.")
+    return general, tables, text.startswith(TEMPLATE.read_text(encoding="utf-8").partition("\n")[0])
 
 
-@contextmanager
-def _in(where: str) -> Iterator[None]:
-    """Errors say where they are."""
-    try:
-        yield
-    except (DatasetError, PresetError) as error:
-        raise DatasetError(f"{where}: {error}") from error
-
-
-def _check_keys(table: Table, schema: Mapping[str, type]) -> None:
+def _check_keys(table: Table, schema: Mapping[str, type], where: str) -> None:
     for name, value in table.items():
         if name not in schema:
-            raise DatasetError(f"training Wan knows no key {name!r} there.{closest(name, schema)}")
+            raise DatasetError(f"training Wan knows no key {name!r} in {where}.{closest(name, schema)}")
         wanted, parts = schema[name], value if isinstance(value, list) else [0]
         fits = type(value) is wanted and {type(part) for part in parts} == {int} and "\0" not in str(value)
         if not fits and (name, type(value)) != ("resolution", int):
@@ -110,10 +103,14 @@ def _check_keys(table: Table, schema: Mapping[str, type]) -> None:
             raise DatasetError(f"{name} must be {words}, not {value!r}.{hint}")
 
 
-def _entry(table: Table, whole: bool) -> tuple[Entry, list[Item]]:
-    """An entry, and its files that are not trained. Raises DatasetError, PresetError."""
+def _entry(table: Table, written: Path | None, whole: bool) -> Entry:
+    """An entry, with all of its files; `written` is the folder of lists that wanwrap wrote.
+
+    Raises:
+        DatasetError, PresetError: upstream would refuse it, or train something else.
+    """
     kind: Kind = "video" if {"video_directory", "video_jsonl_file"} & set(table) else "image"
-    _check_keys(table, VIDEO if kind == "video" else IMAGE)
+    _check_keys(table, VIDEO if kind == "video" else IMAGE, "[[datasets]]")
     options = {"resolution": [960, 544], **table}
     if type(options["resolution"]) is int:
         options["resolution"] = [options["resolution"]] * 2
@@ -121,15 +118,14 @@ def _entry(table: Table, whole: bool) -> tuple[Entry, list[Item]]:
         raise DatasetError(fault)
     check_size(tuple(options["resolution"]))
     check_frames(tuple(options.get("target_frames", (1,))))
-    directory, paths, captions = _files(kind, options)
-    items = read_files(paths, kind, suffix=options.get("caption_extension", ""), captions=captions, whole=whole)
-    sound = tuple(item for item in items if not item.problem)
-    cache = Path(options.get("cache_directory") or directory)
-    entry = Entry(kind=kind, directory=directory, items=sound, options=options, cache=cache)
+    items = _items(kind, options, written, whole)
+    directory = Path(options.get(f"{kind}_directory") or Path(options[f"{kind}_jsonl_file"]).parent)
+    cache = Path(options.get("cache_directory", directory))
+    entry = Entry(kind=kind, directory=directory, items=tuple(items), options=options, cache=cache)
     stacked = kind == "video" and not options.get("enable_bucket") and options.get("batch_size", 1) > 1
-    if stacked and len({entry.cached_size(item) for item in sound}) > 1:
+    if stacked and len({entry.cached_size(item) for item in items if not item.problem}) > 1:
         raise DatasetError("clips of several shapes can't share a batch; add enable_bucket = true.")
-    return entry, [item for item in items if item.problem]
+    return entry
 
 
 def _faults(kind: Kind, options: Table) -> Iterator[str]:
@@ -137,46 +133,46 @@ def _faults(kind: Kind, options: Table) -> Iterator[str]:
     for name, value in options.items():
         if name.endswith(("_directory", "_jsonl_file")) and not Path(value).is_absolute():
             yield f"{name} = {value!r} is relative to a folder that upstream does not run in; write the whole path."
+    folder, file = f"{kind}_directory" in options, f"{kind}_jsonl_file" in options
+    if folder == file:
+        yield f"give {kind}_directory or {kind}_jsonl_file; of both upstream would take the folder alone."
+    if file and "cache_directory" not in options:
+        yield f"a {kind}_jsonl_file needs a cache_directory."
+    suffix = options.get("caption_extension", "")
+    if folder and not suffix:
+        yield 'caption_extension is missing; add caption_extension = ".txt" to [general].'
+    if suffix and not re.fullmatch(r"\.[^.*?\[\]/\\]+", suffix):
+        yield 'caption_extension must be a dot and an ending, as in ".txt".'
     how = options.get("frame_extraction", "head")
     if how not in EXTRACTIONS:
         yield f"frame_extraction {how!r} is none of {', '.join(EXTRACTIONS)}.{closest(how, EXTRACTIONS)}"
     if kind == "video" and how != "full" and "target_frames" not in options:
         yield "without target_frames upstream trains only the first frame of each clip; add target_frames = [21]."
-    if not re.fullmatch(r"\.[^.*?\[\]/\\]+", options.get("caption_extension", ".txt")):
-        yield 'caption_extension must be a dot and an ending, as in ".txt".'
-    if {f"{kind}_directory", f"{kind}_jsonl_file"} <= options.keys():
-        yield f"give {kind}_directory or {kind}_jsonl_file; upstream would take the folder alone."
     for name in ("batch_size", "num_repeats", "frame_stride", "frame_sample", "max_frames"):
         if options.get(name, 1) < 1:
             yield f"{name} must be 1 at least."
     if options.get("source_fps", buckets.FPS) < buckets.FPS:
         yield "source_fps below 16 trains motion too fast; convert the clips to 16 fps."
-    if glob.has_magic(str(options.get("cache_directory") or options.get(f"{kind}_directory"))):
+    if glob.has_magic(options.get("cache_directory") or options[f"{kind}_directory"]):
         yield "upstream can't find its caches in a folder with *, ? or [ in its name."
 
 
-def _files(kind: Kind, options: Table) -> tuple[Path, list[Path], dict[Path, str] | None]:
-    """The folder (of the media, or of their list), the files that upstream is to find, and the list's captions.
-
-    Raises:
-        DatasetError: there are none, or captions can't be told.
-    """
-    if file := options.get(f"{kind}_jsonl_file"):
-        if "cache_directory" not in options:
-            raise DatasetError(f"a {kind}_jsonl_file needs a cache_directory.")
-        captions = read_list(kind, Path(file))
-        return Path(file).parent, list(captions), captions
-    if f"{kind}_directory" not in options:
-        raise DatasetError("it names neither image_directory nor video_directory.")
-    directory = Path(options[f"{kind}_directory"])
-    if not directory.is_dir():
-        raise DatasetError(f"there is no folder {directory}.")
-    paths = sorted(path for path in directory.glob("[!.]*") if READ.get(path.suffix.lower()) == kind)
-    if not paths:
-        raise DatasetError(f"{kind}_directory {directory} holds no {kind}s that upstream reads.")
-    if "caption_extension" not in options:
-        raise DatasetError('caption_extension is missing; add caption_extension = ".txt" to [general].')
-    return directory, paths, None
+def _items(kind: Kind, options: Table, written: Path | None, whole: bool) -> list[Item]:
+    """The files that upstream will find. Raises DatasetError: there are none, or a list is none."""
+    suffix = options.get("caption_extension", "")
+    if not (file := options.get(f"{kind}_jsonl_file")):
+        directory = Path(options[f"{kind}_directory"])
+        paths = sorted(path for path in directory.glob("[!.]*") if READ.get(path.suffix.lower()) == kind)
+        if not paths:
+            raise DatasetError(f"there is no folder {directory}, or it holds no {kind}s that upstream reads.")
+        return read_files(paths, kind, suffix=suffix, whole=whole)
+    path, captions = Path(file), read_list(kind, Path(file))
+    if not (suffix and path.parent == written and re.fullmatch(rf"{kind}s-\d+\.jsonl", path.name)):
+        return read_files([*captions], kind, captions=captions, whole=whole)
+    items = read_files([*captions], kind, suffix=suffix, whole=whole)
+    changed = f"its caption has changed since it was written to {path}; `wanwrap run` writes it anew"
+    same = (item.problem or item.caption == captions[item.path] for item in items)
+    return [item if so else replace(item, problem=changed) for item, so in zip(items, same, strict=True)]
 
 
 def read_list(kind: Kind, file: Path) -> dict[Path, str]:
@@ -200,18 +196,16 @@ def read_list(kind: Kind, file: Path) -> dict[Path, str]:
 
 def _without_window(entries: Sequence[Entry]) -> Iterator[Item]:
     """Clips of which no entry takes anything: upstream passes them over without a word."""
-    clips = [entry for entry in entries if entry.kind == "video"]
-    taken = {item.path for entry in clips for item in entry.items if entry.windows(item)}
-    for entry in clips:
-        for item in entry.items:
-            if item.path not in taken:
-                yield replace(item, problem=too_short(item, min(entry.options.get("target_frames") or [1])))
+    taken = {item.path for entry in entries for item in entry.items if entry.shapes(item)}
+    for entry in entries:
+        needed = min(entry.options.get("target_frames") or [1])
+        yield from (replace(i, problem=too_short(i, needed)) for i in entry.items if i.path not in taken)
 
 
 def _speed(entry: Entry) -> Iterator[str]:
     """That clips would be trained faster or slower than they are."""
     taken = entry.options.get("source_fps", buckets.FPS)
     off = [item for item in entry.items if entry.kind == "video" and abs(item.fps - taken) > SAME_FPS * taken]
-    if off:
-        speed = f"motion at {taken / off[0].fps:.2f} times its speed"
-        yield f"{off[0].path.name} runs at {off[0].fps:.4g} fps and is taken for {taken:.4g}: {speed}."
+    for item in off[:1]:
+        speed = f"motion at {taken / item.fps:.2f} times its speed"
+        yield f"{item.path.name} runs at {item.fps:.4g} fps and is taken for {taken:.4g}: {speed}."

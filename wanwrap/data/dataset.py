@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from wanwrap.paths import folder
 from wanwrap.upstream import buckets
 
 MOST = 5  # files that an error names; `check` names all
+TEMPLATE = folder("templates") / "dataset.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +71,6 @@ class Entry:
             return []
         rate = self.options.get("source_fps")
         return [item for item in self.items if buckets.frames_at_16(item.frames, rate) < self.longest]
-
-    def notes(self) -> list[str]:
-        """What is to be said of those."""
-        where = f"too short for {self.longest} frames, not trained at that length"
-        return [f"{where}: {listing(item.path.name for item in self.short)}."] if self.short else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +140,16 @@ class Dataset:
         return f"{len(bad)} of {files} file(s) would not be trained:{lines}{more}{way_out}"
 
 
-def odd_notes(items: Iterable[Item]) -> list[str]:
-    """What upstream will train otherwise than a viewer shows it, each with the files' names."""
-    names = dict[str, list[str]]()
-    for item in items:
+def notes_on(entries: Sequence[Entry]) -> Iterator[str]:
+    """What is not trained as a viewer shows it, or not at a length that was asked for, with the files' names."""
+    names = defaultdict[str, dict[Path, str]](dict)
+    for entry in entries:
+        for item in entry.short:
+            names[f"too short for {entry.longest} frames, not trained at that length"][item.path] = item.path.name
+    for item in chain.from_iterable(entry.items for entry in entries):
         for what in item.odd:
-            names.setdefault(what, []).append(item.path.name)
-    return [f"{what}: {listing(files)}." for what, files in names.items()]
+            names[what][item.path] = item.path.name
+    return (f"{what}: {listing(files.values())}." for what, files in names.items())
 
 
 def too_short(item: Item, frames: int) -> str:
@@ -158,23 +159,24 @@ def too_short(item: Item, frames: int) -> str:
     return f"{there} less than {needed}; replace or remove it"
 
 
-def render(dataset: Dataset, lists: Sequence[Path | None] | None = None) -> str:
-    """The commented template, filled with a data set; `lists` gives each entry's list of files if it has one."""
+def render(dataset: Dataset, lists: Mapping[tuple[Item, ...], Path] | None = None) -> str:
+    """The commented template, filled with a data set; `lists` are of files, for entries that are to be listed."""
     import tomlkit
 
-    head, *templates = (folder("templates") / "dataset.toml").read_text(encoding="utf-8").split("[[datasets]]\n")
+    head, *templates = TEMPLATE.read_text(encoding="utf-8").split("[[datasets]]\n")
     document = tomlkit.parse(head)
     general: Any = document["general"]
     for name, value in dataset.entries[0].options.items():
         if name in general and all(entry.options.get(name) == value for entry in dataset.entries):
             general[name] = value
     parts = [tomlkit.dumps(document)]
-    for entry, files in zip(dataset.entries, lists or [None] * len(dataset.entries), strict=True):
+    for entry in dataset.entries:
+        files = (lists or {}).get(entry.items) if entry.listed else None
         key = f"{entry.kind}_jsonl_file" if files else f"{entry.kind}_directory"
         template = templates[0] if entry.kind == "image" else templates[1].replace("# Clips.", _heading(entry))
         table = tomlkit.parse(template.replace(f"{entry.kind}_directory", key))
-        table[key], table["cache_directory"] = (files or entry.directory).as_posix(), entry.cache.as_posix()
-        for name, value in entry.options.items():
+        places = {key: (files or entry.directory).as_posix(), "cache_directory": entry.cache.as_posix()}
+        for name, value in {**places, **entry.options}.items():
             if general.get(name) != value:
                 table[name] = list(value) if isinstance(value, tuple) else value
         parts.append(f"[[datasets]]\n{tomlkit.dumps(table)}")
@@ -188,7 +190,7 @@ def _heading(entry: Entry) -> str:
     return f"# Clips, target_frames {frames}, resolution {width}x{height}."
 
 
-def file_list(entry: Entry) -> str:
-    """An entry's files as upstream reads a list of them: a JSON object a line, with whole paths and captions."""
-    rows = ({f"{entry.kind}_path": item.path.as_posix(), "caption": item.caption} for item in entry.items)
+def file_list(items: Sequence[Item]) -> str:
+    """Files as upstream reads a list of them: a JSON object a line, with whole paths and captions."""
+    rows = ({f"{item.kind}_path": item.path.as_posix(), "caption": item.caption} for item in items)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -9,16 +9,15 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from wanwrap.data.dataset import Dataset, Entry, odd_notes, too_short
+from wanwrap.data.dataset import Dataset, Entry, notes_on, too_short
 from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
 from wanwrap.paths import absolute
-from wanwrap.preset import Pictures, Preset
+from wanwrap.preset import Preset
 from wanwrap.upstream import buckets
 
 
@@ -28,7 +27,7 @@ def find(name: str | None, datasets: Path) -> Path:
     Raises:
         DatasetError: none, or several where none was named.
     """
-    there = {folder.name: folder for folder in _folders(datasets)}
+    there = {folder.name: folder for folder in sorted(datasets.glob("[!.]*")) if folder.is_dir()}
     if name is None:
         if len(there) == 1:
             return there.popitem()[1]
@@ -44,10 +43,6 @@ def find(name: str | None, datasets: Path) -> Path:
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder that it lies in.")
     raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
-
-
-def _folders(datasets: Path) -> list[Path]:
-    return sorted(folder for folder in datasets.glob("[!.]*") if folder.is_dir())
 
 
 def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
@@ -80,15 +75,14 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
     one_each = {os.path.realpath(place): place for place in places if place.is_dir()}  # a link may make two of them one
     try:
         for directory in reversed(one_each.values()):
-            paths = _visible(directory)
-            captions, rest = set[str](), list[Path]()
-            for path in paths:
+            names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
+            there = [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
+            used = set[str]()
+            for path in there:
                 if kind := meant(path):
                     found[directory, kind].append(path)
-                    captions.add(path.stem + CAPTION)
-                if path.suffix.lower() not in READ and path not in places:
-                    rest.append(path)
-            if unused := [path.name for path in rest if path.name not in captions]:
+                    used |= {path.stem + CAPTION} | ({path.name} if path.suffix.lower() in READ else set())
+            if unused := [path.name for path in there if path.name not in used and path not in places]:
                 notes.append(f"not used in {directory}: {listing(unused)}.")
     except OSError as error:
         raise DatasetError(f"{error.filename or folder} can't be read: {error.strerror}.") from error
@@ -98,20 +92,14 @@ def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[st
     return found, notes
 
 
-def _visible(directory: Path) -> list[Path]:
-    """What lies in a folder, without what systems leave there. Raises OSError."""
-    names = sorted(os.listdir(directory))  # noqa: PTH208  10,000 at once
-    return [directory / name for name in names if name[0] != "." and name.lower() not in JUNK]
-
-
 def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence[str] = ()) -> Dataset:
     """Entries for what is there, in the preset's own choices; upstream takes one frame rate for a whole entry."""
     groups, files = defaultdict[tuple[Path, Kind, float], list[Item]](list), Counter[tuple[Path, Kind]]()
-    left, notes = list[Item](), [*notes]
+    left = list[Item]()
     for item in items:
-        directory = item.path.parent
+        directory, problem = item.path.parent, item.problem or _too_little(item, preset)
         files[directory, item.kind] += item.stops  # what upstream reads, by its ending
-        if problem := item.problem or _too_little(item, preset):
+        if problem:
             left.append(replace(item, problem=problem))
         else:
             groups[directory, item.kind, item.fps].append(item)
@@ -120,13 +108,17 @@ def arrange(folder: Path, items: Iterable[Item], preset: Preset, notes: Sequence
     for (directory, kind, fps), group in sorted(groups.items()):
         listed = len(group) < files[directory, kind]  # upstream would find others in the folder
         for how in preset.clips if kind == "video" else [preset.pictures]:
-            options = _options(preset, how, fps)
-            entry = Entry(kind=kind, directory=directory, items=tuple(group), options=options, listed=listed)
-            notes += entry.notes()
-            if len(entry.short) < len(group):
-                entries.append(entry)
-    notes += odd_notes(chain.from_iterable(groups.values()))
-    return Dataset(name=folder.name, entries=tuple(entries), notes=tuple(notes), left=tuple(left), root=folder)
+            options: dict[str, Any] = {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale}
+            options |= {name: value for name, value in vars(how).items() if value is not None}
+            options |= {"source_fps": fps} if kind == "video" else {}
+            entries.append(Entry(kind=kind, directory=directory, items=tuple(group), options=options, listed=listed))
+    return Dataset(
+        name=folder.name,
+        entries=tuple(entry for entry in entries if len(entry.short) < len(entry.items)),
+        notes=(*notes, *notes_on(entries)),
+        left=tuple(left),
+        root=folder,
+    )
 
 
 def _too_little(item: Item, preset: Preset) -> str | None:
@@ -137,10 +129,3 @@ def _too_little(item: Item, preset: Preset) -> str | None:
         return f"it runs at {item.fps:.4g} fps; below 16, motion would be trained too fast: `wanwrap prepare` mends it"
     needed = min(max(clips.target_frames) for clips in preset.clips)
     return too_short(item, needed) if buckets.frames_at_16(item.frames, item.fps) < needed else None
-
-
-def _options(preset: Preset, how: Pictures | None, fps: float) -> dict[str, Any]:
-    """An entry's options by upstream's names; `fps` is 0 for pictures."""
-    chosen = {name: value for name, value in vars(how).items() if value is not None}
-    rate = {"source_fps": fps} if fps else {}
-    return {"enable_bucket": True, "bucket_no_upscale": preset.bucket_no_upscale, **chosen, **rate}

@@ -45,20 +45,21 @@ def read_files(
     """
     items, names, sound = dict[Path, Item](), dict[str, Path](), list[Path]()
     for path in paths:
-        if problem := _name_problem(path, names):
+        if problem := _name_problem(path):
             items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
         else:
             sound.append(path)
     for item in _contents(sound, kind, whole):
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
+    for path in sound:  # by what the system takes for one name
+        if not items[path].problem and (twin := names.setdefault(os.path.normcase(path.stem), path)) is not path:
+            problem = f"it shares its name with {twin.name}, so one would overwrite the other's cache; rename one"
+            items[path] = replace(items[path], problem=problem)
     return [items[path] for path in paths]
 
 
-def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
-    """Why upstream would pass a file over, end on it or take it for another, for its name alone.
-
-    `names` are those of the files before it.
-    """
+def _name_problem(path: Path) -> str | None:
+    """Why upstream would pass a file over, or end on it, for its name alone."""
     if kind_of(path) is None:
         if path.suffix.lower() not in READ:
             return f"upstream reads no {path.suffix}; `wanwrap prepare` converts it"
@@ -69,8 +70,6 @@ def _name_problem(path: Path, names: dict[str, Path]) -> str | None:
         return "it can't be read as a file, on which upstream ends; remove it"
     if len(os.fsencode(path.stem)) > LONGEST:
         return f"its name is too long for the cache, which adds {255 - LONGEST} letters; shorten it"
-    if (twin := names.setdefault(path.stem.casefold(), path)) is not path:  # on many a disk case tells nothing
-        return f"it shares its name with {twin.name}, so one would overwrite the other's cache; rename one"
     return None
 
 

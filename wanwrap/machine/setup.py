@@ -14,12 +14,11 @@ from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
 from wanwrap.system.files import lock
-from wanwrap.system.safetensors import stat
+from wanwrap.system.safetensors import digest, stat
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 from wanwrap.weights.identify import look
-from wanwrap.weights.locate import digest
 from wanwrap.weights.search import Search
 from wanwrap.weights.weight_file import WeightFile
 from wanwrap.weights.workspace import Workspace

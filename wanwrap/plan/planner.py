@@ -18,10 +18,10 @@ from wanwrap.plan.expert_options import count_steps, expert_options, provenance,
 from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert, Preset
+from wanwrap.system.safetensors import digest
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
 from wanwrap.upstream.pin import SETTINGS
-from wanwrap.weights.locate import digest
 from wanwrap.weights.weight_file import WeightFile
 
 Weights = Mapping[str, WeightFile]  # by the catalogue's names
@@ -74,12 +74,12 @@ def _files(request: Request, dataset: Dataset, folder: Path) -> dict[Path, str]:
     """What is written into an expert's folder; entries of the same files share a list of them."""
     files = {folder / "accelerate.yaml": (shipped_folder("templates") / "accelerate.yaml").read_text("utf-8")}
     if dataset.config is None:
-        names, lists = dict[tuple[Item, ...], Path](), list[Path | None]()
+        lists = dict[tuple[Item, ...], Path]()
         for entry in dataset.entries:
-            new = folder / f"{entry.kind}s-{len(names) + 1}.jsonl"
-            lists.append(names.setdefault(entry.items, new) if entry.listed else None)
+            if entry.listed:
+                lists.setdefault(entry.items, folder / f"{entry.kind}s-{len(lists) + 1}.jsonl")
         files[folder / "dataset.toml"] = render(dataset, lists)
-        files |= {path: file_list(entry) for path, entry in zip(lists, dataset.entries, strict=True) if path}
+        files |= {path: file_list(items) for items, path in lists.items()}
     if request.preset.sample_prompts:
         files[folder / "sample_prompts.txt"] = "\n".join((*request.preset.sample_prompts, ""))
     return files

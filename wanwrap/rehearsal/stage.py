@@ -187,9 +187,9 @@ def _small(options: Mapping[str, Any]) -> dict[str, Any]:
     small: dict[str, Any] = {"resolution": tuple(max(32, round(length * side / 16) * 16) for length in (width, height))}
     if "target_frames" in options or "frame_extraction" in options:
         small["target_frames"] = tuple(sorted({min(int(n), FRAMES) for n in options.get("target_frames", (FRAMES,))}))
-    kept = {
-        name: value for name, value in options.items() if not re.search("_directory|jsonl|caption_ext|max_frames", name)
-    }
+    kept = {name: value for name, value in options.items() if not re.search("_directory|jsonl|max_frames", name)}
+    if any("jsonl" in name for name in options):
+        kept["caption_extension"] = ""  # captions of a list that is the user's own lie beside no file
     how = {"frame_extraction": "head"} if options.get("frame_extraction") in ("full", "slide", "chunk") else {}
     return {
         "enable_bucket": False,

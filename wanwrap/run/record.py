@@ -21,8 +21,8 @@ from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
 from wanwrap.system.files import write_atomic
+from wanwrap.system.safetensors import digest
 from wanwrap.upstream.options import Value, changes_result
-from wanwrap.weights.locate import digest
 
 FILE = "record.json"
 BASE, ENCODERS = "the base model", "the VAE, the text encoder or CLIP"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wanwrap import errors
-from wanwrap.data.cache_lock import HELD, changing, check_unused, in_turn, reading
-from wanwrap.data.caches import WHAT, differing, forget, missing, survey, unexpected
+from wanwrap.data.cache_lock import changing, check_unused, in_turn, reading
+from wanwrap.data.caches import WHAT, Survey, forget, survey
 from wanwrap.errors import StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
@@ -141,8 +141,7 @@ class _Run:
         console.say(f"\n{step.name}")
         for training in self.trainings:
             training.note(doing=step.name)
-        env = {**self.plan.env, **({HELD: "1"} if isinstance(step, Prune) else {})}
-        command = Command(step.argv, self.plan.folder, env)
+        command = Command(step.argv, self.plan.folder, self.plan.env)
         where = f"in {step.name}"
         status, tail = run_logged(step.name, command, self.folder / LOG, lambda: self._check(where, NOW))
         if status:
@@ -171,42 +170,44 @@ class _Run:
         """Fill the caches, alone; then train from them, beside others that do."""
         plan = self.plan
         with changing(plan.caches, self._check):
-            found = [survey(entry, plan.encoders) for entry in plan.dataset.entries]
+            found = self._caches()
             if all(each.complete for each in found):
                 console.say("all of the data set is cached: nothing to encode")
             else:
-                latents, text = (sum(len(each.to_encode(what)) for each in found) for what in WHAT)
+                latents, text = (sum(len(each.missing(what)) for each in found) for what in WHAT)
                 console.say(f"to encode: {latents} latents and {text} captions")
                 check_unused([each.folder for each in found if not each.complete])
-                self._fill()
+                self._fill(found)
             locks.enter_context(reading(plan.caches, f"{plan.name}-{self.folder.name}"))
 
-    def _fill(self) -> None:
+    def _caches(self) -> list[Survey]:
+        return [survey(entry, self.plan.encoders) for entry in self.plan.dataset.entries]
+
+    def _fill(self, found: Sequence[Survey]) -> None:
         """Raises StepError: what would be, or was, cached is not what was planned."""
-        entries = self.plan.dataset.entries
         for step in self.plan.steps:
-            if isinstance(step, Cache) and missing(entries, step.what):
+            if isinstance(step, Cache) and any(each.missing(step.what) for each in self._caches()):
                 self._step(step)
                 self._check_cached(step)
             elif isinstance(step, Prune):
-                self._step(step)
                 # it may have changed while weights were checked and merged, or another's caching was awaited
-                if other := differing(entries, self.plan.encoders):
-                    raise StepError(f"{listing(other)}: the data set has changed since it was read; start again.")
+                if changed := sorted(forget(self.plan.dataset.entries)):
+                    raise StepError(f"{listing(changed)}: the data set has changed since it was read; start again.")
+                for each in found:  # as the step does when the script is run by hand
+                    each.prune()
 
     def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
-        entries = self.plan.dataset.entries
-        if changed := [*sorted(forget(entries)), *unexpected(entries)]:
+        changed, found = sorted(forget(self.plan.dataset.entries)), self._caches()
+        if changed := [*changed, *(path.name for each in found for path in each.stale)]:
             raise StepError(
                 f"{listing(changed)}: changed, or came, while the data set was cached; start again, and only that is "
                 "cached anew."
             )
-        if lacking := missing(entries, step.what):
-            names = listing(path.name for path in lacking)
+        if lacking := [name for each in found for name in each.missing(step.what)]:
             raise StepError(
-                f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there ({names}): "
-                f"please report this with {self.folder}."
+                f"{step.name} ended well, and {len(lacking)} file(s) that it should have made are not there "
+                f"({listing(lacking)}): please report this with {self.folder}."
             )
 
     # ---- training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,8 +86,3 @@ def _file(path: Path, name: str, mark: str | None, sha256: Callable[[Path], str 
         content=mark or f"{size}:{header or path.name}",
         header_sha256=header,
     )
-
-
-def digest(*parts: object) -> str:
-    """Eight hex digits that change when any of the parts does."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
