@@ -306,7 +306,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return read(path)
 
     monkeypatch.setattr(Image, "open", spy)
-    monkeypatch.setattr(reading, "_in_child", lambda paths, *how: (reading.read_file(path, *how) for path in paths))
+    monkeypatch.setattr(
+        reading,
+        "_in_child",
+        lambda files, whole: (reading.read_file(path, kind, whole) for path, kind in files.items()),
+    )
     return seen
 
 
@@ -323,7 +327,7 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, opened: lis
     found = [(item.size, item.caption) for item in again.entries[0].items]
     assert found == [((64, 64), "a ball"), ((200, 64), "a ball"), ((96, 64), "other words")]
     for text in ("", "[]"):  # a cache that is none
-        reading._place(tmp_path).write_text(text)
+        reading._place(str(tmp_path)).write_text(text)
         assert scan(tmp_path, VANILLA, whole=True) == again
 
 

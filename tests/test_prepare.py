@@ -31,6 +31,7 @@ from raw import SIZE, footage, noise, number, numbers, pattern
 from wanwrap.cli.prepare import prepare as verb
 from wanwrap.data import clips
 from wanwrap.data.clips import turn
+from wanwrap.data.media import Unfit
 from wanwrap.errors import WanwrapError
 from wanwrap.prepare import prepare as room
 from wanwrap.prepare.captions import decoded
@@ -572,8 +573,11 @@ def test_captions_go_along(prepare: Prepare, raw: Path, out: Path) -> None:
 
 
 def test_encodings() -> None:
-    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
         assert decoded("ein Bär\r\nzwei\rdrei\n".encode(encoding)) == "ein Bär\nzwei\ndrei\n"
+    for data in (b"a cat\0", "a cat".encode("utf-16-le")):  # whose words would be a guess
+        with pytest.raises(Unfit):
+            decoded(data)
 
 
 def test_changed_captions(prepare: Prepare, raw: Path, out: Path) -> None:

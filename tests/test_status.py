@@ -340,6 +340,10 @@ def test_one_expert_is_stopped(base: Path, wanwrap: Wanwrap) -> None:
         done = wanwrap("stop", "--noise_level", "low")
         assert "low ends after" in done.stdout and "high" not in done.stdout
         assert (cats / "low" / "stop").is_file() and not (cats / "high" / "stop").exists()
+    birds = run_folder(base, "birds", high={**HIGH, **DONE}, low=training())
+    with alive(birds, "high low"):  # whoever trains low holds the lock of high, too
+        assert "high    finished" in wanwrap("status", "birds").stdout
+        assert "high" not in wanwrap("stop", "birds").stdout and not (birds / "high" / "stop").exists()
     with alive(run_folder(base, "dogs", high=HIGH), "high"):
         done = wanwrap("stop", "dogs", "--noise_level", "low")
         assert done.returncode == 11 and "no expert of low noise" in done.stderr

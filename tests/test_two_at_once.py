@@ -170,7 +170,7 @@ def test_a_caption_that_changes_while_it_waits(tmp_path: Path, wanwrap: Wanwrap,
         waiting(process, "is caching in")
         (cats / "images" / "one.txt").write_text("a third caption")
     text = ended(process, 10)
-    assert "one_wan_te.safetensors: the data set has changed" in text, text
+    assert "one.png: the data set has changed" in text, text
     assert len(calls(tmp_path)) == 1 and cached(tmp_path) == [1, 1]  # it is told before anything is encoded
     assert wanwrap(*low, "--output_name", "other").returncode == 0
 

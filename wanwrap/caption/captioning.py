@@ -83,8 +83,8 @@ class Captioning:
         self.models, self.comfyui = base / "models", workspace.comfyui
         self.model = request.model or self.models / model.FILE
         self.work = base / "captions" / slug(self.folder.name)  # log, replaced captions, what is staged meanwhile
-        self.media, _ = media_in(self.folder)
-        everything = [*filter(kind_of, chain.from_iterable(self.media.values()))]  # not what upstream passes over
+        there, _ = media_in(self.folder)
+        everything = [*filter(kind_of, chain.from_iterable(there.values()))]  # not what upstream passes over
         captioned = {path for path in everything if filled(path.with_suffix(CAPTION))}
         self.replaced = captioned if request.overwrite else set[Path]()
         self.kept = len(captioned - self.replaced)
@@ -163,17 +163,16 @@ class Captioning:
 
         Each is read to its end first, since upstream ends at the first that it can't read.
         """
-        staged, targets = dict[str, Path](), {*self.targets}
-        for (_, kind), paths in self.media.items():
-            chosen = [path for path in paths if path in targets]
-            items = read_files(chosen, kind, captions=dict.fromkeys(chosen, ""), whole=True)
-            with console.bar("showing file", len(items)) as done:
-                for item in items:
-                    with self._failing(item.path):
-                        name = f"{len(staged):06}{item.path.suffix.lower() if kind == 'image' else '.png'}"
-                        _show(item, staging / name)
-                        staged[name] = item.path
-                    done()
+        staged = dict[str, Path]()
+        files = {path: kind for path in self.targets if (kind := kind_of(path))}
+        items = read_files(files, captions=dict.fromkeys(files, ""), whole=True)
+        with console.bar("showing file", len(items)) as done:
+            for item in items:
+                with self._failing(item.path):
+                    name = f"{len(staged):06}{item.path.suffix.lower() if item.kind == 'image' else '.png'}"
+                    _show(item, staging / name)
+                    staged[name] = item.path
+                done()
         return staged
 
     @contextmanager

@@ -111,18 +111,21 @@ def _manifest(cache: Path) -> dict[str, str]:
     return {}
 
 
-def forget(entries: Sequence[Entry]) -> set[str]:
-    """Remove what was cached of files that are no longer as they were read: nobody knows of what it was made. Their
-    names.
-    """
-    gone = set[str]()
-    for entry in entries:
-        for item, latest in zip(entry.items, _read_again(entry), strict=True):
-            if (latest.mark, latest.caption) != (item.mark, item.caption):
-                gone.add(item.path.name)
-                for name in (name for what in WHAT for name, _ in names(replace(entry, items=(item,)), what)):
-                    (entry.cache / name).unlink(missing_ok=True)
-    return gone
+def changed(entries: Sequence[Entry]) -> list[tuple[Entry, Item]]:
+    """The files that are no longer as they were read, by content or caption."""
+    pairs = (
+        (entry, item, latest) for entry in entries for item, latest in zip(entry.items, _read_again(entry), strict=True)
+    )
+    return [(entry, item) for entry, item, now in pairs if (now.mark, now.caption) != (item.mark, item.caption)]
+
+
+def forget(entries: Sequence[Entry]) -> list[str]:
+    """Remove what was cached of files that have changed meanwhile: nobody knows of what it was made. Their names."""
+    gone = changed(entries)
+    for entry, item in gone:
+        for name in (name for what in WHAT for name, _ in names(replace(entry, items=(item,)), what)):
+            (entry.cache / name).unlink(missing_ok=True)
+    return sorted({item.path.name for _, item in gone})
 
 
 def _read_again(entry: Entry) -> list[Item]:
@@ -132,4 +135,5 @@ def _read_again(entry: Entry) -> list[Item]:
         captions = {item.path: "" for item in entry.items} | read_list(entry.kind, Path(file))
     elif not suffix:
         captions = {item.path: item.caption for item in entry.items}
-    return read_files([item.path for item in entry.items], entry.kind, suffix=suffix, captions=captions, whole=True)
+    files = dict.fromkeys((item.path for item in entry.items), entry.kind)
+    return read_files(files, suffix=suffix, captions=captions, whole=True)

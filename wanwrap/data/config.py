@@ -165,11 +165,11 @@ def _items(kind: Kind, options: Table, written: Path | None, whole: bool) -> lis
         paths = sorted(path for path in directory.glob("[!.]*") if READ.get(path.suffix.lower()) == kind)
         if not paths:
             raise DatasetError(f"there is no folder {directory}, or it holds no {kind}s that upstream reads.")
-        return read_files(paths, kind, suffix=suffix, whole=whole)
+        return read_files(dict.fromkeys(paths, kind), suffix=suffix, whole=whole)
     path, captions = Path(file), read_list(kind, Path(file))
     if not (suffix and path.parent == written and re.fullmatch(rf"{kind}s-\d+\.jsonl", path.name)):
-        return read_files([*captions], kind, captions=captions, whole=whole)
-    items = read_files([*captions], kind, suffix=suffix, whole=whole)
+        return read_files(dict.fromkeys(captions, kind), captions=captions, whole=whole)
+    items = read_files(dict.fromkeys(captions, kind), suffix=suffix, whole=whole)
     changed = f"its caption has changed since it was written to {path}; `wanwrap run` writes it anew"
     same = (item.problem or item.caption == captions[item.path] for item in items)
     return [item if so else replace(item, problem=changed) for item, so in zip(items, same, strict=True)]

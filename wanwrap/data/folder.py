@@ -52,15 +52,15 @@ def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:
         DatasetError: there is nothing to look at.
     """
     found, notes = media_in(folder)
-    items = list[Item]()
+    items, files = list[Item](), dict[Path, Kind]()
     for (directory, kind), paths in found.items():
         if preset.pictures if kind == "image" else preset.clips:
-            items += read_files(paths, kind, whole=whole)
+            files |= dict.fromkeys(paths, kind)
         else:
             why = f"{preset.name} trains no {'pictures' if kind == 'image' else 'clips'}"
             notes.append(f"{why}: {len(paths)} in {directory} are not used.")
             items += [Item(path=path, kind=kind, problem=why, stops=False) for path in paths]
-    return arrange(folder, items, preset, notes)
+    return arrange(folder, [*read_files(files, whole=whole), *items], preset, notes)
 
 
 def media_in(folder: Path) -> tuple[dict[tuple[Path, Kind], list[Path]], list[str]]:

@@ -1,4 +1,4 @@
-"""Files of one kind read as upstream will read them, in parallel and each once.
+"""Pictures and clips read as upstream will read them, in parallel and each once.
 
 What is found is kept in the user's cache, a file for each folder.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +25,12 @@ THREADS = 8  # more would hold too many frames
 # with the package in place of the current folder, whose files are no modules of ours
 CHILD = "import sys; sys.path[0] = sys.argv[1]; from wanwrap.data.read import child; child()"
 KEPT = ("size", "frames", "fps", "odd", "mark", "look")
-Row = dict[
-    str, Any
-]  # of a file: an Item's fields as `found`; and where they are to be kept, its stamp, and whether it was read whole
+# of a file: an Item's fields as `found`; and where they are to be kept, its `stamp`, and whether it was read `whole`
+Row = dict[str, Any]
 
 
 def read_files(
-    paths: Sequence[Path],
-    kind: Kind,
+    files: Mapping[Path, Kind],
     *,
     suffix: str = CAPTION,
     captions: Mapping[Path, str] | None = None,
@@ -43,19 +41,19 @@ def read_files(
     With `whole` every file is decoded to its end: upstream does so while caching, and ends the run at the first damaged
     one.
     """
-    items, names, sound = dict[Path, Item](), dict[str, Path](), list[Path]()
-    for path in paths:
+    items, names = dict[Path, Item](), dict[tuple[Path, Kind, str], Path]()
+    for path, kind in files.items():
         if problem := _name_problem(path):
             items[path] = Item(path=path, kind=kind, problem=problem, stops=path.suffix.lower() in READ)
-        else:
-            sound.append(path)
-    for item in _contents(sound, kind, whole):
+    sound = {path: kind for path, kind in files.items() if path not in items}
+    for item in _contents(sound, whole):
         items[item.path] = item if item.problem else _captioned(item, suffix, captions)
-    for path in sound:  # by what the system takes for one name
-        if not items[path].problem and (twin := names.setdefault(os.path.normcase(path.stem), path)) is not path:
+    for path, kind in sound.items():
+        name = path.parent, kind, os.path.normcase(path.stem)  # by what the system takes for one
+        if not items[path].problem and (twin := names.setdefault(name, path)) is not path:
             problem = f"it shares its name with {twin.name}, so one would overwrite the other's cache; rename one"
             items[path] = replace(items[path], problem=problem)
-    return [items[path] for path in paths]
+    return [items[path] for path in files]
 
 
 def _name_problem(path: Path) -> str | None:
@@ -83,29 +81,32 @@ def _captioned(item: Item, suffix: str, captions: Mapping[Path, str] | None) -> 
     return replace(item, caption=caption, odd=(*item.odd, MARKED) if caption[:1] == "\ufeff" else item.odd)
 
 
-def _contents(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Item]:
+def _contents(files: Mapping[Path, Kind], whole: bool) -> Iterator[Item]:
     """What each file is or what is wrong with it: of what has changed, or was not read so far, by reading it."""
-    place = _place(paths[0].parent if paths else Path())
-    rows = _load(place)
-    if unknown := [path for path in paths if not _is_current(rows.get(str(path)), path, whole)]:
-        read = _in_child(unknown, kind, whole) if whole else (read_file(path, kind, whole) for path in unknown)
+    folders = {os.path.dirname(path) for path in files}  # noqa: PTH120  10,000 at once
+    rows = {folder: _load(_place(folder)) for folder in folders}
+    known = {path: row for each in rows.values() for path, row in each.items()}
+    unknown = {str(path): kind for path, kind in files.items() if not _is_current(known.get(str(path)), path, whole)}
+    if unknown:
+        read = _in_child(unknown, whole) if whole else (read_file(path, kind, whole) for path, kind in unknown.items())
         try:
             with console.bar("reading files", len(unknown)) as done:
                 for path, row in zip(unknown, read, strict=True):
-                    rows[str(path)] = row
+                    known[path] = rows[os.path.dirname(path)][path] = row  # noqa: PTH120
                     done()
         finally:
-            _save(place, {path: row for path, row in rows.items() if "stamp" in row})
-    for path in paths:
-        found: Row = {k: tuple(v) if isinstance(v, list) else v for k, v in rows[str(path)]["found"].items()}
-        yield Item(path=path, kind=kind, **found)
+            for folder, each in rows.items():
+                _save(_place(folder), {path: row for path, row in each.items() if "stamp" in row})
+    for file, kind in files.items():
+        found: Row = {k: tuple(v) if isinstance(v, list) else v for k, v in known[str(file)]["found"].items()}
+        yield Item(path=file, kind=kind, **found)
 
 
 def _is_current(row: Row | None, path: Path, whole: bool) -> bool:
     return row is not None and row["whole"] >= whole and row["stamp"] == stamp_of(path)
 
 
-def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Row]:
+def _in_child(files: Mapping[str, Kind], whole: bool) -> Iterator[Row]:
     """By a child, with which goes what decoders take.
 
     Where it crashes, another reads the rest one after the other, which tells at which it was.
@@ -113,9 +114,9 @@ def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Row]:
     from wanwrap.system.process import cores, lines
 
     argv = [sys.executable, "-c", CHILD, str(Path(__file__).parents[2])]
-    left, threads = [*map(str, reversed(paths))], min(THREADS, cores() + 2)
+    left, threads = [*files.items()][::-1], min(THREADS, cores() + 2)
     while left:
-        rows = lines(argv, json.dumps({"kind": kind, "whole": whole, "threads": threads, "paths": left[::-1]}))
+        rows = lines(argv, json.dumps({"files": left[::-1], "whole": whole, "threads": threads}))
         if next(rows, None) is None:
             raise StepError(f"{sys.executable} can't be started to read files; what it said stands above.")
         for row in rows:
@@ -128,7 +129,7 @@ def _in_child(paths: Sequence[Path], kind: Kind, whole: bool) -> Iterator[Row]:
 
 
 def child() -> None:
-    """Read what standard input asks for: {"kind": ..., "whole": ..., "threads": ..., "paths": [...]}.
+    """Read what standard input asks for: {"files": [[path, kind], ...], "whole": ..., "threads": ...}.
 
     Prints a line when it has started, and then what was found, a JSON line a file, in order.
     """
@@ -138,14 +139,15 @@ def child() -> None:
     print("started", flush=True)
     with ThreadPoolExecutor(request["threads"]) as pool:
         each = pool.map if request["threads"] > 1 else map  # which begins with no file before the last one is told
-        for row in each(lambda path: read_file(Path(path), request["kind"], request["whole"]), request["paths"]):
+        for row in each(lambda file: read_file(file[0], file[1], request["whole"]), request["files"]):
             print(json.dumps(row), flush=True)
 
 
-def read_file(path: Path, kind: Kind, whole: bool) -> Row:
+def read_file(name: str, kind: Kind, whole: bool) -> Row:
     """What a file is, as a row to be kept; or its problem, which may have gone the next time."""
     from wanwrap.data import clips, pictures
 
+    path = Path(name)
     try:
         stamp = stamp_of(path)
         item = (pictures if kind == "image" else clips).read(path, whole)
@@ -179,7 +181,7 @@ def _save(place: Path, rows: dict[str, Row]) -> None:
         write_atomic(place, json.dumps(rows))
 
 
-def _place(folder: Path) -> Path:
+def _place(folder: str) -> Path:
     import hashlib
 
     from platformdirs import user_cache_path

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from wanwrap.data.media import CAPTION, filled, led_by
+from wanwrap.data.media import CAPTION, Unfit, filled, led_by
 from wanwrap.errors import OptionError
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
@@ -36,9 +36,9 @@ def write_captions(source: Source, made: Made, work: Preparation) -> None:
     """
     try:
         text = _text(source, work, "video" if any(name.startswith("videos/") for name in made.there) else "photo")
-    except OSError as error:
+    except (OSError, Unfit) as error:
         text = None
-        made.notes.append(f"its caption can't be read: {error.strerror or error}")
+        made.notes.append(f"its caption can't be read: {getattr(error, 'strerror', None) or error}")
     places = [(work.out / name).with_suffix(CAPTION) for name in made.there]
     if text is not None and not work.dry_run:
         _write(places, text.encode("utf-8", "replace"), made, again=work.again)
@@ -79,7 +79,7 @@ def _digest(data: bytes) -> str:
 
 
 def _text(source: Source, work: Preparation, kind: str) -> str | None:
-    """None where there is neither caption nor template. Raises OSError: the caption's file can't be read."""
+    """None where there is neither caption nor template. Raises OSError, Unfit: the caption can't be read."""
     caption = source.path.with_suffix(CAPTION)
     text = decoded(caption.read_bytes()) if caption.is_file() else ""
     if not text.strip():
@@ -95,9 +95,11 @@ def _from_template(work: Preparation, path: Path, kind: str) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """A text in whatever an editor wrote: UTF-8, UTF-16, else Windows' own; `\\n` alone between lines."""
+    """A text in whatever an editor wrote: UTF-8, UTF-16, else Windows' own; `\\n` alone between lines. Raises Unfit."""
     try:
-        text = data.decode("utf-16" if data[:2] in UTF_16 or b"\0" in data else "utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")
+    if "\0" in text:  # UTF-16 without a mark, or damage: it would be a guess
+        raise Unfit("it holds bytes of 0, as UTF-16 does; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")

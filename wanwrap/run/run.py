@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wanwrap import errors
 from wanwrap.data.cache_lock import changing, check_unused, in_turn, reading
-from wanwrap.data.caches import WHAT, Survey, forget, survey
+from wanwrap.data.caches import WHAT, Survey, changed, forget, survey
 from wanwrap.errors import StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
@@ -191,17 +191,18 @@ class _Run:
                 self._check_cached(step)
             elif isinstance(step, Prune):
                 # it may have changed while weights were checked and merged, or another's caching was awaited
-                if changed := sorted(forget(self.plan.dataset.entries)):
-                    raise StepError(f"{listing(changed)}: the data set has changed since it was read; start again.")
+                if other := changed(self.plan.dataset.entries):
+                    files = listing(sorted({item.path.name for _, item in other}))
+                    raise StepError(f"{files}: the data set has changed since it was read; start again.")
                 for each in found:  # as the step does when the script is run by hand
                     each.prune()
 
     def _check_cached(self, step: Cache) -> None:
         """Raises StepError: something else was cached than what was planned, which would be trained."""
-        changed, found = sorted(forget(self.plan.dataset.entries)), self._caches()
-        if changed := [*changed, *(path.name for each in found for path in each.stale)]:
+        gone, found = forget(self.plan.dataset.entries), self._caches()
+        if other := [*gone, *(path.name for each in found for path in each.stale)]:
             raise StepError(
-                f"{listing(changed)}: changed, or came, while the data set was cached; start again, and only that is "
+                f"{listing(other)}: changed, or came, while the data set was cached; start again, and only that is "
                 "cached anew."
             )
         if lacking := [name for each in found for name in each.missing(step.what)]:

@@ -132,6 +132,8 @@ def _expert(folder: Path) -> Expert | None:
         record = records.read(folder) or (records.unknown(folder) if running else None)
     except OSError:
         record = records.unknown(folder)
+    if running and record and record.state == "done":
+        running = False  # its run has the other expert still to train, or has just ended
     return Expert(folder, record, running, stop_asked(folder)) if record else None
 
 
