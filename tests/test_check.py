@@ -405,7 +405,7 @@ def test_the_contact_sheet(tmp_path: Path, wanwrap: Wanwrap) -> None:
 def test_which_preset_and_which_data(tmp_path: Path, wanwrap: Wanwrap) -> None:
     base = tmp_path / "home" / "local_training"
     pattern(base / "datasets" / "cats" / "a.png", (700, 500))
-    assert checked(wanwrap, "cats/")["preset"] == "t2v-lightning"
+    assert checked(wanwrap, "cats/")["preset"] == "t2v-vanilla"
     (base / "wanwrap.toml").write_text('presets = ["wan21-t2v-style"]\n')
     found = checked(wanwrap)
     assert (found["preset"], found["dataset"], found["epochs"], found["total_steps"]) == ("wan21-t2v-style", "cats", 100, 100)  # fmt: skip

@@ -230,9 +230,15 @@ def test_comfyuis_text_encoder_is_converted(tmp_path: Path, wanwrap: Wanwrap, en
 
 
 def test_list(wanwrap: Wanwrap) -> None:
-    listed = wanwrap("setup", "--list", "--include_i2v", "--noise_level", "low", "--json")
-    names = [row["name"] for row in json.loads(listed.stdout)]
-    assert names == ["wan2.2-t2v-low", "lightning-t2v-v1.1-low", "vae", "t5", "wan2.2-i2v-low", "lightning-i2v-v1-low", "t5-tokenizer"]  # fmt: skip
+    """Of t2v-vanilla where nothing is asked for."""
+
+    def names(*words: str) -> list[str]:
+        listed = wanwrap("setup", *words, "--list", "--noise_level", "low", "--json")
+        return [row["name"] for row in json.loads(listed.stdout)]
+
+    assert names() == ["wan2.2-t2v-low", "vae", "t5", "t5-tokenizer"]
+    assert names("--include_i2v") == ["wan2.2-t2v-low", "vae", "t5", "wan2.2-i2v-low", "t5-tokenizer"]
+    assert names("t2v-lightning", "--include_i2v") == ["wan2.2-t2v-low", "lightning-t2v-v1.1-low", "vae", "t5", "wan2.2-i2v-low", "lightning-i2v-v1-low", "t5-tokenizer"]  # fmt: skip
     text = wanwrap("setup", "wan21-i2v-480p", "--list").stdout
     assert "clip  (clip, fp32, 4.8 GB)" in text and "xlm-roberta-large/" in text and "about 32.8 GB" in text
 

@@ -23,6 +23,7 @@ from wanwrap.weights.models import MODELS, SHAPES
 NoiseLevel = Literal["high", "low"]
 Size = tuple[int, int]
 
+DEFAULT = "t2v-vanilla"  # where no preset is named
 REQUIRED = ("optimizer_type", "learning_rate", "network_dim", "network_alpha", "timestep_sampling")
 EXTRACTIONS = ("head", "chunk", "uniform")
 

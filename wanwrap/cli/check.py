@@ -15,10 +15,9 @@ from wanwrap.look.contact_sheet import check_place, write
 from wanwrap.plan.build import look
 from wanwrap.plan.expert_options import length
 from wanwrap.plan.request import read, workspace_folder
+from wanwrap.preset import DEFAULT
 from wanwrap.system.disk import writable
 from wanwrap.weights.workspace import load
-
-DEFAULT = "t2v-lightning"
 
 
 @click.command(
@@ -26,7 +25,7 @@ DEFAULT = "t2v-lightning"
     epilog="Example: wanwrap check cats --preset t2v-vanilla --trigger ohwx --contact_sheet cats.html",
 )
 @with_options(DATASET)
-@option("--preset", help="The preset that will train it (default: the one that was set up, else t2v-lightning).")
+@option("--preset", help="The preset that will train it (default: the one that was set up, else t2v-vanilla).")
 @option("--trigger", callback=trigger, help="A word that every caption should hold.")
 @option("--contact_sheet", type=PATH, help="Write a page with all of it as it will be cropped.")
 @option("--all", "everything", is_flag=True, help="List each file, however many there are.")

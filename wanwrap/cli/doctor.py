@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from wanwrap.cli.options import NOISE_LEVEL, PLACES, Verb, json_option, with_options
-from wanwrap.cli.setup import DEFAULT
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.machine import doctor as work
 from wanwrap.machine.doctor import Line
 from wanwrap.machine.wish import Wish
 from wanwrap.machine.wish import wish as asked_for
-from wanwrap.preset import shipped
+from wanwrap.preset import DEFAULT, shipped
 
 
 @click.command(cls=Verb, epilog="Example: wanwrap doctor t2v-vanilla")
@@ -28,7 +27,7 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
 
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
-    wish = asked_for(presets, **options, default=DEFAULT)
+    wish = asked_for(presets, **options, default=(DEFAULT,))
     lines = [*work.examine(wish)]
     rows = [{**vars(line), "ok": not line.code} for line in lines]
     show_result(as_json, lambda: rows, map(indented, _told(lines, wish)))

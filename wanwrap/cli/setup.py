@@ -13,10 +13,9 @@ from wanwrap.cli.terminal import show_json, show_result
 from wanwrap.machine import setup as work
 from wanwrap.machine.survey import survey
 from wanwrap.machine.wish import wish as asked_for
+from wanwrap.preset import DEFAULT
 from wanwrap.system import console
 
-DEFAULT = ("t2v-lightning",)
-INCLUDED = ("i2v-lightning",)  # what --include_i2v adds
 TORCH = click.Choice(["cu124", "cu128", "cu130", "cpu"])
 
 
@@ -27,7 +26,9 @@ TORCH = click.Choice(["cu124", "cu128", "cu130", "cpu"])
 @click.argument("presets", nargs=-1)
 @option("--comfyui_dir", type=PATH, multiple=True, help="A ComfyUI to use weights of, where they lie; may be repeated.")
 @NOISE_LEVEL
-@option("--include_i2v", is_flag=True, help="i2v-lightning's weights too.")
+@option(
+    "--include_i2v", is_flag=True, help="The weights of i2v-vanilla too; with t2v-lightning those of i2v-lightning."
+)
 @option("--dry_run", is_flag=True, help="Only show what is needed, what was found and what would be done.")
 @option("--list", "only_list", is_flag=True, help="Only list the files with repository, size and sha256.")
 @option("--weights_only", is_flag=True, help="Leave musubi-tuner and packages alone.")
@@ -44,14 +45,15 @@ def setup(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make this machine ready to train PRESETS (default: t2v-lightning).
+    """Make this machine ready to train PRESETS (default: t2v-vanilla).
 
     Weights are looked for in the workspace, in ComfyUI (--comfyui_dir) and in the Hugging Face cache, and used
     where they lie: nothing in those folders is changed. The rest is downloaded, resumed if it broke off, and
     verified by its sha256. The same command goes on from where it was stopped.
     """
-    names = (*(presets or DEFAULT), *(INCLUDED if include_i2v else ()))
-    wish = asked_for(names, **options)
+    names = presets or (DEFAULT,)
+    i2v = "i2v-lightning" if "t2v-lightning" in names else "i2v-vanilla"
+    wish = asked_for((*names, i2v) if include_i2v else names, **options)
     if only_list:
         show_result(as_json, lambda: report.listed_json(wish), report.listed(wish))
         return

@@ -36,14 +36,20 @@ def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:
     """
     import psutil
 
-    if why := lacking(folder, needed, within):
+    if why := lacking(folder, needed, within, option="--out"):
         raise RoomError(why)
     if (available := psutil.virtual_memory().available) < MEMORY:
         raise RoomError(f"{available / 1e9:.1f} GB of memory are free and 1 GB is needed; close other programs.")
 
 
-def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = "to be written") -> str | None:
-    """Why the disk is too small, and a way out; None where it is not. Raises OutputError: it can't be written to."""
+def lacking(
+    folder: Path, needed: int, within: Iterable[Path] = (), what: str = "to be written", option: str = "--base_dir"
+) -> str | None:
+    """Why the disk is too small, and a way out: an `option` that names another place; None where it is not.
+
+    Raises:
+        OutputError: it can't be written to.
+    """
     place = writable(folder)
     left = sum(part.stat().st_size for out in within if (part := out.with_name(out.name + PART)).is_file())
     disk = shutil.disk_usage(place)
@@ -54,7 +60,7 @@ def lacking(folder: Path, needed: int, within: Iterable[Path] = (), what: str = 
         return None
     return (
         f"{place} has {large(free)} free, and {large(needed + SPARE)} are {what}; make room, or give a place on "
-        "another disk."
+        f"another disk ({option})."
     )
 
 
