@@ -265,6 +265,7 @@ def test_a_trigger_that_is_none(verb: click.Command, word: str) -> None:
 
 def test_a_dry_run_starts_nothing(mixed: Path, model: Path, wanwrap: Wanwrap, tmp_path: Path) -> None:
     options = ["--trigger", "my cat", "--fp8", "--max_size", "640", "--max_new_tokens", "99", "--overwrite"]
+    film(mixed / "two.mp4", ["#c00000"])  # a phone's, of the same moment: it shares the picture's caption
     done = wanwrap("caption", mixed, "--dry_run", *options)
     assert done.returncode == 0, done.stderr
     assert "two.JPG\n" in done.stdout and "images/done.png (has a caption)" in done.stdout
@@ -303,6 +304,7 @@ def test_the_model_of_a_comfyui(mixed: Path, model: Path, wanwrap: Wanwrap, tmp_
     done = wanwrap("caption", mixed)
     assert done.returncode == 5 and "fp8_scaled" in done.stderr and "hf download Comfy-Org/" in done.stderr
     there = sparse(comfy / model.name, QWEN)
+    model.write_bytes(b"half a download")
     assert wanwrap("caption", mixed).returncode == 0
     assert str(there) in record(tmp_path)[0]["argv"]
     assert wanwrap("caption", mixed, "--overwrite", "--model", "gone.safetensors").returncode == 5

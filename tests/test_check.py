@@ -326,9 +326,35 @@ def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, opened: lis
     assert opened == ["b.png"]
     found = [(item.size, item.caption) for item in again.entries[0].items]
     assert found == [((64, 64), "a ball"), ((200, 64), "a ball"), ((96, 64), "other words")]
-    for text in ("", "[]"):  # a cache that is none
+    row = {str(paths[0]): {"whole": True, "stamp": reading.stamp_of(paths[0]), "found": {"of": "another version"}}}
+    for text in ("", "5", "[1]", json.dumps({str(paths[0]): 3}), json.dumps(row)):  # a cache that is none
         reading._place(str(tmp_path)).write_text(text)
         assert scan(tmp_path, VANILLA, whole=True) == again
+
+
+def test_a_clip_whose_size_changes(tmp_path: Path) -> None:
+    """As browsers record them: upstream goes by the first frame."""
+    sizes = ((320, 240), (160, 128))
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream("libvpx", rate=16)
+        (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuv420p"
+        for at, size in enumerate(sizes):
+            codec: Any = av.CodecContext.create("libvpx", "w")
+            (codec.width, codec.height), codec.pix_fmt, codec.time_base = size, "yuv420p", Fraction(1, 16)
+            for number in range(24 * at, 24 * at + 24):
+                frame: Any = av.VideoFrame(*size, "yuv420p")
+                frame.pts, frame.time_base = number, codec.time_base
+                container.mux([_of(stream, packet) for packet in codec.encode(frame)])
+            container.mux([_of(stream, packet) for packet in codec.encode()])
+    (tmp_path / "a.txt").write_text("a ball")
+    for whole in (False, True):
+        (clip,) = scan(tmp_path, VANILLA, whole=whole).entries[0].items
+        assert (clip.size, clip.frames) == (sizes[0], 48)
+
+
+def _of(stream: Any, packet: Any) -> Any:
+    packet.stream = stream
+    return packet
 
 
 def test_a_drive_that_vanishes(tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

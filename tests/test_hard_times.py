@@ -170,6 +170,22 @@ def chain(pid: int) -> list[psutil.Process]:
     return found
 
 
+def test_the_watchdog_is_killed(tmp_path: Path, low: Words) -> None:
+    """The training goes on, and another one watches it."""
+
+    def watchdogs() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()  # one that is dead has no command line any more
+        return [each for each in children if "watchdog.py" in " ".join(each.as_dict(["cmdline"])["cmdline"] or ())]
+
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: told(tmp_path).get("steps_done"))
+        (first,) = watchdogs()
+        first.kill()
+        until(lambda: any(each != first for each in watchdogs()), 5)
+        process.kill()
+    until(lambda: not alive(tmp_path), 5)
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_each_of_its_processes_is_killed(depth: int, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
     """Accelerate's launcher, the trainer: whichever dies, all of it ends, and goes on the next time."""

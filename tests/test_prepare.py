@@ -601,7 +601,21 @@ def test_changed_captions(prepare: Prepare, raw: Path, out: Path) -> None:
     (out / "images/b.txt").unlink()
     prepare()
     assert (out / "images/b.txt").read_text() == "second"
+    footage(raw / "c.mp4", 200, 25)
+    for text in ("first", "second", "third"):  # of its pieces one is edited, and the other goes along
+        (raw / "c.txt").write_text(text)
+        prepare("--again")
+        (out / "videos/c_01.txt").write_text("edited")
+        assert (out / "videos/c_02.txt").read_text() == text
     assert (out / "images/a.png").stat().st_mtime_ns == media
+
+
+def test_a_caption_that_is_not_there(prepare: Prepare, raw: Path, out: Path) -> None:
+    """A link to what was not fetched is no missing caption."""
+    picture(raw / "a.png", caption=None)
+    (raw / "a.txt").symlink_to("nowhere.txt")
+    told = prepare("--template", "a photo")
+    assert "link" in item(told, "a.png")["notes"][0] and not (out / "images/a.txt").exists()
 
 
 # again

@@ -22,6 +22,7 @@ FLOOR = {"": 0, "errors": 0, "paths": 0, **{room: floor for floor, room in enume
 STARTS = r"subprocess\.(run|Popen|call|check_\w+|get\w*output)|multiprocessing\.\w+|os\.(exec|spawn|fork|popen|system|posix_spawn|startfile)\w*"
 STARTERS = {
     "system.process",  # all that a run needs
+    "system.guard",  # what ends that
     "machine.torch_index",  # as a script of its own it becomes pip
 }
 FILES = {"open", "stat", "exists", "is_file", "is_dir", "iterdir", "glob", "rglob", "mkdir", "touch", "unlink", "rename", "write_text", "write_bytes", "read_bytes", "samefile", "resolve"}  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 
 from wanwrap.caption import model, prompts
@@ -16,7 +16,7 @@ from wanwrap.data import clips, media
 from wanwrap.data.folder import find, media_in
 from wanwrap.data.media import CAPTION, Item, filled, kind_of
 from wanwrap.data.read import read_files
-from wanwrap.errors import FULL, DatasetError, GpuError, listing
+from wanwrap.errors import FULL, DatasetError, GpuError, OutputError, listing
 from wanwrap.plan import preflight
 from wanwrap.plan.request import slug, training_python, workspace_folder
 from wanwrap.system import console, disk
@@ -37,7 +37,7 @@ ADVICE = {
     "gpu memory": "--fp8 halves the model, and a smaller --max_size each picture",
     "memory": "close other programs",
 }
-NARROWEST = 112  # pixels of the short side: upstream can't fit all that are smaller, and ends at them
+NARROWEST, LONGEST = 112, 100  # pixels of the short side, and as many times as long: upstream can fit all of these
 MOST = 3000  # characters: more than the 512 tokens that training reads of a caption
 
 
@@ -84,7 +84,11 @@ class Captioning:
         self.model = request.model or self.models / model.FILE
         self.work = base / "captions" / slug(self.folder.name)  # log, replaced captions, what is staged meanwhile
         there, _ = media_in(self.folder)
-        everything = [*filter(kind_of, chain.from_iterable(there.values()))]  # not what upstream passes over
+        found = dict[Path, Path]()  # by their captions: a clip shares that of the picture of its name
+        for _, paths in sorted(there.items()):
+            for path in filter(kind_of, paths):  # not what upstream passes over
+                found.setdefault(path.with_suffix(CAPTION), path)
+        everything = [*found.values()]
         captioned = {path for path in everything if filled(path.with_suffix(CAPTION))}
         self.replaced = captioned if request.overwrite else set[Path]()
         self.kept = len(captioned - self.replaced)
@@ -204,10 +208,11 @@ class Captioning:
             """Write what has come. Raises OSError: the disk is full."""
             nonlocal taken
             if answers.is_file():
-                lines = answers.read_bytes().split(b"\n")[taken:-1]  # the last one is still being written
-                taken += len(lines)
-                for row in map(json.loads, lines):
-                    self.put(staged.pop(Path(row["image_path"]).name), row["caption"])
+                for line in answers.read_bytes().split(b"\n")[taken:-1]:  # the last one is still being written
+                    taken += 1
+                    row = json.loads(line)
+                    if path := staged.pop(Path(row["image_path"]).name, None):
+                        self.put(path, row["caption"])
 
         try:
             command = Command(self.argv(), self.work, {**self.upstream.env, **pin.SETTINGS})
@@ -233,20 +238,32 @@ class Captioning:
             if filled(place) and not self.request.overwrite:
                 self.kept += 1
             else:
-                write_atomic(place, f"{text}\n")
+                _write(place, f"{text}\n")
                 self.written[path] = text
+
+
+def _write(place: Path, text: str) -> None:
+    """A caption. Raises OSError: the disk is full. ValueError: it can't be written."""
+    try:
+        write_atomic(place, text)
+    except (OSError, OutputError) as error:
+        if getattr(error, "errno", None) in FULL:
+            raise
+        raise ValueError(f"its caption {place.name} can't be written: {getattr(error, 'strerror', error)}") from error
 
 
 def _show(item: Item, place: Path) -> None:
     """A picture, or the frame in the middle of a clip, by another name. Raises what is wrong with it."""
     if item.problem:
         raise ValueError(item.problem)
-    if min(item.size) < NARROWEST:
-        raise ValueError(f"its {item.size[0]}x{item.size[1]} pixels are too few for the model")
+    if min(item.size) < NARROWEST or max(item.size) > LONGEST * min(item.size):
+        raise ValueError(f"its {item.size[0]}x{item.size[1]} pixels are too few or too narrow for the model")
     if item.kind == "video":
         clips.middle(item.path, item.frames).save(place)
         return
     try:
-        place.symlink_to(item.path)  # which takes no room
-    except OSError:  # Windows allows it to few, some drives to none
+        if not os.access(item.path, os.W_OK):
+            raise PermissionError  # Windows could not remove its second name
+        os.link(os.path.realpath(item.path), place)  # takes no room, and stays where the user moves the first name
+    except OSError:
         shutil.copyfile(item.path, place)

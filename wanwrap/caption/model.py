@@ -21,18 +21,23 @@ STRUCTURE = "8004730443f55db63092006dd9f7110e"
 
 
 def find(models: Path, comfyuis: Iterable[Path]) -> Path:
-    """The first file of that name: in the workspace, the ComfyUIs, the Hugging Face cache.
+    """The first file of that name that upstream loads: in the workspace, the ComfyUIs, the Hugging Face cache.
 
     Raises:
-        WeightsError: there is none, with where to get it; or it is not what it is called.
+        WeightsError: there is none, with where to get it; or what is wrong with the first.
     """
-    folders = [models]
+    folders, wrong = [models], list[WeightsError]()
     for given in comfyuis:
         with suppress(WeightsError):  # gone since setup has seen it
             folders += comfyui.folders(given)
     for path in chain.from_iterable(map(comfyui.files, [*folders, *comfyui.hub_cache()])):
         if path.name == NAME:
-            return check(path)
+            try:
+                return check(path)
+            except WeightsError as error:
+                wrong.append(error)
+    if wrong:
+        raise wrong[0]
     raise WeightsError(
         f"there is no {NAME} ({BYTES / 1e9:.1f} GB, not fp8_scaled), which writes the captions, in {models} or in a "
         f"ComfyUI that setup knows; give another one with --model, or get it: hf download {REPO} {FILE} --local-dir "

@@ -29,7 +29,7 @@ def prune(config: Path, latents: str, text: str, as_json: bool) -> None:
     `run --dry_run` prints: other marks mean other encoders, so that everything is encoded anew. Captions that have
     changed since `run` listed them are refused.
     """
-    entries = own.load(config, whole=True).sound().entries
+    entries = own.load(config, whole=True, current=True).sound().entries
     with changing([entry.cache for entry in entries]):
         found = [survey(entry, {"latents": latents, "text": text}) for entry in entries]
         check_unused([each.folder for each in found if not each.complete])

@@ -58,7 +58,8 @@ def read(path: Path, whole: bool) -> Item:
 def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
     """What a clip is, after all of its packets. Raises Unfit, ValueError."""
     codec = stream.codec_context
-    if not film.frames or not codec.width or not codec.height:
+    size = film.size or (codec.width, codec.height)  # where it changes midway, upstream goes by the first frame
+    if not film.frames or not all(size):
         raise ValueError("it holds no frames")
     odd = {
         TURNED: bool(film.turn),
@@ -69,7 +70,7 @@ def _item(path: Path, film: Film, stream: Any, whole: bool) -> Item:
     return Item(
         path=path,
         kind="video",
-        size=(codec.width, codec.height),
+        size=size,
         frames=film.frames,
         fps=film.rate(float(stream.average_rate or 0)),
         odd=tuple(what for what, so in odd.items() if so),
@@ -86,6 +87,7 @@ class Film:
         self.times = list[int]()
         self.end = 0  # when the last frame goes; of packets alone
         self.base = Fraction(0)
+        self.size: tuple[int, int] | None = None
         self.look: int | None = None
         self.turn: tuple[int, ...] = ()
         self.alpha = False
@@ -138,6 +140,7 @@ class Film:
 
     def see(self, frame: VideoFrame) -> None:
         """What the first frame tells of all."""
+        self.size = frame.width, frame.height
         self.alpha = any(component.is_alpha for component in frame.format.components)
         self.turn = turn(frame)
 

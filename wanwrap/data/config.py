@@ -47,8 +47,10 @@ EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 Table = Mapping[str, Any]
 
 
-def load(path: Path, *, whole: bool = False) -> Dataset:
+def load(path: Path, *, whole: bool = False, current: bool = False) -> Dataset:
     """The data set that a TOML describes; files that upstream would end on or drop are in its `left`.
+
+    With `current` so are those whose captions have changed since wanwrap wrote them into a list.
 
     Raises:
         DatasetError: upstream would refuse it, or train something else.
@@ -58,7 +60,7 @@ def load(path: Path, *, whole: bool = False) -> Dataset:
     entries, left = list[Entry](), dict[Path, Item]()
     for number, table in enumerate(tables, 1):
         try:
-            entry = _entry({**general, **table}, path.parent if rendered else None, whole)
+            entry = _entry({**general, **table}, path.parent if rendered and current else None, whole)
         except (DatasetError, PresetError) as error:
             raise DatasetError(f"[[datasets]] number {number} of {path}: {error}") from error
         left |= {item.path: item for item in entry.items if item.problem}

@@ -19,7 +19,7 @@ from wanwrap.errors import OutputError, StepError
 from wanwrap.system import console
 from wanwrap.upstream import buckets
 
-VERSION = 7  # of what `pictures.read` and `clips.read` find
+VERSION = 8  # of what `pictures.read` and `clips.read` find
 LONGEST = 255 - len("_00000-129_1280x0720_wan.safetensors")  # bytes of a name that a cache's fits on
 THREADS = 8  # more would hold too many frames
 # with the package in place of the current folder, whose files are no modules of ours
@@ -102,8 +102,11 @@ def _contents(files: Mapping[Path, Kind], whole: bool) -> Iterator[Item]:
         yield Item(path=file, kind=kind, **found)
 
 
-def _is_current(row: Row | None, path: Path, whole: bool) -> bool:
-    return row is not None and row["whole"] >= whole and row["stamp"] == stamp_of(path)
+def _is_current(row: Any, path: Path, whole: bool) -> bool:
+    with suppress(KeyError, TypeError, AttributeError):  # there is none, or somebody else has written it
+        fields = row["found"].keys() == {*KEPT}
+        return bool(fields and row["whole"] >= whole and row["stamp"] == stamp_of(path))
+    return False
 
 
 def _in_child(files: Mapping[str, Kind], whole: bool) -> Iterator[Row]:
@@ -168,7 +171,7 @@ def stamp_of(path: Path) -> list[int]:
 
 def _load(place: Path) -> dict[str, Row]:
     """What is known of a folder's files. A cache that fails costs time alone."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError):
         return dict(json.loads(place.read_text(encoding="utf-8")))
     return {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def write_captions(source: Source, made: Made, work: Preparation) -> None:
 
 
 def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> None:
-    stay = list[str]()
+    stay, behind = list[str](), False
     for place in places:
         there = place.read_bytes() if filled(place) else b""
         own = _digest(there) == made.caption
@@ -58,11 +59,12 @@ def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> N
             if made.action == "unchanged":
                 made.reason = "caption written"
         elif own:
+            behind = True
             stay.append(f"{place.name} differs from its source's, and stays (--again writes it anew)")
         else:
             stay.append(f"{place.name} has been edited, and stays")
     made.notes += stay
-    if not stay:
+    if not behind:  # else what is there would be taken for the user's
         made.caption = _digest(data)
 
 
@@ -81,6 +83,8 @@ def _digest(data: bytes) -> str:
 def _text(source: Source, work: Preparation, kind: str) -> str | None:
     """None where there is neither caption nor template. Raises OSError, Unfit: the caption can't be read."""
     caption = source.path.with_suffix(CAPTION)
+    if os.path.lexists(caption) and not caption.is_file():
+        raise Unfit("it is no regular file, or a link to none")
     text = decoded(caption.read_bytes()) if caption.is_file() else ""
     if not text.strip():
         if work.template is None:

@@ -47,15 +47,13 @@ def prepare(place: Path, work: Preparation, report: Report) -> None:
     work.check()
     check_template(work)
     sources, left = search(place, work.out)
-    report.items += left
-    if not sources:
-        return
     clips = sum(source.moving for source in sources)
     if clips:
         check_encoder()
     # all cores have work, however few clips there are
     work = replace(work, threads=max(1, cores() // max(1, clips)))
-    with nullcontext() if work.dry_run else _alone(work.out):
+    with _alone(work.out) if sources and not work.dry_run else nullcontext():
+        report.items += left
         _all(sources, work, report)
 
 
@@ -75,6 +73,8 @@ def _all(sources: Sequence[Source], work: Preparation, report: Report) -> None:
     rows = read_rows(work.out)
     lost = [row for key, row in rows.items() if not Path(key).exists()]
     report.gone += sorted(name for row in lost for name in row.outputs if (work.out / name).is_file())
+    if not sources:
+        return
     same = {source: as_it_was(source, rows.get(str(source.path), Made()), work) for source in sources}
     todo = name_all((source for source in sources if not same[source]), rows, work.out)
 

@@ -188,7 +188,7 @@ class _Run:
         for step in self.plan.steps:
             if isinstance(step, Cache) and any(each.missing(step.what) for each in self._caches()):
                 self._step(step)
-                self._check_cached(step)
+                self._check_cached(step, found)
             elif isinstance(step, Prune):
                 # it may have changed while weights were checked and merged, or another's caching was awaited
                 if other := changed(self.plan.dataset.entries):
@@ -197,9 +197,13 @@ class _Run:
                 for each in found:  # as the step does when the script is run by hand
                     each.prune()
 
-    def _check_cached(self, step: Cache) -> None:
-        """Raises StepError: something else was cached than what was planned, which would be trained."""
-        gone, found = forget(self.plan.dataset.entries), self._caches()
+    def _check_cached(self, step: Cache, before: Sequence[Survey]) -> None:
+        """Raises StepError: something else was cached than what was planned, which would be trained.
+
+        What was complete `before` another may train from.
+        """
+        entries = zip(self.plan.dataset.entries, before, strict=True)
+        gone, found = forget([entry for entry, each in entries if not each.complete]), self._caches()
         if other := [*gone, *(path.name for each in found for path in each.stale)]:
             raise StepError(
                 f"{listing(other)}: changed, or came, while the data set was cached; start again, and only that is "

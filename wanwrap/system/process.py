@@ -5,27 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import StepError
 from wanwrap.system import console
+from wanwrap.system.guard import BARE, GATE, Watchdog, end_children_with_this_process
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
 ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 PATIENCE = 20  # seconds for a command to end after Ctrl-C
-# a command that begins when it gets a line: the watchdog knows of it by then
-GATE = ("/bin/sh", "-c", 'read -r line && exec "$@" < /dev/null', "sh")
-
+WATCHDOG = Watchdog()
 Listener = Callable[[bytes], object]
 
 
@@ -121,9 +117,7 @@ class Child:
                     self._wait(5)
                 self._reader.join(5)  # what has left the group may hold the pipe
                 self._process.wait()
-                if os.name == "posix":
-                    with suppress(BrokenPipeError):
-                        _tell_watchdog(f"-{self._process.pid}")
+                WATCHDOG.leave(self._process.pid)
 
     def interrupt(self) -> None:
         """Hand Ctrl-C on, without waiting."""
@@ -135,6 +129,7 @@ class Child:
         """Whether it has ended, or what listens to it has failed; waits so long for that."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
+        WATCHDOG.look()
         return self._process.returncode is not None or bool(self._failed)
 
     def status(self) -> int:
@@ -175,9 +170,9 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
         raise StepError(f"{command.argv[0]} can't be started: it is not there, or no program; give another --python.")
     posix = os.name == "posix"
     if not posix:
-        _end_children_with_this_process()
+        end_children_with_this_process()
     process = subprocess.Popen(
-        [*(GATE if posix else ()), *command.argv],
+        [*((*BARE, "-c", GATE) if posix else ()), *command.argv],
         cwd=command.cwd,
         env={**os.environ, **command.env},
         stdin=subprocess.PIPE,
@@ -188,40 +183,9 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     assert process.stdin
     with suppress(BrokenPipeError), process.stdin as gate:  # somebody has killed it at once
         if posix:
-            _tell_watchdog(f"+{process.pid}")
+            WATCHDOG.join(process.pid)
             gate.write(b"\n")
     return process
-
-
-_watchdogs = list[subprocess.Popen[bytes]]()  # the last one is awake
-
-
-def _tell_watchdog(line: str) -> None:
-    """Of a group that has begun or ended; the first starts the watchdog."""
-    if not _watchdogs or _watchdogs[-1].poll() is not None:
-        argv = [sys.executable, "-I", "-S", str(Path(__file__).with_name("watchdog.py"))]
-        quiet = subprocess.DEVNULL
-        watchdog = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
-        _watchdogs.append(watchdog)
-    pipe = _watchdogs[-1].stdin
-    assert pipe
-    pipe.write(f"{line}\n".encode())
-    pipe.flush()
-
-
-@cache
-def _end_children_with_this_process() -> None:
-    """On Windows: a job holds this process and all that it starts, and ends them when this process has closed it."""
-    if sys.platform == "win32":
-        import ctypes
-
-        kernel, handle = ctypes.windll.kernel32, ctypes.c_void_p
-        kernel.CreateJobObjectW.restype = kernel.GetCurrentProcess.restype = handle
-        limits = ctypes.create_string_buffer(144)  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64 bits
-        struct.pack_into("<I", limits, 16, 0x2000)  # LimitFlags: JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
-        job = handle(kernel.CreateJobObjectW(None, None))
-        kernel.SetInformationJobObject(job, 9, limits, len(limits))
-        kernel.AssignProcessToJobObject(job, handle(kernel.GetCurrentProcess()))
 
 
 def _living(process: subprocess.Popen[bytes]) -> list[Any]:
