@@ -196,7 +196,7 @@ def test_each_file_of_a_tree_gets_its_verdict(tree: Path, wanwrap: Wanwrap) -> N
     remember(tree)
     before = snapshot(tree)
     env = {"HF_HUB_CACHE": str(tree / "hub")}
-    done = wanwrap("setup", "--weights_only", "--dry_run", "--json", *options(tree), **env)
+    done = wanwrap("setup", "t2v-lightning", "--weights_only", "--dry_run", "--json", *options(tree), **env)
     assert done.returncode == 0, done.stderr
     said = {file["path"]: file["why"] for file in json.loads(done.stdout)["files"]}
     seen = {os.path.realpath(tree / made.path): made for made in TREE if made.says}
@@ -209,7 +209,7 @@ def test_each_file_of_a_tree_gets_its_verdict(tree: Path, wanwrap: Wanwrap) -> N
     assert len(said) == len(told) >= 40
     assert "which is not there" in done.stderr and "more dits" in done.stderr
     assert snapshot(tree) == before
-    plain = wanwrap("setup", "--weights_only", "--dry_run", *options(tree), **env)
+    plain = wanwrap("setup", "t2v-lightning", "--weights_only", "--dry_run", *options(tree), **env)
     assert "and 2 of other models, or LoRAs of yours" in plain.stdout
     assert all(f"    {Path(path).name}: {why}\n" in plain.stdout for path, why in said.items())
     assert snapshot(tree) == before
