@@ -59,7 +59,9 @@ class Terminal(Console):
         often = OFTEN / 2 if _stderr.isatty() else 5.0
         # the time goes on even where nothing gets done
         pace = {"miniters": 0, "mininterval": often, "leave": not _stderr.isatty(), "dynamic_ncols": True}
+        # a download's rate is its latest; of things, of which one takes long, it is the mean
         form: dict[str, Any] = {"total": total or None, "unit": unit or "it", "unit_scale": bool(unit)}
+        form["smoothing"] = 0.3 if unit else 0
         begun, done, drawn = time.monotonic(), 0, None
 
         def advance(more: int = 1) -> None:
