@@ -78,9 +78,12 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, wan
     assert [(each["epoch"], each["step"]) for each in done["attempts"]] == [(0, 0), (4, 24)]
     assert {path.name for path in (folder(tmp_path) / "low").iterdir() if path.is_dir()} <= {"logs"}
     so_far = len(record(tmp_path))
+    path = folder(tmp_path) / "low" / "record.json"
+    path.write_text(json.dumps({**done, "state": "running", "ended": "", "files": done["files"][:1]}))  # a kill's
     third = wanwrap(*low)
     assert third.returncode == 0 and "low: trained to its end" in third.stderr, third.stderr
     assert f"{NAME}-low.safetensors" in third.stdout and len(record(tmp_path)) == so_far
+    assert told(tmp_path)["files"] == done["files"] and len(done["files"]) == len(WHOLE)
 
 
 def test_wanwrap_itself_is_killed(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:

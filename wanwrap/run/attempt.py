@@ -57,6 +57,12 @@ def _states(train: Train) -> dict[int, Path]:
     return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
 
 
+def placed(train: Train) -> dict[int, Path]:
+    """Its LoRAs that are in their place, by their epochs; the last epoch's is 0."""
+    found = {states.lora_epoch(path.name, train.label): path for path in train.folder.parent.iterdir()}
+    return {epoch: path for epoch, path in found.items() if epoch is not None}
+
+
 def last_state(train: Train, record: Record) -> int:
     """The epoch of the state to go on from, 0 where there is none; what else earlier attempts have left goes.
 
@@ -184,12 +190,12 @@ class Attempt:
                 path.unlink()
                 continue
             self._place(path, states.lora_name(train.label, true))
-        there = {states.lora_epoch(path.name, train.label): path for path in train.folder.parent.iterdir()}
+        there = placed(train)
         numbered = sorted(epoch for epoch in there if epoch)
         for epoch in numbered[: -train.keep_last] if train.keep_last else ():
             with suppress(PermissionError):  # Windows: ComfyUI has it open; it goes with the next
                 there.pop(epoch).unlink()
-        self.record.files = sorted(path.name for epoch, path in there.items() if epoch is not None)
+        self.record.files = sorted(path.name for path in there.values())
 
     def _place(self, path: Path, name: str) -> None:
         """Raises WeightsError: not all of it is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_system
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.run.attempt import Attempt, is_lost, last_state, remove_leftovers
+from wanwrap.run.attempt import Attempt, is_lost, last_state, placed, remove_leftovers
 from wanwrap.run.record import Record, now
 from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
@@ -79,7 +79,7 @@ class Training:
     def finish(self) -> None:
         """All its LoRAs are there: what was needed to go on goes, and the record says so."""
         remove_leftovers(self.train)
-        files = sorted({*self.record.files, self.train.lora.name})
+        files = sorted(path.name for path in placed(self.train).values())  # a kill may have kept some off the record
         far = {"steps_done": self.train.steps, "epochs_done": self.train.epochs, "saved_epoch": 0}
         self._end(state="done", files=files, **far)
 
