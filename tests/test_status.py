@@ -37,7 +37,7 @@ with ExitStack() as held:
     print("held", flush=True)
     if len(sys.argv) > 3:  # as a run does: look for the wish to stop
         while not (folder / experts[0] / "stop").is_file():
-            time.sleep(0.05)
+            time.sleep(0.5)  # a run looks each second
         (folder / experts[0] / "stop").unlink()
         record = folder / experts[0] / "record.json"
         record.write_text(record.read_text().replace('"state": "running"', '"state": "stopped"'))

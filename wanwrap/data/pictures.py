@@ -39,7 +39,7 @@ def read(path: Path, whole: bool) -> Item:
             "animated, of which upstream takes the first frame": (
                 picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
             ),
-            TRANSPARENT: _transparent(picture, whole),
+            TRANSPARENT: transparent(picture, whole),
         }
         return Item(
             path=path,
@@ -51,8 +51,8 @@ def read(path: Path, whole: bool) -> Item:
         )
 
 
-def _transparent(picture: Image, whole: bool) -> bool:
-    """By its header, or with `whole` by its pixels."""
+def transparent(picture: Image, whole: bool = True) -> bool:
+    """Whether the background shows through: by its header, or with `whole` by its pixels."""
     clear = picture.has_transparency_data
     return clear and not (whole and picture.convert("RGBA").getchannel("A").getextrema()[0] == 255)
 

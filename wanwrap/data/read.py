@@ -95,8 +95,8 @@ def _contents(files: Mapping[Path, Kind], whole: bool) -> Iterator[Item]:
                     known[path] = rows[os.path.dirname(path)][path] = row  # noqa: PTH120
                     done()
         finally:
-            for folder, each in rows.items():
-                _save(_place(folder), {path: row for path, row in each.items() if "stamp" in row})
+            for folder in {os.path.dirname(path) for path in unknown}:  # noqa: PTH120
+                _save(_place(folder), {path: row for path, row in rows[folder].items() if "stamp" in row})
     for file, kind in files.items():
         found: Row = {k: tuple(v) if isinstance(v, list) else v for k, v in known[str(file)]["found"].items()}
         yield Item(path=file, kind=kind, **found)

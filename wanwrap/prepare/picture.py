@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wanwrap.data.media import SEEN, Unfit
-from wanwrap.data.pictures import ORIENTATION
+from wanwrap.data.pictures import ORIENTATION, transparent
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation, check_size
 from wanwrap.system.files import atomic_file
@@ -80,14 +80,6 @@ def _changes(path: Path, picture: Image) -> list[str]:
         "colour profile": wide(picture),
     }
     return [words for words, true in changes.items() if true]
-
-
-def transparent(picture: Image) -> bool:
-    """Whether any pixel lets the background through."""
-    if not picture.has_transparency_data:
-        return False
-    lowest: Any = picture.convert("RGBA").getchannel("A").getextrema()
-    return bool(lowest[0] < 255)
 
 
 def wide(picture: Image) -> bool:

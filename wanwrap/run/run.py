@@ -186,7 +186,7 @@ class _Run:
     def _fill(self, found: Sequence[Survey]) -> None:
         """Raises StepError: what would be, or was, cached is not what was planned."""
         for step in self.plan.steps:
-            if isinstance(step, Cache) and any(each.missing(step.what) for each in self._caches()):
+            if isinstance(step, Cache) and any(each.missing(step.what) for each in found):
                 self._step(step)
                 self._check_cached(step, found)
             elif isinstance(step, Prune):

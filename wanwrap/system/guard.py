@@ -11,14 +11,14 @@ from functools import cache
 from pathlib import Path
 
 BARE = (sys.executable, "-I", "-S")  # Python without what takes time to start
-# What becomes a command when it gets a line: the watchdog knows of it by then.
-GATE = """\
+BECOME = """\
 import os, signal, sys
 if os.read(0, 1):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(sys.argv[1], sys.argv[1:])
 """
+GATE = (*BARE, "-c", BECOME)  # becomes the command after it when it gets a line: the watchdog knows of it by then
 
 
 class Watchdog:

@@ -16,7 +16,7 @@ from typing import Any
 
 from wanwrap.errors import StepError
 from wanwrap.system import console
-from wanwrap.system.guard import BARE, GATE, Watchdog, end_children_with_this_process
+from wanwrap.system.guard import GATE, Watchdog, end_children_with_this_process
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
 ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
@@ -172,7 +172,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     if not posix:
         end_children_with_this_process()
     process = subprocess.Popen(
-        [*((*BARE, "-c", GATE) if posix else ()), *command.argv],
+        [*(GATE if posix else ()), *command.argv],
         cwd=command.cwd,
         env={**os.environ, **command.env},
         stdin=subprocess.PIPE,
