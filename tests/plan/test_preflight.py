@@ -129,7 +129,7 @@ def test_a_run_asks_for_ram_before_anything_starts(
 def test_what_the_training_python_cant_build_is_refused_before_anything_starts(
     extra: list[str], noun: str, tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats: Path
 ) -> None:
-    """What upstream itself makes of many more, test_upstream.py asks. A dry run asks no training Python."""
+    """What upstream itself makes of many more, upstream/test_real.py asks. A dry run asks no training Python."""
     run = ("run", "t2v-vanilla", cats, *weights)
     assert wanwrap(*run, "--dry_run", "--", *extra).returncode == 0
     done = wanwrap(*run, "--", *extra)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import av
 import click
 import pytest
+from captions import QWEN, colour, film, media_of, texts
 from helpers import PYTHONPATH, ROOT, STANDIN, Wanwrap, picture, record
-from PIL import Image
 from weightfiles import Rows, rows, scaled, sparse
 
 from wanwrap.caption.captioning import Captioning, CaptionRequest
@@ -29,31 +28,11 @@ from wanwrap.cli.caption import caption
 from wanwrap.cli.check import check
 from wanwrap.errors import OptionError, WeightsError
 
-QWEN = rows("qwen2.5-vl-7b", "BF16")
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Where a default workspace has it."""
     return sparse(tmp_path / "home" / "local_training" / "models" / "text" / "qwen_2.5_vl_7b.safetensors", QWEN)
-
-
-def colour(path: Path, name: str, size: tuple[int, int] = (640, 384)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, name).save(path)
-    return path
-
-
-def film(path: Path, colours: list[str], size: tuple[int, int] = (320, 320)) -> Path:
-    """A clip with ten frames of each colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=16)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for name in (each for each in colours for _ in range(10)):
-            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", size, name))))  # type: ignore[no-untyped-call]
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture
@@ -68,15 +47,6 @@ def mixed(tmp_path: Path) -> Path:
     film(folder / "videos" / "clip.mp4", ["#c00000", "#00c000", "#0000c0"])
     colour(folder / "more" / "below.png", "#c00000")
     return folder
-
-
-def media_of(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".txt", ".jsonl")]
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
-
-
-def texts(folder: Path) -> dict[str, str]:
-    return {path.stem: path.read_text(encoding="utf-8-sig").strip() for path in folder.rglob("*.txt")}
 
 
 EXPECTED = {

@@ -20,7 +20,7 @@ import pytest
 from helpers import ROOT, clip, picture
 from PIL import Image
 from raw import footage
-from test_upstream import ask
+from real import ask
 
 from wanwrap.data import caches
 from wanwrap.data.check import Checked, check
@@ -117,7 +117,7 @@ def upstream(asked: dict[str, Any], tmp_path: Path) -> list[str]:
     """What each call printed."""
     (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": f"{FOLDER}/src", "PYTHONUTF8": "1"}
-    argv = [PYTHON, str(Path(__file__).with_name("upstream_runs.py")), str(tmp_path / "asked.json")]
+    argv = [PYTHON, str(Path(__file__).with_name("real_runs.py")), str(tmp_path / "asked.json")]
     done = subprocess.run(argv, capture_output=True, encoding="utf-8", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answers: list[str] = json.loads(done.stdout.splitlines()[-1])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from helpers import ROOT, clip, comfy_names, golden_plan, lora, picture
 from hub import hub
+from real import FOLDER, PYTHON, ask
 from weightfiles import rows, sparse
 
 from wanwrap.data.config import load as load_config
@@ -34,17 +35,6 @@ from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
 
 pytestmark = pytest.mark.upstream
-FOLDER, PYTHON = os.environ.get("WANWRAP_MUSUBI_DIR", ""), os.environ.get("WANWRAP_PYTHON", sys.executable)
-
-
-def ask(what: str, asked: object, tmp_path: Path) -> Any:
-    """The answer of upstream_child.py."""
-    (tmp_path / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": f"{FOLDER}/src", "PYTHONUTF8": "1"}
-    argv = [PYTHON, str(Path(__file__).with_name("upstream_child.py")), what, str(tmp_path / "asked.json")]
-    done = subprocess.run(argv, capture_output=True, encoding="utf-8", env=env)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_the_table_of_options_is_upstreams() -> None:

@@ -8,9 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from captions import QWEN, colour, film, media_of, texts
 from helpers import ROOT, Wanwrap
-from test_caption import QWEN, colour, film, media_of, texts
-from test_upstream import FOLDER, PYTHON, ask
+from real import FOLDER, PYTHON, ask
 from weightfiles import sparse
 
 from wanwrap.caption.captioning import NARROWEST

@@ -1,4 +1,4 @@
-"""Nothing is encoded twice and nothing stale is trained: with the stand-in, in CI. (test_upstream_data.py: the real one.)"""
+"""Nothing is encoded twice and nothing stale is trained: with the stand-in, in CI. (upstream/test_real_data.py: the real one.)"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from helpers import ROOT, Wanwrap
 from runs import ATTACH, until
-from test_hard_times import closed, from_the_future, leave, read_only, small_drive
+from trouble import closed, from_the_future, leave, read_only, small_drive
 
 from wanwrap.run import record as records
 

@@ -1,6 +1,6 @@
 """Run in the training Python: asks the real musubi-tuner what it makes of commands, TOMLs and data sets.
 
-python upstream_child.py VERB FILE     (one of VERBS; JSON in, JSON out on the last line)
+python real_child.py VERB FILE     (one of VERBS; JSON in, JSON out on the last line)
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-WANWRAP = Path(__file__).resolve().parent.parent / "wanwrap"
+WANWRAP = Path(__file__).resolve().parents[2] / "wanwrap"
 sys.path += [str(WANWRAP / room) for room in ("upstream", "rehearsal")]  # last: their modules shadow no others
 import bare_cpu  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""What a rehearsal makes of a plan; test_upstream.py carries rehearsals out."""
+"""What a rehearsal makes of a plan; upstream/test_real.py carries rehearsals out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Run in the training Python: upstream's own scripts, one after the other in one process, on toy models.
 
-python upstream_runs.py FILE     (JSON in: {"task": .., "files": {path: toy}, "calls": [[script, argument, ...], ...]};
+python real_runs.py FILE     (JSON in: {"task": .., "files": {path: toy}, "calls": [[script, argument, ...], ...]};
 what each call printed comes out as a JSON list on the last line)
 """
 
@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-WANWRAP = Path(__file__).resolve().parent.parent / "wanwrap"
+WANWRAP = Path(__file__).resolve().parents[2] / "wanwrap"
 sys.path += [str(WANWRAP / room) for room in ("upstream", "rehearsal")]  # last: their modules shadow no others
 import bare_cpu  # noqa: E402
 

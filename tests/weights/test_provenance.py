@@ -14,7 +14,7 @@ import pytest
 from helpers import Wanwrap, dit, golden_plan, lora, record
 from hypothesis import given
 from hypothesis import strategies as st
-from test_script import NATIVE, legacy, windows_argv
+from shells import NATIVE, legacy, windows_argv
 
 from wanwrap import __version__
 from wanwrap.plan.expert_options import provenance

@@ -13,11 +13,11 @@ import pytest
 from helpers import STANDIN, Wanwrap, golden_plan, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shells import NATIVE, legacy, windows_argv
 
 from wanwrap.plan.script import _broken, _native, _single, script
 
 ODD = 'my "cats" & dogs $HOME ü'
-NATIVE = shutil.which("bash")
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs bash")
 
 
@@ -62,37 +62,6 @@ def test_bash_gives_back_every_word(words: list[str]) -> None:
     argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *words]
     done = subprocess.run([str(NATIVE), "-c", _broken(argv, shlex.quote, " \\\n  ")], capture_output=True, text=True)
     assert json.loads(done.stdout) == words
-
-
-def windows_argv(line: str) -> list[str]:
-    """How a Windows program splits its command line (the C runtime's rules)."""
-    words, word, quoted, inside, slashes = [], "", False, False, 0
-    for letter in line + " ":
-        if letter == "\\":
-            slashes += 1
-            continue
-        if letter == '"':
-            word += "\\" * (slashes // 2)
-            if slashes % 2:
-                word += '"'
-            else:
-                quoted, inside = not quoted, True
-            slashes = 0
-            continue
-        word += "\\" * slashes
-        slashes = 0
-        if letter in " \t" and not quoted:
-            if word or inside:
-                words.append(word)
-            word, inside = "", False
-        else:
-            word += letter
-    return words
-
-
-def legacy(word: str) -> str:
-    """What PowerShell in Legacy mode puts into a command line for one argument."""
-    return f'"{word}"' if any(letter.isspace() for letter in word) else word
 
 
 @given(st.lists(st.text(st.sampled_from("ab \"'\\$`&%ü\u2019;(){}"), min_size=0)))

@@ -1,4 +1,4 @@
-"""Upstream's arithmetic, by figures that were seen in upstream; test_upstream.py compares at random."""
+"""Upstream's arithmetic, by figures that were seen in upstream; upstream/test_real.py compares at random."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from wanwrap.plan.script import script
 from wanwrap.preset import load, shipped
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, REFUSED, TRAIN, parse, table
 
-GOLDEN = Path(__file__).parent / "golden"
-TABLE = json.loads((Path(__file__).parent / "upstream_flags.json").read_text(encoding="utf-8"))["scripts"]
+GOLDEN = Path(__file__).parents[1] / "golden"
+TABLE = json.loads((Path(__file__).parents[1] / "upstream_flags.json").read_text(encoding="utf-8"))["scripts"]
 
 WRITTEN_OUT = (
     "task mixed_precision save_precision timestep_sampling optimizer_type learning_rate max_grad_norm seed network_module "

@@ -249,7 +249,7 @@ KEPT: dict[str, Value] = {"optimizer_type": "adamw", "lr_scheduler": "polynomial
 
 
 def test_the_schedules() -> None:
-    """What reaches upstream; the curves themselves are compared with upstream's own (test_upstream.py)."""
+    """What reaches upstream; the curves themselves are compared with upstream's own (upstream/test_real.py)."""
     base: dict[str, Value] = {**KEPT, "lr_scheduler_power": 2.0}
     torchs = {"lr_scheduler_type": "PolynomialLR", "lr_scheduler_args": ("total_iters=700", "power=2.0")}
     assert rewrite(base, {}, 700) == {**KEPT, **torchs}
