@@ -82,18 +82,22 @@ def _packages(wish: Wish, answer: Mapping[str, Any]) -> str:
 
 def _gpus(answer: Mapping[str, Any]) -> Iterator[Line]:
     """Each that torch can use, else why there is none."""
+    rocm = "rocm" in str(answer["packages"].get("torch"))
+    untried = ", by ROCm, with which wanwrap is not tried" if rocm else ""
     for gpu in answer["gpus"]:
-        yield Line("GPU", f"{gpu['name']}, {disk.large(gpu['free'])} of {disk.large(gpu['memory'])} free")
+        yield Line("GPU", f"{gpu['name']}, {disk.large(gpu['free'])} of {disk.large(gpu['memory'])} free{untried}")
     if answer["gpus"]:
         return
     why = "torch may be too new for the NVIDIA driver"
-    if "rocm" in str(answer["packages"].get("torch")):
+    if rocm:
         why = "torch is a build for ROCm, and sees no AMD GPU"
     elif driver() is None:
         why = "nvidia-smi tells of no NVIDIA driver"
     elif CUDA_BUILD in answer["missing"]:
         why = "torch is not there or a build for the CPU: `wanwrap setup` installs the one for this driver"
-    yield Line("GPU", f"{why}; training needs a CUDA GPU (`wanwrap rehearse` works without)", GpuError.exit_code)
+    yield Line(
+        "GPU", f"{why}; training needs a GPU that torch can use (`wanwrap rehearse` works without)", GpuError.exit_code
+    )
 
 
 def _memory(largest: int) -> str:

@@ -26,7 +26,10 @@ from wanwrap.weights.workspace import Workspace
 
 @dataclass(kw_only=True)
 class Setup:
-    """What is there, what is left to do, and what of that has been done: on disk at once; what failed is told last."""
+    """What is there, what is left to do, and what of that has been done: on disk at once; what failed is told last.
+
+    `complete`: nothing is left to do.
+    """
 
     wish: Wish
     search: Search
@@ -35,6 +38,7 @@ class Setup:
     problem: WanwrapError | None = None  # why they can't be told
     upstream: Upstream | None = None  # that has been installed, or was there
     records: dict[str, WeightFile] = field(default_factory=dict)
+    complete: bool = False
     failed: dict[str, WanwrapError] = field(default_factory=dict)
 
     @property
@@ -80,9 +84,10 @@ class Setup:
 
     def write(self) -> None:
         """Put the workspace's file on disk, with all that stands in it by now."""
+        words = self.wish.words if self.complete else ()  # or `doctor` would ask for a preset that was given up
         run, upstream, before = self.wish.first, self.upstream, workspace.load(self.wish.first.base_dir)
         found = Workspace(
-            presets=tuple(dict.fromkeys([*before.presets, *self.wish.words])),
+            presets=tuple(dict.fromkeys([*before.presets, *words])),
             comfyui=tuple(dict.fromkeys([*self.wish.comfyui, *before.comfyui])),
             python=run.python if run.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
@@ -152,6 +157,8 @@ def fetch_all(found: Setup) -> None:
             found.done(name, out, None)
     if found.failed:
         raise _failure(found)
+    found.complete = True
+    found.write()
 
 
 @contextmanager

@@ -99,7 +99,8 @@ def wish(
         presets = [load(word) for word in words]
         fitting = [_fitting(preset, options, presets) for preset in presets]
         runs = tuple(
-            request.read(preset=preset, base_dir=base, **own) for preset, own in zip(presets, fitting, strict=True)
+            request.read(preset=preset, base_dir=base, strict=False, **own)
+            for preset, own in zip(presets, fitting, strict=True)
         )
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""

@@ -78,9 +78,16 @@ class Request:
 
 
 def read(
-    *, preset: str | Preset, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any
+    *,
+    preset: str | Preset,
+    base_dir: Path = Path("local_training"),
+    own: Collection[str] = (),
+    strict: bool = True,
+    **options: Any,
 ) -> Request:
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
+
+    With `strict` what `wanwrap.toml` names must be there; setup looks for it anew.
 
     Raises:
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
@@ -88,6 +95,8 @@ def read(
     chosen = load(preset) if isinstance(preset, str) else preset
     base = workspace_folder(base_dir)
     known = workspace.load(base)
+    if strict:
+        _check_recorded(known, base, options)
     options = {name: value for name, value in options.items() if value is not None}
     if options.get("dataset", "").lower().endswith(".toml") and "dataset_config" not in options:
         options["dataset_config"] = Path(options.pop("dataset"))
@@ -121,6 +130,17 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
         raise OptionError(f"{preset.name} has no {level}-noise expert; leave out --noise_level.")
     if options.get("skip_lightning") and preset.lightning is None:
         raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
+
+
+def _check_recorded(known: Workspace, base: Path, options: Mapping[str, Any]) -> None:
+    """Raises OptionError: `wanwrap.toml` names what isn't there, and no option names another."""
+    python, checkout, gone = known.python, known.musubi_dir, ""
+    if python and not options.get("python") and not shutil.which(training_python(python)):
+        gone = f"python = {python}, which is no program that is there"
+    if checkout and not (options.get("musubi_dir") or pin.is_checkout(checkout)):
+        gone = f"musubi_dir = {checkout}, which is no checkout of musubi-tuner"
+    if gone:
+        raise OptionError(f"{base / workspace.NAME} has {gone}; correct that line, or delete it and run setup again.")
 
 
 def workspace_folder(given: Path) -> Path:

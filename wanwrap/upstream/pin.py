@@ -75,13 +75,18 @@ def find(given: Path | None, workspace: Path, recorded: Path | None = None) -> U
     """
     if given is not None:
         given = absolute(given)
-        if not (given / MARK).is_file():
+        if not is_checkout(given):
             raise UpstreamError(
                 f"{given} is no checkout of musubi-tuner: it has no {MARK.as_posix()}; give the folder that `git clone {URL}` made."
             )
         return _checkout(given)
-    there = (folder for folder in (recorded, workspace / "musubi-tuner") if folder and (folder / MARK).is_file())
+    there = (folder for folder in (recorded, workspace / "musubi-tuner") if folder and is_checkout(folder))
     return next((_checkout(folder) for folder in there), Upstream())
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder holds musubi-tuner."""
+    return (folder / MARK).is_file()
 
 
 def _checkout(folder: Path) -> Upstream:

@@ -31,7 +31,7 @@ def ask(name: str) -> "str | None":
         found = importlib.import_module(module)
         if attribute:
             getattr(found, attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -26,7 +26,7 @@ def locate(name: str, models: Path, given: Path | None, record: WeightFile | Non
         given = record.path  # written by hand
     if given is not None:
         if not (path := absolute(given)).is_file():
-            raise WeightsError(f"there is no file {path}, which was given as the {row.role}.")
+            raise WeightsError(f"there is no file {path}, which was given for {name}; look at its path.")
         from wanwrap.weights import marks
 
         return _file(path, name, release, marks.quick, own=True)
