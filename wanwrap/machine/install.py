@@ -21,7 +21,6 @@ from wanwrap.plan import preflight
 from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART
-from wanwrap.system.log import last_lines
 from wanwrap.upstream import pin
 from wanwrap.upstream.pin import COMMIT, PIP, PYTHONS, URL, VERSION, Upstream
 
@@ -156,7 +155,7 @@ def install(commands: Sequence[Command]) -> None:
     """All of them in order; what they print is shown as it comes.
 
     Raises:
-        UpstreamError, PackageError: one failed; what it printed at the end, and a way out.
+        UpstreamError, PackageError: one failed, and a way out.
         KeyboardInterrupt: Ctrl-C; nothing is left running.
     """
     for number, command in enumerate(commands, 1):
@@ -199,4 +198,4 @@ def _run(command: Command) -> None:
     found = (hint for pattern, hint in HINTS.items() if re.search(pattern, tail.decode("utf-8", "replace"), re.I))
     way = KILLED if status == -9 else next(found, "mend what it says and try again")
     what = f"{command.why}: {shlex.join(command.argv[:4])} ... failed ({status})"
-    raise fails(f"{what}; {way}.\n{last_lines(tail, 12)}")
+    raise fails(f"{what}; {way}.")  # what it printed stands above

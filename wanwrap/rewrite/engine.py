@@ -142,7 +142,7 @@ def _read(file: FileIO, begin: int, view: memoryview) -> None:
 def _write(file: FileIO, place: int, view: memoryview) -> None:
     """Also have the system begin to put each finished stretch on the disk: little is left to wait for at the end.
 
-    Against one wait at the end 0.5 s faster for 4 GB; against shorter stretches, 1 to 2 s (scripts/bench_rewrite.py).
+    Against one wait at the end 0.5 s faster for 4 GB; against shorter stretches, 1 to 2 s.
     """
     file.seek(place)
     stretch, over = place // FLUSH, (place + len(view)) // FLUSH

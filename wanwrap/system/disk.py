@@ -10,7 +10,7 @@ from pathlib import Path
 from wanwrap.errors import OutputError, RoomError
 from wanwrap.system.files import PART
 
-MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench_rewrite.py)
+MEMORY = 1_000_000_000  # bytes that a rewrite takes at most, whatever the file's size (scripts/bench.py)
 SPARE = 100_000_000  # headers, logs, records
 
 
