@@ -396,9 +396,9 @@ def test_ones_own_toml(tmp_path: Path) -> None:
         own.write_text(f'{general}video_directory = "{tmp_path.as_posix()}/d"\n{more}')
         return check(config.load(own, whole=True))
 
-    short = found("target_frames = [5]\nbatch_size = 3\n")
+    short = found("target_frames = [5]\nbatch_size = 3\nnum_repeats = 2\n")
     assert short.rows[0].keys == [(416, 304, 5)]
-    assert short.largest == (3 * 2 * 26 * 19, (416, 304, 5)) and [*short.warnings()] == []
+    assert short.dataset.largest == (2 * 2 * 26 * 19, (416, 304, 5)) and [*short.warnings()] == []
     many = found('target_frames = [5, 9]\nframe_extraction = "chunk"\n')
     assert "1 clip(s) give 49 item(s), up to 9 frames" in str([*many.warnings()])
     full = found('frame_extraction = "full"\n')

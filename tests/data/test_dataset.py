@@ -192,7 +192,7 @@ def test_own_toml_is_counted_and_kept(tmp_path: Path) -> None:
     picture(tmp_path / "m" / "a.png")
     data = own(tmp_path, image_directory="{m}", num_repeats=3, batch_size=2)
     assert (data.config, data.train_items, data.batches) == (tmp_path / "own.toml", 3, 2)
-    assert data.tokens == 2 * 4 * 4 and not data.notes
+    assert data.largest and data.largest[0] == 2 * 4 * 4 and not data.notes
     clip(tmp_path / "m" / "a.mp4", frames=60, fps=24)
     assert own(tmp_path, video_directory="{m}", target_frames=[5, 81]).notes == (
         "a.mp4 runs at 24 fps and is taken for 16: motion at 0.67 times its speed.",

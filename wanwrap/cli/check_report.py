@@ -28,8 +28,8 @@ def summary(found: Checked, preset: str, trainings: Sequence[Training]) -> list[
     for level, epochs, steps in trainings:
         name, length = f"train {level}" if level else "train", f" in {epochs} epochs" if epochs else ""
         told += [f"{name}: {count(steps, 'step')}{length}"]
-    if found.largest:
-        number, key = found.largest
+    if data.largest:
+        number, key = data.largest
         told += [f"largest batch: {bucket_name(key)}, {number} tokens (decides on the memory)"]
     if found.trigger is not None:
         told += [f"captions: {found.trigger!r} in {sum(bool(row.trigger) for row in kept)} of {len(kept)}"]
@@ -88,7 +88,7 @@ def _reasons(found: Checked, rows: Sequence[Row], everything: bool) -> list[str]
 
 def as_json(found: Checked, preset: str, trainings: Sequence[Training]) -> dict[str, Any]:
     """All of it for other programs."""
-    data, kept, largest = found.dataset, found.kept, found.largest
+    data, kept, largest = found.dataset, found.kept, found.dataset.largest
     return {
         "dataset": data.name,
         "preset": preset,

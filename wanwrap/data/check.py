@@ -12,7 +12,6 @@ from wanwrap.data import alike
 from wanwrap.data.dataset import Dataset, Entry
 from wanwrap.data.media import Item, holds
 from wanwrap.errors import DatasetError, listing
-from wanwrap.upstream import buckets
 
 MOST_ALIKE = 3  # others that a file's remark names, and groups of them that are told
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
@@ -82,12 +81,6 @@ class Checked:
             for key in entry.keys:
                 count[key] += entry.options.get("num_repeats", 1)
         return count
-
-    @property
-    def largest(self) -> tuple[int, Key] | None:
-        """Tokens of the largest batch, which decides on the memory, and its bucket."""
-        sizes = ((key, entry.options.get("batch_size", 1)) for entry in self.dataset.entries for key in {*entry.keys})
-        return max(((buckets.tokens(key) * size, key) for key, size in sizes), default=None)
 
     def warnings(self) -> Iterator[str]:
         """What does not stop a run, and may not be meant."""

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,10 +98,14 @@ class Dataset:
         return sum(buckets.batches(entry.keys, entry.options) for entry in self.entries)
 
     @property
-    def tokens(self) -> int:
-        """What attention sees of the largest batch, which decides on the memory."""
-        batches = ((key, entry.options.get("batch_size", 1)) for entry in self.entries for key in entry.keys)
-        return max((buckets.tokens(key) * size for key, size in batches), default=0)
+    def largest(self) -> tuple[int, tuple[int, ...]] | None:
+        """Tokens of the largest batch, which decides on the memory, and its bucket."""
+        sizes = (
+            (buckets.tokens(key) * buckets.most_in_batch(count, entry.options), key)
+            for entry in self.entries
+            for key, count in Counter(entry.keys).items()
+        )
+        return max(sizes, default=None)
 
     def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
         """What upstream prints as `total optimization steps`."""

@@ -182,19 +182,8 @@ def _rewrite(request: Request, expert: Expert, made: WeightFile, dit: WeightFile
 def _train(
     request: Request, expert: Expert, dataset: Dataset, weights: Weights, name: str, dit: WeightFile, settings: Options
 ) -> Train:
-    """Through accelerate, with all that a user's accelerate config or other GPUs could change."""
-    folder, gpus = request.base_dir / "outputs" / name / expert.key, request.gpus
-    launch: Options = {
-        "config_file": str(folder / "accelerate.yaml"),
-        "multi_gpu": gpus > 1,  # without a port: for port 0 accelerate's processes wait for each other
-        "num_processes": gpus,
-        "num_machines": 1,
-        "gpu_ids": "all",
-        "num_cpu_threads_per_process": 1,
-        "mixed_precision": settings["mixed_precision"],
-        "dynamo_backend": "no",
-    }
-    steps, per_epoch = count_steps(settings, dataset, gpus)
+    folder = request.base_dir / "outputs" / name / expert.key
+    steps, per_epoch = count_steps(settings, dataset, request.gpus)
     save_every = whole(settings, "save_every_n_epochs", 0) or None
     state_every = state_interval(save_every, per_epoch)
     label = f"{name}-{expert.noise_level}" if expert.noise_level else name
@@ -217,7 +206,7 @@ def _train(
         expert=expert.key,
         folder=folder,
         label=label,
-        launch=(request.python, "-m", "accelerate.commands.launch", *spell(launch), *request.upstream.start(TRAIN)),
+        launch=_launch(request, folder, settings),
         options=options,
         steps=steps,
         per_epoch=per_epoch,
@@ -229,6 +218,21 @@ def _train(
         keep_last=whole(settings, "save_last_n_epochs", 0) or None,
     )
     return replace(train, argv=train.attempt(1, {}))
+
+
+def _launch(request: Request, folder: Path, settings: Options) -> tuple[str, ...]:
+    """accelerate, with all that a user's own config of it or other GPUs could change."""
+    words: Options = {
+        "config_file": str(folder / "accelerate.yaml"),
+        "multi_gpu": request.gpus > 1,  # without a port: for port 0 accelerate's processes wait for each other
+        "num_processes": request.gpus,
+        "num_machines": 1,
+        "gpu_ids": "all",
+        "num_cpu_threads_per_process": 1,
+        "mixed_precision": settings["mixed_precision"],
+        "dynamo_backend": "no",
+    }
+    return (request.python, "-m", "accelerate.commands.launch", *spell(words), *request.upstream.start(TRAIN))
 
 
 def _sampling(request: Request, weights: Weights, options: Options, folder: Path) -> Options:

@@ -224,7 +224,7 @@ def check_ram(plan: Plan, *, together: bool) -> None:
     """Raises RoomError: RAM and page file that are free are too little for a training, or for both `together`."""
     import psutil
 
-    tokens = plan.dataset.tokens
+    tokens, _ = plan.dataset.largest or (0, ())
     each = [dit.ram_bytes(train.options, train.dit.size, train.dit.dtype, tokens) for train in plan.trainings]
     needed = sum(each) if together else max(each)
     ram, page = psutil.virtual_memory().available, psutil.swap_memory().free

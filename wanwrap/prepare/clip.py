@@ -225,7 +225,8 @@ def _encode(clip: Clip, names: Mapping[Piece, str], work: Preparation) -> None:
     parts, at = {name: work.out / f"{name}{PART}" for name in names.values()}, 0
     try:
         for (begin, end), name in names.items():
-            count = write(clip, islice(shown, begin - at, end - at), parts[name], work.threads)
+            piece = islice(shown, begin - at, end - at)
+            count = write(piece, parts[name], size=clip.size, rate=clip.rate, tags=clip.tags, threads=work.threads)
             if count < end - begin:
                 raise ValueError(f"only {begin + count} of its {clip.frames} frames can be decoded")
             at = end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
@@ -13,8 +13,6 @@ from wanwrap.errors import PackageError
 
 if TYPE_CHECKING:
     from av import VideoFrame
-
-    from wanwrap.prepare.clip import Clip
 
 # without B-frames each piece begins at 0 and needs no edit list
 OPTIONS = {"preset": "medium", "crf": "16", "bf": "0"}
@@ -35,20 +33,28 @@ def check_encoder() -> None:
         ) from error
 
 
-def write(clip: Clip, frames: Iterable[VideoFrame], file: Path, threads: int) -> int:
-    """One piece as mp4; how many frames it has."""
+def write(
+    frames: Iterable[VideoFrame],
+    file: Path,
+    *,
+    size: tuple[int, int],
+    rate: Fraction,
+    tags: Mapping[str, int],
+    threads: int,
+) -> int:
+    """An mp4 of frames of that size in pixels, `rate` a second; how many it has. `tags` tell what their numbers mean."""
     import av
 
     made, options = 0, {**OPTIONS, "threads": str(threads)}
     with av.open(str(file), "w", format="mp4") as container:
-        stream: Any = container.add_stream("libx264", rate=clip.rate, options=options)
-        (stream.width, stream.height), stream.pix_fmt = clip.size, "yuv420p"
+        stream: Any = container.add_stream("libx264", rate=rate, options=options)
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
         codec = stream.codec_context
-        codec.time_base, codec.color_range = 1 / clip.rate, 1
-        for name, value in clip.tags.items():
+        codec.time_base, codec.color_range = 1 / rate, 1
+        for name, value in tags.items():
             setattr(codec, name, value)
         for made, frame in enumerate(frames, 1):
-            frame.pts, frame.time_base = made - 1, 1 / clip.rate
+            frame.pts, frame.time_base = made - 1, 1 / rate
             frame.pict_type = 0  # type: ignore[assignment, unused-ignore]  # the encoder's to choose
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -20,6 +20,7 @@ from typing import Any
 from wanwrap.errors import OutputError, WeightsError
 from wanwrap.rewrite.job import Job, Tensor
 from wanwrap.system.files import atomic_file
+from wanwrap.system.process import cores
 from wanwrap.system.safetensors import WIDTHS
 
 CHUNK = 1 << 20  # bytes worked on at a time: in fp32 and twice they still fit a processor's cache
@@ -103,7 +104,7 @@ def _chunks(tensors: Sequence[Tensor], place: int) -> Iterator[Chunk]:
 
 def _pump(job: Job, part: Path, chunks: Sequence[Chunk], work: Work, done: Callable[[int], object]) -> None:
     """All chunks, in about their order, by as many threads as there are cores and one that waits for the disk."""
-    threads = min(os.cpu_count() or 1, MOST_CORES) + 1
+    threads = min(cores(), MOST_CORES) + 1
     queue = deque[Chunk | None]([*chunks, *[None] * threads])
     all_of_it, largest = len(queue), max((chunk.bytes for chunk in chunks), default=0)
 

@@ -19,7 +19,7 @@ from wanwrap.system import console
 from wanwrap.system.guard import GATE, Watchdog, end_children_with_this_process
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
-ENDINGS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+STOP_SIGNALS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
 PATIENCE = 20  # seconds for a command to end after Ctrl-C
 WATCHDOG = Watchdog()
 Listener = Callable[[bytes], object]
@@ -104,14 +104,14 @@ class Child:
             if kind and not self.over():
                 if kind is KeyboardInterrupt:
                     console.say("stopping: waiting for the command to end (Ctrl-C again ends it at once)")
-                with signals(signal.SIG_IGN, *ENDINGS):  # a shell that ends and the system may both send one
+                with signals(signal.SIG_IGN, *STOP_SIGNALS):  # a shell that ends and the system may both send one
                     if not self._interrupted:
                         self.interrupt()
                     self._wait(self._patience)
         except KeyboardInterrupt:
             pass
         finally:
-            with signals(signal.SIG_IGN, signal.SIGINT, *ENDINGS):  # nothing must stop the stopping
+            with signals(signal.SIG_IGN, signal.SIGINT, *STOP_SIGNALS):  # nothing must stop the stopping
                 for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):  # nothing holds the GPU
                     self._send(number)
                     self._wait(5)
@@ -224,7 +224,7 @@ def interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal are a Ctrl-C meanwhile; under nohup a closed terminal is nothing."""
     if signal.getsignal(signal.SIGINT) is not _interrupt:  # it may stand within another
         _asked.clear()
-    endings = [number for number in ENDINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    endings = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     with signals(_interrupt, signal.SIGINT, *endings):
         yield
 

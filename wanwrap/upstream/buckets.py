@@ -93,6 +93,11 @@ def batches(keys: Sequence[object], options: Mapping[str, Any]) -> int:
     return sum(math.ceil(count * repeats / size) for count in Counter(keys).values())
 
 
+def most_in_batch(count: int, options: Mapping[str, Any]) -> int:
+    """Things in the largest batch of a bucket that holds `count`."""
+    return int(min(count * options.get("num_repeats", 1), options.get("batch_size", 1)))
+
+
 def steps_per_epoch(batches_in_all: int, accumulation: int, gpus: int = 1) -> int:
     """Optimizer steps in an epoch, of which each GPU trains its share: the last group of an epoch may be smaller."""
     return math.ceil(batches_in_all / gpus / accumulation)
