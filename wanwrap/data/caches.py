@@ -20,7 +20,7 @@ from wanwrap.data.dataset import Entry
 from wanwrap.data.media import CAPTION, Item
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, WeightsError, listing
-from wanwrap.system.files import write_atomic
+from wanwrap.system.files import remove, write_atomic
 from wanwrap.system.safetensors import digest, read_header
 from wanwrap.upstream.buckets import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 
@@ -73,7 +73,7 @@ class Survey:
     def prune(self) -> None:
         """Remove what is stale, and write down what the rest is, and will be, made of."""
         for path in self.stale:
-            path.unlink()
+            remove(path)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / MANIFEST, json.dumps(self.marks, indent=0, sort_keys=True))
 
@@ -124,7 +124,7 @@ def forget(entries: Sequence[Entry]) -> list[str]:
     gone = changed(entries)
     for entry, item in gone:
         for name in (name for what in WHAT for name, _ in names(replace(entry, items=(item,)), what)):
-            (entry.cache / name).unlink(missing_ok=True)
+            remove(entry.cache / name)
     return sorted({item.path.name for _, item in gone})
 
 

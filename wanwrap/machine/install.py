@@ -20,7 +20,7 @@ from wanwrap.machine.driver import BUILDS, Driver, build, driver
 from wanwrap.plan import preflight
 from wanwrap.plan.request import Request
 from wanwrap.system import console, process
-from wanwrap.system.files import PART
+from wanwrap.system.files import PART, patiently
 from wanwrap.upstream import pin
 from wanwrap.upstream.pin import COMMIT, PIP, PYTHONS, URL, VERSION, Upstream
 
@@ -170,7 +170,7 @@ def _move_or_remove(argv: Sequence[str]) -> None:
     """What these two would do, which not every system has. Raises UpstreamError."""
     try:
         if argv[0] == "mv":
-            Path(argv[1]).rename(argv[2])
+            patiently(lambda: Path(argv[1]).rename(argv[2]))
             return
         for path in Path(argv[-1]).rglob("*") if os.name == "nt" else ():
             path.chmod(stat.S_IWRITE)  # git's objects are read-only, and Windows removes no such file

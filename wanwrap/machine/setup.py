@@ -13,7 +13,7 @@ from wanwrap.machine.install import Command, install_all
 from wanwrap.machine.wish import Wish
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
-from wanwrap.system.files import lock
+from wanwrap.system.files import lock, remove
 from wanwrap.system.safetensors import digest, stat
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights import download, marks, workspace
@@ -151,7 +151,7 @@ def fetch_all(found: Setup) -> None:
     for name, out in found.convert.items():
         with _tried(found, name):
             if out.is_file() and look(out).broken:  # under that name it was setup's own
-                out.unlink()
+                remove(out)
             each = found.search.chosen[name]
             start.run_convert(file=each.path, out=out, python=run.python, precision=None, sha256=each.sha256)
             found.done(name, out, None)

@@ -14,7 +14,7 @@ from wanwrap.errors import OptionError
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.sources import Source
-from wanwrap.system.files import atomic_file
+from wanwrap.system.files import atomic_file, remove
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PLACEHOLDERS = ("{trigger}", "{name}", "{folder}", "{kind}")
@@ -68,12 +68,12 @@ def _write(places: Sequence[Path], data: bytes, made: Made, *, again: bool) -> N
         made.caption = _digest(data)
 
 
-def remove(path: Path, made: Made) -> None:
+def remove_output(path: Path, made: Made) -> None:
     """Remove a picture or clip; its caption stays if the user has written into it."""
-    path.unlink(missing_ok=True)
+    remove(path)
     caption = path.with_suffix(CAPTION)
     if caption.is_file() and _digest(caption.read_bytes()) == made.caption:
-        caption.unlink()
+        remove(caption)
 
 
 def _digest(data: bytes) -> str:

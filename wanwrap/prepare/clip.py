@@ -17,7 +17,7 @@ from wanwrap.prepare import picture
 from wanwrap.prepare.encode import filtered, upright, write
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation, check_size
-from wanwrap.system.files import PART, put, sync
+from wanwrap.system.files import PART, put, remove, reopen, sync
 from wanwrap.system.process import check_interrupted
 from wanwrap.upstream.buckets import FPS
 
@@ -231,12 +231,12 @@ def _encode(clip: Clip, names: Mapping[Piece, str], work: Preparation) -> None:
                 raise ValueError(f"only {begin + count} of its {clip.frames} frames can be decoded")
             at = end
         for name, part in parts.items():
-            with part.open("r+b") as file:
+            with reopen(part) as file:
                 sync(file)
                 put(file, part, work.out / name)
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
+            remove(part)
 
 
 def frames(clip: Clip) -> Iterator[VideoFrame]:

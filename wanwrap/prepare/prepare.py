@@ -12,13 +12,13 @@ from pathlib import Path
 from wanwrap.data.media import Unfit, why
 from wanwrap.errors import FULL, WanwrapError
 from wanwrap.prepare import clip, picture
-from wanwrap.prepare.captions import check_template, remove, write_captions
+from wanwrap.prepare.captions import check_template, remove_output, write_captions
 from wanwrap.prepare.encode import check_encoder
 from wanwrap.prepare.manifest import FOLDERS, Made, read_rows, write_rows
 from wanwrap.prepare.preparation import FOR_ANIMATIONS, FOR_CLIPS, FOR_PICTURES, Preparation
 from wanwrap.prepare.sources import Source, name_all, search
 from wanwrap.system import console
-from wanwrap.system.files import PART, lock
+from wanwrap.system.files import PART, lock, remove
 from wanwrap.system.process import cores, interruptible
 
 OFTEN = 5  # seconds between two writes of what is done; it grows with the data set
@@ -65,7 +65,7 @@ def _alone(out: Path) -> Iterator[None]:
     busy = f"another `wanwrap prepare` is at work in {out}; wait until it has ended."
     with interruptible(), lock(out / ".wanwrap-prepare", busy):
         for part in (out / "videos").glob(f"*{PART}"):
-            part.unlink()  # a kill has left it
+            remove(part)  # a kill has left it
         yield
 
 
@@ -156,7 +156,7 @@ def make(source: Source, row: Made, work: Preparation) -> Made:
     made.there = made.outputs
     if not work.dry_run:
         for name in {*row.outputs} - {*made.outputs}:
-            remove(work.out / name, row)
+            remove_output(work.out / name, row)
     return made
 
 

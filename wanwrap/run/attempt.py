@@ -17,7 +17,7 @@ from wanwrap.errors import OutputError, StepError
 from wanwrap.plan.plan import Train
 from wanwrap.run.record import Record, saved_every
 from wanwrap.system import console
-from wanwrap.system.files import move, sync, sync_folder
+from wanwrap.system.files import move, remove, reopen, sync, sync_folder
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import states
 from wanwrap.upstream.options import whole
@@ -187,7 +187,7 @@ class Attempt:
                 continue
             true = self.epoch + epoch
             if not train.save_every or true % train.save_every:
-                path.unlink()
+                remove(path)
                 continue
             self._place(path, states.lora_name(train.label, true))
         there = placed(train)
@@ -200,7 +200,7 @@ class Attempt:
     def _place(self, path: Path, name: str) -> None:
         """Raises WeightsError: not all of it is there."""
         read_header(path)
-        with path.open("rb+") as file:
+        with reopen(path) as file:
             sync(file)
         self.record.bytes["lora"] = path.stat().st_size
         move(path, self.train.folder.parent / name)

@@ -10,7 +10,7 @@ from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import record as records
 from wanwrap.run.attempt import leftovers, remove_leftovers
 from wanwrap.system import console, disk
-from wanwrap.system.files import is_locked, lock
+from wanwrap.system.files import is_locked, lock, move
 from wanwrap.upstream import states
 
 BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
@@ -77,7 +77,7 @@ def put_aside(plan: Plan) -> None:
                 for path in there:
                     place = aside / path.relative_to(plan.folder)
                     place.parent.mkdir(exist_ok=True)
-                    path.replace(place)
+                    move(path, place)
                 console.say(f"what was there of {train.expert} is in {aside} now")
 
 

@@ -20,7 +20,7 @@ from wanwrap.run.folders import check_folder, hold
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
 from wanwrap.system import console
 from wanwrap.system.failures import failure
-from wanwrap.system.files import write_atomic
+from wanwrap.system.files import remove, write_atomic
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command, check_interrupted, interruptible
 from wanwrap.system.safetensors import read_header
@@ -94,7 +94,7 @@ def carry_out(
 
 def _forget_stop(train: Train) -> None:
     with suppress(OSError):
-        (train.folder / STOP).unlink(missing_ok=True)
+        remove(train.folder / STOP)
 
 
 def _write_files(plan: Plan, heading: Heading) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from wanwrap.errors import OutputError
 
 PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
+T = TypeVar("T")
+# Seconds between tries. Windows lets nobody rename, remove or write what another program has open: a scanner, the
+# indexer, OneDrive, `wanwrap status`.
+PATIENCE = (0.1, 0.4, 1.5, 4, 8, 16, 30)
+HELD = PATIENCE if sys.platform == "win32" else ()
 TRIES = 10  # in half a second: `is_locked` holds a lock for a moment, which must not make a start fail
 
 
@@ -54,7 +59,7 @@ def lock(place: Path, busy: str) -> Iterator[bool]:
 @contextmanager
 def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
     """A file that this process alone has, and whether the drive could lock it; it goes, unless it gets another name."""
-    with open(path, "r+b", opener=_create) as file:
+    with patiently(lambda: open(path, "r+b", opener=_create)) as file:
         if (held := _lock(file)) is False or not _own(file, path):  # or it has just got its name
             raise OutputError(busy)
         try:
@@ -63,7 +68,7 @@ def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
             if _own(file, path):
                 _let_go(file)
                 with suppress(OSError):
-                    path.unlink()
+                    remove(path)
 
 
 def is_locked(place: Path) -> bool | None:
@@ -98,14 +103,28 @@ def sync_folder(folder: Path) -> None:
         os.close(place)
 
 
-def move(path: Path, out: Path) -> None:
-    """Windows refuses that as long as somebody reads either: `wanwrap status`, a scanner."""
-    for wait in (0.1, 0.4, 1.5) if sys.platform == "win32" else ():
+def patiently(act: Callable[[], T]) -> T:
+    """What `act` gives, which may be refused for a while."""
+    for wait in HELD:
         with suppress(PermissionError):
-            path.replace(out)
-            return
+            return act()
         time.sleep(wait)
-    path.replace(out)
+    return act()
+
+
+def move(path: Path, out: Path) -> None:
+    """Give a file or a folder another name, over a file of that name."""
+    patiently(lambda: path.replace(out))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    patiently(lambda: path.unlink(missing_ok=True))
+
+
+def reopen(path: Path) -> IO[bytes]:
+    """A file that is there, to be read and written."""
+    return patiently(lambda: path.open("r+b"))
 
 
 def put(file: IO[bytes], part: Path, out: Path) -> None:

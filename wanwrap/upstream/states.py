@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import WeightsError
-from wanwrap.system.files import sync, sync_folder
+from wanwrap.system.files import move, reopen, sync, sync_folder
 from wanwrap.system.safetensors import open_source, read_header
 
 LAST = "random_states_0.pkl"
@@ -81,7 +81,7 @@ def is_good(state: Path) -> bool:
 def settle(state: Path) -> None:
     """Wait until all of a state is on the disk: upstream doesn't."""
     for path in state.iterdir():
-        with path.open("rb+") as file:
+        with reopen(path) as file:
             sync(file)
     sync_folder(state)
     sync_folder(state.parent)
@@ -100,5 +100,5 @@ def remove(folder: Path) -> None:
     if gone != folder:
         shutil.rmtree(gone, ignore_errors=True)
         with suppress(OSError):
-            folder.replace(gone)
+            move(folder, gone)
     shutil.rmtree(gone, ignore_errors=True)
