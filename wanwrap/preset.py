@@ -5,12 +5,13 @@ The folder `presets/` is the registry. Options stand under upstream's own names 
 
 from __future__ import annotations
 
+import codecs
 import re
 import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
@@ -238,6 +239,16 @@ def path_of(name: str) -> Path:
     return presets[name]
 
 
+def _run(path: Path) -> dict[str, Any]:
+    """What a preset file defines. PowerShell 5 writes UTF-16 where the output of `show` is put into a file."""
+    source = path.read_bytes()
+    if source[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return runpy.run_path(str(path))
+    module: dict[str, Any] = {"__name__": path.stem, "__doc__": None}
+    exec(compile(source.decode("utf-16"), path, "exec"), module)
+    return module
+
+
 def load(name: str) -> Preset:
     """The preset of that name, or the one in the user's own file.
 
@@ -248,7 +259,7 @@ def load(name: str) -> Preset:
     if not path.is_file():
         raise PresetError(f"there is no preset file {path}.")
     try:
-        module = runpy.run_path(str(path))
+        module = _run(path)
     except (Exception, SystemExit) as error:  # it is the user's own code
         why = error if isinstance(error, WanwrapError) else f"{type(error).__name__}: {error}."
         raise PresetError(f"{path.name}: {why}") from error

@@ -42,6 +42,7 @@ frame_extraction = "head"  # head: from the start; uniform: frame_sample windows
 ')
 
 Set-Location -LiteralPath '/training/outputs/cats-wan21-t2v-1.3b-rtx3090'
+$ErrorActionPreference = 'Continue'  # PowerShell 5 takes a line on stderr, as of a progress bar, for an error
 $env:PYTHONPATH = '/musubi-tuner/src'
 $env:PYTHONUTF8 = '1'
 $env:PYTHONIOENCODING = 'utf-8'
@@ -113,7 +114,7 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
   '--logging_dir' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/logs/attempt-1' `
   '--training_comment' '{\"wanwrap\":\"0.2.0\",\"upstream\":{\"version\":\"0.3.4\",\"commit\":\"30c658c4f4b0bf05038b3346eff9670259b10fc7\"},\"preset\":\"wan21-t2v-1.3b-rtx3090\",\"task\":\"t2v-1.3B\",\"timesteps\":[0,1000],\"base\":{\"name\":\"wan2.1_t2v_1.3B_bf16.safetensors\",\"dtype\":\"bf16\",\"sha256\":\"6f999b0d6cb9a72b3d98ac386ed96f57f8cecae13994a69232514ea4974ad5fd\"}}'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
-Move-Item -Force -Destination . -LiteralPath `
+Move-Item -ErrorAction Stop -Force -Destination . -LiteralPath `
   'dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000010.safetensors', `
   'dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000020.safetensors', `
   'dit/attempt-1/cats-wan21-t2v-1.3b-rtx3090-000030.safetensors', `

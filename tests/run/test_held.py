@@ -68,7 +68,7 @@ def test_a_file_that_is_held_for_long(
         replace(*names)
 
     monkeypatch.setattr(files, "HELD", files.PATIENCE)
-    monkeypatch.setattr(files.time, "sleep", lambda wait: now.__setitem__(0, now[0] + wait))
+    monkeypatch.setattr("wanwrap.system.files.time.sleep", lambda wait: now.__setitem__(0, now[0] + wait))
     monkeypatch.setattr(os, "replace", refusing)
     with nullcontext() if there else pytest.raises(PermissionError):
         files.write_atomic(path, "text")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wanwrap.cli.options import PATH, RUN, RunVerb, control, environment, json_option, option, with_options
-from wanwrap.cli.terminal import show_json
+from wanwrap.cli.terminal import show_json, show_text
 from wanwrap.errors import OptionError
 from wanwrap.system import console
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @control("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.")
 @control("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.")
 @control("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).")
+@control("--out", type=PATH, help="With --dry_run: write the script to this file, as its shell reads it.")
 @json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")
 def run(
     dry_run: bool,
@@ -37,6 +38,7 @@ def run(
     no_retry: bool,
     to_comfyui: bool,
     comfyui_dir: Path | None,
+    out: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -57,6 +59,8 @@ def run(
         )
     if comfyui_dir and not to_comfyui:
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
+    if out and (as_json or not dry_run):
+        raise OptionError("--out goes with --dry_run, and without --json: it is the file for the script.")
     request = read(**options)
     plan = build(request, whole=not dry_run)
     target = None
@@ -65,7 +69,7 @@ def run(
 
         target = comfyui.check(plan, comfyui_dir, request.workspace.comfyui)
     if dry_run:
-        _show(plan, shell, as_json, target)
+        _show(plan, shell, as_json, out, target)
         return
     from wanwrap.cli.train import train
     from wanwrap.cli.words import finished
@@ -78,18 +82,18 @@ def run(
         click.echo("\n".join(finished(plan, placed)))
 
 
-def _show(plan: Plan, shell: Any, as_json: bool, target: Path | None) -> None:
-    """The plan on stdout; what is missing for it, and how `run` differs where it has begun, on stderr."""
+def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path | None) -> None:
+    """The plan on stdout, or its script in a file; what is missing for it, and how `run` differs where it has begun, on stderr."""
     from wanwrap.cli.words import heading, lacking, plan_json
     from wanwrap.plan.preflight import missing
-    from wanwrap.plan.script import native, script
+    from wanwrap.plan.script import encoded, native, script, start
 
-    needed = missing(plan)
+    needed, shell = missing(plan), shell or native()
     if as_json:
         show_json({**plan_json(plan), "missing": needed})
     else:
-        click.echo(script(plan, shell or native(), heading(plan)), nl=False)
-    notes = list(plan.notes)
+        show_text(script(plan, shell, heading(plan)), out, lambda text: encoded(text, shell))
+    notes = [*plan.notes, *([f"start it by: {start(out, shell)}"] if out else [])]
     if plan.folder.is_dir():
         from wanwrap.run.record import standing
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import click
 
-from wanwrap.cli.options import Verb, json_option, option
-from wanwrap.cli.terminal import show_result
+from wanwrap.cli.options import PATH, Verb, json_option, option
+from wanwrap.cli.terminal import show_result, show_text
 from wanwrap.cli.words import heading, plan_json
 from wanwrap.plan.build import SAMPLE, build
 from wanwrap.plan.plan import Plan
@@ -20,15 +21,16 @@ from wanwrap.upstream.options import spell
 PATHS = ("dit", "dataset_config", "output_name")  # that differ from run to run
 
 
-@click.command(cls=Verb, epilog="Example: wanwrap show t2v-vanilla --source > mine.py, edit, wanwrap run ./mine.py")
+@click.command(cls=Verb, epilog="Example: wanwrap show t2v-vanilla --out mine.py, edit, wanwrap run ./mine.py")
 @click.argument("preset")
 @option("--source", is_flag=True, help="The preset's Python module, as a start for your own.")
+@option("--out", type=PATH, help="Write that module to this new file.")
 @option("--script", "as_script", is_flag=True, help="The commands that it runs, on wanwrap's sample data set.")
 @json_option()
-def show(preset: str, source: bool, as_script: bool, as_json: bool) -> None:
+def show(preset: str, source: bool, out: Path | None, as_script: bool, as_json: bool) -> None:
     """Print a preset in full: what it is for, where its numbers come from, every option."""
-    if source:
-        click.echo(path_of(preset).read_text(encoding="utf-8"), nl=False)
+    if source or out:
+        show_text(path_of(preset).read_text(encoding="utf-8"), out)
         return
     plan = build(read(preset=preset, dataset=SAMPLE))
     commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from wanwrap.errors import OutputError
 from wanwrap.system.console import Console
 
 OFTEN, SELDOM = 0.5, 60.0  # seconds between two drawings: on a terminal; into a file or a pipe
@@ -106,7 +107,8 @@ def mend_streams() -> None:
         if stream is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  as long as the process lives
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            # into a file it is UTF-8, whatever the console speaks
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 documents = list[object]()  # what has been shown as JSON
@@ -125,6 +127,19 @@ def show_result(as_json: bool, document: Callable[[], object], lines: Iterable[s
         return
     for line in lines:
         click.echo(line)
+
+
+def show_text(text: str, out: Path | None, encode: Callable[[str], bytes] = str.encode) -> None:
+    """A text on stdout, or in a new file. Raises OutputError: there is one already."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with out.open("xb") as file:
+            file.write(encode(text))
+    except FileExistsError as error:
+        raise OutputError(f"{out} is there already; give another name, or move it away.") from error
+    click.echo(f"written: {out}")
 
 
 def indented(line: str) -> str:

@@ -167,7 +167,8 @@ def training_python(given: str | None) -> str:
 
 def check_name(name: str) -> str:
     """Raises OptionError: a name that can't be a file's on every system, or would read as an option."""
-    odd = re.search(r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]', name)
+    odd = re.search(r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]|[. ]$', name)
+    odd = odd or re.fullmatch(r"(?i)(con|prn|aux|nul|(com|lpt)\d)(\..*)?", name)  # Windows' own devices
     if not name.strip() or name[0] in "-. " or odd or len(name.encode("utf-8", "replace")) > 200:
         raise OptionError(
             f"--output_name {name!r} can't name files; begin with a letter or digit and leave out / and the like."

@@ -34,6 +34,17 @@ def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
     return "\n".join((*first, *lines, ""))
 
 
+def encoded(text: str, shell: Shell) -> bytes:
+    """A script as its shell reads it from a file: PowerShell 5 knows UTF-8 by its mark alone."""
+    return text.encode("utf-8-sig" if shell == "powershell" else "utf-8", "surrogateescape")  # names may be no text
+
+
+def start(path: Path, shell: Shell) -> str:
+    """How a script is started from its file; PowerShell's own policy would refuse it."""
+    words = ("bash", str(path)) if shell == "bash" else ("powershell", "-ExecutionPolicy", "Bypass", "-File", str(path))
+    return shlex.join(words) if shell == "bash" else subprocess.list2cmdline(words)
+
+
 def command(argv: Sequence[str], shell: Shell) -> str:
     """One command, one option a line, to be copied as it stands."""
     return _broken(argv, shlex.quote, " \\\n  ") if shell == "bash" else "& " + _broken(argv, _native, " `\n  ")
@@ -67,6 +78,7 @@ def _powershell_start(plan: Plan) -> Iterator[str]:
         # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
         yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
     yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
+    yield "$ErrorActionPreference = 'Continue'  # PowerShell 5 takes a line on stderr, as of a progress bar, for an error"
     for name, value in plan.env.items():
         yield f"$env:{name} = {_single(value)}"
 
@@ -77,7 +89,7 @@ def _move(train: Train, shell: Shell) -> str:
     made = [(folder / name).as_posix() for name in train.loras]
     if shell == "bash":
         return "mv " + " \\\n  ".join(map(shlex.quote, (*made, ".")))
-    return "Move-Item -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, made))
+    return "Move-Item -ErrorAction Stop -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, made))
 
 
 def _comment(text: str) -> str:

@@ -14,7 +14,7 @@ from wanwrap.errors import StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
-from wanwrap.plan.script import native, script
+from wanwrap.plan.script import encoded, native, script
 from wanwrap.run import record as records
 from wanwrap.run.folders import check_folder, hold
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
@@ -100,11 +100,11 @@ def _forget_stop(train: Train) -> None:
 def _write_files(plan: Plan, heading: Heading) -> None:
     """Each expert's files, and the script that does by hand what is done for it here."""
     shell = native()
-    name, encoding = ("run.sh", "utf-8") if shell == "bash" else ("run.ps1", "utf-8-sig")
+    name = "run.sh" if shell == "bash" else "run.ps1"
     for train in plan.trainings:
         own = alone(plan, train)
         text = script(own, shell, heading(own))
-        (train.folder / name).write_bytes(text.encode(encoding, "surrogateescape"))  # a file's name may be no text
+        (train.folder / name).write_bytes(encoded(text, shell))
     for path, text in plan.files.items():
         write_atomic(path, text)
 

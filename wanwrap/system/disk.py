@@ -23,8 +23,8 @@ def writable(folder: Path) -> Path:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above that is there."""
-    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    """The folder, or the nearest one above that is there; the folder itself on a drive that is not there."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), folder)
 
 
 def check(folder: Path, needed: int, within: Iterable[Path] = ()) -> None:

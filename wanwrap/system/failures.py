@@ -143,7 +143,7 @@ def _ending(status: int, tail: str) -> str:
     if died := DIED.search(tail):
         status = -int(died[1]) if died[1] else int(died[2])
     number = -status if status < 0 else status - 128
-    if number in [*signal.Signals]:
+    if number and number in [*signal.Signals]:  # Windows has one with the number 0
         return signal.Signals(number).name
     return f"signal {number}" if -64 <= status < 0 else f"Windows with status {status % 2**32:#x}"
 

@@ -19,7 +19,7 @@ from wanwrap.system import console
 from wanwrap.system.guard import GATE, Watchdog, end_children_with_this_process
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
-STOP_SIGNALS = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+STOP_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)}
 PATIENCE = 20  # seconds for a command to end after Ctrl-C
 WATCHDOG = Watchdog()
 Listener = Callable[[bytes], object]
