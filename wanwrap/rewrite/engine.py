@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -149,5 +150,5 @@ def _write(file: FileIO, place: int, view: memoryview) -> None:
     stretch, over = place // FLUSH, (place + len(view)) // FLUSH
     while view:
         view = view[file.write(view) :]
-    if stretch < over and hasattr(os, "posix_fadvise"):
+    if sys.platform == "linux" and stretch < over:
         os.posix_fadvise(file.fileno(), stretch * FLUSH, FLUSH, os.POSIX_FADV_DONTNEED)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,7 +194,7 @@ def _living(process: subprocess.Popen[bytes]) -> list[Any]:
     import psutil
 
     living = []
-    if os.name != "posix":
+    if sys.platform == "win32":
         with suppress(psutil.Error):
             living = [*(top := psutil.Process(process.pid)).children(recursive=True), top]
         return living if process.poll() is None else []

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 
+assert sys.platform != "win32"
 GRACE = 2  # seconds that they have to clean up after themselves
 
 
