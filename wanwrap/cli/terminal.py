@@ -18,6 +18,7 @@ import click
 
 from wanwrap.errors import OutputError
 from wanwrap.system.console import Console
+from wanwrap.system.files import atomic_file
 
 OFTEN, SELDOM = 0.5, 60.0  # seconds between two drawings: on a terminal; into a file or a pipe
 
@@ -134,11 +135,10 @@ def show_text(text: str, out: Path | None, encode: Callable[[str], bytes] = str.
     if out is None:
         click.echo(text, nl=False)
         return
-    try:
-        with out.open("xb") as file:
-            file.write(encode(text))
-    except FileExistsError as error:
-        raise OutputError(f"{out} is there already; give another name, or move it away.") from error
+    if os.path.lexists(out):
+        raise OutputError(f"{out} is there already; give another name, or move it away.")
+    with atomic_file(out) as file:
+        file.write(encode(text))
     click.echo(f"written: {out}")
 
 
