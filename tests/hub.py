@@ -18,7 +18,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "cafe"
-CHUNK = 1 << 16
+CHUNK = 1 << 20
 LARGE = (".safetensors", ".pth", ".model")
 
 
@@ -32,7 +32,7 @@ class Fault:
     reset: bool = False  # and not politely
     body: bytes | None = None  # sent instead, under the same description
     page: bytes | None = None  # sent instead with status 200, whatever part is asked for
-    slow: float = 0.0  # seconds before each chunk
+    slow: float = 0.0  # seconds after each chunk
     times: int | None = None  # how many answers are spoilt; None: all
     method: str = ""  # GET: HEAD is answered as ever
 
@@ -200,8 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, content: memoryview, fault: Fault) -> None:
         end = len(content) if fault.cut is None else min(fault.cut, len(content))
         for start in range(0, end, CHUNK):
-            time.sleep(fault.slow)
             self.wfile.write(content[start : min(start + CHUNK, end)])
+            time.sleep(fault.slow)
         if end < len(content):
             if fault.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -111,7 +111,7 @@ def test_a_file_comes_whole_and_is_not_asked_for_twice(
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_cut_is_mended(served: Hub, get: Get, waited: list[float], said: list[str], reset: bool) -> None:
     """Waits get no longer while each attempt brings something; no signed address is shown."""
-    served.faults[PATH] = Fault(cut=2_500_000, reset=reset, slow=0.005, times=2)
+    served.faults[PATH] = Fault(cut=2_500_000, reset=reset, slow=0.1, times=2)
     assert not get()
     begun = [int(text.removeprefix("bytes=").rstrip("-")) if text else 0 for text in served.ranges(PATH)]
     assert len(begun) == 3 and begun == sorted(set(begun)) and begun[1] >= MIB, begun
