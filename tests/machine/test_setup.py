@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,14 +11,12 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safetensors
 from hub import Fault, Hub, hub
@@ -264,12 +261,12 @@ def test_asked_on_a_terminal(answer: bytes, code: int, tmp_path: Path) -> None:
     mine = dit(tmp_path / "ComfyUI" / "models" / "unet" / "remix_high.safetensors", "BF16")
     ours, theirs = os.openpty()
     argv = setup("--noise_level", "high", "--comfyui_dir", str(tmp_path / "ComfyUI"))
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    process = psutil.Popen(argv, cwd=tmp_path, preexec_fn=_own_terminal, **streams)
-    os.close(theirs)
+    at_it = ["sh", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(theirs), *argv]
+    process = subprocess.Popen(at_it, cwd=tmp_path, start_new_session=True)  # so that Ctrl-C at it reaches this process
     seen = b""
-    while not seen.endswith(b"Use it as wan2.2-t2v-high? [y/N]: "):
+    while not seen.endswith(b"wan2.2-t2v-high? [y/N]: "):
         seen += os.read(ours, 4096)
+    os.close(theirs)
     os.write(ours, answer)
     with contextlib.suppress(OSError):  # EIO: nobody holds the other end
         while True:
@@ -283,12 +280,6 @@ def test_asked_on_a_terminal(answer: bytes, code: int, tmp_path: Path) -> None:
     os.close(ours)
     if not code:
         assert load(tmp_path / "local_training").weights["wan2.2-t2v-high"].path == mine
-
-
-def _own_terminal() -> None:
-    """Ctrl-C at it reaches this process."""
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.parametrize(
