@@ -307,23 +307,19 @@ def test_a_workspaces_file_that_is_wrong(text: str | None, says: str, tmp_path: 
         load(tmp_path)
 
 
-def test_comments_and_what_was_written_by_hand_stay(tmp_path: Path) -> None:
-    mine = '[weights] # mine\n# the one from the old disk\nvae = "vae.pth" # by hand\n'
-    (tmp_path / "wanwrap.toml").write_text(f'presets = [] # none yet\n[upstream]\n# why not\npython = "p"\n{mine}')
+def test_comments_and_what_was_written_by_hand_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths may be relative to the workspace, or to the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    mine = '[weights] # mine\n# the one from the old disk\nvae = "models/x.pth" # by hand\nclip = ""\n'
+    head = 'comfyui_dir = ["~/ComfyUI"] # none yet\n[upstream]\n# why not\npython = "p"\n'
+    (tmp_path / "wanwrap.toml").write_text(head + mine)
     before = load(tmp_path)
-    t5 = WeightFile(path=Path("/t5.pth"), stamp=(3, 4), sha256="5")
+    vae, t5 = WeightFile(path=tmp_path / "models" / "x.pth"), WeightFile(path=Path("/t5.pth"), stamp=(3, 4), sha256="5")
+    assert before.comfyui == (tmp_path / "me" / "ComfyUI",) and before.weights == {"vae": vae}
     save(tmp_path, replace(before, python=None, weights={**before.weights, "t5": t5}))
     text = (tmp_path / "wanwrap.toml").read_text()
-    assert mine in text and "# none yet" in text and "# why not" in text and load(tmp_path).python is None
-    assert load(tmp_path).weights == {"vae": WeightFile(path=tmp_path / "vae.pth"), "t5": t5}
-
-
-def test_paths_of_the_workspaces_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    (tmp_path / "wanwrap.toml").write_text('comfyui_dir = ["~/ComfyUI"]\n[weights]\nvae = "models/x.pth"\nt5 = ""\n')
-    found = load(tmp_path)
-    assert found.comfyui == (tmp_path / "me" / "ComfyUI",)
-    assert {name: row.path for name, row in found.weights.items()} == {"vae": tmp_path / "models" / "x.pth"}
+    assert mine in text and "# none yet" in text and "# why not" in text
+    assert load(tmp_path).python is None and load(tmp_path).weights == {"vae": vae, "t5": t5}
 
 
 @pytest.mark.usefixtures("served")

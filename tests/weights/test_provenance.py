@@ -58,19 +58,20 @@ def test_what_upstream_leaves_out_is_in_it() -> None:
     assert list(high) == list(low)  # in one order
 
 
-@pytest.mark.parametrize(("preset", "boundary"), [("i2v-vanilla", 900), ("wan21-t2v-14b", None)])
-def test_the_boundary_is_the_presets(preset: str, boundary: int | None) -> None:
-    assert {row.get("boundary") for row in written(golden_plan(preset))} == {boundary}
-
-
-def test_ones_own_window_moves_no_boundary() -> None:
-    plan = golden_plan("t2v-vanilla", noise_level="low", given=parse(["--max_timestep", "700"]))
-    assert [(row["timesteps"], row["boundary"]) for row in written(plan)] == [([0, 700], 875)]
-
-
-def test_without_the_merge_nothing_is_called_lightning() -> None:
-    for row in written(golden_plan("t2v-lightning", skip_lightning=True)):
-        assert row["preset"] == "t2v-vanilla" and "lightning" not in row
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (golden_plan("i2v-vanilla"), {"boundary": 900}),
+        (golden_plan("wan21-t2v-14b"), {"boundary": None}),
+        (golden_plan("t2v-lightning", skip_lightning=True), {"preset": "t2v-vanilla", "lightning": None}),
+        (  # one's own window moves no boundary
+            golden_plan("t2v-vanilla", noise_level="low", given=parse(["--max_timestep", "700"])),
+            {"timesteps": [0, 700], "boundary": 875},
+        ),
+    ],
+)
+def test_what_another_plan_writes(plan: Plan, expected: dict[str, Any]) -> None:
+    assert all({name: row.get(name) for name in expected} == expected for row in written(plan))
 
 
 def test_a_file_of_ones_own_by_its_header(tmp_path: Path) -> None:

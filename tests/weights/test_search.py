@@ -28,6 +28,7 @@ FP8 = {name: ("F8_E4M3" if "blocks." in name else dtype, shape) for name, (dtype
 E5M2 = {name: ("F8_E5M2", shape) for name, (_, shape) in T2V.items()}
 FP8_T5 = {name: ("F8_E4M3", shape) for name, (_, shape) in T5.items()}
 COMFY_T5: Rows = {theirs: T5[wans] for theirs, wans in comfy_names(range(24)).items()}
+WITH_TOKENIZER = {**COMFY_T5, "spiece_model": ("U8", [4548313])}
 SMALL_T5 = {name: COMFY_T5[name] for name in comfy_names(range(12))}
 HIGH, LOW = (Path(CATALOGUE[f"wan2.2-t2v-{level}"].path).name for level in ("high", "low"))
 LIGHTNING = CATALOGUE["lightning-t2v-v1.1-low"].name
@@ -39,6 +40,16 @@ GGUF = b"GGUF\x03\0\0\0" + bytes(16) + b"general.architecture" + (8).to_bytes(4,
 def header(rows: object) -> bytes:
     text = json.dumps(rows).encode()
     return len(text).to_bytes(8, "little") + text
+
+
+CUT, LYING = (
+    header({"a": {"dtype": "F16", "shape": [side], "data_offsets": [0, 8]}}) + bytes(count)
+    for side, count in ((4, 3), (9, 8))
+)
+FIVE_B: Rows = {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [8, 8])}
+FIVE_B_VAE: Rows = {"decoder.conv1.weight": ("BF16", [8]), "conv2.weight": ("BF16", [48, 48, 1, 1, 1])}
+HEADLESS = {name: row for name, row in T5.items() if name != "norm.weight"}
+VISUAL = {name: row for name, row in CLIP.items() if name.startswith("visual.")}
 
 
 @dataclass(frozen=True)
@@ -80,24 +91,9 @@ TREE = [
     Made(f"{DITS}/wan2.2_t2v_high_noise_14B_fp8_e5m2.safetensors", E5M2, "bad", f"F8_E5M2 {HIGH}"),
     Made(f"{DITS}/gone.safetensors", "nowhere/at/all.safetensors", "bad", "nowhere/at/all.safetensors"),
     Made(f"{DITS}/itself.safetensors", "itself.safetensors", "bad", "link"),
-    Made(
-        f"{DITS}/cut.safetensors",
-        header({"a": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}) + b"abc",
-        "bad",
-        "cut 72",
-    ),
-    Made(
-        f"{DITS}/lying.safetensors",
-        header({"a": {"dtype": "F16", "shape": [9], "data_offsets": [0, 8]}}) + bytes(8),
-        "bad",
-        "damaged",
-    ),
-    Made(
-        f"{DITS}/wan2.2_ti2v_5B_fp16.safetensors",
-        {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [3072, 3072])},
-        "bad",
-        "5B",
-    ),
+    Made(f"{DITS}/cut.safetensors", CUT, "bad", "cut 72"),
+    Made(f"{DITS}/lying.safetensors", LYING, "bad", "damaged"),
+    Made(f"{DITS}/wan2.2_ti2v_5B_fp16.safetensors", FIVE_B, "bad", "5B"),
     Made(f"{UNET}/wan2.2_i2v_low_noise_14B_fp16.safetensors", rows("i2v-A14B"), "unneeded", "I2V A14B"),
     Made(f"{UNET}/Wan2.2-T2V-High-Q4_K_M.gguf", GGUF, "bad", f"GGUF {HIGH}"),
     Made(f"{VAES}/ae.safetensors", VAE, "bad", "Qwen-Image's", next(iter(NEVER))),
@@ -105,28 +101,17 @@ TREE = [
     Made(f"{VAES}/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "bad", "2.1's"),
     Made(f"{VAES}/sdxl_vae.safetensors", {"decoder.conv_in.weight": ("F16", [8, 8])}, "bad", "2.1's"),
     Made(f"{VAES}/my_wan_vae.pth", 507_609_880, "bad", "dddddddd Wan2.1_VAE.pth", "d" * 64),
-    Made(
-        f"{VAES}/wan2.2_vae.safetensors",
-        {"decoder.conv1.weight": ("BF16", [1024]), "conv2.weight": ("BF16", [48, 48, 1, 1, 1])},
-        "bad",
-        "5B wan_2.1_vae.safetensors",
-    ),
+    Made(f"{VAES}/wan2.2_vae.safetensors", FIVE_B_VAE, "bad", "5B wan_2.1_vae.safetensors"),
     Made(f"{T5S}/umt5_xxl_fp8_e4m3fn_scaled.safetensors", {**T5, "scaled_fp8": ("F8_E4M3", [2])}, "bad", "scaled_fp8"),
     Made(f"{T5S}/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096])}, "bad", "UMT5-XXL"),
     Made(f"{T5S}/umt5-base.safetensors", SMALL_T5, "bad", "UMT5-XXL"),
-    Made(f"{T5S}/headless.safetensors", {k: v for k, v in T5.items() if k != "norm.weight"}, "bad", "UMT5-XXL"),
-    Made(
-        f"{T5S}/umt5_xxl_fp16.safetensors",
-        {**COMFY_T5, "spiece_model": ("U8", [4548313])},
-        "spare",
-        "another",
-        COMFY_MARK,
-    ),
+    Made(f"{T5S}/headless.safetensors", HEADLESS, "bad", "UMT5-XXL"),
+    Made(f"{T5S}/umt5_xxl_fp16.safetensors", WITH_TOKENIZER, "spare", "another", COMFY_MARK),
     Made(f"{T5S}/umt5-xxl-enc-fp8_e4m3fn.safetensors", FP8_T5, "spare", "fp8"),
     Made(f"{T5S}/somebodys_t5.pth", 11_361_920_418, "used", "t5", KINDS["t5"]),
     Made(f"{T5S}/preallocated.pth", 11_361_920_418, "bad", ".aria2"),
     Made(f"{VISION}/clip_vision_h.safetensors", {"vision_model.x": ("F16", [1280])}, "unneeded", "CLIP"),
-    Made(f"{VISION}/visual.safetensors", {k: v for k, v in CLIP.items() if k[:7] == "visual."}, "unneeded", "CLIP"),
+    Made(f"{VISION}/visual.safetensors", VISUAL, "unneeded", "CLIP"),
     Made(f"{LORAS}/lightning/high_noise_model.safetensors", lora(), "unneeded", "", KINDS["lightning-i2v-v1-high"]),
     Made(f"{LORAS}/light.safetensors", lora(), "used", "v1.1-high", KINDS["lightning-t2v-v1.1-high"]),
     Made(f"{LORAS}/{LIGHTNING}", lora(), "bad", f"ffffffff {LIGHTNING}", "f" * 64),
