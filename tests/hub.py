@@ -120,13 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     def ours(self) -> _Server:
         return cast(_Server, self.server)
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         hub = self.ours.hub
         self.repo, _, rest = unquote(urlsplit(self.path).path).strip("/").partition("/resolve/")
         self.revision, _, self.path_in_repo = rest.partition("/")
@@ -143,6 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._redirect(content)
         else:
             self._send(content)
+
+    do_HEAD = do_GET
 
     def _head(self, status: int, length: int, **headers: str) -> None:
         """The answer begins; what was asked is noted."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Wanwrap, dit, golden_plan, lora, record
+from helpers import Wanwrap, dit, golden_plan, lora
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shells import NATIVE, legacy, windows_argv
 
 from wanwrap import __version__
 from wanwrap.plan.expert_options import provenance
 from wanwrap.plan.plan import Plan, Step
 from wanwrap.plan.request import Request
-from wanwrap.plan.script import command
 from wanwrap.preset import load
 from wanwrap.run.attempt import Attempt
 from wanwrap.run.record import Record
@@ -98,28 +94,6 @@ def test_no_metadata_is_no_record_and_a_note() -> None:
     assert not any(COMMENT in step.argv for step in plan.trainings)
     assert any("--no_metadata" in note for note in plan.notes)
     assert not any("--no_metadata" in note for note in golden_plan("t2v-vanilla").notes)
-
-
-@pytest.mark.skipif(NATIVE is None, reason="needs bash")
-def test_it_survives_both_shells() -> None:
-    plan = golden_plan("t2v-lightning", given=parse([f"{COMMENT}={ODD}"]))
-    for step in plan.trainings:
-        argv = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *step.argv[1:]]
-        done = subprocess.run([str(NATIVE), "-c", command(argv, "bash")], capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout) == list(step.argv[1:])
-        literals = re.findall(r"'(?:[^']|'')*'", command(step.argv, "powershell"))
-        inner = [literal[1:-1].replace("''", "'") for literal in literals]
-        assert windows_argv(" ".join(map(legacy, inner))) == list(step.argv)
-
-
-def test_it_reaches_upstream(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
-    """Of weights of one's own, with an upstream whose commit is not known."""
-    done = cli("run", "t2v-vanilla", "--dataset", cats, *weights, "--noise_level", "low", "--", COMMENT, ODD)
-    assert done.returncode == 0, done.stderr
-    argv = record(tmp_path)[-1]["argv"]
-    found = reading.read({reading.KEY: argv[argv.index(COMMENT) + 1]})
-    assert found and (found["preset"], found["expert"], found["comment"]) == ("t2v-vanilla", "low", ODD)
-    assert found["base"]["name"] == "low.safetensors" and len(found["base"]["header_sha256"]) == 64
 
 
 ANY = st.recursive(
