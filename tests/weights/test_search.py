@@ -132,10 +132,8 @@ TREE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of it, with what ties the installations together."""
-    root = tmp_path_factory.mktemp("machine")
+def grown(root: Path) -> Path:
+    """All of it, with what ties the installations together; known are the sha256 that a computation would find."""
     for made in TREE:
         path = root / made.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +148,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
             os.truncate(path, made.content)
         if ".aria2" in made.nouns:
             path.with_name(f"{path.name}.aria2").touch()
+        if made.sha256:
+            marks.keep(path, made.sha256)
     sparse(root / SHARDS[2], dict([*FP32.items()][1::2]))
     (root / VAES / "loop").symlink_to(root / "ComfyUI" / "models")
     sparse(root / DITS / "flux.safetensors", {"double_blocks.0.x.weight": ("F16", [8])})
@@ -165,22 +165,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def tree(machine: Path) -> Path:
-    """The same, of which the sha256 are known that a computation of 28 GB would find."""
-    for made in TREE:
-        if made.sha256:
-            marks.keep(machine / made.path, made.sha256)
-    return machine
-
-
 def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
     """Names, sizes, times and links."""
     infos = {str(path): path.lstat() for path in [root, *root.rglob("*")]}
     return {path: (info.st_size, info.st_mtime_ns, info.st_ino) for path, info in infos.items()}
 
 
-def test_each_file_of_a_tree_gets_its_verdict(tree: Path, cli: Wanwrap) -> None:
+def test_each_file_of_a_tree_gets_its_verdict(tmp_path: Path, cli: Wanwrap) -> None:
+    tree = grown(tmp_path / "machine")
     before = snapshot(tree)
     homes = ("ComfyUI", "portable/ComfyUI_windows_portable", "stability/Data/Packages/ComfyUI", "Documents/ComfyUI")
     places = [word for home in homes for word in ("--comfyui_dir", tree / home)]
@@ -195,25 +187,14 @@ def test_each_file_of_a_tree_gets_its_verdict(tree: Path, cli: Wanwrap) -> None:
         assert row["why"].startswith(VERDICTS[made.verdict]), made
         assert [noun for noun in made.nouns.split() if noun not in row["why"]] == [], row
         assert row["usable"] is (made.verdict != "bad" and row["role"] != "clip"), row
+    for place, kind in {DITS: "dit", UNET: "dit", VAES: "vae", T5S: "t5", VISION: "clip", LORAS: "lora"}.items():
+        roles = {told[os.path.realpath(tree / made.path)]["role"] for made in TREE if made.path.startswith(place)}
+        assert roles - {"other"} == {kind}, place
     plain = cli(*command, "t2v-lightning", **hub).stdout
     assert "and 2 of" in plain and all(f": {row['why']}\n" in plain for row in told.values())
     i2v = json.loads(cli(*command, "wan21-i2v-480p", "--json").stdout)["files"]
     assert {row["why"][:8] for row in i2v if row["role"] == "clip"} == {"not used"}  # ComfyUI's are half a CLIP
     assert snapshot(tree) == before
-
-
-def test_inspect_tells_of_each_file_what_it_is(tree: Path, cli: Wanwrap) -> None:
-    files = [tree / made.path for made in TREE]
-    done = cli("inspect", "--json", *files)
-    assert done.returncode == 5  # the broken link
-    found = json.loads(done.stdout)
-    assert [row["path"] for row in found] == [str(path) for path in files]
-    kinds = {DITS: "dit", VAES: "vae", T5S: "t5", VISION: "clip", LORAS: "lora"}
-    for place, kind in kinds.items():
-        roles = [row["role"] for made, row in zip(TREE, found, strict=True) if made.path.startswith(place)]
-        assert {*roles} - {"other"} == {kind}, place
-    assert next(row["role"] for row in found if row["path"].endswith(".gguf")) == "dit"
-    assert "NOT usable" in cli("inspect", files[0]).stdout
 
 
 @pytest.mark.parametrize(("pad", "known"), [(620_000, True), (520_000, False)])
@@ -233,11 +214,14 @@ def test_a_lora_in_full(tmp_path: Path, cli: Wanwrap) -> None:
     flux = {f"double_blocks.0.img_attn.qkv.{part}.weight": ("F16", [4, 4]) for part in parts.values()}
     loha = {"lora_unet_blocks_0_self_attn_q.hada_w1_a": ("F16", [5120, 4])}
     files = [sparse(tmp_path / f"{n}.safetensors", each) for n, each in enumerate((ours, peft, flux, loha))]
-    found = json.loads(cli("inspect", "--json", *files).stdout)
+    done = cli("inspect", "--json", *files, tmp_path / "gone.safetensors")
+    found = json.loads(done.stdout)
+    assert done.returncode == 5 and [row["path"] for row in found[:4]] == [str(file) for file in files]
     assert found[0]["lora"] == {"format": "musubi-tuner", "rank": 16, "alpha": 0.0, "modules": 400, "model": "Wan 14B"}
     assert found[1]["lora"] == {"format": "peft", "rank": 8, "alpha": None, "modules": 400, "model": "Wan 1.3B"}
-    assert [row["usable"] for row in found] == [True, True, False, False]
+    assert [row["usable"] for row in found] == [True, True, False, False, False]
     assert "model" in found[2]["reason"] and "hada_w1_a" in found[3]["reason"]
+    assert "NOT usable" in cli("inspect", files[2]).stdout
 
 
 @pytest.mark.parametrize(
