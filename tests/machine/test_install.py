@@ -254,7 +254,9 @@ def test_a_torch_that_is_broken_or_for_the_cpu_is_replaced_where_a_gpu_is(bench:
     anew = f"TRAIN -m pip install --force-reinstall --no-deps {both}\nTRAIN -m pip install {both}"
     assert bench.planned(CUDA_BUILD, seen=SEEN) == bench.planned("torch", seen=SEEN) == anew
     assert bench.planned(f"{CUDA_BUILD} cv2", seen=SEEN) == f"{anew}\nTRAIN -m pip install -e OWN"
-    assert bench.planned(CUDA_BUILD) == bench.planned(CUDA_BUILD, "cpu", seen=SEEN) == ""
+    assert bench.planned(CUDA_BUILD) == bench.planned(CUDA_BUILD, "cpu", seen=SEEN) == bench.planned("") == ""
+    with pytest.raises(GpuError, match="driver"):
+        bench.planned("torch")
 
 
 @pytest.mark.parametrize("package", ["xformers", "torchvision"])
@@ -270,12 +272,6 @@ def test_a_build_that_the_checkout_does_not_know(bench: Bench, named: str) -> No
     (bench.folder / "pyproject.toml").write_text(PROJECT.replace("cu130", "cu126"))
     with pytest.raises(UpstreamError, match=named):
         bench.planned("torch", torch=named)
-
-
-def test_no_driver_matters_only_where_torch_is_missing(bench: Bench) -> None:
-    with pytest.raises(GpuError, match="driver"):
-        bench.planned("torch")
-    assert bench.planned("") == ""
 
 
 def test_what_lies_where_upstream_goes_is_not_touched(bench: Bench) -> None:
