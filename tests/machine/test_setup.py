@@ -122,7 +122,7 @@ def test_everything_from_the_hub_then_a_run(
     assert link.read_bytes() == b"spiece.model"
     well = cli("doctor")
     assert well.returncode == 0 and "TO DO" not in well.stdout, well.stdout
-    ran = cli("run", "t2v-vanilla", "--dataset", cats, HF_HUB_OFFLINE="1", standin=False)
+    ran = cli("run", "t2v-vanilla", "--dataset", cats, "--epochs", 1, HF_HUB_OFFLINE="1", standin=False)
     assert ran.returncode == 0, ran.stderr
     assert any(str(place(tmp_path, "t5")) in call["argv"] for call in record(tmp_path))
 
@@ -446,21 +446,18 @@ def test_a_run_trusts_no_name(
     low.write_bytes(toys["wan2.2-t2v-high"].ljust(len(toys["wan2.2-t2v-low"])))
     row = replace(CATALOGUE["wan2.2-t2v-low"], size=low.stat().st_size)
     monkeypatch.setitem(CATALOGUE, "wan2.2-t2v-low", row)
-    one = ("run", "t2v-vanilla", "--dataset", cats, "--noise_level")
+    one = ("run", "t2v-vanilla", "--dataset", cats, "--epochs", 1, "--noise_level")
     done = cli(*one, "low")
     assert done.returncode == 5 and "sha256" in done.stderr, done.stderr
     assert not (workspace(tmp_path) / "outputs").exists()
     assert cli(*one, "high").returncode == 0
 
 
-def test_offline_without_the_tokenizers_nothing_begins(
-    cli: Wanwrap, tmp_path: Path, weights: list[str], cats: Path
-) -> None:
-    run = ("run", "t2v-vanilla", "--dataset", cats, *weights)
-    done = cli(*run, HF_HOME=str(tmp_path / "empty"))
+def test_offline_without_the_tokenizers_nothing_begins(cli: Wanwrap, tmp_path: Path, low: tuple[object, ...]) -> None:
+    done = cli(*low, HF_HOME=str(tmp_path / "empty"))
     assert done.returncode == 12 and "HF_HUB_OFFLINE" in done.stderr
     assert not (workspace(tmp_path) / "outputs").exists()
-    done = cli(*run, HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="0")
+    done = cli(*low, HF_HOME=str(tmp_path / "empty"), HF_HUB_OFFLINE="0")
     assert done.returncode == 0 and "note: the tokenizer" in done.stderr
 
 

@@ -110,7 +110,7 @@ def test_a_file_comes_whole_and_is_not_asked_for_twice(
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_cut_is_mended(served: Hub, get: Get, waited: list[float], said: list[str], reset: bool) -> None:
     """Waits get no longer while each attempt brings something; no signed address is shown."""
-    served.faults[PATH] = Fault(cut=2_500_000, reset=reset, slow=0.1, times=2)
+    served.faults[PATH] = Fault(cut=2_500_000, reset=reset, slow=0.2, times=2)
     assert not get()
     begun = [int(text.removeprefix("bytes=").rstrip("-")) if text else 0 for text in served.ranges(PATH)]
     assert len(begun) == 3 and begun == sorted(set(begun)) and begun[1] >= MIB, begun
@@ -226,7 +226,7 @@ def test_a_hub_that_does_not_answer_in_time(served: Hub, get: Get, monkeypatch: 
     served.faults[PATH] = Fault(slow=1, times=1)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     assert not get()
-    assert len(served.ranges(PATH)) == 2
+    assert len(served.ranges(PATH)) > 1
 
 
 @pytest.mark.parametrize(
