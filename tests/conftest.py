@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
+from huggingface_hub import constants
 from hypothesis import settings
 from runs import LOW
 
@@ -57,6 +59,7 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("PIP_DRY_RUN", "1")  # a test that comes to pip by mistake changes no environment
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    importlib.reload(constants)  # huggingface_hub reads the environment once
 
 
 @pytest.fixture
@@ -112,7 +115,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wanwrap]:
                 patch.delenv(name)
             for name, value in extra.items():
                 patch.setenv(name, value)
+            importlib.reload(constants)
             done = CliRunner().invoke(main, words, prog_name="wanwrap")
+        importlib.reload(constants)
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception  # a bug: its traceback is wanted
         return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)

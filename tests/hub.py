@@ -6,6 +6,7 @@ Large files are redirected to a second port, as the real one sends them to anoth
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import struct
 import threading
@@ -18,7 +19,7 @@ from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "cafe"
-CHUNK = 1 << 16
+CHUNK = 1 << 20
 LARGE = (".safetensors", ".pth", ".model")
 
 
@@ -32,7 +33,7 @@ class Fault:
     reset: bool = False  # and not politely
     body: bytes | None = None  # sent instead, under the same description
     page: bytes | None = None  # sent instead with status 200, whatever part is asked for
-    slow: float = 0.0  # seconds before each chunk
+    slow: float = 0.0  # seconds after each chunk
     times: int | None = None  # how many answers are spoilt; None: all
     method: str = ""  # GET: HEAD is answered as ever
 
@@ -42,7 +43,6 @@ class Asked:
     """A request for a file. `cdn`: it came to the second port; `token`: the Authorization header."""
 
     method: str
-    repo: str
     path: str
     revision: str
     range: str | None
@@ -97,13 +97,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, hub: Hub, cdn: bool) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.hub, self.cdn, self.resets = hub, cdn, set[Any]()
-
-    def shutdown_request(self, request: Any) -> None:
-        if request in self.resets:
-            self.close_request(request)
-        else:
-            super().shutdown_request(request)
+        self.hub, self.cdn = hub, cdn
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that was killed is no news."""
@@ -111,7 +105,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    repo = path_in_repo = revision = ""
+    path_in_repo = revision = ""
 
     def log_message(self, format: str, *args: Any) -> None:
         """Said by `Hub.asked`."""
@@ -120,34 +114,28 @@ class _Handler(BaseHTTPRequestHandler):
     def ours(self) -> _Server:
         return cast(_Server, self.server)
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
     def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
         hub = self.ours.hub
-        self.repo, _, rest = unquote(urlsplit(self.path).path).strip("/").partition("/resolve/")
+        repo, _, rest = unquote(urlsplit(self.path).path).strip("/").partition("/resolve/")
         self.revision, _, self.path_in_repo = rest.partition("/")
-        content = hub.files.get((self.repo, self.path_in_repo))
+        content = hub.files.get((repo, self.path_in_repo))
         large = self.path_in_repo.endswith(LARGE) or len(content or b"") > 1 << 20
         fault = hub.spoilt(self.path_in_repo, self.command, body=False) if not self.ours.cdn else Fault()
         if fault.status:
             self._refuse(fault.status, fault.code)
         elif content is None:
-            self._refuse(404, "EntryNotFound" if any(repo == self.repo for repo, _ in hub.files) else "RepoNotFound")
-        elif self.revision not in ("main", COMMIT) and len(self.revision) != 40:
-            self._refuse(404, "RevisionNotFound")
+            self._refuse(404, "EntryNotFound")
         elif large and not self.ours.cdn:
             self._redirect(content)
         else:
             self._send(content)
 
+    do_HEAD = do_GET
+
     def _head(self, status: int, length: int, **headers: str) -> None:
         """The answer begins; what was asked is noted."""
-        asked = (self.command, self.repo, self.path_in_repo, self.revision, self.headers["Range"], status)
         if self.path_in_repo:  # the library asks for more, and does without
+            asked = (self.command, self.path_in_repo, self.revision, self.headers["Range"], status)
             self.ours.hub.asked.append(Asked(*asked, self.headers["Authorization"], self.ours.cdn))
         self.send_response(status)
         self.send_header("Content-Length", str(length))
@@ -200,10 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, content: memoryview, fault: Fault) -> None:
         end = len(content) if fault.cut is None else min(fault.cut, len(content))
         for start in range(0, end, CHUNK):
-            time.sleep(fault.slow)
             self.wfile.write(content[start : min(start + CHUNK, end)])
+            time.sleep(fault.slow)
         if end < len(content):
+            self.close_connection = True
             if fault.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.ours.resets.add(self.connection)
-            self.close_connection = True
+                os.close(self.connection.detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,10 +16,7 @@ from wanwrap.upstream import buckets
 def test_frames_needed_for_81(fps: float, needed: int) -> None:
     assert buckets.frames_at_16(needed, fps, 81) == 81
     assert buckets.frames_at_16(needed - 1, fps, 81) == 80
-
-
-def test_8_fps_are_never_doubled() -> None:
-    assert buckets.frames_at_16(1000, 8.0, 81) == 41
+    assert buckets.frames_at_16(1000, 8.0, 81) == 41  # never doubled
 
 
 @pytest.mark.parametrize(
@@ -47,28 +45,21 @@ def test_small_pictures_keep_their_size_with_no_upscale() -> None:
     assert buckets.bucket((650, 390), (720, 1280)) != (640, 384)
 
 
-def test_buckets_repeats_and_batches() -> None:
-    options = {"resolution": (960, 544), "enable_bucket": True, "batch_size": 4, "num_repeats": 3}
-    sizes = [(960, 544)] * 3 + [(544, 960)]
-    entry = Entry(
-        kind="image",
-        directory=Path(),
-        items=tuple(Item(path=Path(str(i)), kind="image", size=s) for i, s in enumerate(sizes)),
-        options=options,
-    )
-    assert buckets.batches(entry.keys, options) == 3 + 1  # ceil(9/4) + ceil(3/4)
-    assert buckets.steps_per_epoch(7, 4) == 2
+def entry(kind: Literal["image", "video"], sizes: list[tuple[int, int]], **options: object) -> Entry:
+    items = tuple(Item(path=Path(f"{n}"), kind=kind, size=size, frames=9, fps=16.0) for n, size in enumerate(sizes))
+    return Entry(kind=kind, directory=Path(), items=items, options={"enable_bucket": True, **options})
+
+
+def test_repeats_and_batches() -> None:
+    made = entry("image", [(960, 544)] * 3 + [(544, 960)], resolution=(960, 544), batch_size=4, num_repeats=3)
+    assert buckets.batches(made.keys, made.options) == 3 + 1  # ceil(9/4) + ceil(3/4)
     assert [buckets.steps_per_epoch(7, 1, gpus) for gpus in (1, 2, 4, 8)] == [7, 4, 2, 1]
-    assert buckets.steps_per_epoch(13, 2, 3) == 3
+    assert [buckets.steps_per_epoch(7, 4), buckets.steps_per_epoch(13, 2, 3)] == [2, 3]
 
 
 def test_small_clips_of_other_sizes_share_the_bucket_that_they_are_cached_in() -> None:
-    options = {"resolution": (832, 480), "enable_bucket": True, "bucket_no_upscale": True, "target_frames": (5,)}
-    items = tuple(
-        Item(path=Path(str(w)), kind="video", size=(w, w * 240 // 416), frames=9, fps=16.0) for w in (416, 624)
-    )
-    entry = Entry(kind="video", directory=Path(), items=items, options=options)
-    assert len(set(entry.keys)) == 1
+    clips = entry("video", [(416, 240), (624, 360)], resolution=(832, 480), bucket_no_upscale=True, target_frames=(5,))
+    assert len(set(clips.keys)) == 1
 
 
 def test_tokens() -> None:

@@ -12,7 +12,6 @@ from tfevents import epochs, record, scalar, text, write
 
 from wanwrap.upstream.output import Curves, Point, points
 
-NAN, INF = math.nan, math.inf
 FILE = "20250101000000/network_train/events.out.tfevents.1.host.2.0"
 
 
@@ -42,17 +41,22 @@ def test_what_is_half_there_is_waited_for_at_every_byte(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_counted_from_the_newest_back(tmp_path: Path) -> None:
     """The mean, which stays none after one that was none, is not asked."""
     curves, rows = Curves(tmp_path), list[bytes]()
-    for value, broken in ((1.0, 0), (NAN, 1), (INF, 2), (-INF, 3), (0.5, 0), (NAN, 1)):
-        rows += [scalar("loss/current", len(rows), value), scalar("loss/average", len(rows), NAN)]
+    for value, broken in ((1.0, 0), (math.nan, 1), (math.inf, 2), (-math.inf, 3), (0.5, 0), (math.nan, 1)):
+        rows += [scalar("loss/current", len(rows), value), scalar("loss/average", len(rows), math.nan)]
         write(tmp_path / FILE, rows)
         curves.follow()
         assert curves.broken_for == broken
 
 
-def test_two_files_of_one_attempt(tmp_path: Path) -> None:
+def test_two_files_of_one_attempt_that_are_not_there_at_first(tmp_path: Path) -> None:
+    curves = Curves(tmp_path / "nowhere")
+    curves.follow()
+    (tmp_path / "nowhere" / "a.tfevents").mkdir(parents=True)
+    curves.follow()
+    assert (curves.losses, curves.broken_for) == ([], 0)
+    (tmp_path / "nowhere" / "a.tfevents").rmdir()
     for name, offset in (("20250101000000", 0), ("20250101000009", 6)):
-        write(tmp_path / name / "events.out.tfevents", epochs(6, 5, offset))
-    curves = Curves(tmp_path)
+        write(tmp_path / "nowhere" / name / "events.out.tfevents", epochs(6, 5, offset))
     curves.follow()
     assert curves.losses == [*range(1, 13)]
 
@@ -70,11 +74,3 @@ def test_garbage_ends_no_training(tmp_path_factory: pytest.TempPathFactory, nois
     for _ in range(2):
         curves.follow()
         assert len(curves.losses) < 4
-
-
-def test_what_is_not_there_yet_is_no_error(tmp_path: Path) -> None:
-    curves = Curves(tmp_path / "nowhere")
-    curves.follow()
-    (tmp_path / "nowhere" / "a.tfevents").mkdir(parents=True)
-    curves.follow()
-    assert (curves.losses, curves.broken_for) == ([], 0)

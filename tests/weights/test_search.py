@@ -4,45 +4,52 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Wanwrap
+from helpers import Wanwrap, comfy_names
 from hypothesis import given
 from hypothesis import strategies as st
 from weightfiles import Rows, lora, prefixed, rows, scaled, sparse
 
+from wanwrap.errors import WeightsError
 from wanwrap.weights import marks
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER
+from wanwrap.weights.comfyui import folders
 from wanwrap.weights.identify import look
 
-T2V, I2V22, I2V21 = rows("t2v-14B"), rows("i2v-A14B"), rows("i2v-14B")
+T2V, T5, VAE, CLIP = rows("t2v-14B"), rows("t5"), rows("vae", "BF16"), rows("clip")
 BF16 = {name: ("BF16", shape) for name, (_, shape) in T2V.items()}
+FP32 = {name: ("F32", shape) for name, (_, shape) in T2V.items()}
 FP8 = {name: ("F8_E4M3" if "blocks." in name else dtype, shape) for name, (dtype, shape) in T2V.items()}
-HIGH, LOW = "wan2.2_t2v_high_noise_14B_fp16.safetensors", "wan2.2_t2v_low_noise_14B_fp16.safetensors"
-COMFY_T5: Rows = {
-    "shared.weight": ("F16", [256384, 4096]),
-    "encoder.final_layer_norm.weight": ("F16", [4096]),
-    "spiece_model": ("U8", [4548313]),
-    **{
-        f"encoder.block.{n}.layer.{part}.weight": ("F16", shape)
-        for n in range(24)
-        for part, shape in {
-            **{f"0.SelfAttention.{m}": [4096, 4096] for m in "qkvo"},
-            "0.SelfAttention.relative_attention_bias": [32, 64],
-            "0.layer_norm": [4096],
-            "1.layer_norm": [4096],
-            "1.DenseReluDense.wi_0": [10240, 4096],
-            "1.DenseReluDense.wi_1": [10240, 4096],
-            "1.DenseReluDense.wo": [4096, 10240],
-        }.items()
-    },
-}
+E5M2 = {name: ("F8_E5M2", shape) for name, (_, shape) in T2V.items()}
+FP8_T5 = {name: ("F8_E4M3", shape) for name, (_, shape) in T5.items()}
+COMFY_T5: Rows = {theirs: T5[wans] for theirs, wans in comfy_names(range(24)).items()}
+WITH_TOKENIZER = {**COMFY_T5, "spiece_model": ("U8", [4548313])}
+SMALL_T5 = {name: COMFY_T5[name] for name in comfy_names(range(12))}
+HIGH, LOW = (Path(CATALOGUE[f"wan2.2-t2v-{level}"].path).name for level in ("high", "low"))
+LIGHTNING = CATALOGUE["lightning-t2v-v1.1-low"].name
+KIJAI_VAE, VAE_PTH, KIJAI_T5, _, COMFY_MARK = (row.sha256 for name, row in ALSO if name in ("vae", "t5"))
+KINDS = {name: row.sha256 for name, row in CATALOGUE.items()}
+GGUF = b"GGUF\x03\0\0\0" + bytes(16) + b"general.architecture" + (8).to_bytes(4, "little") + bytes(8) + b"wan"
+
+
+def header(rows: object) -> bytes:
+    text = json.dumps(rows).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+CUT, LYING = (
+    header({"a": {"dtype": "F16", "shape": [side], "data_offsets": [0, 8]}}) + bytes(count)
+    for side, count in ((4, 3), (9, 8))
+)
+FIVE_B: Rows = {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [8, 8])}
+FIVE_B_VAE: Rows = {"decoder.conv1.weight": ("BF16", [8]), "conv2.weight": ("BF16", [48, 48, 1, 1, 1])}
+HEADLESS = {name: row for name, row in T5.items() if name != "norm.weight"}
+VISUAL = {name: row for name, row in CLIP.items() if name.startswith("visual.")}
 
 
 @dataclass(frozen=True)
@@ -50,117 +57,103 @@ class Made:
     """A file to make, and what is to be said of it; `sha256` is what a computation is made to find."""
 
     path: str
-    tensors: Rows | bytes | str | int  # a header, the bytes themselves, a link, a size of zeros
-    says: str
+    content: Rows | bytes | str | int  # a header, the bytes themselves, a link, a size of zeros
+    verdict: str  # used, unneeded, spare (another is used, or only the user can say) or bad
+    nouns: str = ""
     sha256: str | None = None
-    metadata: dict[str, str] | None = None
-    aria2: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
-def published(name: str) -> str:
-    mark = CATALOGUE[name].sha256
-    assert mark
-    return mark
-
-
-KIJAI_VAE, VAE_PTH, KIJAI_T5, _, COMFY_MARK = (row.sha256 for name, row in ALSO if name in ("vae", "t5"))
-QWEN = next(iter(NEVER))
-NATIVE = "ComfyUI/models"
+VERDICTS = {"used": "used for", "unneeded": "not needed", "spare": "not used", "bad": "not used"}
+DITS, UNET = "ComfyUI/models/diffusion_models", "ComfyUI/models/unet"
+VAES, T5S, LORAS = "ComfyUI/models/vae", "ComfyUI/models/text_encoders", "ComfyUI/models/loras"
+VISION = "ComfyUI/models/clip_vision"
 PORTABLE = "portable/ComfyUI_windows_portable/ComfyUI/models"
-STABILITY = "stability/Data/Models"
+STABILITY = "stability/Data/Models"  # Stability Matrix' shared store
+DESKTOP = "Documents/ComfyUI/models"  # the Desktop app's
+EXTRA = "elsewhere/dits"  # one that extra_model_paths.yaml names
 HUB = "hub/models--Org--Name/snapshots/0123abc"
-DESKTOP = "Documents/ComfyUI/models"
-EXTRA = "elsewhere"
+SHARDS = {n: f"{HUB}/high_noise_model/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)}
 TREE = [
-    # a git clone: what ComfyUI's own templates bring
-    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", scaled(T2V), f"not used: it is already scaled or quantised (it holds blocks.0.cross_attn.k.scale_weight), which upstream can't read; take {HIGH}"),
-    Made(f"{NATIVE}/diffusion_models/sub/folder/{LOW}", T2V, "used for wan2.2-t2v-low", published("wan2.2-t2v-low")),
-    Made(f"{NATIVE}/diffusion_models/split_files/diffusion_models/{HIGH}", T2V, "used for wan2.2-t2v-high", published("wan2.2-t2v-high")),
-    Made(f"{NATIVE}/diffusion_models/Wan2_2-T2V-A14B-LOW_fp8_e4m3fn_scaled_KJ.safetensors", scaled(T2V, ".weight_scale"), f"not used: it is already scaled or quantised (it holds blocks.0.cross_attn.k.weight_scale), which upstream can't read; take {LOW}"),
-    Made(f"{NATIVE}/diffusion_models/mixed.safetensors", T2V, "not used: it is already scaled or quantised (it holds _quantization_metadata)", metadata={"_quantization_metadata": "{}"}),
-    Made(f"{NATIVE}/unet/wan2.2_i2v_low_noise_14B_fp16.safetensors", I2V22, "not needed (Wan 2.2 I2V A14B", published("wan2.2-i2v-low")),
-    Made(f"{NATIVE}/unet/Wan2.2-T2V-High-Q4_K_M.gguf", b"GGUF\x03\0\0\0" + bytes(16) + (20).to_bytes(8, "little") + b"general.architecture" + (8).to_bytes(4, "little") + (3).to_bytes(8, "little") + b"wan", f"not used: it is GGUF, which upstream can't read; take {HIGH}"),
-    Made(f"{NATIVE}/diffusion_models/wan2.2_ti2v_5B_fp16.safetensors", {"patch_embedding.weight": ("F16", [3072, 48, 1, 2, 2]), "blocks.0.cross_attn.k.weight": ("F16", [3072, 3072])}, "not used: it is Wan 2.2's TI2V 5B, which upstream can't train"),
-    Made(f"{NATIVE}/diffusion_models/wan2.1_vace_14B_fp16.safetensors", {**T2V, "vace_blocks.0.after_proj.weight": ("F16", [8, 8])}, "not used: it is made for VACE, which no preset trains"),
-    Made(f"{NATIVE}/diffusion_models/diffusers.safetensors", {"condition_embedder.time_proj.weight": ("F16", [8]), "blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
-    Made(f"{NATIVE}/diffusion_models/Rapid-AIO.safetensors", {**prefixed(T2V), "vae.decoder.conv1.weight": ("F16", [1])}, "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
-    Made(f"{NATIVE}/diffusion_models/Wan2.2_Remix_t2v_14b_high_lighting_v0.9_dyno.safetensors", prefixed(FP8), "not used: upstream loads it, but by its name (remix, lighting, v0, 9, dyno) it may be a finetune or merge of wan2.2-t2v-high: only you can say, with --dit_high"),
-    Made(f"{NATIVE}/diffusion_models/merged.safetensors", BF16, "not used: upstream loads it, but its name (merged) doesn't tell whether it is wan2.1-t2v-14b or wan2.2-t2v-high or wan2.2-t2v-low: only you can say, with --dit or --dit_high or --dit_low"),
-    Made(f"{NATIVE}/diffusion_models/cut.safetensors", (200).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":[4],"data_offsets":[0,8]}}' + b" " * 146 + b"abc", "not used: it is cut off: 211 of 216 bytes are there; get it again"),
-    Made(f"{NATIVE}/diffusion_models/monstrous.safetensors", (10**12).to_bytes(8, "little") + b"{}" * 50, "not used: it is not a safetensors file"),
-    Made(f"{NATIVE}/diffusion_models/lying.safetensors", (56).to_bytes(8, "little") + b'{"a":{"dtype":"F16","shape":[9],"data_offsets":[0,8]}}  ' + bytes(8), "not used: it is damaged (a has another size than its shape says)"),
-    Made(f"{NATIVE}/diffusion_models/gone.safetensors", "nowhere/at/all.safetensors", "not used: it is a broken link, to nowhere/at/all.safetensors"),
-    Made(f"{NATIVE}/diffusion_models/halfway.safetensors", T2V, "not used: it is still being downloaded", aria2=True),
-    Made(f"{NATIVE}/vae/qwen_image_vae.safetensors", rows("vae", "BF16"), "not used: it is Qwen-Image's VAE", QWEN),
-    Made(f"{NATIVE}/vae/ae.safetensors", rows("vae", "BF16"), "not used: it is Qwen-Image's VAE", QWEN),
-    Made(f"{NATIVE}/vae/wan_video_vae.safetensors", rows("vae", "BF16"), "not used: another is used", KIJAI_VAE),
-    Made(f"{NATIVE}/vae/wan2.2_vae.safetensors", {"decoder.conv1.weight": ("BF16", [1024]), "conv2.weight": ("BF16", [48, 48, 1, 1, 1]), "decoder.upsamples.0.upsamples.0.residual.2.weight": ("BF16", [8])}, "not used: it is the VAE of Wan 2.2's 5B model; all others use Wan 2.1's; take wan_2.1_vae.safetensors"),
-    Made(f"{NATIVE}/vae/sdxl_vae.safetensors", {"decoder.conv_in.weight": ("F16", [8, 8]), "encoder.down_blocks.0.x.weight": ("F16", [8])}, "not used: it is none of those that upstream loads (Wan 2.1's VAE"),
-    Made(f"{NATIVE}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors", {"shared.weight": ("F8_E4M3", [256384, 4096]), "scaled_fp8": ("F8_E4M3", [2])}, "not used: it is already scaled or quantised (it holds scaled_fp8), which upstream can't read; take models_t5"),
-    Made(f"{NATIVE}/text_encoders/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096]), "encoder.block.0.layer.0.SelfAttention.q.weight": ("F16", [8, 8])}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
-    Made(f"{NATIVE}/text_encoders/umt5_xxl_fp16.safetensors", COMFY_T5, "not used: another is used", COMFY_MARK),
-    Made(f"{NATIVE}/text_encoders/umt5-xxl-enc-fp8_e4m3fn.safetensors", {name: ("F8_E4M3", shape) for name, (_, shape) in rows("t5").items()}, "not used: it is fp8, rounded once and for all"),
-    Made(f"{NATIVE}/clip_vision/clip_vision_h.safetensors", {"vision_model.embeddings.class_embedding": ("F16", [1280])}, "not needed: only Wan 2.1 I2V takes a CLIP"),
-    Made(f"{NATIVE}/clip_vision/open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors", {name: row for name, row in rows("clip").items() if name.startswith("visual.")}, "not needed: only Wan 2.1 I2V"),
-    Made(f"{NATIVE}/loras/lightning/high_noise_model.safetensors", lora(), "not needed", published("lightning-i2v-v1-high")),
-    Made(f"{NATIVE}/loras/renamed_lightning.safetensors", lora(), "used for lightning-t2v-v1.1-high", published("lightning-t2v-v1.1-high")),
-    Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors", lora(), "not used: it has the size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors, but another content", "f" * 64),
-    # names, types and sizes that are nearly right
-    Made(f"{NATIVE}/loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise_kijai/Wan2.2-Lightning_T2V-v1.1-A14B-4steps-lora_LOW_fp16.safetensors", lora(dtype="F16"), "not used: it is none of the releases that the presets merge"),
-    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_融合_fp16.safetensors", BF16, "not used: upstream loads it, but by its name (融合) it may be a finetune or merge of wan2.2-t2v-high"),
-    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_0.7_0.3.safetensors", BF16, "not used: upstream loads it, but by its name (0, 7, 0, 3) it may be a finetune or merge of wan2.2-t2v-high"),
-    Made(f"{NATIVE}/diffusion_models/Wan2.2-Remix-T2V/high_noise_model/model.safetensors", BF16, "not used: upstream loads it, but by its name (model) it may be a finetune or merge of wan2.2-t2v-high"),
-    Made(f"{NATIVE}/diffusion_models/comfyui_prefix.safetensors", prefixed(T2V, "diffusion_model."), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
-    Made(f"{NATIVE}/diffusion_models/wan2.2_t2v_high_noise_14B_fp8_e5m2.safetensors", {name: ("F8_E5M2", shape) for name, (_, shape) in T2V.items()}, f"not used: it stores blocks.0.cross_attn.k.bias as F8_E5M2, which upstream can't train with; take {HIGH}"),
-    Made(f"{NATIVE}/text_encoders/umt5_int8.safetensors", {name: ("I8", shape) for name, (_, shape) in rows("t5").items()}, "not used: it stores"),
-    Made(f"{NATIVE}/text_encoders/umt5-base.safetensors", {name.replace("block.23", "block.11"): (dtype, [side // 4 if side in (4096, 10240) else side for side in shape]) for name, (dtype, shape) in COMFY_T5.items() if not re.search(r"block\.(1[2-9]|2[0-2])\.", name)}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
-    Made(f"{NATIVE}/text_encoders/headless.safetensors", {name: row for name, row in rows("t5").items() if name != "norm.weight"}, "not used: it is none of those that upstream loads (UMT5-XXL in Wan's key names"),
-    Made(f"{NATIVE}/vae/my_wan_vae.pth", 507_609_880, "not used: it has the size of Wan-AI/Wan2.1-T2V-14B's Wan2.1_VAE.pth, but another content", "d" * 64),
-    Made(f"{NATIVE}/text_encoders/somebodys_t5.pth", 11_361_920_418, "used for t5", published("t5")),
-    Made(f"{NATIVE}/text_encoders/preallocated.pth", 11_361_920_418, "not used: it is still being downloaded", aria2=True),
-    Made(f"{NATIVE}/vae/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "not used: it is none of those that upstream loads (Wan 2.1's VAE"),
-    Made(f"{NATIVE}/vae/itself.safetensors", "itself.safetensors", "not used: it is a broken link"),
-    # Portable: another level, and bf16 under a plain name of the community's
-    Made(f"{PORTABLE}/diffusion_models/wan22_t2v_14B_low_noise_bf16.safetensors", BF16, "not used: another is used"),
-    Made(f"{PORTABLE}/diffusion_models/Wan2_1-I2V-14B-480P_bf16.safetensors", {name: ("BF16", shape) for name, (_, shape) in I2V21.items()}, "not needed (Wan 2.1 I2V 14B"),
-    Made(f"{PORTABLE}/diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors", prefixed(rows("t2v-1.3B")), "not needed (Wan 2.1 T2V 1.3B)"),
-    Made(f"{PORTABLE}/vae/Wan2_1_VAE_fp32.safetensors", rows("vae", "F32"), "not used: another is used"),
-    # Stability Matrix' shared store
-    Made(f"{STABILITY}/DiffusionModels/{LOW}", T2V, f"not used: it has the size of Comfy-Org/Wan_2.2_ComfyUI_Repackaged's {LOW}, but another content: its sha256 is eeeeeeee...; get it again", "e" * 64),
-    Made(f"{STABILITY}/TextEncoders/umt5-xxl-enc-bf16.safetensors", rows("t5", "BF16"), "not used: another is used", KIJAI_T5, {"format": "pt"}),
-    Made(f"{STABILITY}/VAE/Wan2.1_VAE.pth", 507_609_880, "not used: another is used", VAE_PTH),
-    Made(f"{STABILITY}/VAE/wan_2.1_vae.safetensors", rows("vae", "BF16"), "used for vae", published("vae"), {"x": "y" * 9048}),
-    # the Desktop app's folder, and one that extra_model_paths.yaml names
-    Made(f"{DESKTOP}/clip/models_t5_umt5-xxl-enc-bf16.pth", 1000, "not used: it has 1,000 bytes instead of 11,361,920,418; get it again"),
-    Made(f"{EXTRA}/dits/flf2v.safetensors", rows("flf2v-14B"), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
-    Made(f"{EXTRA}/dits/fun_control.safetensors", rows("fun-control"), "not used: it is none of those that upstream loads (Wan 2.1 T2V 1.3B"),
-    # the Hugging Face cache: links into blobs, a set of shards
-    *(Made(f"{HUB}/high_noise_model/diffusion_pytorch_model-0000{n}-of-00002.safetensors", dict(list({k: ("F32", s) for k, (_, s) in T2V.items()}.items())[n - 1 :: 2]), "not used: upstream loads it, but by its name (diffusion_pytorch_model-00001-of-00002) it may be" if n == 1 else "") for n in (1, 2)),
-]  # fmt: skip
+    Made(f"{DITS}/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", scaled(T2V), "bad", f"scale_weight {HIGH}"),
+    Made(f"{DITS}/sub/folder/{LOW}", T2V, "used", "wan2.2-t2v-low", KINDS["wan2.2-t2v-low"]),
+    Made(f"{DITS}/split_files/diffusion_models/{HIGH}", T2V, "used", "wan2.2-t2v-high", KINDS["wan2.2-t2v-high"]),
+    Made(f"{DITS}/T2V-A14B-LOW_KJ.safetensors", scaled(T2V, ".weight_scale"), "bad", f"k.weight_scale {LOW}"),
+    Made(f"{DITS}/mixed.safetensors", T2V, "bad", "quantised", metadata={"_quantization_metadata": "{}"}),
+    Made(f"{DITS}/wan2.1_vace_14B_fp16.safetensors", {**T2V, "vace_blocks.0.x": ("F16", [8])}, "bad", "VACE"),
+    Made(f"{DITS}/diffusers.safetensors", {"blocks.0.attn1.to_q.weight": ("F16", [8, 8])}, "bad", "1.3B"),
+    Made(f"{DITS}/AIO.safetensors", {**prefixed(T2V), "vae.decoder.conv1.weight": ("F16", [1])}, "bad", "1.3B"),
+    Made(f"{DITS}/comfyui_prefix.safetensors", prefixed(T2V, "diffusion_model."), "bad", "1.3B"),
+    Made(f"{DITS}/Wan2.2_Remix_t2v_high_dyno.safetensors", prefixed(FP8), "spare", "remix, dyno --dit_high"),
+    Made(f"{DITS}/Wan2.2-Remix/high_noise_model/model.safetensors", BF16, "spare", "model wan2.2-t2v-high"),
+    Made(f"{DITS}/merged.safetensors", BF16, "spare", "merged wan2.1-t2v-14b --dit --dit_high --dit_low"),
+    Made(f"{DITS}/wan2.2_t2v_high_noise_14B_fp32.safetensors", FP32, "spare", "fp32"),
+    Made(f"{DITS}/wan2.2_t2v_high_noise_14B_fp8_e5m2.safetensors", E5M2, "bad", f"F8_E5M2 {HIGH}"),
+    Made(f"{DITS}/gone.safetensors", "nowhere/at/all.safetensors", "bad", "nowhere/at/all.safetensors"),
+    Made(f"{DITS}/itself.safetensors", "itself.safetensors", "bad", "link"),
+    Made(f"{DITS}/cut.safetensors", CUT, "bad", "cut 72"),
+    Made(f"{DITS}/lying.safetensors", LYING, "bad", "damaged"),
+    Made(f"{DITS}/wan2.2_ti2v_5B_fp16.safetensors", FIVE_B, "bad", "5B"),
+    Made(f"{UNET}/wan2.2_i2v_low_noise_14B_fp16.safetensors", rows("i2v-A14B"), "unneeded", "I2V A14B"),
+    Made(f"{UNET}/Wan2.2-T2V-High-Q4_K_M.gguf", GGUF, "bad", f"GGUF {HIGH}"),
+    Made(f"{VAES}/ae.safetensors", VAE, "bad", "Qwen-Image's", next(iter(NEVER))),
+    Made(f"{VAES}/wan_video_vae.safetensors", VAE, "spare", "another", KIJAI_VAE),
+    Made(f"{VAES}/prefixed_wan_vae.safetensors", prefixed(rows("vae")), "bad", "2.1's"),
+    Made(f"{VAES}/sdxl_vae.safetensors", {"decoder.conv_in.weight": ("F16", [8, 8])}, "bad", "2.1's"),
+    Made(f"{VAES}/my_wan_vae.pth", 507_609_880, "bad", "dddddddd Wan2.1_VAE.pth", "d" * 64),
+    Made(f"{VAES}/wan2.2_vae.safetensors", FIVE_B_VAE, "bad", "5B wan_2.1_vae.safetensors"),
+    Made(f"{T5S}/umt5_xxl_fp8_e4m3fn_scaled.safetensors", {**T5, "scaled_fp8": ("F8_E4M3", [2])}, "bad", "scaled_fp8"),
+    Made(f"{T5S}/t5xxl_fp16.safetensors", {"shared.weight": ("F16", [32128, 4096])}, "bad", "UMT5-XXL"),
+    Made(f"{T5S}/umt5-base.safetensors", SMALL_T5, "bad", "UMT5-XXL"),
+    Made(f"{T5S}/headless.safetensors", HEADLESS, "bad", "UMT5-XXL"),
+    Made(f"{T5S}/umt5_xxl_fp16.safetensors", WITH_TOKENIZER, "spare", "another", COMFY_MARK),
+    Made(f"{T5S}/umt5-xxl-enc-fp8_e4m3fn.safetensors", FP8_T5, "spare", "fp8"),
+    Made(f"{T5S}/somebodys_t5.pth", 11_361_920_418, "used", "t5", KINDS["t5"]),
+    Made(f"{T5S}/preallocated.pth", 11_361_920_418, "bad", ".aria2"),
+    Made(f"{VISION}/clip_vision_h.safetensors", {"vision_model.x": ("F16", [1280])}, "unneeded", "CLIP"),
+    Made(f"{VISION}/visual.safetensors", VISUAL, "unneeded", "CLIP"),
+    Made(f"{LORAS}/lightning/high_noise_model.safetensors", lora(), "unneeded", "", KINDS["lightning-i2v-v1-high"]),
+    Made(f"{LORAS}/light.safetensors", lora(), "used", "v1.1-high", KINDS["lightning-t2v-v1.1-high"]),
+    Made(f"{LORAS}/{LIGHTNING}", lora(), "bad", f"ffffffff {LIGHTNING}", "f" * 64),
+    Made(f"{LORAS}/kijai/Wan2.2-Lightning_LOW_fp16.safetensors", lora(dtype="F16"), "spare", "releases"),
+    Made(f"{PORTABLE}/diffusion_models/wan22_t2v_14B_low_noise_bf16.safetensors", BF16, "spare", "another"),
+    Made(f"{PORTABLE}/diffusion_models/Wan2_1-I2V-14B-480P.safetensors", rows("i2v-14B"), "unneeded", "I2V 14B"),
+    Made(f"{PORTABLE}/diffusion_models/wan2.1_t2v.safetensors", prefixed(rows("t2v-1.3B")), "unneeded", "1.3B"),
+    Made(f"{PORTABLE}/vae/Wan2_1_VAE_fp32.safetensors", rows("vae", "F32"), "spare", "another"),
+    Made(f"{STABILITY}/DiffusionModels/{LOW}", T2V, "bad", f"eeeeeeee {LOW}", "e" * 64),
+    Made(
+        f"{STABILITY}/TextEncoders/t5.safetensors", rows("t5", "BF16"), "spare", "another", KIJAI_T5, {"format": "pt"}
+    ),
+    Made(f"{STABILITY}/VAE/Wan2.1_VAE.pth", 507_609_880, "spare", "another", VAE_PTH),
+    Made(f"{STABILITY}/VAE/wan_2.1_vae.safetensors", VAE, "used", "vae", KINDS["vae"], {"x": "y" * 9048}),
+    Made(f"{DESKTOP}/clip/{CATALOGUE['t5'].name}", 1000, "bad", "1,000 11,361,920,418"),
+    Made(f"{EXTRA}/flf2v.safetensors", rows("flf2v-14B"), "bad", "1.3B"),
+    Made(SHARDS[1], dict([*FP32.items()][::2]), "spare", "diffusion_pytorch_model-00001-of-00002"),
+]
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """All of it, with what ties the installations together."""
-    root = tmp_path / "machine"
+def grown(root: Path) -> Path:
+    """All of it, with what ties the installations together; known are the sha256 that a computation would find."""
     for made in TREE:
         path = root / made.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(made.tensors, dict):
-            sparse(path, made.tensors, made.metadata)
-        elif isinstance(made.tensors, bytes):
-            path.write_bytes(made.tensors)
-        elif isinstance(made.tensors, str):
-            path.symlink_to(made.tensors)
+        if isinstance(made.content, dict):
+            sparse(path, made.content, made.metadata)
+        elif isinstance(made.content, bytes):
+            path.write_bytes(made.content)
+        elif isinstance(made.content, str):
+            path.symlink_to(made.content)
         else:
             path.write_bytes(b"PK\x03\x04")
-            os.truncate(path, made.tensors)
-        if made.aria2:
+            os.truncate(path, made.content)
+        if ".aria2" in made.nouns:
             path.with_name(f"{path.name}.aria2").touch()
-    (root / NATIVE / "vae" / "loop").symlink_to(root / NATIVE)
-    (root / NATIVE / "checkpoints").mkdir()
-    sparse(root / NATIVE / "diffusion_models" / "flux.safetensors", {"double_blocks.0.x.weight": ("F16", [8])})
-    sparse(root / NATIVE / "loras" / "mine.safetensors", lora(rank=4))
+        if made.sha256:
+            marks.keep(path, made.sha256)
+    sparse(root / SHARDS[2], dict([*FP32.items()][1::2]))
+    (root / VAES / "loop").symlink_to(root / "ComfyUI" / "models")
+    sparse(root / DITS / "flux.safetensors", {"double_blocks.0.x.weight": ("F16", [8])})
+    sparse(root / LORAS / "mine.safetensors", lora(rank=4))
     (root / "ComfyUI" / "extra_model_paths.yaml").write_text(
         "# my places\ncomfyui:\n    base_path: ../elsewhere\n    is_default: true\n    unet: |\n"
         "        dits/  # legacy location still supported\n        'more dits'\n    custom_nodes: nodes\n"
@@ -174,139 +167,102 @@ def tree(tmp_path: Path) -> Path:
 
 def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
     """Names, sizes, times and links."""
-    return {
-        str(path): ((info := path.lstat()).st_size, info.st_mtime_ns, info.st_ino)
-        for path in [root, *sorted(root.rglob("*"))]
-    }
+    infos = {str(path): path.lstat() for path in [root, *root.rglob("*")]}
+    return {path: (info.st_size, info.st_mtime_ns, info.st_ino) for path, info in infos.items()}
 
 
-def remember(root: Path) -> None:
-    """What a computation of 28 GB would find."""
-    for made in TREE:
-        if made.sha256:
-            marks.keep(root / made.path, made.sha256)
-
-
-def options(root: Path) -> list[str]:
-    homes = ("ComfyUI", "portable/ComfyUI_windows_portable", "stability/Data/Packages/ComfyUI", "Documents/ComfyUI")
-    return [word for home in homes for word in ("--comfyui_dir", str(root / home))]
-
-
-def test_each_file_of_a_tree_gets_its_verdict(tree: Path, wanwrap: Wanwrap) -> None:
-    remember(tree)
+def test_each_file_of_a_tree_gets_its_verdict(tmp_path: Path, cli: Wanwrap) -> None:
+    tree = grown(tmp_path / "machine")
     before = snapshot(tree)
-    env = {"HF_HUB_CACHE": str(tree / "hub")}
-    done = wanwrap("setup", "t2v-lightning", "--weights_only", "--dry_run", "--json", *options(tree), **env)
-    assert done.returncode == 0, done.stderr
-    said = {file["path"]: file["why"] for file in json.loads(done.stdout)["files"]}
-    seen = {os.path.realpath(tree / made.path): made for made in TREE if made.says}
-    told = {os.path.realpath(path): why for path, why in said.items()}
-    wrong = [
-        f"{made.path}: {told.get(path)}" for path, made in seen.items() if not str(told.get(path)).startswith(made.says)
-    ]
-    assert not wrong
-    assert told.keys() - seen.keys() == set() and seen.keys() - told.keys() == set()
-    assert len(said) == len(told) >= 40
-    assert "which is not there" in done.stderr and "more dits" in done.stderr
-    assert snapshot(tree) == before
-    plain = wanwrap("setup", "t2v-lightning", "--weights_only", "--dry_run", *options(tree), **env)
-    assert "and 2 of other models, or LoRAs of yours" in plain.stdout
-    assert all(f"    {Path(path).name}: {why}\n" in plain.stdout for path, why in said.items())
+    homes = ("ComfyUI", "portable/ComfyUI_windows_portable", "stability/Data/Packages/ComfyUI", "Documents/ComfyUI")
+    places = [word for home in homes for word in ("--comfyui_dir", tree / home)]
+    command = ("setup", "--weights_only", "--dry_run", *places)
+    hub = {"HF_HUB_CACHE": str(tree / "hub")}
+    done = cli(*command, "t2v-lightning", "--json", **hub)
+    assert done.returncode == 0 and "more dits" in done.stderr, done.stderr
+    told = {os.path.realpath(row["path"]): row for row in json.loads(done.stdout)["files"]}
+    assert told.keys() == {os.path.realpath(tree / made.path) for made in TREE}
+    for made in TREE:
+        row = told[os.path.realpath(tree / made.path)]
+        assert row["why"].startswith(VERDICTS[made.verdict]), made
+        assert [noun for noun in made.nouns.split() if noun not in row["why"]] == [], row
+        assert row["usable"] is (made.verdict != "bad" and row["role"] != "clip"), row
+    for place, kind in {DITS: "dit", UNET: "dit", VAES: "vae", T5S: "t5", VISION: "clip", LORAS: "lora"}.items():
+        roles = {told[os.path.realpath(tree / made.path)]["role"] for made in TREE if made.path.startswith(place)}
+        assert roles - {"other"} == {kind}, place
+    plain = cli(*command, "t2v-lightning", **hub).stdout
+    assert "and 2 of" in plain and all(f": {row['why']}\n" in plain for row in told.values())
+    i2v = json.loads(cli(*command, "wan21-i2v-480p", "--json").stdout)["files"]
+    assert {row["why"][:8] for row in i2v if row["role"] == "clip"} == {"not used"}  # ComfyUI's are half a CLIP
     assert snapshot(tree) == before
 
 
-def test_inspect_tells_of_each_file_what_setup_goes_by(tree: Path, wanwrap: Wanwrap) -> None:
-    remember(tree)
-    files = [tree / made.path for made in TREE]
-    done = wanwrap("inspect", "--json", *files)
+@pytest.mark.parametrize(("pad", "known"), [(620_000, True), (520_000, False)])
+def test_of_a_published_file_whose_size_is_foretold(pad: int, known: bool, tmp_path: Path) -> None:
+    """Its sha256 is asked for where its size is near, and where it may be needed."""
+    path = sparse(tmp_path / "renamed.safetensors", BF16, {"x": "y" * pad})
+    found = look(path, lambda _: KINDS["wan2.1-t2v-14b"], ["wan2.1-t2v-14b"])
+    assert (found.hashable, found.told) == (known, "sha256" if known else None)
+    assert look(path, lambda _: pytest.fail("computed"), ["wan2.2-i2v-low", "vae"]).usable
+
+
+def test_a_lora_in_full(tmp_path: Path, cli: Wanwrap) -> None:
+    ours = lora(lambda name: "lora_unet_" + name.replace(".", "_"), 16, dtype="BF16")
+    theirs = lora("base_model.model.{}".format, 8, 1536)
+    parts = {"lora_down": "lora_A", "lora_up": "lora_B"}
+    peft = {name.replace(old, new): theirs[name] for old, new in parts.items() for name in theirs if old in name}
+    flux = {f"double_blocks.0.img_attn.qkv.{part}.weight": ("F16", [4, 4]) for part in parts.values()}
+    loha = {"lora_unet_blocks_0_self_attn_q.hada_w1_a": ("F16", [5120, 4])}
+    files = [sparse(tmp_path / f"{n}.safetensors", each) for n, each in enumerate((ours, peft, flux, loha))]
+    done = cli("inspect", "--json", *files, tmp_path / "gone.safetensors")
     found = json.loads(done.stdout)
-    assert [row["path"] for row in found] == [str(path) for path in files]
-    assert all({"path", "role", "usable", "reason"} <= row.keys() for row in found)
-    vision = ("clip_vision_h.safetensors", "open-clip-xlm-roberta-large-vit-huge-14_visual_fp16.safetensors")
-    good = (
-        "used",
-        "not needed",
-        "not used: another",
-        "not used: upstream loads",
-        "not used: it is none of the releases",
-        "not used: it is fp8",
-    )
-    for made, row in zip(TREE, found, strict=True):
-        assert row["usable"] is ((not made.says or made.says.startswith(good)) and not made.path.endswith(vision)), row
-    roles = {Path(row["path"]).name: row["role"] for row in found}
-    assert roles["Wan2.2-T2V-High-Q4_K_M.gguf"] == roles["Rapid-AIO.safetensors"] == roles[HIGH] == "dit"
-    assert roles["ae.safetensors"] == "vae" and roles["t5xxl_fp16.safetensors"] == "t5"
-    assert roles["clip_vision_h.safetensors"] == "clip" and roles["renamed_lightning.safetensors"] == "lora"
-    assert done.returncode == 5  # the broken link
-    text = wanwrap("inspect", tree / TREE[0].path).stdout
-    assert "NOT usable: it is already scaled" in text and "dit: Wan T2V 14B" in text
-
-
-def test_what_the_clip_is_said_to_be(tree: Path, wanwrap: Wanwrap) -> None:
-    home = ("--comfyui_dir", tree / "ComfyUI")
-    said = wanwrap("setup", "wan21-i2v-480p", "--weights_only", "--dry_run", *home).stdout
-    assert "clip_vision_h.safetensors: not used: it is no whole CLIP in Wan's key names" in said
-    assert "visual_fp16.safetensors: not used: it is no whole CLIP" in said
-    assert "wan2.1-i2v-480p  download" in said and "Tokenizer of clip: in the Hugging Face cache" in said
-
-
-def test_a_lora_in_full(tmp_path: Path, wanwrap: Wanwrap) -> None:
-    mine = sparse(
-        tmp_path / "a.safetensors", lora(lambda name: "lora_unet_" + name.replace(".", "_"), 16, dtype="BF16")
-    )
-    peft = {name.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): row for name, row in lora("base_model.model.{}".format, 8, 1536).items() if not name.endswith("alpha")}  # fmt: skip
-    other = sparse(tmp_path / "b.safetensors", peft)
-    flux = sparse(tmp_path / "c.safetensors", {"double_blocks.0.img_attn.qkv.lora_A.weight": ("F16", [4, 8]), "double_blocks.0.img_attn.qkv.lora_B.weight": ("F16", [8, 4])})  # fmt: skip
-    loha = sparse(tmp_path / "d.safetensors", {"lora_unet_blocks_0_self_attn_q.hada_w1_a": ("F16", [5120, 4])})
-    found = json.loads(wanwrap("inspect", "--json", mine, other, flux, loha).stdout)
+    assert done.returncode == 5 and [row["path"] for row in found[:4]] == [str(file) for file in files]
     assert found[0]["lora"] == {"format": "musubi-tuner", "rank": 16, "alpha": 0.0, "modules": 400, "model": "Wan 14B"}
     assert found[1]["lora"] == {"format": "peft", "rank": 8, "alpha": None, "modules": 400, "model": "Wan 1.3B"}
-    assert [row["usable"] for row in found] == [True, True, False, False]
-    assert "another model than Wan" in found[2]["reason"] and "hada_w1_a" in found[3]["reason"]
+    assert [row["usable"] for row in found] == [True, True, False, False, False]
+    assert "model" in found[2]["reason"] and "hada_w1_a" in found[3]["reason"]
+    assert "NOT usable" in cli("inspect", files[2]).stdout
 
 
 @pytest.mark.parametrize(
-    ("break_it", "words"),
+    ("text", "noun"),
     [
-        (lambda _: None, "there is no folder"),
-        (lambda home: home.mkdir(), "is no ComfyUI: there is no models folder with diffusion_models"),
-        (lambda home: home.touch(), "there is no folder"),
-        (lambda home: yaml(home, "comfyui:\n\tunet: x\n"), "is no YAML in line 2"),
-        (lambda home: yaml(home, "a: [1"), "mend it"),
-        (lambda home: yaml(home, "just words"), "is no ComfyUI"),
+        ("comfyui:\n\tunet: x\n", "line 2"),
+        ("a: [1", "YAML"),
+        ("just words", "no ComfyUI"),
+        (None, "diffusion_models"),
+        ("gone", "no folder"),
     ],
 )
-def test_a_comfyui_that_is_none(break_it: Callable[[Path], None], words: str, tmp_path: Path, wanwrap: Wanwrap) -> None:
-    break_it(tmp_path / "comfy")
-    done = wanwrap("setup", "--weights_only", "--dry_run", "--comfyui_dir", tmp_path / "comfy")
-    assert done.returncode == 5 and words in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "home" / "local_training").exists()
+def test_a_comfyui_that_is_none(text: str | None, noun: str, tmp_path: Path) -> None:
+    if text not in (None, "gone"):
+        (tmp_path / "extra_model_paths.yaml").write_text(str(text))
+    with pytest.raises(WeightsError, match=noun):
+        folders(tmp_path / "gone" if text == "gone" else tmp_path)
 
 
-def yaml(home: Path, text: str) -> None:
-    home.mkdir()
-    (home / "extra_model_paths.yaml").write_text(text)
+def test_any_level_of_an_installation_will_do(tmp_path: Path) -> None:
+    """A launcher shares one store among its packages; a folder that is named twice keeps its place."""
+    data, package = tmp_path / "Data", tmp_path / "Data" / "Packages" / "Forge"
+    store, own, extra = data / "Models" / "VAE", package / "models" / "Lora", package / "extra"
+    for folder in (store, own, extra):
+        folder.mkdir(parents=True)
+    (package / "extra_model_paths.yaml").write_text("a:\n    vae: extra\n    loras: models/Lora\n")
+    assert folders(package) == [own, store, extra]
+    assert folders(data) == folders(tmp_path) == [store, own, extra]
 
 
 JUNK: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, -1, 0, 1.5, "x", "F16", "\ud800", [], [2, 2], [[]], {}, {"a": 1}, 10**30]
 )
-NAMES = st.sampled_from([*list(rows("vae"))[:9], *list(COMFY_T5)[:6], *list(lora(rank=2))[:6], "patch_embedding.weight", "x.lora_down.weight", "conv2.weight", "\ud800", "__metadata__"])  # fmt: skip
+ROW = st.fixed_dictionaries({"dtype": JUNK | st.just("F16"), "shape": JUNK, "data_offsets": JUNK | st.just([0, 0])})
+SIGNS = ("patch_embedding.weight", "x.lora_down.weight", "conv2.weight", "\ud800", "__metadata__")
+NAMES = st.sampled_from([*[*VAE][:9], *[*COMFY_T5][:6], *[*lora(rank=2)][:6], *SIGNS])
 
 
-@given(
-    st.dictionaries(
-        NAMES,
-        JUNK
-        | st.fixed_dictionaries(
-            {"dtype": JUNK | st.just("F16"), "shape": JUNK, "data_offsets": JUNK | st.just([0, 0])}
-        ),
-        max_size=8,
-    )
-)
-def test_no_header_is_too_strange_for_a_verdict(header: dict[str, object]) -> None:
-    text = json.dumps(header).encode()
+@given(st.dictionaries(NAMES, JUNK | ROW, max_size=8))
+def test_no_header_is_too_strange_for_a_verdict(rows: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "wan_vae.safetensors")
-        path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+        path.write_bytes(header(rows) + bytes(8))
         assert look(path).reason

@@ -39,7 +39,10 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
             f"{given} is no ComfyUI: there is no models folder with diffusion_models, unet, text_encoders, clip, vae, "
             f"clip_vision or loras in it or in its ComfyUI folder, and no {YAMLS[0]}; give the folder that holds models."
         )
-    return list({os.path.realpath(path): path for path in reversed(found)}.values())[::-1]
+    once = dict[str, Path]()
+    for path in found:
+        once.setdefault(os.path.realpath(path), path)
+    return [*once.values()]
 
 
 def _homes(given: Path) -> list[Path]:
