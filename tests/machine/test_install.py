@@ -353,7 +353,7 @@ def failure(listed: list[Command], kind: type[WanwrapError]) -> str:
 
 @pytest.mark.parametrize(
     ("does", "nouns"),
-    [("no network", "0.3.4.*network.*github.com"), ("no commit", "30c658c.*tree"), ("", "install git.*--musubi_dir")],
+    [("no network", "0.3.4.*network"), ("no commit", "30c658c"), ("", "install git.*--musubi_dir")],
 )
 def test_git_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, does: str, nouns: str) -> None:
     listed = bench.plan(bench.python())
@@ -376,13 +376,13 @@ def test_git_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, does: str, nou
         ("KILL", "(-9); usually the memory"),
     ],
 )
-def test_pip_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, says: str, noun: str) -> None:
+def test_pip_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch, says: str, noun: str, said: list[str]) -> None:
+    """What it printed stands on the screen, and is not told again."""
     listed = [Command("what is needed", (bench.python(), "-m", "pip", "install", "av"))]
     monkeypatch.setenv("PIP_SAYS", says)
-    first, *tail = failure(listed, PackageError).splitlines()
-    assert "-m pip install ... failed" in first and noun in first and "{" not in first
-    printed = [line for line in says.splitlines() if line and says != "KILL"]
-    assert tail == ["Collecting things", *printed]
+    told = failure(listed, PackageError)
+    assert "-m pip install ... failed" in told and noun in told and "{" not in told and "Collecting" not in told
+    assert "Collecting things" in "".join(said) and (says == "KILL" or says in "".join(said))
 
 
 def test_pip_fails_by_way_of_the_module(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
