@@ -172,14 +172,6 @@ def test_a_cast_of_what_is_not_the_published_file(
     assert again.returncode == 0 and "nothing to do" in logged(tmp_path, "again/low")
 
 
-def test_too_little_disk_for_all_merges_together(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
-    for name in ("high", "low"):
-        sparse(tmp_path / "weights" / f"{name}.safetensors", {KEY: ("F16", [10**6, 2 * 10**6])})
-    done = cli("run", "t2v-vanilla", cats, *weights, "--precision", "bf16")
-    assert done.returncode == 13 and "8000.0 GB" in done.stderr
-    assert not (tmp_path / "home" / "local_training").exists()
-
-
 def test_a_run_stopped_while_it_casts(tmp_path: Path, weights: list[str], cats: Path) -> None:
     """Two processes below `run`, each in a group of its own."""
     large = sparse(

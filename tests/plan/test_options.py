@@ -24,7 +24,6 @@ HERE = Path(__file__)
     ("words", "noun"),
     [
         (["--max_grad_nrom", "0"], "max_grad_norm"),
-        (["--seed", "x"], "--seed.*'x'"),
         (["--learning_rate", "x"], "number"),  # not the name of a function
         (["--learning_rate=nan"], "nan"),
         (["--timestep_sampling", "sigmod"], "sigmoid"),
@@ -46,11 +45,8 @@ def test_what_would_train_something_else(name: str) -> None:
         parse([f"--{name}"] if table(TRAIN)[name]["kind"] == "flag" else [f"--{name}", "1"])
 
 
-def test_refused_options_exist() -> None:
-    assert set(REFUSED) <= set(table(TRAIN))
-
-
 def test_words_are_read_as_upstream_reads_them() -> None:
+    assert {*REFUSED} <= {*table(TRAIN)}
     words = ["--max_grad_norm=0.5", "--optimizer_args", "a=1", "b=2", "--compile", "--logit-mean", "-0.5"]
     read_ = {"max_grad_norm": 0.5, "optimizer_args": ("a=1", "b=2"), "compile": True, "logit_mean": -0.5}
     assert parse(words) == read_
@@ -100,7 +96,6 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"timestep_sampling": "sigma"}, "window"),
         ({"min_timestep": 990, "max_timestep": 1000, "discrete_flow_shift": 1.0}, "0.00%"),
         ({"min_timestep": 900, "max_timestep": 100}, "--max_timestep 100"),
-        ({"network_args": ("excude_patterns=[]",)}, "exclude_patterns"),
         ({"network_args": ("conv_dim=8",)}, "conv_dim"),
         ({"network_module": "networks.lokr", "network_args": ("faktor=4",)}, " factor"),
         ({"network_module": "musubi_tuner.networks.lora_flux"}, "lora_wan"),
@@ -114,10 +109,8 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
         ({"sample_prompts": "/p.txt"}, "--sample_every_n_epochs"),
         ({"lr_scheduler": "polinomial"}, "polynomial"),
         ({"lr_scheduler": "cosine", "lr_scheduler_min_lr_ratio": 0.1}, "--min_lr; .*cosine_with_min_lr"),
-        ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, "--lr_warmup_steps"),
         ({"lr_scheduler": "cosine", "lr_scheduler_num_cycles": 3}, "--lr_scheduler_num_cycles"),
         ({"lr_scheduler": "cosine_with_min_lr"}, "--min_lr"),
-        ({"lr_scheduler": "rex", "lr_scheduler_power": 3.0}, "--power"),
         ({"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_power": 3.0}, "--power"),
         ({"lr_scheduler_type": "CosineAnnealingLR", "lr_warmup_steps": 5}, "--lr_warmup_steps"),
         ({"lr_scheduler": "cosine", "lr_scheduler_type": "CosineAnnealingLR"}, "--scheduler"),
@@ -147,14 +140,11 @@ def test_the_1_3b_model_is_smaller() -> None:
     ("name", "value"),
     [
         ("max_grad_norm", -1.0),  # upstream would train uphill
-        ("lr_scheduler_power", -1.0),
         ("scale_weight_norms", -1.0),
         ("network_dropout", 1.0),
-        ("network_dropout", -1.0),
         ("lr_scheduler_min_lr_ratio", 1.0),
         ("learning_rate", 0.0),
         ("network_alpha", 0.0),
-        ("network_dim", 0),
         ("discrete_flow_shift", 0.0),
         ("seed", -1),
         ("max_train_epochs", 0),
@@ -231,15 +221,17 @@ def test_the_schedules() -> None:
     assert free == {"optimizer_type": FREE, "learning_rate": 1e-4}
 
 
-def test_settings_that_hang_on_others() -> None:
-    def options(preset: str, **given: Any) -> dict[str, Any]:
-        return dict(golden_plan(preset, given=given).trainings[0].options)
-
-    assert options("t2v-vanilla", max_data_loader_n_workers=0)["persistent_data_loader_workers"] is None
-    lion = options("wan21-t2v-1.3b-rtx3090", optimizer_type="bitsandbytes.optim.Lion")
-    assert lion["optimizer_args"] is None
-    assert options("t2v-vanilla", optimizer_type="adamw")["optimizer_args"] == ("weight_decay=0.01",)
-    assert options("t2v-vanilla", network_dim=32)["network_alpha"] == 32
+@pytest.mark.parametrize(
+    ("preset", "given", "name", "value"),
+    [
+        ("t2v-vanilla", {"max_data_loader_n_workers": 0}, "persistent_data_loader_workers", None),
+        ("wan21-t2v-1.3b-rtx3090", {"optimizer_type": "bitsandbytes.optim.Lion"}, "optimizer_args", None),
+        ("t2v-vanilla", {"optimizer_type": "adamw"}, "optimizer_args", ("weight_decay=0.01",)),
+        ("t2v-vanilla", {"network_dim": 32}, "network_alpha", 32),
+    ],
+)
+def test_settings_that_hang_on_others(preset: str, given: dict[str, Value], name: str, value: Value) -> None:
+    assert {train.options.get(name) for train in golden_plan(preset, given=given).trainings} == {value}
 
 
 PRODIGY = {"optimizer_type": "prodigyopt.Prodigy", "optimizer_args": None}
@@ -282,9 +274,7 @@ def test_names_that_cant_be_files(name: str) -> None:
         ("wan21-t2v-14b", {"noise_level": "both"}, "--noise_level"),
         ("t2v-vanilla", {"dit": Path("x")}, "--dit_high, --dit_low"),
         ("t2v-vanilla", {"noise_level": "low", "dit": HERE, "dit_low": HERE.with_name("test_script.py")}, "same"),
-        ("t2v-vanilla", {"dit_high": HERE, "dit_low": HERE}, "one file"),
         ("t2v-vanilla", {"clip": Path("x")}, "--clip"),
-        ("t2v-vanilla", {"lightning_high": HERE}, "--lightning_high"),
         ("t2v-vanilla", {"skip_lightning": True}, "--skip_lightning"),
         ("t2v-vanilla", {"base_dir": Path("a\udcff")}, "--base_dir"),
         ("t2v-vanilla", {"resume_from": HERE}, "--noise_level"),
@@ -298,11 +288,8 @@ def test_requests_that_contradict_themselves(preset: str, options: dict[str, Any
         read(preset=preset, **options)
 
 
-def test_an_attention_given_twice_alike_is_given_once() -> None:
-    once = read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--sdpa"])
-    assert once.given == {"sdpa": True}
-
-
-def test_weights_that_are_not_there_are_named_by_their_option() -> None:
+def test_what_is_given_is_looked_for_and_taken_once() -> None:
     with pytest.raises(WeightsError, match=r"--dit_high.* /nope"):
         read(preset="t2v-vanilla", dit_high=Path("/nope"))
+    once = read(preset="t2v-vanilla", attention="sdpa", upstream_options=["--sdpa"])
+    assert once.given == {"sdpa": True}
