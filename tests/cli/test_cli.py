@@ -27,10 +27,8 @@ COMMANDS = {verb: main.get_command(click.Context(main), verb) for verb in VERBS}
 def test_help_has_an_example_in_one_piece_in_the_narrowest_terminal(verb: str) -> None:
     command = COMMANDS[verb]
     assert command and command.epilog and command.epilog.startswith(f"Example: wanwrap {verb}")
-    text = command.get_help(
-        click.Context(command, info_name=verb, terminal_width=40, help_option_names=["-h", "--help"])
-    )
-    assert f"\n{command.epilog}\n" in f"{text}\n"
+    context = click.Context(command, info_name=verb, terminal_width=40, help_option_names=["-h", "--help"])
+    assert f"\n{command.epilog}\n" in f"{command.get_help(context)}\n"
 
 
 def test_help_tells_of_all_verbs_and_lists_options_alone(cli: Wanwrap) -> None:

@@ -107,7 +107,7 @@ def test_another_dit_or_precision_is_another_merge(tmp_path: Path, lightning: Wa
     assert values(made) == [2.0, 2.0] and load_file(cast)[KEY].dtype == torch.bfloat16 and "_bf16-" in cast.name
     assert " ".join(record(tmp_path)[-1]["argv"]).count("_precision bf16") == 2
     assert [call["script"] for call in record(tmp_path)].count("wan_cache_latents.py") == 1  # nothing is encoded twice
-    other = lightning(*mine, "--dit_low", dit(tmp_path / "other.safetensors"), "--dry_run").stdout
+    other = lightning(*mine, "--dit_low", dit(tmp_path / "other" / "low.safetensors"), "--dry_run").stdout
     assert "merge Lightning, low" in other and merged.name not in other
 
 

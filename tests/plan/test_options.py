@@ -228,6 +228,7 @@ def test_the_schedules() -> None:
         ("wan21-t2v-1.3b-rtx3090", {"optimizer_type": "bitsandbytes.optim.Lion"}, "optimizer_args", None),
         ("t2v-vanilla", {"optimizer_type": "adamw"}, "optimizer_args", ("weight_decay=0.01",)),
         ("t2v-vanilla", {"network_dim": 32}, "network_alpha", 32),
+        ("wan21-t2v-style", {"fp8_scaled": True}, "fp8_scaled", None),  # its DiT is fp8 already
     ],
 )
 def test_settings_that_hang_on_others(preset: str, given: dict[str, Value], name: str, value: Value) -> None:
