@@ -100,8 +100,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wanwrap]:
 
     def call(*arguments: object, standin: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         words = [*map(str, arguments)]
-        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": PYTHONPATH, **env}
-        extra |= {"WANWRAP_MUSUBI_DIR": str(STANDIN)} if standin else {}
+        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": PYTHONPATH}
+        extra |= {**({"WANWRAP_MUSUBI_DIR": str(STANDIN)} if standin else {}), **env}
         with monkeypatch.context() as patch:
             patch.chdir(home)
             patch.setattr(sys, "argv", ["wanwrap", *words])

@@ -315,6 +315,11 @@ def test_nothing_to_stop(base: Path, cli: Wanwrap) -> None:
         assert not (cats / "low" / "stop").exists()  # the next run would see it
     assert json.loads(cli("stop", "cats", "--json").stdout)["exit_code"] == 11
     assert "cats?" in cli("stop", "cast").stderr
+    with alive(run_folder(base, "cats", low=training())):
+        (low,) = status.look(cats).experts
+    with pytest.raises(OutputError):  # it has ended since
+        status.stop([low], now=False)
+    assert not (cats / "low" / "stop").exists()
 
 
 @pytest.mark.parametrize(("changes", "live"), [(DONE, False), ({"state": "waiting"}, False), ({}, True)])
