@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import Wanwrap
-from runs import WHOLE, alive, begin, ended, folder, loras, saved, told, until
+from runs import NAME, WHOLE, alive, begin, ended, loras, saved, told, until
 from trouble import closed, leave, read_only, small_drive
 
 from wanwrap.system import disk
@@ -20,6 +20,13 @@ from wanwrap.system import disk
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
 Words = tuple[object, ...]
 SLOW = "0.1"  # seconds a step
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Path]:
+    """A small one, for the workspace; to be there before anything lies in that."""
+    with small_drive(tmp_path / "home" / "local_training"):
+        yield tmp_path / "home" / "local_training"
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def leaving(drive: Path, free: int) -> Iterator[None]:
     [
         (lambda home: leaving(home, disk.SPARE // 2), 13, "next state", "LoRAs and states"),
         (lambda home: leaving(home, 0), 13, "", ""),  # log, curves, record and LoRA: nothing can be written any more
-        (lambda home: read_only(home / "outputs"), 11, "Read-only", "can't be written"),
+        (lambda home: read_only(home / "outputs" / NAME), 11, "Read-only", "can't be written"),
     ],
 )
 def test_a_place_that_may_not_be_written_any_more(
@@ -43,25 +50,24 @@ def test_a_place_that_may_not_be_written_any_more(
     code: int,
     noun: str,
     again: str,
+    drive: Path,
     tmp_path: Path,
     cli: Wanwrap,
     low: Words,
 ) -> None:
     """It ends in good order, refuses to go on, and goes on when that is mended."""
-    home = tmp_path / "home" / "local_training"
-    with small_drive(home):
-        with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
-            until(lambda: saved(tmp_path))
-            with trouble(home):
-                text = ended(process, code)
-                assert "Traceback" not in text.partition("Error: ")[0] and noun in text and "is kept" in text
-                assert not alive(tmp_path)
-                if again:
-                    refused = cli(*low)
-                    assert refused.returncode == code and again in refused.stderr, refused.stderr
-        done = cli(*low)
-        assert done.returncode == 0 and "going on from" in done.stderr, done.stderr
-        assert loras(tmp_path) == WHOLE and told(tmp_path)["steps_done"] == 60
+    with begin(tmp_path, *low, STANDIN_PACE=SLOW) as process:
+        until(lambda: saved(tmp_path))
+        with trouble(drive):
+            text = ended(process, code)
+            assert "Traceback" not in text.partition("Error: ")[0] and noun in text and "is kept" in text
+            assert not alive(tmp_path)
+            if again:
+                refused = cli(*low)
+                assert refused.returncode == code and again in refused.stderr, refused.stderr
+    done = cli(*low)
+    assert done.returncode == 0 and "going on from" in done.stderr, done.stderr
+    assert loras(tmp_path) == WHOLE and told(tmp_path)["steps_done"] == 60
 
 
 def test_a_terminal_that_is_closed(tmp_path: Path, cli: Wanwrap, low: Words) -> None:

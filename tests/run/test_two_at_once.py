@@ -84,7 +84,7 @@ def test_one_expert_at_once_is_one_too_many(tmp_path: Path, low: Words) -> None:
 
 def test_parallel_is_two_runs(tmp_path: Path, cli: Wanwrap, anew: Words) -> None:
     """One that fails doesn't take the other down; each has a GPU, a record and a log of its own."""
-    both = (*anew, "--noise_level", "both", "--parallel")
+    both = (*anew, "--noise_level", "both", "--parallel", "--", "--max_grad_norm", 0)
     alone = cli(*both, STANDIN_GPUS="1")
     assert alone.returncode == 9 and "--parallel" in alone.stderr
     done = cli(*both, STANDIN_DO="fail", STANDIN_ONLY="high", STANDIN_GPUS="2")
@@ -93,7 +93,7 @@ def test_parallel_is_two_runs(tmp_path: Path, cli: Wanwrap, anew: Words) -> None
     trained = [call for call in record(tmp_path) if call["script"] == "wan_train_network.py"]
     assert {call["env"]["CUDA_VISIBLE_DEVICES"] for call in trained} == {"0", "1"}
     assert cached(tmp_path) == [1, 1] and (folder(tmp_path) / "high" / "run.log").is_file()
-    again = cli(*both, "--json", STANDIN_GPUS="2")
+    again = cli("run", "--json", *both[1:], STANDIN_GPUS="2")
     assert [each["state"] for each in json.loads(again.stdout)["experts"].values()] == ["done", "done"]
     assert len(calls(tmp_path)) == 3
 
