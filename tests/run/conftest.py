@@ -16,8 +16,8 @@ def cached(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> tuple[Pat
     expert on it, 10 epochs of 6 steps."""
     place = tmp_path_factory.mktemp("cached")
     words = (*LOW, small_dataset(place / "cats"), *toy_weights(place / "weights"))
-    user = {"XDG_CACHE_HOME": str(place / "user"), "HF_HOME": str(hf_home), "HF_HUB_OFFLINE": "1"}
-    ended(begin(place, *words, "--epochs", 1, **user), 0)
+    words_once, user = (*words, "--epochs", 1), str(place / "user")
+    ended(begin(place, *words_once, XDG_CACHE_HOME=user, HF_HOME=str(hf_home), HF_HUB_OFFLINE="1"), 0)
     return place, words
 
 

@@ -13,8 +13,7 @@ import pytest
 from helpers import STANDIN, Wanwrap, clip, dit, picture, record
 from runs import LOW, NAME, asleep, begin, calls, ended, folder, heard, is_gone, told
 
-from wanwrap.system.files import is_locked, lock
-from wanwrap.system.log import Log, last_lines
+from wanwrap.system.log import Log
 from wanwrap.system.process import Command, interruptible, run, signals
 from wanwrap.upstream.output import TrainingOutput
 
@@ -209,19 +208,6 @@ def test_a_full_disk_ends_the_run_and_the_child(tmp_path: Path) -> None:
         run(Command([sys.executable, "-c", code], tmp_path), full)
 
 
-def test_a_second_wanwrap_in_the_same_folder_is_refused(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
-    """Its lock alone tells; one that a power cut has left is none."""
-    busy = folder(tmp_path) / "low"
-    busy.parent.mkdir(parents=True)
-    busy.with_name("low.lock").touch()
-    with lock(busy, "mine"):
-        done = cli(*low)
-        assert done.returncode == 11 and str(busy) in done.stderr
-    busy.with_name("low.lock").touch()
-    assert cli(*low).returncode == 0
-    assert not is_locked(busy) and not busy.with_name("low.lock").exists()
-
-
 def test_brackets_in_a_data_sets_name(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
     """Upstream globs its cache folders without escaping them."""
     done = cli(*RUN, cats.rename(tmp_path / "cats [v2]*"), *weights, "--noise_level", "low", "--epochs", 1)
@@ -255,15 +241,6 @@ def test_progress_is_read_across_chunks() -> None:
         output.read(text[start : start + 7])
         assert output.announced in (None, 900)
     assert (output.announced, output.done, output.loss, output.broken_for) == (900, 10, "nan", 10)
-
-
-def test_accelerates_own_traceback_is_left_out() -> None:
-    output = (
-        b'before\nTraceback (most recent call last):\n  File "train.py"\nValueError: the cause\n'
-        b'Traceback (most recent call last):\n  File "/x/accelerate/commands/launch.py", line 990\n'
-        b"subprocess.CalledProcessError: Command '['a', 'b']' returned non-zero exit status 1.\n"
-    )
-    assert last_lines(output).splitlines()[-1] == "ValueError: the cause"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
