@@ -13,9 +13,12 @@ import pytest
 from helpers import STANDIN, Wanwrap, clip, dit, picture, record
 from runs import LOW, NAME, asleep, begin, calls, ended, folder, heard, is_gone, told
 
+from wanwrap.errors import UpstreamError
+from wanwrap.plan.preflight import check_upstream
 from wanwrap.system.log import Log
 from wanwrap.system.process import Command, interruptible, run, signals
 from wanwrap.upstream.output import TrainingOutput
+from wanwrap.upstream.pin import Upstream
 
 RUN = ("run", "t2v-vanilla")
 Words = tuple[object, ...]
@@ -112,7 +115,6 @@ def test_a_dit_of_ones_own(dtype: str, option: str, tmp_path: Path, cli: Wanwrap
         ("t2v-vanilla", {}, ["--", "--max_grad_nrom", "0"], 7, "max_grad_norm?"),
         ("t2v-vanilla", {}, ["--", "--dry_run"], 7, "`--`"),
         ("t2v-vanilla", {"WANWRAP_MUSUBI_DIR": "/"}, [], 6, "no checkout"),
-        ("t2v-vanilla", {"WANWRAP_MUSUBI_DIR": ""}, [], 6, "`wanwrap setup`"),
         ("t2v-vanila", {}, [], 3, "t2v-vanilla?"),
         ("wan21-t2v-14b", {}, ["--noise_level", "low"], 7, "noise levels"),
     ],
@@ -137,6 +139,8 @@ def test_upstream_at_another_commit(tmp_path: Path, cli: Wanwrap, low: Words) ->
     assert "f" * 40 in done.stderr and "30c658c" in done.stderr and "--any_upstream" in done.stderr
     accepted = cli(*low, "--musubi_dir", other, "--any_upstream")
     assert accepted.returncode == 0 and "warning: musubi-tuner" in accepted.stderr
+    with pytest.raises(UpstreamError, match="`wanwrap setup`"):  # where there is none at all
+        check_upstream({"missing": {"musubi_tuner": "no module"}}, sys.executable, Upstream(), any_upstream=True)
 
 
 @pytest.mark.parametrize(("mischief", "word"), [("fail", "told to fail"), ("kill", "SIGKILL")])
