@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,11 +211,14 @@ def test_in_whatever_order_and_by_whatever_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cache_lock, "POLL", 0.001)
     (tmp_path / "link").symlink_to("a")
     a, b, link = tmp_path / "a", tmp_path / "b", tmp_path / "link"
-    inside = list[int]()
+    inside, end = list[int](), time.monotonic() + 30
+
+    def in_time() -> None:
+        assert time.monotonic() < end
 
     def change(*caches: Path) -> None:
         for _ in range(50):
-            with changing(caches):
+            with changing(caches, in_time):
                 inside.append(1)
                 check_unused(caches)
                 assert len(inside) == 1
