@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, clip, dit, picture, safetensors
+from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, small_dataset, toy_weights
 from huggingface_hub import constants
 from hypothesis import settings
-from runs import LOW
 
 from wanwrap.cli import terminal
 from wanwrap.cli.main import main
@@ -104,8 +103,8 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wanwrap]:
 
     def call(*arguments: object, standin: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         words = [*map(str, arguments)]
-        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": PYTHONPATH, **env}
-        extra |= {"WANWRAP_MUSUBI_DIR": str(STANDIN)} if standin else {}
+        extra = {"STANDIN_RECORD": str(tmp_path / "record.jsonl"), "PYTHONPATH": PYTHONPATH}
+        extra |= {**({"WANWRAP_MUSUBI_DIR": str(STANDIN)} if standin else {}), **env}
         with monkeypatch.context() as patch:
             patch.chdir(home)
             patch.setattr(sys, "argv", ["wanwrap", *words])
@@ -129,28 +128,13 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wanwrap]:
 @pytest.fixture
 def weights(tmp_path: Path) -> list[str]:
     """Options that give every file a Wan 2.2 run reads."""
-    folder = tmp_path / "weights"
-    high, low = dit(folder / "high.safetensors"), dit(folder / "low.safetensors")
-    vae = safetensors(folder / "vae.safetensors", {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [16])})
-    t5 = folder / "t5.pth"
-    t5.write_bytes(b"PK\x03\x04")
-    return ["--dit_high", str(high), "--dit_low", str(low), "--vae", str(vae), "--t5", str(t5)]
+    return toy_weights(tmp_path / "weights")
 
 
 @pytest.fixture
 def cats(tmp_path: Path) -> Path:
     """Two pictures and a clip."""
-    folder = tmp_path / "cats"
-    picture(folder / "images" / "one.png")
-    picture(folder / "images" / "two.jpg", (384, 576))
-    clip(folder / "videos" / "three.mp4", frames=73)
-    return folder
-
-
-@pytest.fixture
-def low(cats: Path, weights: list[str]) -> tuple[object, ...]:
-    """The words of a run of one expert, 10 epochs of 6 steps."""
-    return (*LOW, cats, *weights)
+    return small_dataset(tmp_path / "cats")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

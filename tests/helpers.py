@@ -149,6 +149,23 @@ def dit(path: Path, dtype: str = "F16", prefix: str = "", metadata: dict[str, st
     return safetensors(path, {f"{prefix}blocks.0.cross_attn.k.weight": (dtype, [4, 4])}, metadata)
 
 
+def toy_weights(folder: Path) -> list[str]:
+    """Every file that a Wan 2.2 run reads; the options that give them."""
+    high, low = dit(folder / "high.safetensors"), dit(folder / "low.safetensors")
+    vae = safetensors(folder / "vae.safetensors", {"decoder.conv1.weight": ("F16", [1]), "conv2.weight": ("F16", [16])})
+    t5 = folder / "t5.pth"
+    t5.write_bytes(b"PK\x03\x04")
+    return ["--dit_high", str(high), "--dit_low", str(low), "--vae", str(vae), "--t5", str(t5)]
+
+
+def small_dataset(folder: Path) -> Path:
+    """Two pictures and a clip: three batches and three windows an epoch."""
+    picture(folder / "images" / "one.png")
+    picture(folder / "images" / "two.jpg", (384, 576))
+    clip(folder / "videos" / "three.mp4", frames=73)
+    return folder
+
+
 def comfy_names(blocks: Iterable[int]) -> dict[str, str]:
     """`{ComfyUI's: Wan's}` names of a text encoder."""
     return {

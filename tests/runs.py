@@ -81,6 +81,15 @@ def ended(process: subprocess.Popen[str], code: int) -> str:
     return text
 
 
+def heard(process: subprocess.Popen[str], words: str) -> None:
+    """Until it says that."""
+    assert process.stdout
+    said = [""]
+    while words not in said[-1]:
+        said.append(process.stdout.readline())
+        assert said[-1], "".join(said)
+
+
 def until(what: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():

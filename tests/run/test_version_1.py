@@ -39,49 +39,44 @@ def as_0_1_0_left_it(tmp_path: Path, expert: str = "low") -> None:
         readers.rmdir()
 
 
-def test_a_finished_run(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
-    wanwrap(*low)
+def test_a_finished_run(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
+    cli(*low)
     as_0_1_0_left_it(tmp_path)
-    assert wanwrap("status").stdout == f"{NAME}  low: finished\n"
-    assert json.loads(wanwrap("status", NAME, "--json").stdout)["experts"]["low"]["state"] == "done"
-    done = wanwrap(*low)
+    assert cli("status").stdout == f"{NAME}  low: finished\n"
+    assert json.loads(cli("status", NAME, "--json").stdout)["experts"]["low"]["state"] == "done"
+    other = cli(*low, "--lr", "1e-5")
+    assert other.returncode == 11 and "learning_rate: 8e-05 -> 1e-05" in other.stderr, other
+    done = cli(*low)
     assert done.returncode == 0 and f"{NAME}-low.safetensors" in done.stdout, done.stderr
-    both = wanwrap(*low, "--noise_level", "both")
+    both = cli(*low, "--noise_level", "both")
     assert both.returncode == 0 and loras(tmp_path) == loras(tmp_path, "high") == WHOLE, both.stderr
-    assert len(calls(tmp_path)) == 2 and len(record(tmp_path)) == 4  # high was trained; nothing was encoded anew
-    shown = wanwrap("status").stdout
+    assert len(calls(tmp_path)) == len(record(tmp_path)) == 2  # high was trained; nothing was encoded anew
+    shown = cli("status").stdout
     assert "high: finished" in shown and "low: finished" in shown
 
 
-def test_a_finished_run_of_other_settings(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
-    wanwrap(*low)
-    as_0_1_0_left_it(tmp_path)
-    other = wanwrap(*low, "--lr", "1e-5")
-    assert other.returncode == 11 and "learning_rate: 8e-05 -> 1e-05" in other.stderr, other
-
-
-def test_one_that_is_half_done_is_not_gone_on_with(tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
-    wanwrap(*low, STANDIN_DO="after:30")
+def test_one_that_is_half_done_is_not_gone_on_with(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
+    cli(*low, STANDIN_DO="after:30")
     as_0_1_0_left_it(tmp_path)
     for expert in ("low", "both"):
-        done = wanwrap(*low, "--noise_level", expert)
+        done = cli(*low, "--noise_level", expert)
         assert done.returncode == 11 and all(word in done.stderr for word in ("0.1.0", "--output_name", "--restart"))
-    assert "0.1.0" in wanwrap("status").stdout and wanwrap("stop", NAME).returncode == 11
-    assert wanwrap(*low, "--noise_level", "high").returncode == 0
-    again = wanwrap(*low, "--restart")
+    assert "0.1.0" in cli("status").stdout and cli("stop", NAME).returncode == 11
+    assert cli(*low, "--noise_level", "high").returncode == 0
+    again = cli(*low, "--restart")
     assert again.returncode == 0 and loras(tmp_path) == WHOLE, again.stderr
     aside = folder(tmp_path) / "before-1"
     there = {path.relative_to(aside).as_posix() for path in aside.rglob("*")}
     assert {f"{NAME}-low-000004.safetensors", "training/low.json", "logs/low"} <= there
     assert not any("high" in name for name in there) and not (folder(tmp_path) / "training" / "low.json").exists()
-    assert wanwrap("status").stdout.count("finished") == 2
+    assert cli("status").stdout.count("finished") == 2
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"state": 3}'])
-def test_a_record_of_it_that_is_none(content: str, tmp_path: Path, wanwrap: Wanwrap, low: Words) -> None:
+def test_a_record_of_it_that_is_none(content: str, tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     (folder(tmp_path) / "training").mkdir(parents=True)
     (folder(tmp_path) / "training" / "low.json").write_text(content)
-    assert wanwrap(*low).returncode == 11 and wanwrap("status").returncode == 0
+    assert cli(*low).returncode == 11 and cli("status").returncode == 0
 
 
 def test_its_caches_are_known() -> None:

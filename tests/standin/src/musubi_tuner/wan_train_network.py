@@ -8,8 +8,10 @@ import time
 import zipfile
 from pathlib import Path
 
-from musubi_tuner.building import WAN_CONFIGS, WanModel, WanNetworkTrainer  # noqa: F401
-from musubi_tuner.standin import batches, datasets, header, parse, parser_of, save
+from musubi_tuner.standin import batches, cached, datasets, header, parse, parser_of, save
+
+if __name__ != "__main__":  # the check before a run builds
+    from musubi_tuner.building import WAN_CONFIGS, WanModel, WanNetworkTrainer  # noqa: F401
 
 MISCHIEF, _, AT = os.environ.get("STANDIN_DO", "").partition(":")
 AT = int(AT) if AT.isdecimal() else 0
@@ -39,10 +41,10 @@ def refuse(args):
     assert args.network_module and args.output_name and args.output_dir
     assert not args.log_with or args.logging_dir, "logging_dir is required"
     for entry in datasets(args.dataset_config):
-        cached = sorted(Path(entry["cache_directory"]).glob("*_wan.safetensors"))
-        assert cached, "No training items found in the dataset"
+        latents = cached(entry)
+        assert latents, "No training items found in the dataset"
         assert list(Path(entry["cache_directory"]).glob("*_wan_te.safetensors")), "No training items found"
-        keys = header(cached[0])
+        keys = header(latents[0])
         assert not args.task.startswith("i2v") or "latents_image" in keys, "KeyError: 'latents_image'"
         assert args.task != "i2v-14B" or "clip" in keys, "KeyError: 'clip'"
 
@@ -124,6 +126,8 @@ def train(args):
             hiccup = MISCHIEF == "hiccup" and before + done >= AT  # one loss, and so the mean for good
             curves.add(done, float("nan") if broken or (before + done == AT and hiccup) else 0.05)
             draw(done, steps, "nan" if broken or hiccup else "0.05")
+            if before + done == AT + 8 and (broken or hiccup):  # all of it is seen before it ends
+                time.sleep(60 if broken else 1.5)
         sample(args, epoch)
         if epoch < epochs and args.save_every_n_epochs and epoch % args.save_every_n_epochs == 0:
             number = f"{args.output_name}-{epoch:06d}"
@@ -135,7 +139,6 @@ def train(args):
             old = epoch - args.save_every_n_epochs * args.save_last_n_epochs_state
             shutil.rmtree(Path(args.output_dir) / f"{args.output_name}-{old:06d}-state", ignore_errors=True)
         if MISCHIEF == "after" and before + epoch * per_epoch >= AT:
-            time.sleep(1.5)  # what has been saved is seen
             os.kill(os.getpid(), signal.SIGKILL)
     state(args, f"{args.output_name}-state", before + steps)
     if MISCHIEF == "last":  # no record can be written any more
