@@ -53,7 +53,7 @@ def footage(
 ) -> Path:
     """A clip whose frame i says i and is shown at i / fps seconds, or at `times`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    base = 1 / Fraction(fps) if times is None else Fraction(1, 90000)
+    base = 1 / Fraction(fps) if times is None else Fraction(1, 1000)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=Fraction(fps), options=dict(options or {"crf": "10"}))
         stream.width, stream.height, stream.pix_fmt = *size, form
