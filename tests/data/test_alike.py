@@ -43,7 +43,7 @@ def grouped(looks: Iterable[int]) -> list[list[int]]:
     return [[int(path.name) for path in group] for group in groups(numbered(looks))]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_picture_is_found_at_another_size_format_or_quality(seed: int) -> None:
     whole = scene(seed)
     before = whole.tobytes()
@@ -62,7 +62,7 @@ def test_a_picture_is_found_at_another_size_format_or_quality(seed: int) -> None
 
 def test_other_pictures_are_not() -> None:
     """Nor those in other colours, nor flat ones, which have no shapes."""
-    scenes = [scene(seed) for seed in range(30)]
+    scenes = [scene(seed) for seed in range(20)]
     red, green, blue = scenes[1].split()
     others = [*map(ImageOps.mirror, scenes), *map(ImageOps.flip, scenes), Image.merge("RGB", (blue, red, green))]
     names = ["black", "white", "grey", "red", "darkred", "green", "lime", "blue", "navy", "yellow", "#8cc4ee"]
