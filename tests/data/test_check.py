@@ -125,12 +125,18 @@ def two_thirds(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
-def broken_inside(path: Path) -> None:
+def spoilt(path: Path) -> None:
     """A third of its bytes, in the middle, are others."""
-    footage(path, 60, codec="mpeg4", pictures=[noise(seed) for seed in range(60)])
+    quick = {
+        "b": "2M",
+        "cpu-used": "8",
+        "deadline": "realtime",
+    }  # whose decoder sees no fault where clusters are missing
+    codec, options = {".avi": ("mpeg4", None), ".webm": ("libvpx-vp9", quick)}.get(path.suffix, ("libx264", None))
+    footage(path, 60, codec=codec, pictures=[noise(seed) for seed in range(60)], options=options)
     content = bytearray(path.read_bytes())
     third = len(content) // 3
-    content[third : 2 * third] = b"\xff" * third
+    content[third : 2 * third] = (bytes(range(250)) * third)[:third]
     path.write_bytes(content)
 
 
@@ -151,7 +157,7 @@ LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
     "table.mp4": (cut, "can't be read", True),
     "half.mp4": (moov_first, "can't be read", True),
     "twothirds.mkv": (two_thirds, "cut off", True),
-    "inside.avi": (broken_inside, "can't be read", True),
+    **{f"{name}.{name}": (spoilt, "can't be read", True) for name in ("mp4", "avi", "webm")},
     "inside.png": (one_byte, "can't be read", True),
     "end.jpg": (lambda p: p.write_bytes(ball(p).read_bytes()[:-400]), "can't be read", True),
     "uneven.mp4": (lambda p: film(p, [*even(20, 16), *(2 + t for t in even(40, 16))]), "uneven", True),
