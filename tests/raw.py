@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 from PIL import Image
 
 BITS, BLOCK = 10, 16  # a row of black and white blocks, 16 pixels each: the frame's number
 SIZE = (BITS * BLOCK, 48)
+
+
+def ffmpeg(*argv: object) -> None:
+    """Write what PyAV can't: rotations, other streams' sound, deep PNGs."""
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, argv)], check=True)
 
 
 def pattern(number: int, size: tuple[int, int] = SIZE) -> Image.Image:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
-from raw import SIZE, footage, noise, number, numbers, pattern
+from raw import SIZE, ffmpeg, footage, noise, number, numbers, pattern
 from runs import until
 
 from wanwrap.cli.prepare import prepare as verb
@@ -38,14 +37,9 @@ from wanwrap.prepare.sources import LONGEST, claim, safe
 from wanwrap.system import console
 from wanwrap.system.files import lock
 
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # writes what PyAV can't: rotations, other streams' sound
 NTSC = Fraction(30000, 1001)
 RATES = [Fraction(16), Fraction(24), Fraction(25), NTSC, Fraction(30), Fraction(60)]
 RECORD = ".wanwrap-prepare.json"
-
-
-def ffmpeg(*argv: object) -> None:
-    subprocess.run([FFMPEG, "-v", "error", *map(str, argv)], check=True)
 
 
 @pytest.fixture

@@ -231,13 +231,12 @@ def test_a_set_of_shards(tmp_path: Path) -> None:
     for number, part in enumerate((names[:9], names[9:14], names[14:]), 1):
         save_file({name: weights[name] for name in part}, tmp_path / f"dit-0000{number}-of-00003.safetensors")
     save_file(lora(), tmp_path / "lora.safetensors")
-    files = {"dit": tmp_path / "dit-00001-of-00003.safetensors", "lora": tmp_path / "lora.safetensors"}
-    out = tmp_path / "out.safetensors"
-    carry_out("merge", str(out), **{name: str(path) for name, path in files.items()})
+    first, delta, out = (tmp_path / f"{name}.safetensors" for name in ("dit-00001-of-00003", "lora", "out"))
+    carry_out("merge", str(out), dit=str(first), lora=str(delta))
     equal(load_file(out), wanted(weights))
     (tmp_path / "dit-00002-of-00003.safetensors").unlink()
     with pytest.raises(WeightsError, match="00002-of-00003"):
-        merge.job(**files)
+        merge.job(dit=first, lora=delta)
 
 
 def test_the_record_in_the_file(tmp_path: Path) -> None:
@@ -301,7 +300,8 @@ HALF = {name: tensor for name, tensor in lora(alpha=torch.tensor(8)).items() if 
 MORE = {**{f"{PREFIX}{name}": tensor for name, tensor in dit().items()}, "vae.x": ONE}
 
 # (DiT, LoRA, options, what of the message matters)
-REFUSED: list[tuple[Tensors, Tensors, dict[str, Any], str]] = [
+Case = tuple[Tensors, Tensors, dict[str, Any], str]
+REFUSED: list[Case] = [
     (dit(), other("lora_up.weight", torch.ones(FFN + 1, RANK)), {}, rf"\[{FFN + 1}, {DIM}\]"),
     (dit(), low_rank("unet.a", torch.ones(1, 1), torch.ones(1, 1)), {}, "no tensor"),
     (dit(), low_rank("blocks.0.ffn.0", torch.ones(4, 3), torch.ones(2, 4)), {}, "don't fit"),
@@ -323,20 +323,14 @@ REFUSED: list[tuple[Tensors, Tensors, dict[str, Any], str]] = [
     (dit(), lora(), {"dit_sha256": "a" * 64}, "dit.safetensors is not"),
     (dit(), lora(), {"lora_sha256": "a" * 64}, "lora.safetensors is not"),
     (dit(), lora(alpha=torch.tensor(0.0)), {}, "alpha"),
-    *(
-        case
-        for value in (float("nan"), float("inf"), -float("inf"))
-        for case in (
-            (dit(), spoilt(lora(), f"{OURS}blocks.1.ffn.0.lora_up.weight", value), {}, "lora.safetensors holds NaN"),
-            (dit(), lora(alpha=torch.tensor(value)), {}, "alpha"),
-            *(
-                (spoilt(dit(stored), name, value), lora(), {}, f"{name} holds NaN")  # merged, and copied
-                for name in ("blocks.1.ffn.0.weight", "head.head.bias")
-                for stored in TYPES.values()
-            ),
-        )
-    ),
 ]
+for value in (float("nan"), float("inf"), -float("inf")):
+    REFUSED += [
+        (dit(), spoilt(lora(), f"{OURS}blocks.1.ffn.0.lora_up.weight", value), {}, "lora.safetensors holds NaN"),
+        (dit(), lora(alpha=torch.tensor(value)), {}, "alpha"),
+    ]
+    for name in ("blocks.1.ffn.0.weight", "head.head.bias"):  # merged, and copied
+        REFUSED += [(spoilt(dit(each), name, value), lora(), {}, f"{name} holds NaN") for each in TYPES.values()]
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))
