@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -191,17 +190,13 @@ def test_what_becomes_of_rates_and_sizes(prepare: Prepare, raw: Path, out: Path,
 def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "upright.mp4", 24, size=(160, 48))
     ffmpeg("-display_rotation", 90, "-i", plain, "-c", "copy", raw / "clip.mp4")
-    with av.open(str(raw / "clip.mp4")) as container:
-        across, angle = turn(next(container.decode(video=0)))[:2]
-    assert (across, abs(angle)) == (0, 1)
     told = prepare()
     assert "turned" in item(told, "clip.mp4")["reason"]
     assert stream(out / "videos/clip.mp4")[1] == (48, 160)
     with av.open(str(out / "videos/clip.mp4")) as container:
         frames = list(container.decode(video=0))
     assert not any(turn(frame) for frame in frames)
-    back = [number(frame.to_image().rotate(90 * angle, expand=True)) for frame in frames]
-    assert back == list(range(24))
+    assert [number(frame.to_image().rotate(-90, expand=True)) for frame in frames] == list(range(24))
 
 
 @pytest.mark.parametrize("matrix", list(itertools.product((1, -1), (1, -1), (True, False))))
@@ -379,18 +374,13 @@ def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path)
 
 
 def test_pictures_that_are_refused(prepare: Prepare, raw: Path, out: Path) -> None:
-    data = io.BytesIO()
-    noise(0, (256, 256)).save(data, "JPEG")
-    (raw / "cut.jpg").write_bytes(data.getvalue()[:5000])
-    (raw / "none.png").write_bytes(b"")
-    Image.new("1", (20000, 20000)).save(raw / "bomb.png")
-    Image.new("RGB", (1, 1)).save(raw / "tiny.png")
+    Image.new("1", (13400, 13400)).save(raw / "bomb.png")  # of damaged ones see test_check.py
     Image.new("F", (20, 20), 0.5).save(raw / "float.tif")
     Image.new("LAB", (20, 20)).save(raw / "lab.tif")
     picture(raw / "good.png")
     told = prepare(code=4)
-    assert told["counts"]["failed"] == 6
-    for name, why in {"float.tif": "32 bits", "lab.tif": "CIELAB", "tiny.png": "16 pixels"}.items():
+    assert told["counts"]["failed"] == 3
+    for name, why in {"float.tif": "32 bits", "lab.tif": "CIELAB", "bomb.png": "bomb"}.items():
         assert why in item(told, name)["reason"]
     assert names(out / "images") == {"good.png", "good.txt"}
 
