@@ -314,7 +314,7 @@ def test_a_drive_that_knows_no_locks(
 
 def big(tmp_path: Path) -> None:
     """A DiT that takes long enough to be stopped over, and its LoRA."""
-    prefixed = {f"model.diffusion_model.blocks.{n}.cross_attn.k.weight": torch.ones(4096, 4096).half() for n in range(8)}  # fmt: skip
+    prefixed = {f"model.diffusion_model.blocks.{n}.cross_attn.k.weight": torch.ones(4096, 4096).half() for n in range(4)}  # fmt: skip
     save_file(prefixed, tmp_path / "dit.safetensors")
     delta = {f"{KEY}.lora_up.weight": torch.ones(4096, 64), f"{KEY}.lora_down.weight": torch.ones(64, 4096)}
     save_file(delta, tmp_path / "lora.safetensors")
@@ -339,7 +339,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", COPY, str(source), str(out)]
     subprocess.run(argv, cwd=ROOT, check=True)
     right, met = out.read_bytes(), 0
-    assert sum(tensor.float().sum() for tensor in load_file(out).values()) == 8 * 4096**2
+    assert sum(tensor.float().sum() for tensor in load_file(out).values()) == 4 * 4096**2
     for _ in range(KILLS):
         out.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
@@ -359,8 +359,8 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [out.name] and out.read_bytes() == right
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_nothing_is_left(how: int, pair: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_stopped_nothing_is_left(how: int, code: int, pair: list[str], tmp_path: Path) -> None:
     """Even the child of a wanwrap that was killed notices, and ends."""
     big(tmp_path)
     out = tmp_path / "made" / "out.safetensors"
@@ -370,8 +370,7 @@ def test_stopped_nothing_is_left(how: int, pair: list[str], tmp_path: Path) -> N
     children = process.children(recursive=True)
     assert len(children) >= 2, "it, and the watchdog"
     process.send_signal(how)
-    status = process.wait(30)
+    assert process.wait(30) in (0, code)
     assert not psutil.wait_procs(children, 30)[1]
-    assert status in (0, 130, -how)
     for path in out.parent.iterdir():  # the child may have come to its end just so
         assert path == out and open_source(out).rows
