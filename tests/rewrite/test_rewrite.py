@@ -91,6 +91,10 @@ def test_a_conversion_and_its_bar(cli: Wanwrap, pair: list[str], tmp_path: Path)
     console.use(Bar())
     made = start.run_convert(file=source, out=out, python=sys.executable, precision="bf16", sha256=None).json()
     assert bars == [(open_source(source).bytes, "B")] and sum(advanced) == bars[0][0]
+    listener = start._Listener(advanced.append)
+    for chunk in (b'{"done": 3}\n{"do', b'ne": 7}\nwords\n'):  # as a long one tells it
+        listener(chunk)
+    assert advanced[-2:] == [3, 4] and listener.printed == ["words"]
     assert (made["bytes"], made["made"]["from"][0]["name"]) == (out.stat().st_size, source.name)
     content = load_file(source)
     assert all(torch.equal(tensor, content[name].bfloat16()) for name, tensor in load_file(out).items())
