@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio_ffmpeg
 from PIL import Image
 
 BITS, BLOCK = 10, 16  # a row of black and white blocks, 16 pixels each: the frame's number
@@ -19,6 +18,8 @@ SIZE = (BITS * BLOCK, 48)
 
 def ffmpeg(*argv: object) -> None:
     """Write what PyAV can't: rotations, other streams' sound, deep PNGs."""
+    import imageio_ffmpeg  # the training Python, which reads with this module, has none
+
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, argv)], check=True)
 
 
