@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,13 @@ from PIL import Image
 
 BITS, BLOCK = 10, 16  # a row of black and white blocks, 16 pixels each: the frame's number
 SIZE = (BITS * BLOCK, 48)
+
+
+def ffmpeg(*argv: object) -> None:
+    """Write what PyAV can't: rotations, other streams' sound, deep PNGs."""
+    import imageio_ffmpeg  # the training Python, which reads with this module, has none
+
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *map(str, argv)], check=True)
 
 
 def pattern(number: int, size: tuple[int, int] = SIZE) -> Image.Image:
@@ -53,7 +61,7 @@ def footage(
 ) -> Path:
     """A clip whose frame i says i and is shown at i / fps seconds, or at `times`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    base = 1 / Fraction(fps) if times is None else Fraction(1, 90000)
+    base = 1 / Fraction(fps) if times is None else Fraction(1, 1000)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=Fraction(fps), options=dict(options or {"crf": "10"}))
         stream.width, stream.height, stream.pix_fmt = *size, form

@@ -43,7 +43,7 @@ def grouped(looks: Iterable[int]) -> list[list[int]]:
     return [[int(path.name) for path in group] for group in groups(numbered(looks))]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_picture_is_found_at_another_size_format_or_quality(seed: int) -> None:
     whole = scene(seed)
     before = whole.tobytes()
@@ -62,7 +62,7 @@ def test_a_picture_is_found_at_another_size_format_or_quality(seed: int) -> None
 
 def test_other_pictures_are_not() -> None:
     """Nor those in other colours, nor flat ones, which have no shapes."""
-    scenes = [scene(seed) for seed in range(30)]
+    scenes = [scene(seed) for seed in range(20)]
     red, green, blue = scenes[1].split()
     others = [*map(ImageOps.mirror, scenes), *map(ImageOps.flip, scenes), Image.merge("RGB", (blue, red, green))]
     names = ["black", "white", "grey", "red", "darkred", "green", "lime", "blue", "navy", "yellow", "#8cc4ee"]
@@ -70,8 +70,9 @@ def test_other_pictures_are_not() -> None:
     looks = [*map(look, (*scenes, *others))]
     assert min((a ^ b).bit_count() for a, b in combinations(looks, 2)) > 2 * MOST
     assert grouped([*looks, *flat]) == []
-    again = look(saved(Image.new("RGB", (100, 100), names[-1]), "JPEG"))
-    assert grouped([*flat, again]) == [[len(flat) - 1, len(flat)]]
+    grain = Image.effect_noise((100, 100), 2).convert("RGB")
+    for again in (Image.new("RGB", (100, 100), names[2]), grain):  # and a flat one with the noise of a camera
+        assert grouped([*flat, look(saved(again, "JPEG"))]) == [[2, len(flat)]]
 
 
 def slow(looks: list[int]) -> list[list[int]]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio_ffmpeg
 import pytest
 from helpers import PYTHONPATH, Wanwrap, captioned, clip, picture, record
 from PIL import Image, ImageDraw
-from raw import footage, noise
+from raw import ffmpeg, footage, noise
 
 from wanwrap.data import config
 from wanwrap.data import read as reading
@@ -30,40 +29,20 @@ from wanwrap.preset import load
 VANILLA, STYLE = load("t2v-vanilla"), load("t2v-style")
 
 
-def checked(wanwrap: Wanwrap, *arguments: object, code: int = 0) -> dict[str, Any]:
-    """The JSON of a process."""
-    done = wanwrap("check", *arguments, "--json", standin=False)
+def checked(cli: Wanwrap, *arguments: object, code: int = 0, **env: str) -> dict[str, Any]:
+    """What it tells as JSON; `items` by their names."""
+    done = cli("check", *arguments, "--json", standin=False, **env)
     assert done.returncode == code, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {Path(item["path"]).name: item for item in found["items"]}
+    return {**found, "items": {Path(item["path"]).name: item for item in found["items"]}}
 
 
 def rows(found: Checked) -> dict[str, Row]:
     return {row.item.path.name: row for row in found.rows}
 
 
-def film(path: Path, times: list[Fraction], codec: str = "libx264") -> Path:
-    """A clip whose frames come at the times given, in seconds."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number, time in enumerate(times):
-            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), (number % 256, 90, 160)))  # type: ignore[no-untyped-call]
-            frame.pts, frame.time_base = int(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return captioned(path, "it flies")
-
-
-def pattern(
-    path: Path, size: tuple[int, int] = (640, 384), colour: str = "red", caption: str | None = "a ball"
-) -> Path:
-    """A picture that is like no other."""
+def ball(path: Path, size: tuple[int, int] = (640, 384), colour: str = "red", caption: str | None = "a ball") -> Path:
+    """A picture that is like no other of another colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, "white")
     ImageDraw.Draw(image).ellipse((0, 0, size[0] // 2, size[1] // 2), fill=colour)
@@ -71,50 +50,51 @@ def pattern(
     return captioned(path, caption)
 
 
-def test_what_is_told_of_each_and_in_sum(tmp_path: Path, wanwrap: Wanwrap) -> None:
+def test_what_is_told_of_each_and_in_sum(tmp_path: Path, cli: Wanwrap) -> None:
     folder = tmp_path / "cats"
-    pattern(folder / "images" / "a.png", (1600, 900), "red", "ohwx, a ball")
-    pattern(folder / "images" / "b.jpg", (200, 400), "blue", "Ohwx on a mat")
+    ball(folder / "images" / "a.png", (1600, 900), "red", "ohwx, a ball")
+    ball(folder / "images" / "b.jpg", (200, 400), "blue", "Ohwx on a mat")
     clip(folder / "videos" / "c.mp4", 150, 24, (320, 240), "a cat runs")
     words = (folder, "--preset", "t2v-vanilla", "--trigger", "ohwx")
-    found = checked(wanwrap, *words)
-    items = by_name(found)
-    assert {name: (item["kept"], item["reason"]) for name, item in items.items()} == dict.fromkeys(items, (True, None))
-    assert items["a.png"]["buckets"] == [[1280, 720]] and items["a.png"]["trigger"]
-    assert items["b.jpg"]["buckets"] == [[192, 400]] and items["b.jpg"]["caption_length"] == 13
-    c = items["c.mp4"]
-    assert (c["frames"], c["fps"], c["seconds"], c["clips"], c["trigger"]) == (150, 24.0, 6.25, 4, False)
-    assert c["buckets"] == [[1104, 832, 1], [1104, 832, 21], [832, 624, 45], [832, 624, 45]] and c["scale"] > 3
+    found = checked(cli, *words)
+    a, b, c = found["items"].values()
+    assert [(item["kept"], item["reason"], item["trigger"]) for item in (a, b, c)] == [
+        (True, None, True),
+        (True, None, True),
+        (True, None, False),
+    ]
+    assert (a["buckets"], b["buckets"], b["caption_length"]) == ([[1280, 720]], [[192, 400]], 13)
+    assert (c["frames"], c["fps"], c["seconds"], c["clips"]) == (150, 24.0, 6.25, 4) and c["scale"] > 3
+    assert c["buckets"] == [[1104, 832, 1], [1104, 832, 21], [832, 624, 45], [832, 624, 45]]
     assert (found["train_items"], found["batches_per_epoch"], found["epochs"], found["total_steps"]) == (6, 6, 50, 300)
     assert found["trainings"] == [{"noise_level": level, "epochs": 50, "steps": 300} for level in ("high", "low")]
     assert found["largest_bucket"] == {"bucket": [832, 624, 45], "tokens": 12 * 52 * 39, "batch_tokens": 12 * 52 * 39}
     assert found["upscaled_share"] == pytest.approx(1 / 3)
     assert [entry["source_fps"] for entry in found["entries"] if entry["kind"] == "video"] == [24.0, 24.0]
     assert not any("frame_extraction" in line for line in found["warnings"])
-    text = wanwrap("check", *words, standin=False).stdout
-    for part in ("cats, as t2v-vanilla trains it: 2 pictures, 1 clip", "'ohwx' in 2 of 3", "enlarged: 1 of 3 (33%)",
-                  "1280x720", "832x624, 45 frames", "6 items in 6 batches per epoch", "train low: 300 steps in 50 epochs",
-                  "150 frames at 24 fps, 6.2 s", "\n  images/a.png  ", "'ohwx' is not in its caption: videos/c.mp4."):  # fmt: skip
+    text = cli("check", *words, standin=False).stdout
+    for part in (
+        "2 pictures, 1 clip",
+        "2 of 3",
+        "(33%)",
+        "1280x720",
+        "6 batches",
+        "300 steps",
+        "24 fps",
+        "images/a.png",
+    ):
         assert part in text
     assert str(tmp_path) not in text
 
 
+def film(path: Path, times: list[Fraction], codec: str = "libx264") -> Path:
+    """A clip whose frames come at the times given, in seconds."""
+    pictures = [Image.new("RGB", (64, 48), (number % 256, 90, 160)) for number in range(len(times))]
+    return footage(path, len(times), 1000, times=times, pictures=pictures, size=(64, 48), codec=codec)
+
+
 def even(frames: int, fps: int) -> list[Fraction]:
     return [Fraction(number, fps) for number in range(frames)]
-
-
-def exif(path: Path) -> None:
-    tags = Image.Exif()
-    tags[0x0112] = 6
-    Image.new("RGB", (64, 64)).save(path, exif=tags)
-
-
-def cut(path: Path) -> None:
-    """Frames are there, and fewer than its header says."""
-    clip(path, 200)
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.pos]
-    path.write_bytes(path.read_bytes()[: packets[len(packets) // 2].pos or 0])
 
 
 def moov_first(path: Path) -> None:
@@ -136,12 +116,18 @@ def two_thirds(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
 
-def broken_inside(path: Path) -> None:
+def spoilt(path: Path) -> None:
     """A third of its bytes, in the middle, are others."""
-    footage(path, 60, codec="mpeg4", pictures=[noise(seed) for seed in range(60)], options={})
+    quick = {
+        "b": "2M",
+        "cpu-used": "8",
+        "deadline": "realtime",
+    }  # whose decoder sees no fault where clusters are missing
+    codec, options = {".avi": ("mpeg4", None), ".webm": ("libvpx-vp9", quick)}.get(path.suffix, ("libx264", None))
+    footage(path, 60, codec=codec, pictures=[noise(seed) for seed in range(60)], options=options)
     content = bytearray(path.read_bytes())
     third = len(content) // 3
-    content[third : 2 * third] = b"\xff" * third
+    content[third : 2 * third] = (bytes(range(250)) * third)[:third]
     path.write_bytes(content)
 
 
@@ -157,33 +143,36 @@ def animated(path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
 
 
-# name -> (what makes it, why it is left out, whether a run stops at it)
+# name -> (what makes it, of why it is left out, whether a run stops at it)
 LEFT: dict[str, tuple[Callable[[Path], object], str, bool]] = {
-    "table.mp4": (cut, "can't be read", True),
-    "half.mp4": (moov_first, "it can't be read: ", True),
-    "twothirds.mkv": (two_thirds, "it can't be read: it is cut off", True),
-    "inside.avi": (broken_inside, "it can't be read: ", True),
-    "inside.png": (one_byte, "it can't be read: ", True),
-    "uneven.mp4": (lambda p: film(p, [*even(20, 16), *(2 + t for t in even(40, 16))]), "frames come at uneven times", True),
-    "one.mp4": (lambda p: clip(p, 1), "its 1 frame is less than 21 at 16 fps", True),
-    "gif.gif": (animated, "upstream reads no .gif; `wanwrap prepare` converts it", False),
-    "phone.heic": (lambda p: p.write_bytes(b"heic"), "upstream reads no .heic", False),
-    "pixel.png": (lambda p: Image.new("RGB", (1, 1)).save(p), "it is smaller than 16 pixels", True),
-    "deep.png": (lambda p: Image.new("I;16", (64, 64)).save(p), "would turn white", True),
-    "loop.png": (lambda p: p.symlink_to(p.name), "can't be read as a file", True),
-    "TWIN.jpg": (pattern, "", False),
-    "TWIN.png": (pattern, "shares its name with TWIN.jpg", True),
-    "x" * 230 + ".png": (pattern, "its name is too long for the cache", True),
+    "half.mp4": (moov_first, "can't be read", True),
+    "twothirds.mkv": (two_thirds, "cut off", True),
+    **{f"{name}.{name}": (spoilt, "can't be read", True) for name in ("mp4", "avi", "webm")},
+    "inside.png": (one_byte, "can't be read", True),
+    "end.jpg": (lambda p: p.write_bytes(ball(p).read_bytes()[:-400]), "can't be read", True),
+    "uneven.mp4": (lambda p: film(p, [*even(20, 16), *(2 + t for t in even(40, 16))]), "uneven", True),
+    "slow.mp4": (lambda p: clip(p, 20, 8), "8 fps", True),
+    "one.mp4": (lambda p: clip(p, 1), "1 frame is", True),
+    "gif.gif": (animated, "prepare", False),
+    "phone.heic": (lambda p: p.write_bytes(b"heic"), ".heic", False),
+    "mixed.Png": (ball, "mixed case", True),
+    "pixel.png": (lambda p: Image.new("RGB", (12, 400)).save(p), "16 pixels", True),
+    "deep.png": (lambda p: Image.new("I;16", (64, 64)).save(p), "16 or 32 bits", True),
+    "loop.png": (lambda p: p.symlink_to(p.name), "can't be read", True),
+    "TWIN.jpg": (ball, "", False),
+    "TWIN.png": (ball, "TWIN.jpg", True),
+    "x" * 230 + ".png": (ball, "too long", True),
     "noise.mp4": (lambda p: p.write_bytes(os.urandom(5000)), "can't be read", True),
     "empty.webm": (lambda p: p.write_bytes(b""), "can't be read", True),
-}  # fmt: skip
-SAID = {  # of captions
-    "lonely.png": (None, "it has no caption (.txt); write"),
-    "nul.png": (b"a cat\0on a mat", "its caption (.txt) holds bytes of 0"),
-    "utf16.png": ("a cat".encode("utf-16"), "its caption (.txt) is not UTF-8"),
-    "blank.png": ("\u2003".encode(), "its caption (.txt) is empty"),
-    "pipe.png": (os.mkfifo, "it has no caption"),
-    "device.png": (lambda p: p.symlink_to("/dev/zero"), "it has no caption"),
+}
+SAID: dict[str, tuple[bytes | Callable[[Path], object] | None, str]] = {  # of captions
+    "lonely.png": (None, "no caption"),
+    "nul.png": (b"a cat\0on a mat", "bytes of 0"),
+    "utf16.png": ("a cat".encode("utf-16"), "UTF-8"),
+    "blank.png": ("\u2003".encode(), "empty"),
+    "mark.png": ("\ufeff".encode(), "empty"),
+    "pipe.png": (os.mkfifo, "no caption"),
+    "device.png": (lambda p: p.symlink_to("/dev/zero"), "no caption"),
 }
 
 
@@ -193,7 +182,7 @@ def state(folder: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (about.st_size, about.st_mtime_ns, about.st_ino) for path, about in found.items()}
 
 
-def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
+def test_bad_files_at_once(tmp_path: Path, cli: Wanwrap) -> None:
     """Each is told for itself, and the good ones are judged all the same; nothing is written into the folder.
 
     What can't be read is nothing to `prepare` either, and it means the same frame rate.
@@ -204,94 +193,88 @@ def test_bad_files_at_once(tmp_path: Path, wanwrap: Wanwrap) -> None:
         make(folder / name)
         captioned(folder / name, f"about {name[:20]}")
     for name, (caption, _) in SAID.items():
-        place = pattern(folder / name, colour=f"#{len(name):06x}", caption=None).with_suffix(".txt")
+        place = ball(folder / name, colour=f"#{len(name):06x}", caption=None).with_suffix(".txt")
         if callable(caption):
             caption(place)
         elif caption is not None:
             place.write_bytes(caption)
     clip(folder / "fine.mp4", 90, Fraction(298, 10), (70, 50))  # odd in half: yuv420p of any even size
-    film(folder / "gap.avi", [*even(20, 20), *(1 + Fraction(at, 10) for at in range(20))], "mpeg4")
+    captioned(film(folder / "gap.avi", [*even(20, 20), *(1 + Fraction(at, 10) for at in range(20))], "mpeg4"), "x")
     for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._fine.mp4", ".hidden.png"):
         (folder / junk).write_bytes(b"junk")
     before = state(folder)
-    found = checked(wanwrap, folder, "--preset", "t2v-vanilla", code=4)
-    items = by_name(found)
+    found = checked(cli, folder, "--preset", "t2v-vanilla", code=4)
+    items = found["items"]
     assert items.keys() == {*LEFT, *SAID, "fine.mp4", "gap.avi"}
     for name, (_, reason, stops) in {**LEFT, **{name: (0, reason, True) for name, (_, reason) in SAID.items()}}.items():
         assert (reason in (items[name]["reason"] or "")) and items[name]["kept"] == (not reason), (name, items[name])
         assert items[name]["stops"] == stops, name
     assert items["fine.mp4"]["kept"] and items["fine.mp4"]["clips"] == 4
     assert "cut off" not in str(items["gap.avi"])  # whose header counts frames that its packets leave out
-    assert found["total_steps"] == 50 * (4 + 1) and len(found["errors"]) == sum(
-        item["stops"] for item in items.values()
-    )
-    assert state(folder) == before
-    done = wanwrap("run", "t2v-vanilla", "--dataset", folder)
-    assert done.returncode == 4 and " more; `wanwrap check " in done.stderr
-    assert not (tmp_path / "home" / "local_training").exists()
+    stopping = sum(item["stops"] for item in items.values())
+    assert found["total_steps"] == 50 * (4 + 1) and len(found["errors"]) == stopping
+    done = cli("run", "t2v-vanilla", "--dataset", folder)
+    assert done.returncode == 4 and f"{stopping} of " in done.stderr and f"{stopping - 5} more" in done.stderr
+    assert state(folder) == before and not (tmp_path / "home" / "local_training").exists()
     (folder / "pipe.txt").unlink()
     (folder / "device.txt").unlink()
-    done = wanwrap("prepare", folder, "--out", tmp_path / "out", "--keep_fps", "--template", "x", "--json")
+    done = cli("prepare", folder, "--out", tmp_path / "out", "--keep_fps", "--template", "x", "--json")
     made = {item["source"]: item for item in json.loads(done.stdout)["items"]}
     for name, item in items.items():
-        if any(words in (item["reason"] or "") for words in ("can't be read", "smaller than")):
+        if any(words in (item["reason"] or "") for words in ("can't be read", "cut off", "smaller than")):
             assert not made[name]["outputs"] and made[name]["reason"], name
     assert made["fine.mp4"]["fps"] == items["fine.mp4"]["fps"] == 30000 / 1001
 
 
-def turned(path: Path) -> None:
-    """As a phone that is held upright writes it: lying, with a matrix that turns it."""
-    lying = clip(path.with_name("lying.mp4"), 40, caption=None)
-    options = ["-v", "error", "-display_rotation", "90", "-i", str(lying), "-c", "copy"]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *options, str(path)], check=True)
-    lying.unlink()
-
-
 def test_what_is_trained_otherwise_than_it_is_seen(tmp_path: Path) -> None:
-    exif(tmp_path / "turned.jpg")
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (64, 64)).save(tmp_path / "turned.jpg", exif=tags)
     clear = Image.new("RGBA", (80, 64), "red")
     clear.putalpha(Image.linear_gradient("L").resize((80, 64)))
     clear.save(tmp_path / "clear.png")
     Image.new("RGBA", (72, 64), "red").save(tmp_path / "opaque.png")
     Image.new("CMYK", (96, 64)).save(tmp_path / "print.jpg")
     animated(tmp_path / "moving.png")
-    turned(tmp_path / "phone.mov")
-    footage(tmp_path / "glass.mkv", 40, codec="ffv1", form="yuva420p", pictures=[clear] * 40, size=(80, 64), options={})
+    lying = clip(tmp_path / "lying.mp4", 40, caption=None)
+    ffmpeg(
+        "-display_rotation", 90, "-i", lying, "-c", "copy", tmp_path / "phone.mov"
+    )  # as a phone that is held upright
+    lying.unlink()
+    footage(tmp_path / "glass.mkv", 40, codec="ffv1", form="yuva420p", pictures=[clear] * 40, size=(80, 64))
     for path in [*tmp_path.iterdir()]:
         captioned(path, f"about {path.name}")
     (tmp_path / "opaque.txt").write_bytes(b"\xef\xbb\xbfabout opaque")
     expected = {
-        "turned by its metadata, which upstream ignores": ["turned.jpg", "phone.mov"],
-        "transparent in part, and upstream trains what lies under it": ["clear.png", "glass.mkv"],
-        "a byte order mark begins its caption, and is trained": ["opaque.png"],
-        "CMYK, whose colours upstream shifts": ["print.jpg"],
-        "animated, of which upstream takes the first frame": ["moving.png"],
+        "turned": ["turned.jpg", "phone.mov"],
+        "transparent": ["clear.png", "glass.mkv"],
+        "byte order mark": ["opaque.png"],
+        "CMYK": ["print.jpg"],
+        "animated": ["moving.png"],
     }
     found = check(scan(tmp_path, VANILLA, whole=True))
-    told = [line for line in found.warnings() if line.partition(": ")[0] in expected]
-    assert sorted(told) == sorted(f"{what}: {', '.join(names)}." for what, names in expected.items())
+    warnings = [*found.warnings()]
     for what, names in expected.items():
-        assert [name for name, row in rows(found).items() if what in row.remarks] == sorted(names)
-    assert any("less than a quarter of the pixels" in line for line in found.warnings())
+        assert [line for line in warnings if what in line and line.endswith(f": {', '.join(names)}.")], what
+        assert [name for name, row in rows(found).items() if what in str(row.remarks)] == sorted(names)
+    assert any("quarter" in line for line in warnings)
+    quickly = scan(tmp_path, VANILLA).notes  # as a run without its caches looks
+    assert any("turned" in line for line in quickly)
 
 
 def test_twice_the_same(tmp_path: Path) -> None:
-    pattern(tmp_path / "a.png", (640, 400))
-    pattern(tmp_path / "b.jpg", (320, 200))
-    pattern(tmp_path / "c.png", (400, 640), "blue")
-    found = check(scan(tmp_path, STYLE, whole=True))
-    assert [[path.name for path in group] for group in found.alike] == [["a.png", "b.jpg"]]
-    assert "looks like b.jpg" in rows(found)["a.png"].remarks
-    assert {"look the same: a.png, b.jpg.", "its caption is another's, too: a.png, b.jpg, c.png."} <= {
-        *found.warnings()
-    }
-
-
-def test_clips_that_fade_in_are_not_the_same(tmp_path: Path) -> None:
-    for name, colour in {"a": "red", "b": "blue"}.items():
+    """Pictures, and captions; not clips that fade in alike."""
+    ball(tmp_path / "a.png", (640, 400))
+    ball(tmp_path / "b.jpg", (320, 200))
+    ball(tmp_path / "c.png", (400, 640), "blue")
+    for name, colour in {"d": "red", "e": "blue"}.items():
         scene = [Image.new("RGB", (64, 48), "black" if at < 3 else colour) for at in range(40)]
         captioned(footage(tmp_path / f"{name}.mp4", 40, pictures=scene, size=(64, 48)), name)
-    assert not check(scan(tmp_path, VANILLA, whole=True)).alike
+    found = check(scan(tmp_path, VANILLA, whole=True))
+    assert [[path.name for path in group] for group in found.alike] == [["a.png", "b.jpg"]]
+    assert "b.jpg" in str(rows(found)["a.png"].remarks)
+    ends = [line.rpartition(": ")[2] for line in found.warnings()]
+    assert {"a.png, b.jpg.", "a.png, b.jpg, c.png."} <= {*ends}
 
 
 @pytest.fixture
@@ -315,12 +298,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_second_time_only_what_has_changed_is_read(tmp_path: Path, opened: list[str]) -> None:
-    paths = [pattern(tmp_path / f"{name}.png", (64 + 16 * at, 64)) for at, name in enumerate("abc")]
-    first = scan(tmp_path, VANILLA, whole=True)
+    paths = [ball(tmp_path / f"{name}.png", (64 + 16 * at, 64)) for at, name in enumerate("abc")]
+    scan(tmp_path, VANILLA)
+    opened.clear()
+    first = scan(tmp_path, VANILLA, whole=True)  # of which more is known than of a glance
     assert sorted(opened) == ["a.png", "b.png", "c.png"]
     opened.clear()
     assert scan(tmp_path, VANILLA, whole=True) == scan(tmp_path, VANILLA) == first and not opened  # nor by a dry run
-    pattern(paths[1], (200, 64))
+    ball(paths[1], (200, 64))
     (tmp_path / "c.txt").write_text("other words")
     again = scan(tmp_path, VANILLA, whole=True)
     assert opened == ["b.png"]
@@ -336,44 +321,40 @@ def test_a_clip_whose_size_changes(tmp_path: Path) -> None:
     """As browsers record them: upstream goes by the first frame."""
     sizes = ((320, 240), (160, 128))
     with av.open(str(tmp_path / "a.webm"), "w") as container:
-        stream = container.add_stream("libvpx", rate=16)
+        stream = container.add_stream("libvpx", rate=16, options={"cpu-used": "8", "deadline": "realtime"})
         (stream.width, stream.height), stream.pix_fmt = sizes[0], "yuv420p"
         for at, size in enumerate(sizes):
             codec: Any = av.CodecContext.create("libvpx", "w")
             (codec.width, codec.height), codec.pix_fmt, codec.time_base = size, "yuv420p", Fraction(1, 16)
-            for number in range(24 * at, 24 * at + 24):
-                frame: Any = av.VideoFrame(*size, "yuv420p")
-                frame.pts, frame.time_base = number, codec.time_base
-                container.mux([_of(stream, packet) for packet in codec.encode(frame)])
-            container.mux([_of(stream, packet) for packet in codec.encode()])
+            codec.options = {"cpu-used": "8", "deadline": "realtime"}
+            for number in [*range(24 * at, 24 * at + 24), None]:
+                frame: Any = None
+                if number is not None:
+                    frame = av.VideoFrame(*size, "yuv420p")
+                    frame.pts, frame.time_base = number, codec.time_base
+                for packet in codec.encode(frame):
+                    packet.stream = stream
+                    container.mux(packet)
     (tmp_path / "a.txt").write_text("a ball")
     for whole in (False, True):
         (clip,) = scan(tmp_path, VANILLA, whole=whole).entries[0].items
         assert (clip.size, clip.frames) == (sizes[0], 48)
 
 
-def _of(stream: Any, packet: Any) -> Any:
-    packet.stream = stream
-    return packet
-
-
 def test_a_drive_that_vanishes(tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle of a check: each file that could not be read is named, and is read again the next time."""
     for at, name in enumerate(("a", "b", "gone", "gone-too")):
-        pattern(tmp_path / f"{name}.png", (640 + 16 * at, 640))
+        ball(tmp_path / f"{name}.png", (640 + 16 * at, 640))
     for _ in range(2):
         left = scan(tmp_path, VANILLA, whole=True).left
-        assert [(item.path.name, "Input/output error" in str(item.problem)) for item in left] == [
-            ("gone-too.png", True),
-            ("gone.png", True),
-        ]
+        assert [item.path.name for item in left if "Input/output" in str(item.problem)] == ["gone-too.png", "gone.png"]
     assert [opened.count(name) for name in ("a.png", "gone.png")] == [1, 2]
 
     def gone(_: object) -> list[str]:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "listdir", gone)
-    with pytest.raises(DatasetError, match="can't be read: Input/output error"):
+    with pytest.raises(DatasetError, match="Input/output"):
         scan(tmp_path, VANILLA)
 
 
@@ -382,8 +363,8 @@ def test_what_the_preset_does_not_train(tmp_path: Path) -> None:
     captioned(tmp_path / "bad.mp4", "x").write_bytes(b"no clip")
     (tmp_path / "a.heic").write_bytes(b"heic")
     found = check(scan(tmp_path, STYLE, whole=True))
-    assert rows(found)["bad.mp4"].item.problem == "t2v-style trains no clips" and not found.stopping
-    assert "`wanwrap prepare` converts it" in str(rows(found)["a.heic"].item.problem) and found.exit_code == 4
+    assert "no clips" in str(rows(found)["bad.mp4"].item.problem) and not found.stopping
+    assert "prepare" in str(rows(found)["a.heic"].item.problem) and found.exit_code == 4
 
 
 def test_ones_own_toml(tmp_path: Path) -> None:
@@ -399,92 +380,88 @@ def test_ones_own_toml(tmp_path: Path) -> None:
     short = found("target_frames = [5]\nbatch_size = 3\nnum_repeats = 2\n")
     assert short.rows[0].keys == [(416, 304, 5)]
     assert short.dataset.largest == (2 * 2 * 26 * 19, (416, 304, 5)) and [*short.warnings()] == []
-    many = found('target_frames = [5, 9]\nframe_extraction = "chunk"\n')
-    assert "1 clip(s) give 49 item(s), up to 9 frames" in str([*many.warnings()])
-    full = found('frame_extraction = "full"\n')
-    assert "give 1 item(s), up to 129 frames" in str([*full.warnings()])
+    for more, count, longest in (
+        ('target_frames = [5, 9]\nframe_extraction = "chunk"\n', 49, 9),
+        ('frame_extraction = "full"\n', 1, 129),
+    ):
+        (warning,) = found(more).warnings()
+        assert f" {count} item" in warning and f" {longest} frames" in warning
 
 
-def test_a_contact_sheet_takes_no_others_place(tmp_path: Path) -> None:
-    (tmp_path / "mine.html").write_text("<p>mine")
-    for place, message in {
-        pattern(tmp_path / "a.png"): "is no .html",
-        tmp_path / "mine.html": "no contact sheet",
-    }.items():
-        with pytest.raises(OptionError, match=message):
-            check_place(place)
-
-
-def test_the_contact_sheet(tmp_path: Path, wanwrap: Wanwrap) -> None:
-    pattern(tmp_path / "d" / "a.png", caption="<b>a ball</b>")
+def test_the_contact_sheet(tmp_path: Path, cli: Wanwrap) -> None:
+    """It takes no other's place; its own may be written anew."""
+    ball(tmp_path / "d" / "a.png", caption="<b>a ball</b>")
     clip(tmp_path / "d" / "b.mp4", 30)
-    pattern(tmp_path / "d" / "c.png", caption=None)
+    ball(tmp_path / "d" / "c.png", caption=None)
     words = (tmp_path / "d", "--preset", "t2v-vanilla", "--contact_sheet", "new/out.html")
-    for _ in range(2):  # its own may be written anew
-        done = wanwrap("check", *words, standin=False)
+    for _ in range(2):
+        done = cli("check", *words, standin=False)
         assert done.returncode == 4 and "out.html" in done.stderr
     page = (tmp_path / "home" / "new" / "out.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 4  # the clip in two buckets, and what is left out
-    assert "&lt;b&gt;a ball&lt;/b&gt;" in page and "it has no caption" in page
+    assert "&lt;b&gt;a ball&lt;/b&gt;" in page and "no caption" in page
+    (tmp_path / "mine.html").write_text("<p>mine")
+    for place in (tmp_path / "d" / "a.png", tmp_path / "mine.html"):
+        with pytest.raises(OptionError):
+            check_place(place)
 
 
-def test_which_preset_and_which_data(tmp_path: Path, wanwrap: Wanwrap) -> None:
+def test_which_preset_and_which_data(tmp_path: Path, cli: Wanwrap) -> None:
     base = tmp_path / "home" / "local_training"
-    pattern(base / "datasets" / "cats" / "a.png", (700, 500))
-    assert checked(wanwrap, "cats/")["preset"] == "t2v-vanilla"
+    ball(base / "datasets" / "cats" / "a.png", (700, 500))
+    assert checked(cli, "cats/")["preset"] == "t2v-vanilla"
     (base / "wanwrap.toml").write_text('presets = ["wan21-t2v-style"]\n')
-    found = checked(wanwrap)
-    assert (found["preset"], found["dataset"], found["epochs"], found["total_steps"]) == ("wan21-t2v-style", "cats", 100, 100)  # fmt: skip
+    found = checked(cli)
+    assert [found[name] for name in ("preset", "dataset", "epochs", "total_steps")] == ["wan21-t2v-style", "cats", 100, 100]  # fmt: skip
     own = tmp_path / "own.toml"
     own.write_text(f'[general]\ncaption_extension = ".txt"\nresolution = 256\n[[datasets]]\nimage_directory = "{base.as_posix()}/datasets/cats"\nnum_repeats = 3\n')  # fmt: skip
-    found = checked(wanwrap, own, "--preset", "t2v-vanilla")
-    assert (found["items"][0]["buckets"], found["train_items"], found["total_steps"]) == ([[256, 256]], 3, 150)
+    found = checked(cli, own, "--preset", "t2v-vanilla")
+    assert found["items"]["a.png"]["buckets"] == [[256, 256]]
+    assert (found["train_items"], found["total_steps"]) == (3, 150)
     for words, code in ((("nothing",), 4), (("cats", "--preset", "t2v-vanila"), 3), (("cats", "--trigger", ""), 7)):
-        done = wanwrap("check", *words, "--json", standin=False)
+        done = cli("check", *words, "--json", standin=False)
         assert done.returncode == json.loads(done.stdout)["exit_code"] == code
 
 
-def test_without_the_bad_ones(tmp_path: Path, wanwrap: Wanwrap, weights: list[str]) -> None:
+def test_without_the_bad_ones(tmp_path: Path, cli: Wanwrap, weights: list[str]) -> None:
     """--skip_bad: upstream gets a list of what is good, and the number of steps is that of the list."""
-    folder = tmp_path / 'my "cats"'
-    pattern(folder / "a.png", caption="a ball, 'red' \\ \"round\" ü")
-    pattern(folder / "b.png", caption=None)
-    pattern(folder / "f.png").rename(folder / "f.Png")
+    folder, caption = tmp_path / 'my "cats"', "a ball, 'red' \\ \"round\" ü"
+    ball(folder / "a.png", caption=caption)
+    ball(folder / "b.png", caption=None)
     clip(folder / "c.mp4", 80, 24)
     clip(folder / "d.mp4", 80, 30)
     clip(folder / "e.mp4", 8, 30)
     words = ("t2v-vanilla", "--dataset", folder, "--any_upstream", *weights, "--noise_level", "low", "--epochs", "2")
-    assert wanwrap("run", *words).returncode == 4
+    assert cli("run", *words).returncode == 4
     before = state(folder)
-    done = wanwrap("run", *words, "--skip_bad")
+    done = cli("run", *words, "--skip_bad")
     assert done.returncode == 0, done.stderr
     assert state(folder) == before  # it may lie on a read-only drive
-    assert "note: left out, as you said: b.png, f.Png, e.mp4." in done.stderr
+    assert "b.png, e.mp4" in done.stderr
     toml = record(tmp_path)[0]["toml"]
     assert toml.count("video_jsonl_file") == 3 and toml.count("image_jsonl_file") == 1 and "_directory" in toml
     (out,) = (tmp_path / "home" / "local_training" / "outputs").glob("*/low")
     lists = {path.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in out.glob("*.jsonl")}  # fmt: skip
     (row,) = lists["images-1.jsonl"]
-    assert (Path(row["image_path"]).name, row["caption"]) == ("a.png", "a ball, 'red' \\ \"round\" ü")
+    assert (Path(row["image_path"]).name, row["caption"]) == ("a.png", caption)
     assert sorted(Path(row["video_path"]).name for name in lists if "video" in name for row in lists[name]) == ["c.mp4", "d.mp4"]  # fmt: skip
     kept = json.loads((out / "record.json").read_text())
     planned = 2 * scan(folder, VANILLA).train_items
     assert kept["steps_planned"] == kept["steps_done"] == planned == 2 * kept["dataset"]["items"]
-    script = wanwrap("run", *words, "--skip_bad", "--dry_run", "--shell", "bash").stdout  # which does the same
+    script = cli("run", *words, "--skip_bad", "--dry_run", "--shell", "bash").stdout  # which does the same
     assert "videos-2.jsonl <<'END'" in script and '"video_path": ' in script
     assert script.index(" prune ") < script.index("wan_cache_latents") and "--skip_existing" in script
 
 
 def test_a_header_without_a_rate(tmp_path: Path) -> None:
     """As broken recorders leave it: ffmpeg takes 25, which upstream's decoder does too, and `check` shows it."""
-    path = footage(tmp_path / "a.avi", 40, codec="mpeg4", options={})
+    path = captioned(footage(tmp_path / "a.avi", 40, codec="mpeg4"), "x")
     content = bytearray(path.read_bytes())
     at = content.index(b"strh") + 28  # scale and rate of the stream
     content[at : at + 8] = bytes(8)
     at = content.index(b"avih") + 8  # microseconds a frame
     content[at : at + 4] = bytes(4)
     path.write_bytes(content)
-    captioned(path, "x")
     (item, *_) = scan(tmp_path, VANILLA, whole=True).entries[0].items
     assert (item.frames, item.fps) == (40, 25.0)
 
@@ -500,15 +477,11 @@ Image.open = open
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a crash by a signal")
-def test_a_file_that_crashes_its_decoder_is_named(wanwrap: Wanwrap, tmp_path: Path) -> None:
+def test_a_file_that_crashes_its_decoder_is_named(cli: Wanwrap, tmp_path: Path) -> None:
     """The others are read all the same, and nothing of the decoder's is left in the process that trains all night."""
     names = {name: picture(tmp_path / "cats" / f"{name}.png") for name in ("a", "bad", "c", "worse-bad", "z")}
-    custom = tmp_path / "custom"
-    custom.mkdir()
-    (custom / "sitecustomize.py").write_text(CRASH)
-    done = wanwrap("check", tmp_path / "cats", "--json", PYTHONPATH=f"{custom}{os.pathsep}{PYTHONPATH}")
-    assert done.returncode == DatasetError.exit_code and "Traceback" not in done.stderr, done.stderr
-    found = by_name(json.loads(done.stdout))
+    (tmp_path / "sitecustomize.py").write_text(CRASH)
+    found = checked(cli, tmp_path / "cats", code=4, PYTHONPATH=f"{tmp_path}{os.pathsep}{PYTHONPATH}")["items"]
     assert {name for name, row in found.items() if "crashed" in str(row)} == {"bad.png", "worse-bad.png"}
     assert len(found) == len(names)
 

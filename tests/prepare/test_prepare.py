@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import json
 import os
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -21,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imageio_ffmpeg
 import pytest
 from click.testing import CliRunner
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
-from raw import SIZE, footage, noise, number, numbers, pattern
+from raw import SIZE, ffmpeg, footage, noise, number, numbers, pattern
+from runs import until
 
 from wanwrap.cli.prepare import prepare as verb
 from wanwrap.data import clips
@@ -38,14 +34,11 @@ from wanwrap.prepare.captions import decoded
 from wanwrap.prepare.encode import filtered, upright
 from wanwrap.prepare.sources import LONGEST, claim, safe
 from wanwrap.system import console
+from wanwrap.system.files import lock
 
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # writes what PyAV can't: rotations, other streams' sound
-RATES = [Fraction(16), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)]
+NTSC = Fraction(30000, 1001)
+RATES = [Fraction(16), Fraction(24), Fraction(25), NTSC, Fraction(30), Fraction(60)]
 RECORD = ".wanwrap-prepare.json"
-
-
-def ffmpeg(*argv: object) -> None:
-    subprocess.run([FFMPEG, "-v", "error", *map(str, argv)], check=True)
 
 
 @pytest.fixture
@@ -75,12 +68,14 @@ Prepare = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def prepare(raw: Path, out: Path) -> Prepare:
-    """Run it, and have what it tells; `code` is the exit code that it must end with."""
+    """Run it, and have what it tells; `code` is the exit code that it must end with. Originals stay as they are."""
 
     def told(*options: object, code: int = 0, place: Path = raw) -> dict[str, Any]:
         least = () if "--min_seconds" in options else ("--min_seconds", 0)  # most clips here are short
+        before = tree(place)
         ended, printed = call(place, out, "--json", "--template", "x", *least, *options)
         assert ended == code, printed
+        assert tree(place) == before
         return dict(json.loads(printed))
 
     return told
@@ -130,9 +125,8 @@ def stream(path: Path) -> Any:
 # clips
 
 
-@pytest.mark.parametrize("ending", ["mp4", "mkv"])
-@pytest.mark.parametrize("fps", RATES, ids=lambda fps: f"{float(fps):.4g}")
-def test_each_frame_shows_what_stood_there_at_its_time(prepare: Prepare, raw: Path, out: Path, fps: Fraction, ending: str) -> None:  # fmt: skip
+@pytest.mark.parametrize(("ending", "fps"), [*(("mp4", fps) for fps in RATES), ("mkv", NTSC), ("mkv", Fraction(24))])
+def test_each_frame_shows_what_stood_there_at_its_time(prepare: Prepare, raw: Path, out: Path, ending: str, fps: Fraction) -> None:  # fmt: skip
     frames = int(Fraction(123, 10) * fps)
     footage(raw / f"clip.{ending}", frames, fps)
     told = prepare()
@@ -172,13 +166,13 @@ def test_keep_fps(prepare: Prepare, raw: Path, out: Path) -> None:
     assert prepared(told, out, "fast.mkv") == list(range(80))
     assert stream(out / "videos/fast.mp4")[0] == 30
     assert stream(out / "videos/slow.mp4")[0] == 16  # slower than upstream takes
-    assert stream(out / "videos/phone.mp4")[0] == Fraction(30000, 1001)  # as `check` takes it
+    assert stream(out / "videos/phone.mp4")[0] == NTSC  # as `check` takes it
     assert item(told, "phone.mkv")["fps"] == pytest.approx(clips.read(raw / "phone.mkv", whole=False).fps)
 
 
 def test_what_becomes_of_rates_and_sizes(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     right = footage(raw / "right.mp4", 40)
-    footage(raw / "ntsc.mp4", 150, Fraction(30000, 1001))
+    footage(raw / "ntsc.mp4", 150, NTSC)
     footage(raw / "odd.mkv", 16, size=(161, 49), form="yuv444p")
     footage(raw / "large.mp4", 16, size=(640, 320))
     ffmpeg("-i", footage(tmp_path / "plain.mp4", 16, size=(160, 64)), "-vf", "setsar=2", raw / "wide.mp4")
@@ -196,17 +190,13 @@ def test_what_becomes_of_rates_and_sizes(prepare: Prepare, raw: Path, out: Path,
 def test_turned_by_metadata(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
     plain = footage(tmp_path / "upright.mp4", 24, size=(160, 48))
     ffmpeg("-display_rotation", 90, "-i", plain, "-c", "copy", raw / "clip.mp4")
-    with av.open(str(raw / "clip.mp4")) as container:
-        across, angle = turn(next(container.decode(video=0)))[:2]
-    assert (across, abs(angle)) == (0, 1)
     told = prepare()
     assert "turned" in item(told, "clip.mp4")["reason"]
     assert stream(out / "videos/clip.mp4")[1] == (48, 160)
     with av.open(str(out / "videos/clip.mp4")) as container:
         frames = list(container.decode(video=0))
     assert not any(turn(frame) for frame in frames)
-    back = [number(frame.to_image().rotate(90 * angle, expand=True)) for frame in frames]
-    assert back == list(range(24))
+    assert [number(frame.to_image().rotate(-90, expand=True)) for frame in frames] == list(range(24))
 
 
 @pytest.mark.parametrize("matrix", list(itertools.product((1, -1), (1, -1), (True, False))))
@@ -280,16 +270,18 @@ def test_what_else_is_told_of_clips(prepare: Prepare, raw: Path, out: Path, tmp_
     assert "alpha channel" in item(told, "clear.mov")["reason"]
 
 
-@pytest.mark.parametrize("form", ["gif", "png", "webp"])
-def test_moving_pictures_are_clips(prepare: Prepare, raw: Path, out: Path, form: str) -> None:
-    frames = [pattern(i) for i in range(20)]
-    frames[0].save(raw / f"moving.{form}", save_all=True, append_images=frames[1:], duration=100, lossless=True)
-    picture(raw / f"still.{form}", caption=None)
+def test_moving_pictures_are_clips(prepare: Prepare, raw: Path, out: Path) -> None:
+    frames, forms = [pattern(i) for i in range(20)], ("gif", "png", "webp")
+    for form in forms:
+        moving = raw / f"{form}.{form}"
+        frames[0].save(moving, save_all=True, append_images=frames[1:], duration=100, lossless=True)
+        picture(raw / f"still-{form}.{form}", caption=None)
     told = prepare("--scenes")
-    assert item(told, f"moving.{form}")["outputs"] == ["videos/moving.mp4"]
-    assert stream(out / "videos/moving.mp4")[2] == 32
-    assert numbers(out / "videos/moving.mp4") == [k * 10 // 16 for k in range(32)]
-    assert item(told, f"still.{form}")["outputs"][0].startswith("images/still.")
+    for form in forms:
+        assert item(told, f"{form}.{form}")["outputs"] == [f"videos/{form}.mp4"]
+        assert stream(out / f"videos/{form}.mp4")[2] == 32
+        assert numbers(out / f"videos/{form}.mp4") == [k * 10 // 16 for k in range(32)]
+        assert item(told, f"still-{form}.{form}")["outputs"][0].startswith("images/still")
 
 
 def test_scenes(prepare: Prepare, raw: Path, out: Path) -> None:
@@ -304,34 +296,6 @@ def test_scenes(prepare: Prepare, raw: Path, out: Path) -> None:
     with av.open(str(out / "videos/film_03.mp4")) as container:
         shown: Any = next(container.decode(video=0)).to_image().getpixel((20, 20))
     assert all(abs(a - b) < 8 for a, b in zip(shown, (0xE0, 0xC0, 0x80), strict=True))
-
-
-def spoil(path: Path) -> None:
-    """Overwrite the second third."""
-    data = bytearray(path.read_bytes())
-    third = len(data) // 3
-    data[third : 2 * third] = (bytes(range(250)) * third)[:third]
-    path.write_bytes(data)
-
-
-def test_damaged_clips_fail_and_leave_nothing(prepare: Prepare, raw: Path, out: Path) -> None:
-    """In the middle, at the end, all of it; one that would be copied, one that would be cut."""
-    grain = [noise(seed) for seed in range(200)]
-    spoil(footage(raw / "copied.mp4", 70, pictures=grain[:70]))
-    spoil(footage(raw / "cut.mp4", 200, 25, pictures=grain))
-    vp9 = {"b": "2M", "cpu-used": "8", "deadline": "realtime"}  # whose decoder sees no fault where clusters are missing
-    spoil(footage(raw / "gap.webm", 100, 25, pictures=grain[:100], codec="libvpx-vp9", options=vp9))
-    short = footage(raw / "short.mkv", 100, pictures=grain[:100])
-    short.write_bytes(short.read_bytes()[: short.stat().st_size * 2 // 3])
-    with pytest.raises(ValueError, match="cut off"):  # `check` has the same reader
-        clips.read(short, whole=False)
-    (raw / "broken.mp4").write_bytes(b"no clip at all")
-    footage(raw / "good.mp4", 40)
-    told = prepare(code=4)
-    damaged = ("copied.mp4", "cut.mp4", "gap.webm", "short.mkv", "broken.mp4")
-    assert actions(told) == {**dict.fromkeys(damaged, "failed"), "good.mp4": "copied"}
-    assert all(item(told, name)["reason"] for name in damaged)
-    assert names(out / "videos") == {"good.mp4", "good.txt"}
 
 
 def test_trimmed_without_encoding(prepare: Prepare, raw: Path, out: Path, tmp_path: Path) -> None:
@@ -368,17 +332,6 @@ def wide_profile() -> bytes:
     return bytes(data)
 
 
-def deep_png(path: Path, value: int) -> None:
-    """An RGB PNG of 16 bits, which Pillow can't write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + struct.pack(">H", value) * 3 * 20 for _ in range(20))
-    head = struct.pack(">IIBBBBB", 20, 20, 16, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))  # fmt: skip
-
-
 def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path) -> None:
     import pillow_heif
 
@@ -388,7 +341,7 @@ def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path)
     exif[0x0112] = 6  # to be turned clockwise: what is top left comes to the top right
     turned.save(raw / "exif.jpg", exif=exif, quality=95)
     pillow_heif.from_pillow(turned).save(raw / "phone.HEIC", quality=-1)
-    deep_png(raw / "colours.png", 32768)
+    ffmpeg("-f", "lavfi", "-i", "color=gray:s=20x20", "-frames:v", 1, "-pix_fmt", "rgb48be", raw / "colours.png")
     Image.new("I;16", (20, 20), 32768).save(raw / "deep.png")
     Image.new("I;16", (20, 20), 32768).save(raw / "paged.tif")
     Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(raw / "print.jpg", quality=100)
@@ -421,18 +374,13 @@ def test_pictures_that_upstream_misreads(prepare: Prepare, raw: Path, out: Path)
 
 
 def test_pictures_that_are_refused(prepare: Prepare, raw: Path, out: Path) -> None:
-    data = io.BytesIO()
-    noise(0, (256, 256)).save(data, "JPEG")
-    (raw / "cut.jpg").write_bytes(data.getvalue()[:5000])
-    (raw / "none.png").write_bytes(b"")
-    Image.new("1", (20000, 20000)).save(raw / "bomb.png")
-    Image.new("RGB", (1, 1)).save(raw / "tiny.png")
+    Image.new("1", (13400, 13400)).save(raw / "bomb.png")  # of damaged ones see test_check.py
     Image.new("F", (20, 20), 0.5).save(raw / "float.tif")
     Image.new("LAB", (20, 20)).save(raw / "lab.tif")
     picture(raw / "good.png")
     told = prepare(code=4)
-    assert told["counts"]["failed"] == 6
-    for name, why in {"float.tif": "32 bits", "lab.tif": "CIELAB", "tiny.png": "16 pixels"}.items():
+    assert told["counts"]["failed"] == 3
+    for name, why in {"float.tif": "32 bits", "lab.tif": "CIELAB", "bomb.png": "bomb"}.items():
         assert why in item(told, name)["reason"]
     assert names(out / "images") == {"good.png", "good.txt"}
 
@@ -507,7 +455,7 @@ def test_places(raw: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "images").symlink_to(target)
         code, said = call(raw, tmp_path / name)
-        assert code == 7 and "a link to where the originals lie" in said
+        assert code == 7 and "link" in said
     assert call(raw / "a.png", tmp_path / "one")[0] == 0  # a single file, with its caption
     assert names(tmp_path / "one/images") == {"a.png", "a.txt"}
     for place, out in ((raw, raw), (raw / "set/images", raw / "set"), (raw, raw / "a.png")):
@@ -538,24 +486,6 @@ def test_what_others_put_there_stays(prepare: Prepare, raw: Path, out: Path) -> 
     assert theirs.exists()
 
 
-def test_originals_stay_as_they_are(prepare: Prepare, raw: Path) -> None:
-    """In a folder that may not be written, if the tests don't run as root."""
-    picture(raw / "a.png")
-    Image.new("CMYK", (64, 64)).save(raw / "b.tif")
-    captioned(footage(raw / "sub/c.mkv", 200, 25), "it flies")
-    (raw / "broken.mp4").write_bytes(b"x")
-    for folder in (raw / "sub", raw):
-        folder.chmod(0o555)
-    before = tree(raw)
-    try:
-        prepare("--trigger", "ohwx", code=4)
-        prepare("--trigger", "ohwx", "--scenes", code=4)
-        assert tree(raw) == before
-    finally:
-        for folder in (raw, raw / "sub"):
-            folder.chmod(0o755)
-
-
 # captions
 
 
@@ -564,8 +494,11 @@ def test_captions_go_along(prepare: Prepare, raw: Path, out: Path) -> None:
     (raw / "long.txt").write_bytes("it fl\u00fcgt\r\nfar".encode("cp1252"))
     picture(raw / "my_dog-2.png", caption=None)
     picture(raw / "ohwx.png", caption="An OHWX cat")
+    picture(raw / "link.png", caption=None)
+    (raw / "link.txt").symlink_to("nowhere.txt")  # what was not fetched is no missing caption
     told = prepare("--trigger", "ohwx", "--template", "a {kind} of {trigger}, {name} in {folder}")
-    assert told["counts"]["without_caption"] == 0
+    assert told["counts"]["without_caption"] == 1
+    assert "link" in item(told, "link.png")["notes"][0] and not (out / "images/link.txt").exists()
     for piece in ("long_01", "long_02"):
         assert (out / f"videos/{piece}.txt").read_bytes() == "ohwx, it fl\u00fcgt\nfar".encode()
     assert (out / "images/my_dog-2.txt").read_text() == "a photo of ohwx, my dog 2 in raw"
@@ -610,14 +543,6 @@ def test_changed_captions(prepare: Prepare, raw: Path, out: Path) -> None:
     assert (out / "images/a.png").stat().st_mtime_ns == media
 
 
-def test_a_caption_that_is_not_there(prepare: Prepare, raw: Path, out: Path) -> None:
-    """A link to what was not fetched is no missing caption."""
-    picture(raw / "a.png", caption=None)
-    (raw / "a.txt").symlink_to("nowhere.txt")
-    told = prepare("--template", "a photo")
-    assert "link" in item(told, "a.png")["notes"][0] and not (out / "images/a.txt").exists()
-
-
 # again
 
 
@@ -625,7 +550,10 @@ def test_only_what_is_new_or_changed(prepare: Prepare, raw: Path, out: Path) -> 
     picture(raw / "a.png")
     Image.new("CMYK", (64, 64)).save(raw / "d.jpg")
     clip = footage(raw / "c.mp4", 200, 25)
-    prepare()
+    planned = prepare("--dry_run")
+    assert not out.exists()
+    assert [each["outputs"] for each in prepare()["items"]] == [each["outputs"] for each in planned["items"]]
+    assert item(planned, "c.mp4")["outputs"] == ["videos/c_01.mp4", "videos/c_02.mp4"]
     before = tree(out / "images", out / "videos"), (out / RECORD).read_text()
     told = prepare()
     assert {(each["action"], each["reason"]) for each in told["items"]} == {("unchanged", "")}
@@ -669,16 +597,6 @@ def test_a_source_that_moved_is_prepared_again(prepare: Prepare, raw: Path, out:
     assert actions(prepare(place=tmp_path / "elsewhere")) == {"a.png": "unchanged"}
 
 
-def test_dry_run_writes_nothing(prepare: Prepare, raw: Path, out: Path) -> None:
-    footage(raw / "c.mp4", 200, 25)
-    picture(raw / "a.png")
-    told = prepare("--dry_run")
-    assert item(told, "c.mp4")["outputs"] == ["videos/c_01.mp4", "videos/c_02.mp4"]
-    assert not out.exists()
-    real = prepare()
-    assert [each["outputs"] for each in real["items"]] == [each["outputs"] for each in told["items"]]
-
-
 @pytest.mark.parametrize("text", ["{", "[]", '{"sources": []}', '{"sources": {"a": {}}}'])
 def test_manifest_that_is_broken(raw: Path, out: Path, text: str) -> None:
     picture(raw / "a.png")
@@ -713,36 +631,32 @@ def test_killed(prepare: Prepare, raw: Path, out: Path) -> None:
     assert names(out / "videos") == {"c.mp4", "c.txt"}
 
 
-def begin(raw: Path, out: Path) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    argv = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out), "--template", "x"]
-    return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
 def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path) -> None:
     picture(raw / "a.png")
     grain = [noise(seed, (320, 240)) for seed in range(20)]
     quick = {"preset": "ultrafast", "crf": "10"}
-    long = footage(raw / "b.mp4", 200, 25, pictures=grain * 10, size=(320, 240), options=quick)
-    shutil.copy(long, raw / "c.mp4")
-    process = begin(raw, out)
-    while not [*out.glob("videos/*.mp4.wanwrap-part")]:
-        assert process.poll() is None
-        time.sleep(0.05)
-    with begin(raw, out) as second:
-        assert b"another" in second.communicate()[0]
-    assert second.returncode == 11
+    footage(raw / "b.mp4", 200, 25, pictures=grain * 10, size=(320, 240), options=quick)
+    argv = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out), "--template", "x"]
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until(lambda: [*out.glob("videos/*.mp4.wanwrap-part")] or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=20)[0].decode()
     assert process.returncode == 130, said
-    assert "goes on from here" in said
-    assert names(out) == {"images", "videos", RECORD}
-    assert not [*out.glob("videos/*part")]
-    whole = {path: path.stat().st_mtime_ns for path in out.rglob("*.[mp][pn][4g]")}
+    assert names(out) == {"images", "videos", RECORD} and not names(out / "videos")
+    whole = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     prepare("--min_seconds", "1.4")
-    assert len(list((out / "videos").glob("*.mp4"))) == 4
+    assert len(list((out / "videos").glob("*.mp4"))) == 2
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
+
+
+def test_one_at_a_time(raw: Path, out: Path) -> None:
+    picture(raw / "a.png")
+    out.mkdir()
+    with lock(out / ".wanwrap-prepare", "busy"):
+        assert call(raw, out)[0] == 11
+    assert call(raw, out)[0] == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
@@ -750,14 +664,14 @@ def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path) -> None
 def test_full_disk(raw: Path, out: Path, kind: str) -> None:
     import resource
 
-    grain = noise(0, (640, 480))
+    grain = noise(0, (320, 240))
     if kind == "clip":
-        footage(raw / "a.mp4", 60, 25, pictures=[grain] * 60, size=(640, 480))
+        footage(raw / "a.mp4", 40, 25, pictures=[grain] * 40, size=(320, 240))
     else:
         grain.save(raw / "a.tif")
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     argv = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out)]
-    limit = (100_000, 100_000)
+    limit = (20_000, 20_000)
     done = subprocess.run(argv, env=env, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
     assert done.returncode == 13, done.stdout + done.stderr
     assert not [path for path in out.rglob("*") if path.suffix in (".png", ".mp4", ".wanwrap-part", ".tmp")]
@@ -802,7 +716,7 @@ def test_what_it_tells(raw: Path, out: Path) -> None:
     (raw / "x.psd").write_bytes(b"x")
     code, said = call(raw, out, "--trigger", "ohwx")
     assert code == 4
-    for words in ("c.mp4", "1 cut, 1 left out, 1 failed", "2 have no caption", "wanwrap check", "1 of 2 can't be"):
+    for words in ("c.mp4", "1 cut", "1 left out", "1 failed", "2 have"):
         assert words in said
     assert said.count("bad.png;") == 1 and not [*out.glob("videos/*.txt")]
 
@@ -818,7 +732,7 @@ def test_the_bar_goes_on_and_ends_at_its_end(monkeypatch: pytest.MonkeyPatch, ra
             yield steps.append
 
     def slowly(*arguments: Any) -> Any:
-        time.sleep(1.2)
+        time.sleep(1.2)  # twice as long as it waits for anything to be done
         return make(*arguments)
 
     for name in ("a.png", "b.png"):
@@ -834,11 +748,10 @@ def test_the_bar_goes_on_and_ends_at_its_end(monkeypatch: pytest.MonkeyPatch, ra
     assert "1 copied, 1 unchanged" in said
 
 
-def test_what_comes_out_can_be_trained(wanwrap: Wanwrap, raw: Path, out: Path) -> None:
-    captioned(footage(raw / "turned.mov", 120, 30, size=(640, 384)), "it flies")
-    captioned(footage(raw / "long.mkv", 200, 25, size=(640, 384)), "it flies")
+def test_what_comes_out_can_be_trained(cli: Wanwrap, raw: Path, out: Path) -> None:
+    captioned(footage(raw / "turned.mov", 120, 30), "it flies")
+    captioned(footage(raw / "long.mkv", 200, 25), "it flies")
     picture(raw / "a.tiff")
-    assert wanwrap("prepare", raw, "--out", out).returncode == 0
-    done = wanwrap("run", "t2v-vanilla", "--dataset", out, "--dry_run")
-    assert done.returncode == 0, done.stderr
-    assert "not used" not in done.stderr
+    assert cli("prepare", raw, "--out", out).returncode == 0
+    done = cli("run", "t2v-vanilla", "--dataset", out, "--dry_run")
+    assert done.returncode == 0 and "not used" not in done.stderr, done.stderr
