@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from helpers import PYTHONPATH, STANDIN, TOYS, Wanwrap, small_dataset, toy_weights
 from huggingface_hub import constants
 from hypothesis import settings
+from runs import LOW, begin, ended
 
 from wanwrap.cli import terminal
 from wanwrap.cli.main import main
@@ -135,6 +137,33 @@ def weights(tmp_path: Path) -> list[str]:
 def cats(tmp_path: Path) -> Path:
     """Two pictures and a clip."""
     return small_dataset(tmp_path / "cats")
+
+
+@pytest.fixture(scope="session")
+def cached(tmp_path_factory: pytest.TempPathFactory, hf_home: Path) -> tuple[Path, tuple[object, ...]]:
+    """A folder with a data set, its caches in `home` and what is known of its files in `user`; the words of a run of one
+    expert on it, 10 epochs of 6 steps."""
+    place = tmp_path_factory.mktemp("cached")
+    words = (*LOW, small_dataset(place / "cats"), *toy_weights(place / "weights"))
+    words_once, user = (*words, "--epochs", 1), str(place / "user")
+    ended(begin(place, *words_once, XDG_CACHE_HOME=user, HF_HOME=str(hf_home), HF_HUB_OFFLINE="1"), 0)
+    return place, words
+
+
+@pytest.fixture
+def low(tmp_path: Path, cached: tuple[Path, tuple[object, ...]], monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    """The words of that run in a workspace where all is cached; its data set and weights stay as they are."""
+    place, words = cached
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "user"))
+    cache = Path("home", "local_training", "cache")
+    shutil.copytree(place / cache, tmp_path / cache)
+    return words
+
+
+@pytest.fixture
+def anew(cats: Path, weights: list[str]) -> tuple[object, ...]:
+    """The same on a data set of the test's own, of which nothing is cached."""
+    return (*LOW, cats, *weights)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,10 +102,12 @@ def test_each_tensor_must_be_one_of_the_networks(tmp_path: Path) -> None:
     probe.compare(safetensors(path, rows), tensors)
 
 
-def test_what_is_refused_and_what_reaches_upstream(tmp_path: Path, cli: Wanwrap, low: tuple[object, ...]) -> None:
+def test_what_is_refused_and_what_reaches_upstream(
+    tmp_path: Path, cli: Wanwrap, low: tuple[object, ...], cats: Path
+) -> None:
     run = (*low, "--dim", 8, "--epochs", 1)
     mine = lora(tmp_path / "a.safetensors", metadata={provenance.KEY: text("t2v-vanilla", "high")})
-    for path in (mine, tmp_path / "cats" / "images" / "one.png"):
+    for path in (mine, cats / "images" / "one.png"):
         done = cli(*run, "--resume_from", path, "--dry_run")
         assert done.returncode == 5 and path.name in done.stderr, done.stderr
     other = lora(tmp_path / "c.safetensors", modules=OTHER_MODULE)  # the training Python finds out

@@ -51,7 +51,7 @@ def test_a_run_in_which_each_file_is_held_once(
     assert done.returncode == 0, done.stderr
     assert loras(tmp_path) == WHOLE and told(tmp_path)["state"] == "done"
     kinds = Counter(name for name, _ in refusals)
-    assert kinds["replace"] > 9 and kinds["open"] > 9 and kinds["unlink"], kinds
+    assert kinds["replace"] > 7 and kinds["open"] > 9 and kinds["unlink"], kinds
     assert not [*tmp_path.rglob(f"*{files.PART}")]
 
 
