@@ -209,10 +209,12 @@ class Captioning:
             nonlocal taken
             if answers.is_file():
                 for line in answers.read_bytes().split(b"\n")[taken:-1]:  # the last one is still being written
-                    taken += 1
                     row = json.loads(line)
-                    if path := staged.pop(Path(row["image_path"]).name, None):
-                        self.put(path, row["caption"])
+                    name = Path(row["image_path"]).name
+                    if name in staged and staged[name] not in self.written:
+                        self.put(staged[name], row["caption"])
+                    staged.pop(name, None)
+                    taken += 1  # last: where Ctrl-C has come in between it is taken again
 
         try:
             command = Command(self.argv(), self.work, {**self.upstream.env, **pin.SETTINGS})
