@@ -12,7 +12,7 @@ from wanwrap.errors import GpuError
 from wanwrap.machine import doctor
 from wanwrap.machine.driver import Driver
 from wanwrap.machine.install import CUDA_BUILD
-from wanwrap.machine.wish import wish
+from wanwrap.machine.request import read
 from wanwrap.upstream.probe import ask
 from wanwrap.weights.workspace import load
 
@@ -47,7 +47,7 @@ def test_gpus(
     }
     monkeypatch.setattr("wanwrap.plan.preflight.ask", lambda *_: answer)
     monkeypatch.setattr(doctor, "driver", lambda: driver)
-    lines = [line for line in doctor.examine(wish(["t2v-vanilla"], base_dir=tmp_path)) if line.name == "GPU"]
+    lines = [line for line in doctor.examine(read(["t2v-vanilla"], base_dir=tmp_path)) if line.name == "GPU"]
     assert [line.code for line in lines] == [code] and says in lines[0].text
 
 

@@ -22,9 +22,9 @@ from helpers import STANDIN, Wanwrap, comfy_names, dit, published, record, safet
 from hub import Fault, Hub, hub
 
 from wanwrap.errors import OptionError, WeightsError
+from wanwrap.machine.request import read
 from wanwrap.machine.setup import alone
 from wanwrap.machine.survey import survey
-from wanwrap.machine.wish import wish as wished
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, TOKENIZERS
 from wanwrap.weights.weight_file import WeightFile
 from wanwrap.weights.workspace import load, save
@@ -191,7 +191,7 @@ def test_stopped_in_the_middle_it_goes_on(
 
 
 def test_one_setup_at_a_time(tmp_path: Path, cli: Wanwrap, served: Hub) -> None:
-    with alone(wished(["t2v-vanilla"], base_dir=workspace(tmp_path))):
+    with alone(read(["t2v-vanilla"], base_dir=workspace(tmp_path))):
         done = cli("setup", "t2v-vanilla", "--weights_only")
         assert done.returncode == 11 and "another wanwrap setup" in done.stderr
     assert not served.asked and not load(workspace(tmp_path)).weights
@@ -240,17 +240,17 @@ def test_list(cli: Wanwrap) -> None:
 def test_only_the_user_can_say(tmp_path: Path) -> None:
     """A finetune is used when the user says so, and not otherwise."""
     mine = dit(tmp_path / "ComfyUI" / "models" / "unet" / "remix_high.safetensors", "BF16")
-    wish = wished(["t2v-vanilla"], base_dir=tmp_path / "base", comfyui_dir=[tmp_path / "ComfyUI"])
+    request = read(["t2v-vanilla"], base_dir=tmp_path / "base", comfyui_dir=[tmp_path / "ComfyUI"])
     asked = list[str]()
 
     def ask(question: str) -> bool:
         asked.append(question)
         return True
 
-    assert "wan2.2-t2v-high" not in survey(wish, weights_only=True).search.chosen
-    assert survey(wish, weights_only=True, ask=ask).search.chosen["wan2.2-t2v-high"].path == mine
+    assert "wan2.2-t2v-high" not in survey(request, weights_only=True).search.chosen
+    assert survey(request, weights_only=True, ask=ask).search.chosen["wan2.2-t2v-high"].path == mine
     assert len(asked) == 1 and "wan2.2-t2v-high?" in asked[0] and "remix" in asked[0]
-    named = wished(["t2v-vanilla"], base_dir=tmp_path / "base", dit_high=mine)
+    named = read(["t2v-vanilla"], base_dir=tmp_path / "base", dit_high=mine)
     assert survey(named, weights_only=True).search.chosen["wan2.2-t2v-high"].path == mine
 
 
@@ -379,8 +379,8 @@ def test_what_takes_a_files_place_is_noticed(tmp_path: Path, cli: Wanwrap, toys:
 @pytest.mark.usefixtures("served")
 def test_what_changes_while_setup_works_is_not_recorded(tmp_path: Path) -> None:
     base, path = tmp_path / "base", dit(tmp_path / "ComfyUI" / "models" / "unet" / "wan2.2_t2v_high.safetensors")
-    wish = wished(["t2v-vanilla"], base_dir=base, comfyui_dir=[tmp_path / "ComfyUI"], noise_level="high")
-    found = survey(wish, weights_only=True)
+    request = read(["t2v-vanilla"], base_dir=base, comfyui_dir=[tmp_path / "ComfyUI"], noise_level="high")
+    found = survey(request, weights_only=True)
     assert found.search.chosen["wan2.2-t2v-high"].path == path
     dit(path, "BF16", metadata={"another": "one"})
     base.mkdir()
@@ -404,24 +404,24 @@ def test_what_several_presets_need_together(tmp_path: Path) -> None:
     for name in ("vae", "clip"):
         (tmp_path / name).touch()
     options: dict[str, Any] = {"noise_level": "low", "vae": tmp_path / "vae", "clip": tmp_path / "clip"}
-    wish = wished(["wan21-i2v-480p", "t2v-vanilla"], base_dir=tmp_path, **options)
-    assert [run.noise_level for run in wish.runs] == [None, "low"]
-    assert ["clip" in run.files for run in wish.runs] == [True, False]
+    request = read(["wan21-i2v-480p", "t2v-vanilla"], base_dir=tmp_path, **options)
+    assert [run.noise_level for run in request.runs] == [None, "low"]
+    assert ["clip" in run.files for run in request.runs] == [True, False]
     both = ["wan21-i2v-480p", "t2v-vanilla"]
-    assert wish.needs == {
+    assert request.needs == {
         "wan2.1-i2v-480p": both[:1],
         "vae": both,
         "t5": both,
         "clip": both[:1],
         "wan2.2-t2v-low": both[1:],
     }
-    assert wish.tokenizers == ["t5", "clip"] and {"accelerate", "torch"} <= wish.modules
+    assert request.tokenizers == ["t5", "clip"] and {"accelerate", "torch"} <= request.modules
 
 
 def test_a_comfyui_of_an_earlier_setup_that_is_empty_now(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "usb").mkdir()
     (tmp_path / "wanwrap.toml").write_text(f'comfyui_dir = ["{tmp_path / "usb"}"]\n')
-    survey(wished(["t2v-vanilla"], base_dir=tmp_path), weights_only=True)
+    survey(read(["t2v-vanilla"], base_dir=tmp_path), weights_only=True)
     assert str(tmp_path / "usb") in "".join(said)
 
 

@@ -11,8 +11,7 @@ from wanwrap.cli.options import NOISE_LEVEL, PLACES, Verb, json_option, with_opt
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.machine import doctor as work
 from wanwrap.machine.doctor import Line
-from wanwrap.machine.wish import Wish
-from wanwrap.machine.wish import wish as asked_for
+from wanwrap.machine.request import SetupRequest, read
 from wanwrap.preset import DEFAULT, shipped
 
 
@@ -27,16 +26,16 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
 
     The exit code is 0 where all is fine, else that of the first thing that a run would stop at.
     """
-    wish = asked_for(presets, **options, default=(DEFAULT,))
-    lines = [*work.examine(wish)]
+    request = read(presets, **options, default=(DEFAULT,))
+    lines = [*work.examine(request)]
     rows = [{**vars(line), "ok": not line.code} for line in lines]
-    show_result(as_json, lambda: rows, map(indented, _told(lines, wish)))
+    show_result(as_json, lambda: rows, map(indented, _told(lines, request)))
     ctx.exit(next((line.code for line in lines if line.code), 0))
 
 
-def _told(lines: Sequence[Line], wish: Wish) -> Iterator[str]:
+def _told(lines: Sequence[Line], request: SetupRequest) -> Iterator[str]:
     width = max(len(line.name) for line in lines)
     yield from (f"{'TO DO ' if line.code else '  fine'}  {line.name:<{width}}  {line.text}" for line in lines)
-    names = [run.preset.name for run in wish.runs]
+    names = [run.preset.name for run in request.runs]
     others = [name for name in shipped() if name not in names]
     yield f"Looked at {', '.join(names)}; name others to see theirs: {', '.join(others)}"

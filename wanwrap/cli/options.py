@@ -108,7 +108,7 @@ training, data, weights, environment, control = (partial(option, group=group) fo
 
 
 def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A sha256 in small letters, as they are compared. An empty one is a mistake, not a wish."""
+    """A sha256 in small letters, as they are compared. An empty one is a mistake."""
     if value is not None and not re.fullmatch("[0-9a-f]{64}", value.lower()):
         raise click.BadParameter("it must have 64 hex digits.", param=param)
     return value and value.lower()

@@ -11,8 +11,8 @@ from wanwrap.cli import setup_report as report
 from wanwrap.cli.options import NOISE_LEVEL, PATH, PLACES, WEIGHTS, Verb, environment, json_option, option, with_options
 from wanwrap.cli.terminal import show_json, show_result
 from wanwrap.machine import setup as work
+from wanwrap.machine.request import read
 from wanwrap.machine.survey import survey
-from wanwrap.machine.wish import wish as asked_for
 from wanwrap.preset import DEFAULT
 from wanwrap.system import console
 
@@ -53,12 +53,12 @@ def setup(
     """
     names = presets or (DEFAULT,)
     i2v = "i2v-lightning" if "t2v-lightning" in names else "i2v-vanilla"
-    wish = asked_for((*names, i2v) if include_i2v else names, **options)
+    request = read((*names, i2v) if include_i2v else names, **options)
     if only_list:
-        show_result(as_json, lambda: report.listed_json(wish), report.listed(wish))
+        show_result(as_json, lambda: report.listed_json(request), report.listed(request))
         return
     ask = None if as_json or dry_run else _ask
-    found = survey(wish, torch=torch, weights_only=weights_only, dry_run=dry_run, ask=ask)
+    found = survey(request, torch=torch, weights_only=weights_only, dry_run=dry_run, ask=ask)
     if dry_run or not as_json:
         show_result(as_json, lambda: report.as_json(found), report.surveyed(found))
     work.check(found)
@@ -73,7 +73,7 @@ def _ask(question: str) -> bool:
 
 def _carry_out(found: work.Setup, as_json: bool) -> None:
     """All that is left to do; with `as_json` the state comes out however it ends."""
-    with work.alone(found.wish):
+    with work.alone(found.request):
         try:
             work.install(found)
             work.fetch_all(found)

@@ -10,8 +10,8 @@ from typing import Any
 
 from wanwrap.cli.terminal import indented
 from wanwrap.errors import listing
+from wanwrap.machine.request import SetupRequest
 from wanwrap.machine.setup import Setup
-from wanwrap.machine.wish import Wish
 from wanwrap.system.disk import large, nearest
 from wanwrap.upstream.pin import VERSION
 from wanwrap.weights import workspace
@@ -21,7 +21,7 @@ from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
 def surveyed(found: Setup) -> Iterator[str]:
     """What is needed, where it is, what will be fetched and installed, and the room for it."""
     yield "Weights:"
-    rows = [_row(found, name) for name in found.wish.needs]
+    rows = [_row(found, name) for name in found.request.needs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -32,13 +32,13 @@ def surveyed(found: Setup) -> Iterator[str]:
             yield from (indented(f"    {each.path.name}: {found.search.why(each)}") for each in files)
     if found.search.others:
         yield f"  and {found.search.others} of other models, or LoRAs of yours (`wanwrap inspect FILE` tells of each)"
-    for name in found.wish.tokenizers:
+    for name in found.request.tokenizers:
         state = "to download (21 MB)" if name in found.tokenizers else "in the Hugging Face cache"
         yield f"Tokenizer of {name}: {state}"
-    place = nearest(found.wish.models)
+    place = nearest(found.request.models)
     free = large(shutil.disk_usage(place).free)
     yield f"To download: {large(found.to_download)}; to write: {large(found.to_write)}; free in {place}: {free}"
-    for name, size in found.wish.merged.items():
+    for name, size in found.request.merged.items():
         yield f"When {name} runs it writes {large(size)} more: DiTs with Lightning merged in"
     if found.problem:
         yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
@@ -61,16 +61,16 @@ def _row(found: Setup, name: str) -> tuple[str, str, str, str]:
 
 def as_json(found: Setup) -> dict[str, Any]:
     """All of it for other programs."""
-    commands, place = found.commands, nearest(found.wish.models)
+    commands, place = found.commands, nearest(found.request.models)
     used = {each.path for each in found.search.chosen.values()}
     return {
-        "presets": [run.preset.name for run in found.wish.runs],
-        "base_dir": found.wish.first.base_dir,
-        "weights": {name: _json(found, name) for name in found.wish.needs},
+        "presets": [run.preset.name for run in found.request.runs],
+        "base_dir": found.request.first.base_dir,
+        "weights": {name: _json(found, name) for name in found.request.needs},
         "files": [
             {**each.json(), "used": each.path in used, "why": found.search.why(each)} for each in found.search.files
         ],
-        "tokenizers": {name: name not in found.tokenizers for name in found.wish.tokenizers},
+        "tokenizers": {name: name not in found.tokenizers for name in found.request.tokenizers},
         "download_bytes": found.to_download,
         "write_bytes": found.to_write,
         "free_bytes": shutil.disk_usage(place).free,
@@ -83,7 +83,7 @@ def as_json(found: Setup) -> dict[str, Any]:
 
 def _json(found: Setup, name: str) -> dict[str, Any]:
     weight, each, record = CATALOGUE[name], found.search.chosen.get(name), found.records.get(name)
-    path = record.path if record else each.path if each else found.wish.models / weight.path
+    path = record.path if record else each.path if each else found.request.models / weight.path
     return {
         "state": "ready" if record else _row(found, name)[1],
         "path": path,
@@ -91,38 +91,38 @@ def _json(found: Setup, name: str) -> dict[str, Any]:
         "repo": weight.repo,
         "revision": weight.revision,
         "sha256": each.sha256 if each else weight.sha256,
-        "needed_by": found.wish.needs[name],
+        "needed_by": found.request.needs[name],
     }
 
 
-def listed(wish: Wish) -> Iterator[str]:
+def listed(request: SetupRequest) -> Iterator[str]:
     """The catalogue: each file with its repository, revision, size, sha256 and what it is for."""
-    for name, presets in wish.needs.items():
+    for name, presets in request.needs.items():
         weight = CATALOGUE[name]
         size = large(weight.size) if weight.size else f"about {large(weight.bytes)}"
         yield f"{name}  ({weight.role}, {weight.dtype}, {size})"
         yield f"    {weight.repo} @ {weight.revision or 'main'}: {weight.path}"
         yield f"    sha256 {weight.sha256}"
         yield f"    for {', '.join(presets)}"
-    for name in wish.tokenizers:
+    for name in request.tokenizers:
         yield f"tokenizer of {name}  (21 MB)"
         yield f"    {TOKENIZERS[name].repo} @ main: {TOKENIZERS[name].folder}/"
-    yield f"in all {large(sum(CATALOGUE[name].bytes for name in wish.needs))}"
+    yield f"in all {large(sum(CATALOGUE[name].bytes for name in request.needs))}"
 
 
-def listed_json(wish: Wish) -> list[dict[str, Any]]:
+def listed_json(request: SetupRequest) -> list[dict[str, Any]]:
     """The same for other programs."""
-    rows = [{"name": name, **vars(CATALOGUE[name]), "needed_by": presets} for name, presets in wish.needs.items()]
+    rows = [{"name": name, **vars(CATALOGUE[name]), "needed_by": presets} for name, presets in request.needs.items()]
     return rows + [
-        {"name": f"{name}-tokenizer", "role": "tokenizer", **vars(TOKENIZERS[name])} for name in wish.tokenizers
+        {"name": f"{name}-tokenizer", "role": "tokenizer", **vars(TOKENIZERS[name])} for name in request.tokenizers
     ]
 
 
 def ready(found: Setup) -> Iterator[str]:
     """The last words."""
-    words = found.wish.words
+    words = found.request.words
     what = "ready"
     if found.commands is None:
         what = "the weights are ready (musubi-tuner and its packages were left alone)"
-    yield f"{what}: {listing(words)}. What was found stands in {found.wish.first.base_dir / workspace.NAME}."
+    yield f"{what}: {listing(words)}. What was found stands in {found.request.first.base_dir / workspace.NAME}."
     yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"

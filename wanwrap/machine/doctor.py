@@ -14,7 +14,7 @@ from wanwrap import __version__
 from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
-from wanwrap.machine.wish import Wish
+from wanwrap.machine.request import SetupRequest
 from wanwrap.plan import preflight
 from wanwrap.plan.request import Request
 from wanwrap.system import disk
@@ -32,16 +32,16 @@ class Line:
     code: int = 0
 
 
-def examine(wish: Wish) -> Iterator[Line]:
+def examine(request: SetupRequest) -> Iterator[Line]:
     """All lines, those that a run would meet first before the others."""
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
-    yield from _trainer(wish)
-    yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in wish.needs)))
-    problems, missing = _weights(wish)
-    yield _checked("disk", lambda: _disk(wish.first.base_dir, missing))
-    for run in wish.runs:
+    yield from _trainer(request)
+    yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in request.needs)))
+    problems, missing = _weights(request)
+    yield _checked("disk", lambda: _disk(request.first.base_dir, missing))
+    for run in request.runs:
         yield _checked(f"weights of {run.preset.name}", partial(_all_there, run, problems))
-    for name in wish.tokenizers:
+    for name in request.tokenizers:
         there = download.cached(TOKENIZERS[name])
         text = "in the Hugging Face cache" if there else "not in the Hugging Face cache; `wanwrap setup` puts it there"
         yield Line(f"tokenizer of {name}", text, 0 if there else WeightsError.exit_code)
@@ -55,28 +55,28 @@ def _checked(name: str, check: Callable[[], str]) -> Line:
         return Line(name, str(error), error.exit_code)
 
 
-def _trainer(wish: Wish) -> Iterator[Line]:
+def _trainer(request: SetupRequest) -> Iterator[Line]:
     """Upstream, packages and GPUs, as the training Python tells."""
     try:
-        answer = preflight.ask(wish.first.python, wish.first.upstream, question(wish.modules))
+        answer = preflight.ask(request.first.python, request.first.upstream, question(request.modules))
     except PackageError as error:
         yield Line("Python", str(error), error.exit_code)
         return
-    yield Line("Python", f"{answer['python']}, {wish.first.python}")
-    yield _checked("musubi-tuner", lambda: _upstream(wish, answer))
-    yield _checked("packages", lambda: _packages(wish, answer))
+    yield Line("Python", f"{answer['python']}, {request.first.python}")
+    yield _checked("musubi-tuner", lambda: _upstream(request, answer))
+    yield _checked("packages", lambda: _packages(request, answer))
     yield from _gpus(answer)
 
 
-def _upstream(wish: Wish, answer: Mapping[str, Any]) -> str:
-    found = preflight.check_upstream(answer, wish.first.python, wish.first.upstream, any_upstream=False)
+def _upstream(request: SetupRequest, answer: Mapping[str, Any]) -> str:
+    found = preflight.check_upstream(answer, request.first.python, request.first.upstream, any_upstream=False)
     commit = f"commit {found.commit[:7]}" if found.commit else "its commit is not known"
     return f"{found.version}, {commit}, {found.folder or 'installed'}"
 
 
-def _packages(wish: Wish, answer: Mapping[str, Any]) -> str:
+def _packages(request: SetupRequest, answer: Mapping[str, Any]) -> str:
     lacking = {name: why for name, why in answer["missing"].items() if name != CUDA_BUILD}
-    preflight.check_packages({"missing": lacking}, wish.first.python)
+    preflight.check_packages({"missing": lacking}, request.first.python)
     return f"torch {answer['packages'].get('torch')}, and what the presets need"
 
 
@@ -111,12 +111,12 @@ def _memory(largest: int) -> str:
     return text
 
 
-def _weights(wish: Wish) -> tuple[dict[str, str], int]:
+def _weights(request: SetupRequest) -> tuple[dict[str, str], int]:
     """Why a run would refuse some of those that are needed, by name; and the bytes that are to be downloaded."""
     problems, missing = dict[str, str](), 0
-    for name in wish.needs:
+    for name in request.needs:
         try:
-            found = locate(name, wish.models, None, wish.first.workspace.weights.get(name))
+            found = locate(name, request.models, None, request.first.workspace.weights.get(name))
         except WeightsError as error:
             problems[name] = str(error)
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wanwrap.errors import DownloadError, PackageError, RoomError, StepError, WanwrapError, WeightsError, listing
 from wanwrap.machine.install import Command, install_all
-from wanwrap.machine.wish import Wish
+from wanwrap.machine.request import SetupRequest
 from wanwrap.rewrite import start
 from wanwrap.system import console, disk
 from wanwrap.system.files import lock, remove
@@ -31,7 +31,7 @@ class Setup:
     `complete`: nothing is left to do.
     """
 
-    wish: Wish
+    request: SetupRequest
     search: Search
     tokenizers: tuple[str, ...]  # those that are not in the Hugging Face cache
     commands: Sequence[Command] | None = None  # that install what is missing; None: Python is left alone
@@ -44,12 +44,12 @@ class Setup:
     @property
     def fetch(self) -> list[str]:
         """What is to be downloaded."""
-        return [name for name in self.wish.needs if name not in self.search.chosen]
+        return [name for name in self.request.needs if name not in self.search.chosen]
 
     @property
     def convert(self) -> dict[str, Path]:
         """Where those are written anew that upstream can't read as they are."""
-        folder = self.wish.models / "converted"
+        folder = self.request.models / "converted"
         return {
             name: folder / f"umt5-xxl-enc-bf16-{digest(found.sha256 or found.path, found.size)}.safetensors"
             for name, found in self.search.chosen.items()
@@ -68,7 +68,7 @@ class Setup:
 
     def have(self, name: str) -> int:
         """Bytes that an attempt which broke off has brought."""
-        parts = (self.wish.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
+        parts = (self.request.models / download.STAGING).glob(f"{CATALOGUE[name].name}.*.part")
         return sum(part.stat().st_size for part in parts)
 
     def done(self, name: str, path: Path, sha256: str | None, stamp: tuple[int, int] | None = None) -> None:
@@ -76,7 +76,7 @@ class Setup:
         now = stat(path)
         if stamp not in (None, now):
             raise WeightsError(f"{path} has changed since it was looked at.")
-        before = self.wish.first.workspace.weights.get(name)
+        before = self.request.first.workspace.weights.get(name)
         by_hand = before if before and before.path == path and before.stamp is None else None
         mark = sha256 and marks.keep(path, sha256)
         self.records[name] = by_hand or WeightFile(path=path, stamp=now, sha256=mark)
@@ -84,11 +84,11 @@ class Setup:
 
     def write(self) -> None:
         """Put the workspace's file on disk, with all that stands in it by now."""
-        words = self.wish.words if self.complete else ()  # or `doctor` would ask for a preset that was given up
-        run, upstream, before = self.wish.first, self.upstream, workspace.load(self.wish.first.base_dir)
+        words = self.request.words if self.complete else ()  # or `doctor` would ask for a preset that was given up
+        run, upstream, before = self.request.first, self.upstream, workspace.load(self.request.first.base_dir)
         found = Workspace(
             presets=tuple(dict.fromkeys([*before.presets, *words])),
-            comfyui=tuple(dict.fromkeys([*self.wish.comfyui, *before.comfyui])),
+            comfyui=tuple(dict.fromkeys([*self.request.comfyui, *before.comfyui])),
             python=run.python if run.python != sys.executable else None,
             musubi_dir=upstream.folder if upstream else before.musubi_dir,
             commit=upstream.commit if upstream else before.commit,
@@ -99,14 +99,14 @@ class Setup:
 
 def check(found: Setup) -> None:
     """Raises RoomError: the disk is too small, with the numbers. OutputError: the workspace can't be written to."""
-    disk.writable(found.wish.first.base_dir)
-    if why := disk.lacking(found.wish.models, found.to_write, what="needed for what is to be written"):
+    disk.writable(found.request.first.base_dir)
+    if why := disk.lacking(found.request.models, found.to_write, what="needed for what is to be written"):
         raise RoomError(why)
 
 
-def alone(wish: Wish) -> AbstractContextManager[bool]:
+def alone(request: SetupRequest) -> AbstractContextManager[bool]:
     """Raises OutputError: another setup is at work in this workspace."""
-    base = wish.first.base_dir
+    base = request.first.base_dir
     (base / "datasets").mkdir(parents=True, exist_ok=True)
     return lock(base / "setup", f"another wanwrap setup is at work in {base}; wait until it has ended.")
 
@@ -120,7 +120,7 @@ def install(found: Setup) -> None:
     if found.commands is None:
         return
     try:
-        found.upstream = install_all(found.wish.first, found.wish.modules, found.commands)
+        found.upstream = install_all(found.request.first, found.request.modules, found.commands)
     except WanwrapError as error:
         found.failed["musubi-tuner"] = error
         raise
@@ -136,7 +136,7 @@ def fetch_all(found: Setup) -> None:
         RoomError, OutputError: the disk is full or can't be written to.
         DownloadError and others: something is missing still; what is done, what failed, and how to go on.
     """
-    run, models = found.wish.first, found.wish.models
+    run, models = found.request.first, found.request.models
     for name, each in found.search.chosen.items():
         with _tried(found, name):
             if name not in found.convert:
@@ -176,5 +176,5 @@ def _failure(found: Setup) -> WanwrapError:
     """What failed, of the first one's kind."""
     first = next(iter(found.failed.values()))
     rows = "\n".join(f"  {name}: {error}" for name, error in found.failed.items())
-    done = listing(name for name in found.wish.needs if name in found.records) or "nothing"
+    done = listing(name for name in found.request.needs if name in found.records) or "nothing"
     return type(first)(f"setup is not complete. Done: {done}. Left:\n{rows}\nThe same command goes on from here.")

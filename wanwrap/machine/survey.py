@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wanwrap.errors import WanwrapError, WeightsError
 from wanwrap.machine.install import Command, missing
+from wanwrap.machine.request import SetupRequest
 from wanwrap.machine.setup import Setup
-from wanwrap.machine.wish import Wish
 from wanwrap.system import console
 from wanwrap.weights import comfyui, download, marks, workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -21,7 +21,7 @@ from wanwrap.weights.weight_file import WeightFile
 
 
 def survey(
-    wish: Wish,
+    request: SetupRequest,
     *,
     torch: str | None = None,
     weights_only: bool = False,
@@ -39,45 +39,45 @@ def survey(
     """
     commands, problem = list[Command](), None
     try:
-        commands = [] if weights_only else missing(wish.first, wish.modules, torch)
+        commands = [] if weights_only else missing(request.first, request.modules, torch)
     except WanwrapError as error:
         if not dry_run:
             raise  # before minutes of hashing
         problem = error
-    found = _search(wish, marks.quick if dry_run else marks.thorough, ask)
-    tokenizers = tuple(name for name in wish.tokenizers if not download.cached(TOKENIZERS[name]))
+    found = _search(request, marks.quick if dry_run else marks.thorough, ask)
+    tokenizers = tuple(name for name in request.tokenizers if not download.cached(TOKENIZERS[name]))
     left = None if weights_only else commands
-    return Setup(wish=wish, search=found, tokenizers=tokenizers, commands=left, problem=problem)
+    return Setup(request=request, search=found, tokenizers=tokenizers, commands=left, problem=problem)
 
 
-def _search(wish: Wish, sha256: Sha256, ask: Callable[[str], bool] | None) -> Search:
+def _search(request: SetupRequest, sha256: Sha256, ask: Callable[[str], bool] | None) -> Search:
     """The weights. What the user names, or an earlier setup has recorded, comes before what is found."""
-    found = search([*wish.needs], [wish.models, *_comfyui(wish), *comfyui.hub_cache()], sha256)
-    for name in wish.needs:
-        if known := _known(wish, name, found, sha256) or _said(name, found, ask):
+    found = search([*request.needs], [request.models, *_comfyui(request), *comfyui.hub_cache()], sha256)
+    for name in request.needs:
+        if known := _known(request, name, found, sha256) or _said(name, found, ask):
             found.chosen[name] = known
             found.files = [known, *(each for each in found.files if each.path != known.path)]
     return found
 
 
-def _comfyui(wish: Wish) -> Iterator[Path]:
+def _comfyui(request: SetupRequest) -> Iterator[Path]:
     """Their folders of models; one that an earlier setup was given may be gone. Raises WeightsError: another is none."""
-    for place in wish.comfyui:
+    for place in request.comfyui:
         try:
             yield from comfyui.folders(place)
         except WeightsError as error:
-            if place not in wish.first.workspace.comfyui:
+            if place not in request.first.workspace.comfyui:
                 raise
             console.say(f"an earlier setup's ComfyUI is left out: {error}")
 
 
-def _known(wish: Wish, name: str, searched: Search, sha256: Sha256) -> WeightFile | None:
+def _known(request: SetupRequest, name: str, searched: Search, sha256: Sha256) -> WeightFile | None:
     """The file that the user names, else the one that an earlier setup has recorded, if it is as it was.
 
     Raises:
         WeightsError: it can't be that; or the user's own is gone, for which nothing else may stand in.
     """
-    given, record = wish.first.files.get(name), wish.first.workspace.weights.get(name)
+    given, record = request.first.files.get(name), request.first.workspace.weights.get(name)
     path = given or (record.path if record else None)
     if path is None:
         return None

@@ -65,7 +65,7 @@ class Job:
 
     @property
     def hashed(self) -> tuple[Path, ...]:
-        """The files whose sha256 there is something to compare with: a wish, or a published file of that size."""
+        """The files whose sha256 there is something to compare with: one that is given, or a published file of that size."""
         published = self.source.bytes in [weight.size for weight in CATALOGUE.values()]
         source = self.source.paths if self.sha256 or published else ()
         return (*self.lora.paths, *source) if self.lora else source

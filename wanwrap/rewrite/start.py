@@ -44,31 +44,31 @@ class Made:
         return {**vars(self), "out": str(self.out), "bytes": size, "seconds": round(self.seconds, 1)}
 
 
-def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **wish: Any) -> Made:
-    """`wish` holds merge.job's other arguments.
+def run_merge(*, dit: Path, lora: Path, out: Path, python: str, **options: Any) -> Made:
+    """`options` holds merge.job's other arguments.
 
     Raises:
         the errors of merge.job; OutputError, RoomError, PackageError, StepError.
     """
-    wanted = {"made": "merge", "strength": wish["strength"], "precision": wish["precision"]}
-    wanted |= {} if wish["allow_partial"] else {"left": ""}
-    sources = {"from": (dit, wish["dit_sha256"]), "lora": (lora, wish["lora_sha256"])}
+    wanted = {"made": "merge", "strength": options["strength"], "precision": options["precision"]}
+    wanted |= {} if options["allow_partial"] else {"left": ""}
+    sources = {"from": (dit, options["dit_sha256"]), "lora": (lora, options["lora_sha256"])}
     if _is_there(out, sources):
         return _reused(out, wanted, sources)
-    arguments = {"dit": dit, "lora": lora, **wish}
+    arguments = {"dit": dit, "lora": lora, **options}
     return _make("merge", merge.job(**arguments), arguments, out, python)
 
 
-def run_convert(*, file: Path, out: Path, python: str, **wish: Any) -> Made:
-    """`wish` holds convert.job's other arguments.
+def run_convert(*, file: Path, out: Path, python: str, **options: Any) -> Made:
+    """`options` holds convert.job's other arguments.
 
     Raises:
         the errors of convert.job; OutputError, RoomError, PackageError, StepError.
     """
-    sources = {"from": (file, wish["sha256"])}
+    sources = {"from": (file, options["sha256"])}
     if _is_there(out, sources):
-        return _reused(out, {"made": "convert", "precision": wish["precision"]}, sources)
-    arguments = {"file": file, **wish}
+        return _reused(out, {"made": "convert", "precision": options["precision"]}, sources)
+    arguments = {"file": file, **options}
     return _make("convert", convert.job(**arguments), arguments, out, python)
 
 

@@ -149,14 +149,14 @@ class _Run:
             raise why.error(f"{step.name} {why.text}\n{tail}\nThe whole log: {self.folder / LOG}")
         self._check(where)
 
-    def _check(self, where: str = "while it waited", *wishes: str) -> None:
-        """Raises Stopped, KeyboardInterrupt: nobody wants more of it, or with one of these `wishes`.
+    def _check(self, where: str = "while it waited", *kinds: str) -> None:
+        """Raises Stopped, KeyboardInterrupt: all trainings are asked to stop, and in one of these `kinds` (default: any).
 
-        Of a wish for one expert alone `train` takes note.
+        `train` takes note where one of two is.
         """
         check_interrupted()
         asked = {stop_asked(training.train.folder) for training in self.trainings}
-        if None not in asked and asked <= {*(wishes or asked)}:
+        if None not in asked and asked <= {*(kinds or asked)}:
             raise Stopped(f"{self.plan.name} was stopped {where}, as you asked.")
 
     def _rewrite(self, step: Rewrite) -> None:

@@ -153,11 +153,11 @@ class Training:
                 f"{self.train.folder}."
             )
         attempt.curves.follow()
-        kept, wish = False, stop_asked(self.train.folder)
+        kept, asked = False, stop_asked(self.train.folder)
         with suppress(*PASSING):  # the next look tries again
             kept = attempt.keep()
         self._check_loss(attempt)
-        if wish == NOW or (kept and wish is not None):
+        if asked == NOW or (kept and asked is not None):
             raise Stopped(f"{self.train.name} was stopped, as you asked.")
         if kept:
             self._check_disk()

@@ -9,9 +9,9 @@ from typing import Any
 
 from wanwrap.errors import OptionError, PresetError
 from wanwrap.paths import absolute
-from wanwrap.plan import request
 from wanwrap.plan.expert_options import BASE
-from wanwrap.plan.request import WEIGHTS, Request
+from wanwrap.plan.request import WEIGHTS, Request, workspace_folder
+from wanwrap.plan.request import read as read_run
 from wanwrap.preset import Preset, load, shipped
 from wanwrap.upstream.rules import late_imports
 from wanwrap.weights import workspace
@@ -21,7 +21,7 @@ SHARED = {"vae", "t5", "clip"}  # weights that several presets read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class SetupRequest:
     """What is to be made ready: a run of each preset, all in one workspace, with one Python and one upstream."""
 
     runs: tuple[Request, ...]
@@ -75,21 +75,21 @@ def _fitting(chosen: Preset, options: Mapping[str, Any], presets: Sequence[Prese
     return fitting
 
 
-def wish(
+def read(
     names: Sequence[str],
     *,
     base_dir: Path,
     comfyui_dir: Sequence[Path] = (),
     default: Sequence[str] = (),
     **options: Any,
-) -> Wish:
+) -> SetupRequest:
     """What the command line asks for; without `names` what was set up before, else `default`. ComfyUIs of earlier
     setups are searched too.
 
     Raises:
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
     """
-    base = request.workspace_folder(base_dir)
+    base = workspace_folder(base_dir)
     before = workspace.load(base)
     words = tuple(dict.fromkeys(names or before.presets or default))
     given = [name for name in WEIGHTS if options.get(name) and name not in SHARED]
@@ -99,13 +99,13 @@ def wish(
         presets = [load(word) for word in words]
         fitting = [_fitting(preset, options, presets) for preset in presets]
         runs = tuple(
-            request.read(preset=preset, base_dir=base, strict=False, **own)
+            read_run(preset=preset, base_dir=base, strict=False, **own)
             for preset, own in zip(presets, fitting, strict=True)
         )
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""
         raise PresetError(f"{error}{where}") from error
-    return Wish(
+    return SetupRequest(
         runs=runs,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
         comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *before.comfyui])),

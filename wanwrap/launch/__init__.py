@@ -1,4 +1,0 @@
-"""The same run elsewhere: on rented machines and on clusters.
-
-Nothing is here yet.
-"""
