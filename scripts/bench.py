@@ -3,8 +3,8 @@
     python scripts/bench.py                 # all of it: some minutes, 15 GB of disk
     python scripts/bench.py start merge     # some of start, headers, dataset, overhead, merge
 
-Timings of a busy machine say nothing: each is the best of several rounds, or a ratio to something else in the same
-round. For Linux, with the packages of the tests.
+Timings of a busy machine say nothing; where it is cheap the best of several rounds is taken. For Linux, with the
+packages of the tests.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Result(NamedTuple):
 
 def run(argv: list[str], folder: Path, **env: str) -> tuple[float, float]:
     """Seconds of a command, and the most MB that it and its children held at once (looked at ten times a second)."""
-    whole = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"), **env}
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("WANWRAP_")}
+    whole = {**mine, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache"), **env}
     whole.pop("PYTHONDONTWRITEBYTECODE", None)
     began, most = time.perf_counter(), 0.0
     with psutil.Popen(argv, cwd=folder, env=whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -122,16 +123,27 @@ def overhead(folder: Path) -> Iterator[Result]:
     env |= {"PYTHONPATH": PYTHONPATH, "WANWRAP_PYTHON": sys.executable, "HF_HUB_OFFLINE": ""}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with psutil.Popen(argv, env={**os.environ, **env}, **quiet) as process:
-        while not any("wan_train_network" in " ".join(each.cmdline()) for each in process.children(recursive=True)):
-            time.sleep(0.5)
-        time.sleep(5)
-        before, began = process.cpu_times(), time.monotonic()
-        time.sleep(60)
-        now, seconds = process.cpu_times(), time.monotonic() - began
-        memory = process.memory_info().rss / 1e6
-        process.terminate()
+        try:
+            while not any(map(trains, process.children(recursive=True))):
+                if process.poll() is not None:
+                    sys.exit(f"{argv} ended with {process.returncode}")
+                time.sleep(0.5)
+            time.sleep(5)
+            before, began = process.cpu_times(), time.monotonic()
+            time.sleep(60)
+            now, seconds = process.cpu_times(), time.monotonic() - began
+            memory = process.memory_info().rss / 1e6
+        finally:
+            process.terminate()
     yield Result("CPU beside a training", 100 * (now.user + now.system - before.user - before.system) / seconds, 1, "%")
     yield Result("memory beside a training", memory, 60, "MB")
+
+
+def trains(process: psutil.Process) -> bool:
+    """Whether it is upstream's trainer; those before it come and go."""
+    with suppress(psutil.Error):
+        return "wan_train_network" in " ".join(process.cmdline())
+    return False
 
 
 def merge(folder: Path, blocks: int = 6) -> Iterator[Result]:

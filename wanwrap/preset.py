@@ -239,13 +239,21 @@ def path_of(name: str) -> Path:
     return presets[name]
 
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def source(path: Path) -> str:
+    """A preset file's text, by its byte order mark: PowerShell 5 writes UTF-16. Raises OSError, UnicodeError."""
+    text = path.read_bytes()
+    return text.decode("utf-16" if text[:2] in UTF_16 else "utf-8-sig")
+
+
 def _run(path: Path) -> dict[str, Any]:
-    """What a preset file defines. PowerShell 5 writes UTF-16 where the output of `show` is put into a file."""
-    source = path.read_bytes()
-    if source[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    """What a preset file defines."""
+    if path.read_bytes()[:2] not in UTF_16:
         return runpy.run_path(str(path))
-    module: dict[str, Any] = {"__name__": path.stem, "__doc__": None}
-    exec(compile(source.decode("utf-16"), path, "exec"), module)
+    module: dict[str, Any] = {"__name__": path.stem, "__file__": str(path), "__doc__": None}
+    exec(compile(source(path), str(path), "exec", dont_inherit=True), module)
     return module
 
 

@@ -63,6 +63,9 @@ def test_a_preset_that_powershell_has_written(coding: str, tmp_path: Path, cli: 
     mine = tmp_path / "mine.py"
     mine.write_bytes((b"\xfe\xff" if coding == "utf-16-be" else b"") + source.encode(coding))
     assert load(str(mine)).train == load("t2v-vanilla").train and load(str(mine)).doc == load("t2v-vanilla").doc
+    assert cli("show", mine, "--source").stdout == source
+    mine.write_bytes(f"{source}\nassert __file__".encode("utf-16"))
+    assert load(str(mine))
     mine.write_bytes("preset = 1 +".encode("utf-16"))
     with pytest.raises(PresetError, match="mine"):
         load(str(mine))
@@ -74,6 +77,7 @@ def test_a_preset_and_a_script_as_files(tmp_path: Path, cli: Wanwrap) -> None:
     dry = ("run", "t2v-vanilla", "sample", "--dry_run")
     done = cli(*dry, "--shell", "powershell", "--out", run)
     assert done.returncode == 0 and run.read_bytes().startswith(b"\xef\xbb\xbf# wanwrap") and "Bypass" in done.stderr
+    assert cli("show", "t2v-vanilla", "--script", "--out", tmp_path / "x").returncode == 7
     assert cli("show", "t2v-vanilla", "--out", run).returncode == cli(*dry, "--out", run).returncode == 11
     assert cli(*dry, "--out", tmp_path / "x", "--json").returncode == cli(*dry[:3], "--out", "x").returncode == 7
     assert cli(*dry, "--shell", "bash", "--out", tmp_path / "run.sh").returncode == 0
@@ -86,4 +90,5 @@ def test_powershell_goes_on_where_a_program_writes_to_stderr() -> None:
     before, _, steps = text.partition("& 'python'")
     assert before.rindex("'Stop'") < before.rindex("'Continue'") and "-ErrorAction Stop" in steps
     assert encoded(text, "powershell").decode("utf-8-sig") == text
+    assert steps.count("$global:LASTEXITCODE = 1\n& ") == steps.count("\n& ")
     assert start(Path("my run.ps1"), "powershell").endswith('-File "my run.ps1"')

@@ -52,12 +52,14 @@ $env:NCCL_IB_DISABLE = '1'
 $env:PYTORCH_CUDA_ALLOC_CONF = 'expandable_segments:True'
 
 # check caches
+$global:LASTEXITCODE = 1
 & 'python' '-m' 'wanwrap' 'prune' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml' `
   '--latents' 'cd5f44ba' `
   '--text' '01ba76e1'
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 
 # cache latents
+$global:LASTEXITCODE = 1
 & 'python' '-m' 'musubi_tuner.wan_cache_latents' `
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml' `
   '--vae' '/training/models/split_files/vae/wan_2.1_vae.safetensors' `
@@ -65,6 +67,7 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 
 # cache text
+$global:LASTEXITCODE = 1
 & 'python' '-m' 'musubi_tuner.wan_cache_text_encoder_outputs' `
   '--dataset_config' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/dataset.toml' `
   '--t5' '/training/models/models_t5_umt5-xxl-enc-bf16.pth' `
@@ -73,6 +76,7 @@ if ($LASTEXITCODE) { exit $LASTEXITCODE }
 if ($LASTEXITCODE) { exit $LASTEXITCODE }
 
 # train
+$global:LASTEXITCODE = 1
 & 'python' '-m' 'accelerate.commands.launch' `
   '--config_file' '/training/outputs/cats-wan21-t2v-1.3b-rtx3090/dit/accelerate.yaml' `
   '--num_processes' '1' `

@@ -18,7 +18,7 @@ from wanwrap.data.media import CAPTION, Item, filled, kind_of
 from wanwrap.data.read import read_files
 from wanwrap.errors import FULL, DatasetError, GpuError, OutputError, listing
 from wanwrap.plan import preflight
-from wanwrap.plan.request import slug, training_python, workspace_folder
+from wanwrap.plan.request import gone, slug, training_python, workspace_folder
 from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
 from wanwrap.system.files import lock, write_atomic
@@ -79,7 +79,8 @@ class Captioning:
         self.request, self.folder = request, find(request.dataset, base / "datasets")
         self.prompt = prompts.prompt(request.kind, request.prompt, request.prompt_file, request.trigger)
         self.upstream = pin.find(request.musubi_dir, base, workspace.musubi_dir)
-        self.python = training_python(request.python or workspace.python)
+        self.python = training_python(request.python, workspace.python)
+        self.gone = gone(workspace, base, request.python, request.musubi_dir)
         self.models, self.comfyui = base / "models", workspace.comfyui
         self.model = request.model or self.models / model.FILE
         self.work = base / "captions" / slug(self.folder.name)  # log, replaced captions, what is staged meanwhile
@@ -115,6 +116,7 @@ class Captioning:
 
     def check(self) -> None:
         """Find the model, and say what will be done. Raises what upstream or the machine lacks."""
+        preflight.check_recorded(self.gone)
         self.find_model()
         for folder in {self.work, *(path.parent for path in self.targets)}:
             disk.writable(folder)

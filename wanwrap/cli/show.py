@@ -11,11 +11,13 @@ import click
 from wanwrap.cli.options import PATH, Verb, json_option, option
 from wanwrap.cli.terminal import show_result, show_text
 from wanwrap.cli.words import heading, plan_json
+from wanwrap.errors import OptionError
 from wanwrap.plan.build import SAMPLE, build
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read
 from wanwrap.plan.script import native, script
 from wanwrap.preset import path_of
+from wanwrap.preset import source as text_of
 from wanwrap.upstream.options import spell
 
 PATHS = ("dit", "dataset_config", "output_name")  # that differ from run to run
@@ -29,8 +31,10 @@ PATHS = ("dit", "dataset_config", "output_name")  # that differ from run to run
 @json_option()
 def show(preset: str, source: bool, out: Path | None, as_script: bool, as_json: bool) -> None:
     """Print a preset in full: what it is for, where its numbers come from, every option."""
+    if out and (as_script or as_json):
+        raise OptionError("--out is for the module; `wanwrap run PRESET DATASET --dry_run --out FILE` writes a script.")
     if source or out:
-        show_text(path_of(preset).read_text(encoding="utf-8"), out)
+        show_text(text_of(path_of(preset)), out)
         return
     plan = build(read(preset=preset, dataset=SAMPLE))
     commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"

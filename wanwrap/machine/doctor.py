@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.errors import GpuError, PackageError, RoomError, WanwrapError, WeightsError
+from wanwrap.errors import GpuError, OptionError, PackageError, RoomError, WanwrapError, WeightsError
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.request import SetupRequest
@@ -35,6 +35,7 @@ class Line:
 def examine(request: SetupRequest) -> Iterator[Line]:
     """All lines, those that a run would meet first before the others."""
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
+    yield from (Line("wanwrap.toml", why, OptionError.exit_code) for why in request.first.gone.values())
     yield from _trainer(request)
     yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in request.needs)))
     problems, missing = _weights(request)

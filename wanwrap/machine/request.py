@@ -99,8 +99,7 @@ def read(
         presets = [load(word) for word in words]
         fitting = [_fitting(preset, options, presets) for preset in presets]
         runs = tuple(
-            read_run(preset=preset, base_dir=base, strict=False, **own)
-            for preset, own in zip(presets, fitting, strict=True)
+            read_run(preset=preset, base_dir=base, **own) for preset, own in zip(presets, fitting, strict=True)
         )
     except PresetError as error:
         where = f" (It stands in {base / workspace.NAME}, under presets.)" if not names and before.presets else ""

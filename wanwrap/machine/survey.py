@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ def survey(
         PackageError, GpuError, UpstreamError: what is missing can't be installed; of a dry run that is told.
         WeightsError: a file that the user names can't be used; no such ComfyUI.
     """
+    request = _anew(request)
     commands, problem = list[Command](), None
     try:
         commands = [] if weights_only else missing(request.first, request.modules, torch)
@@ -48,6 +50,14 @@ def survey(
     tokenizers = tuple(name for name in request.tokenizers if not download.cached(TOKENIZERS[name]))
     left = None if weights_only else commands
     return Setup(request=request, search=found, tokenizers=tokenizers, commands=left, problem=problem)
+
+
+def _anew(request: SetupRequest) -> SetupRequest:
+    """Not for the Python that an earlier setup has recorded, where that is gone."""
+    if why := request.first.gone.get("python"):
+        console.say(f"{why.partition(';')[0]}: {sys.executable} is taken instead")
+        return replace(request, runs=tuple(replace(run, python=sys.executable) for run in request.runs))
+    return request
 
 
 def _search(request: SetupRequest, sha256: Sha256, ask: Callable[[str], bool] | None) -> Search:

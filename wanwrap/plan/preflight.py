@@ -106,6 +106,12 @@ def check_trial(answer: Mapping[str, Any]) -> None:
         raise WeightsError(text) if ".safetensors is" in problem["error"] else kind(text)
 
 
+def check_recorded(gone: Mapping[str, str]) -> None:
+    """Raises OptionError: `wanwrap.toml` names a Python or a checkout that is not there."""
+    if gone:
+        raise OptionError("\n".join(gone.values()))
+
+
 def check_machine(plan: Plan, *, gpus: int) -> Machine:
     """The Python, upstream and GPUs that will train, and the trainings built there once without numbers.
 
@@ -113,6 +119,7 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
         PackageError, UpstreamError, GpuError, OptionError, WeightsError: they can't carry out the plan.
     """
     request = plan.request
+    check_recorded(request.gone)
     modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
     for train in plan.trainings:
         modules |= {*late_imports(train.options)}
@@ -249,6 +256,7 @@ def missing(plan: Plan) -> list[str]:
         lacking.insert(0, "musubi-tuner is not there.")
     if lacking:
         lacking.append(how_to_get(plan))
+    lacking += request.gone.values()
     if full := lacking_disk(plan, sum(map(saving_bytes, plan.trainings))):
         lacking.append(full)
     return lacking

@@ -50,6 +50,7 @@ class Request:
     upstream: Upstream = field(default_factory=Upstream)
     any_upstream: bool = False
     workspace: Workspace = field(default_factory=Workspace)
+    gone: Mapping[str, str] = field(default_factory=dict)  # see gone()
     wanwrap: tuple[str, ...] = ("python", "-m", "wanwrap")  # the words that start this wanwrap
 
     @property
@@ -82,12 +83,9 @@ def read(
     preset: str | Preset,
     base_dir: Path = Path("local_training"),
     own: Collection[str] = (),
-    strict: bool = True,
     **options: Any,
 ) -> Request:
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
-
-    With `strict` what `wanwrap.toml` names must be there; setup looks for it anew.
 
     Raises:
         PresetError, OptionError, UpstreamError, PackageError, WeightsError: what is asked for does not exist or can't be.
@@ -95,8 +93,6 @@ def read(
     chosen = load(preset) if isinstance(preset, str) else preset
     base = workspace_folder(base_dir)
     known = workspace.load(base)
-    if strict:
-        _check_recorded(known, base, options)
     options = {name: value for name, value in options.items() if value is not None}
     if options.get("dataset", "").lower().endswith(".toml") and "dataset_config" not in options:
         options["dataset_config"] = Path(options.pop("dataset"))
@@ -108,9 +104,10 @@ def read(
         noise_level=None if level == "both" else level,
         output_name=check_name(options["output_name"]) if "output_name" in options else None,
         given=_given(options, own),
-        python=training_python(options.get("python") or known.python),
+        python=training_python(options.get("python"), known.python),
         upstream=pin.find(options.get("musubi_dir"), base, known.musubi_dir),
         workspace=known,
+        gone=gone(known, base, options.get("python"), options.get("musubi_dir")),
         wanwrap=(sys.executable, str(PACKAGE / "__main__.py")),
         **{name: options[name] for name in PASSED if name in options},
     )
@@ -132,15 +129,14 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
         raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
 
 
-def _check_recorded(known: Workspace, base: Path, options: Mapping[str, Any]) -> None:
-    """Raises OptionError: `wanwrap.toml` names what isn't there, and no option names another."""
-    python, checkout, gone = known.python, known.musubi_dir, ""
-    if python and not options.get("python") and not shutil.which(training_python(python)):
-        gone = f"python = {python}, which is no program that is there"
-    if checkout and not (options.get("musubi_dir") or pin.is_checkout(checkout)):
-        gone = f"musubi_dir = {checkout}, which is no checkout of musubi-tuner"
-    if gone:
-        raise OptionError(f"{base / workspace.NAME} has {gone}; correct that line, or delete it and run setup again.")
+def gone(known: Workspace, base: Path, python: Path | str | None, musubi_dir: Path | None) -> dict[str, str]:
+    """What `wanwrap.toml` names and is not there, a sentence each; without what options name, for which nobody asks."""
+    found, where = dict[str, str](), base / workspace.NAME
+    if known.python and not python and not shutil.which(training_python(None, known.python)):
+        found["python"] = f"{where} has python = {known.python}, and no such program is there"
+    if known.musubi_dir and not musubi_dir and not pin.is_checkout(known.musubi_dir):
+        found["musubi_dir"] = f"{where} has musubi_dir = {known.musubi_dir}, and no musubi-tuner is there"
+    return {name: f"{why}; correct that line, or run setup again." for name, why in found.items()}
 
 
 def workspace_folder(given: Path) -> Path:
@@ -155,10 +151,13 @@ def workspace_folder(given: Path) -> Path:
     return base
 
 
-def training_python(given: str | None) -> str:
-    """The training Python by its whole path: the child runs in another folder. Raises PackageError: there is none."""
-    if given is None:
-        return sys.executable
+def training_python(given: str | None, recorded: str | None = None) -> str:
+    """The training Python by its whole path: the child runs in another folder. Raises PackageError: there is none.
+
+    One that is `recorded` may be gone.
+    """
+    if not given:
+        return str(absolute(shutil.which(recorded) or recorded)) if recorded else sys.executable
     found = shutil.which(given)
     if found is None and not {os.sep, os.altsep} & {*given}:
         raise PackageError(f"there is no {given} in PATH; give the whole path of the Python that trains with --python.")
@@ -171,7 +170,8 @@ def check_name(name: str) -> str:
     odd = odd or re.fullmatch(r"(?i)(con|prn|aux|nul|(com|lpt)\d)(\..*)?", name)  # Windows' own devices
     if not name.strip() or name[0] in "-. " or odd or len(name.encode("utf-8", "replace")) > 200:
         raise OptionError(
-            f"--output_name {name!r} can't name files; begin with a letter or digit and leave out / and the like."
+            f"--output_name {name!r} can't name files everywhere; begin with a letter or digit, leave out / and the like and a dot "
+            "or space at the end, and what Windows calls devices (con, nul, com1)."
         )
     return name
 

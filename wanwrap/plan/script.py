@@ -25,7 +25,10 @@ def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
     lines = [_comment(line) for line in heading]
     lines += _bash_start(plan) if shell == "bash" else _powershell_start(plan)
     for step in plan.steps:
-        lines += ["", *map(_comment, (step.name, *step.comments)), command(step.argv, shell)]
+        lines += ["", *map(_comment, (step.name, *step.comments))]
+        if shell == "powershell":  # a program that can't be started leaves it as it was
+            lines.append("$global:LASTEXITCODE = 1")
+        lines.append(command(step.argv, shell))
         if shell == "powershell":
             lines.append("if ($LASTEXITCODE) { exit $LASTEXITCODE }")
         if isinstance(step, Train):
@@ -41,8 +44,9 @@ def encoded(text: str, shell: Shell) -> bytes:
 
 def start(path: Path, shell: Shell) -> str:
     """How a script is started from its file; PowerShell's own policy would refuse it."""
-    words = ("bash", str(path)) if shell == "bash" else ("powershell", "-ExecutionPolicy", "Bypass", "-File", str(path))
-    return shlex.join(words) if shell == "bash" else subprocess.list2cmdline(words)
+    if shell == "bash":
+        return shlex.join(("bash", str(path)))
+    return f'powershell -ExecutionPolicy Bypass -File "{path}"'
 
 
 def command(argv: Sequence[str], shell: Shell) -> str:

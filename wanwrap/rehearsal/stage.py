@@ -66,6 +66,7 @@ def rehearsal(request: Request) -> Rehearsal:
     """
     real = build(request, whole=True)  # what the real run would refuse is refused here
     classes = {optimizer_class(str(train.options["optimizer_type"])) for train in real.trainings}
+    preflight.check_recorded(request.gone)
     answer = preflight.ask(request.python, request.upstream, {"torch", *classes})
     missing = {name: why for name, why in answer["missing"].items() if why.startswith("AttributeError")}
     preflight.check_packages({"missing": missing}, request.python)  # no stand-in for what there isn't

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from wanwrap.errors import OutputError
+from wanwrap.system import console
 
 PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
 T = TypeVar("T")
 # Seconds between tries. Windows lets nobody rename, remove or write what another program has open: a scanner, the
 # indexer, OneDrive, `wanwrap status`.
-PATIENCE = (0.1, 0.4, 1.5, 4, 8, 16, 30)
+PATIENCE = (0.1, 0.4, 1.5, 4, 10, 20)
 HELD = PATIENCE if sys.platform == "win32" else ()
 TRIES = 10  # in half a second: `is_locked` holds a lock for a moment, which must not make a start fail
 
@@ -36,7 +37,12 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
         file.truncate(0)
         yield file
         sync(file)
-        put(file, part, out)
+        try:
+            put(file, part, out)
+        except OSError:
+            if file.closed:  # on Windows, and so nobody's any more
+                remove(part)
+            raise
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -68,7 +74,7 @@ def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
             if _own(file, path):
                 _let_go(file)
                 with suppress(OSError):
-                    remove(path)
+                    path.unlink()
 
 
 def is_locked(place: Path) -> bool | None:
@@ -106,8 +112,11 @@ def sync_folder(folder: Path) -> None:
 def patiently(act: Callable[[], T]) -> T:
     """What `act` gives, which may be refused for a while."""
     for wait in HELD:
-        with suppress(PermissionError):
+        try:
             return act()
+        except PermissionError as error:
+            if wait > 1:
+                console.say(f"{error.filename} is in use by another program, or may not be written: trying again")
         time.sleep(wait)
     return act()
 
