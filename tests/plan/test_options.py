@@ -209,6 +209,8 @@ def test_the_schedules() -> None:
     cosine = rewrite({**base, "lr_scheduler": "cosine", "lr_warmup_steps": "10%"}, {}, 705, gpus=2)
     assert cosine["lr_scheduler_args"] == ("num_warmup_steps=141", "num_training_steps=1410")
     assert "lr_warmup_steps" not in cosine and "lr_scheduler_power" not in cosine
+    steps_given = rewrite({**base, "lr_scheduler": "cosine", "lr_warmup_steps": 7}, {}, 705, gpus=2)
+    assert steps_given["lr_scheduler_args"] == ("num_warmup_steps=14", "num_training_steps=1410")
     for warm_up, steps in ((0.5, 4), (3, 3)):
         pairs = rewrite({**KEPT, "lr_warmup_steps": warm_up}, {}, 9)["lr_scheduler_args"]
         assert pairs == (f"num_warmup_steps={steps}", "num_training_steps=9", "power=1.0")

@@ -42,6 +42,12 @@ def test_another_format_comes_with_the_command_that_converts(tmp_path: Path) -> 
     assert command[4:] == ["--input", str(path), "--output", out, "--target", "default"]
 
 
+def test_one_key_of_another_format_is_for_the_training_python_to_judge(tmp_path: Path) -> None:
+    path = lora(tmp_path / "x.safetensors")
+    rows = {name: (row["dtype"], row["shape"]) for name, row in read_header(path).items() if "alpha" not in name}
+    assert remarks(safetensors(tmp_path / "y.safetensors", {**rows, "text_encoder.x": ("F32", [1])}))
+
+
 @pytest.mark.parametrize(("rank", "alpha"), [(16, 8), (8, 4)])
 def test_rank_and_alpha_must_be_the_runs(rank: int, alpha: float, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=f"--dim {rank} --alpha {alpha}"):
