@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import re
 import runpy
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,6 +114,7 @@ class Preset:
     sample_prompts: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    word: str = ""  # that means it on a command line
     doc: str = ""
 
     def __post_init__(self) -> None:
@@ -274,4 +276,4 @@ def load(name: str) -> Preset:
     preset = module.get("preset")
     if not isinstance(preset, Preset):
         raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
-    return replace(preset, name=name_of(path), doc=(module["__doc__"] or "").strip())
+    return replace(preset, name=name_of(path), word=shlex.quote(name), doc=(module["__doc__"] or "").strip())

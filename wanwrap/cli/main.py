@@ -95,16 +95,13 @@ SETTINGS = {
 def main() -> None:
     """Train Wan 2.1 / 2.2 video LoRAs with musubi-tuner.
 
+    From pictures to a LoRA:
+
     \b
-    wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI         upstream and weights, those of ComfyUI where they lie
-    wanwrap doctor                                            is this machine ready?
-    wanwrap presets                                           what can be trained
-    wanwrap prepare ~/raw --out local_training/datasets/cats  raw pictures and clips as a data set
-    wanwrap caption cats --trigger mycat                      write the captions that are missing
-    wanwrap check cats --preset t2v-vanilla                   what of it will be trained
-    wanwrap run t2v-vanilla cats --dry_run                    the whole run as a script
-    wanwrap rehearse t2v-vanilla cats                         a minute with toy weights: does all of it work?
-    wanwrap run t2v-vanilla cats                              the real thing
-    wanwrap status                                            what runs, how far it is, how long it will take
-    wanwrap stop cats-t2v-vanilla                             end a run at its next state, with all of it saved
+      wanwrap setup t2v-vanilla --comfyui_dir ~/ComfyUI
+      wanwrap prepare ~/raw --out local_training/datasets/cats
+      wanwrap caption cats --trigger mycat
+      wanwrap check cats --preset t2v-vanilla
+      wanwrap rehearse t2v-vanilla cats
+      wanwrap run t2v-vanilla cats
     """

@@ -133,6 +133,7 @@ def json_option(what: str = "As JSON.", group: str = GROUPS[0]) -> Callable[[F],
 PYTHON = environment(
     "--python",
     envvar="WANWRAP_PYTHON",
+    show_envvar=True,
     help="The Python that trains, with torch (default: the one that runs wanwrap).",
 )
 BASE_DIR = environment("--base_dir", type=PATH, default="local_training", show_default=True, help="The workspace.")
@@ -143,6 +144,7 @@ MUSUBI_DIR = environment(
     "--musubi_dir",
     type=PATH,
     envvar="WANWRAP_MUSUBI_DIR",
+    show_envvar=True,
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
 )
 PLACES = [BASE_DIR, PYTHON, MUSUBI_DIR]

@@ -98,6 +98,6 @@ def _summary(work: Preparation, report: Report) -> Iterator[str]:
     out = shlex.quote(str(work.out))
     if bare := _bare(report):
         have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"
-        yield f"{have}: wanwrap caption {out} writes them, or --template, or you"
+        yield f"{have}: `wanwrap caption {out}` writes them, or this command with --template, or you"
     if parts and not work.dry_run:
         yield f"next: wanwrap check {out}"

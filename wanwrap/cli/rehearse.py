@@ -46,7 +46,7 @@ def _rehearsed(plan: Plan, notes: Sequence[str], needed: Sequence[str]) -> Itera
     """That all steps work, how they differed from the real ones, and what is still to be had before those."""
     yield f"rehearsed: upstream carried out all {len(plan.steps)} steps and made"
     yield from (f"  {train.lora}" for train in plan.trainings)
-    yield "These are toys that have learned nothing; the folder can be deleted."
+    yield f"These are toys that have learned nothing; {plan.request.base_dir} can be deleted."
     yield from notes
     yield from lacking(needed)
     if not needed:

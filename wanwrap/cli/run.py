@@ -44,8 +44,8 @@ def run(
 ) -> None:
     """Train a PRESET (a name, or your own ./file.py) on a DATASET.
 
-    DATASET is a folder, the name of one in BASE_DIR/datasets, or a TOML of your own; `sample` is wanwrap's own. It is
-    cached, then each expert is trained. The same command again goes on where a run has stopped, whatever has stopped
+    DATASET is a folder, the name of one in BASE_DIR/datasets (default: the only one there), or a TOML of your own;
+    `sample` is wanwrap's own. It is cached, then each expert is trained. The same command again goes on where a run has stopped, whatever has stopped
     it: from the last whole state, with the same learning rates as without the stop.
 
     What stands after `--` goes to upstream's training command, checked against its options.
@@ -101,4 +101,5 @@ def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path 
         notes += [f"{words}; that is what `run` does, and this script begins anew." for words in begun]
     if target:
         notes.append(f"`run` then copies the LoRAs to {target}; the script leaves that to you.")
-    console.say(*(f"note: {note}" for note in notes), *lacking(needed))
+    doctor = f"not looked at here: GPU, memory and packages; `wanwrap doctor {plan.request.preset.word}` does."
+    console.say(*(f"note: {note}" for note in notes), *lacking(needed), doctor)

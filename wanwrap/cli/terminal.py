@@ -137,6 +137,7 @@ def show_text(text: str, out: Path | None, encode: Callable[[str], bytes] = str.
         return
     if os.path.lexists(out):
         raise OutputError(f"{out} is there already; give another name, or move it away.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as file:
         file.write(encode(text))
     click.echo(f"written: {out}")

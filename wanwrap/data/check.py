@@ -17,8 +17,8 @@ MOST_ALIKE = 3  # others that a file's remark names, and groups of them that are
 BLOWN_UP = 2.0  # times the side: what is added is blur, which is learned
 MANY, LONG = 4, 81  # items that a clip gives, and frames of an item: more take time and memory, and may not be meant
 ENLARGED = "enlarged to twice its size or more, so that blur is learned"
-SMALL = "trained with less than a quarter of the pixels that it could have"
-SHARED = "its caption is another's, too"
+SMALL = "so small that it is trained with less than a quarter of the preset's pixels"
+SHARED = "another file has the same caption"
 Key = tuple[int, ...]  # a bucket: (width, height), for clips with frames
 
 

@@ -42,7 +42,10 @@ def find(name: str | None, datasets: Path) -> Path:
         return path
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder that it lies in.")
-    raise DatasetError(f"there is no folder {path} and no data set {name!r} in {datasets}.{closest(name, there)}")
+    have = f"there are {listing(there)}" if there else "`wanwrap prepare` makes one of pictures and clips"
+    raise DatasetError(
+        f"there is no folder {path}, and no data set of that name in {datasets}: {have}.{closest(name, there)}"
+    )
 
 
 def scan(folder: Path, preset: Preset, *, whole: bool = False) -> Dataset:

@@ -131,7 +131,7 @@ def _weights(request: SetupRequest) -> tuple[dict[str, str], int]:
 def _all_there(run: Request, problems: Mapping[str, str]) -> str:
     """Raises WeightsError: one preset's are not."""
     if whys := [problems[name] for name in run.needed if name in problems]:
-        get = f"`wanwrap setup {run.preset.name}` finds or fetches what is missing."
+        get = f"`wanwrap setup {run.preset.word}` finds or fetches what is missing."
         raise WeightsError(" ".join([*whys, get]))
     return f"all {len(run.needed)} are there"
 

@@ -22,10 +22,8 @@ from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART, patiently
 from wanwrap.upstream import pin
-from wanwrap.upstream.pin import COMMIT, PIP, PYTHONS, URL, VERSION, Upstream
+from wanwrap.upstream.pin import COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
 
-# what upstream's Wan scripts import at their start (facts read from upstream's code), and what comes with upstream
-NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
 BROUGHT = {*NEEDS, "bitsandbytes"}
 FITTING = {"torchvision", "xformers"}  # each of their builds fits one build of torch
 CUDA_BUILD = "torch._C:_cuda_getDeviceCount"  # not in a build for the CPU (torch.cuda asks the same)

@@ -25,7 +25,7 @@ from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import spell
-from wanwrap.upstream.pin import PIP, PYTHONS, Upstream
+from wanwrap.upstream.pin import NEEDS, PIP, PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
 STATES = 3  # that lie there while the third is being written
@@ -52,6 +52,7 @@ def ask(python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapp
     """
     asked = json.dumps({"modules": sorted({*modules}), "trainings": trainings})
     argv = [python, str(PACKAGE / "upstream" / "probe.py"), asked]
+    console.show([f"asking {python} what it can train with (it imports torch) ..."])
     try:
         answer: dict[str, Any] = json.loads(capture(argv, {**upstream.env, "PYTHONUTF8": "1"}).splitlines()[-1])
         version = answer["python"]
@@ -59,6 +60,8 @@ def ask(python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapp
         raise PackageError(
             f"{python} can't be used to train: {error}; give the Python that has musubi-tuner with --python."
         ) from error
+    finally:
+        console.show([])
     if version.rpartition(".")[0] not in PYTHONS:
         raise PackageError(
             f"{python} is Python {version}; musubi-tuner needs {listing(PYTHONS)}: give another --python."
@@ -87,12 +90,13 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     if not missing:
         return
     packages = dict.fromkeys(name.partition(".")[0] for name in missing)
-    others = [package for package in packages if package not in PIP]
+    others = [package for package in packages if package not in (*PIP, *NEEDS, "torchvision")]
     ways = ["`wanwrap setup` installs what is missing"] if len(others) < len(packages) else []
     ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
     if missing.keys() & ATTENTION_MODULES.values():
         ways.append("or choose another attention (--attention sdpa)")
-    whys = ", ".join(f"{name} ({why})" for name, why in missing.items())
+    absent = "ModuleNotFoundError: No module named"
+    whys = ", ".join(name if why.startswith(absent) else f"{name} ({why})" for name, why in missing.items())
     raise PackageError(f"{python} can't import {whys}; {'; '.join(ways)}.")
 
 
@@ -151,7 +155,7 @@ def how_to_get(plan: Plan) -> str:
     """The command that gets what is missing."""
     request = plan.request
     one = f" --noise_level {request.noise_level}" if request.noise_level else ""
-    return f"`wanwrap setup {request.preset.name}{one}` gets what is missing, or finds it in a ComfyUI (--comfyui_dir)."
+    return f"`wanwrap setup {request.preset.word}{one}` gets what is missing, or finds it in a ComfyUI (--comfyui_dir)."
 
 
 def check_weights(plan: Plan, sha256: Callable[[Path], str]) -> None:
@@ -190,7 +194,7 @@ def check_tokenizers(plan: Plan) -> None:
     if missing and constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"HF_HUB_OFFLINE is set, and the tokenizer of {listing(missing)} is not in the Hugging Face cache; "
-            f"`wanwrap setup {preset.name}` puts it there once you are online."
+            f"`wanwrap setup {preset.word}` puts it there once you are online."
         )
     for name in missing:
         console.say(f"note: the tokenizer of {name} is not in the Hugging Face cache: upstream downloads it.")

@@ -33,16 +33,21 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
         OutputError: another process is writing it.
     """
     part = out.with_name(out.name + PART)
-    with _held(part, f"another process is writing {part}; wait until it has ended.") as (file, _):
-        file.truncate(0)
-        yield file
-        sync(file)
-        try:
-            put(file, part, out)
-        except OSError:
-            if file.closed:  # on Windows, and so nobody's any more
-                remove(part)
-            raise
+    try:
+        with _held(part, f"another process is writing {part}; wait until it has ended.") as (file, _):
+            file.truncate(0)
+            yield file
+            sync(file)
+            try:
+                put(file, part, out)
+            except OSError:
+                if file.closed:  # on Windows, and so nobody's any more
+                    remove(part)
+                raise
+    except OSError as error:
+        if error.filename in (None, str(part)):  # a full disk names none
+            error.filename = str(out)
+        raise
 
 
 def write_atomic(path: Path, text: str) -> None:
