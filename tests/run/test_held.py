@@ -1,9 +1,7 @@
-"""Windows' scanners and sync clients: files that another program holds for a moment, by an `os` that refuses."""
+"""Windows' scanners and sync clients: files that another program holds for a moment, by a `pathlib` that refuses."""
 
 from __future__ import annotations
 
-import io
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,11 +34,10 @@ def refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refusals:
         return refusing
 
     monkeypatch.setattr(files, "HELD", (0.0, 0.0))
-    monkeypatch.setattr(os, "replace", once("replace", os.replace))
-    monkeypatch.setattr(os, "unlink", once("unlink", os.unlink))
-    opening = once("open", io.open, lambda _, mode="r", *__: mode == "r+b")
-    monkeypatch.setattr(io, "open", opening)
-    monkeypatch.setattr("builtins.open", opening)
+    monkeypatch.setattr(Path, "replace", once("replace", Path.replace))
+    monkeypatch.setattr(Path, "unlink", once("unlink", Path.unlink))
+    monkeypatch.setattr(Path, "open", once("open", Path.open, lambda _, mode="r", *__: mode == "r+b"))
+    monkeypatch.setattr("builtins.open", once("open", open, lambda _, mode="r", *__: mode == "r+b"))
     return asked
 
 
@@ -60,17 +57,17 @@ def test_a_file_that_is_held_for_long(
     seconds: float, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """Half a minute is waited for; what is held for good is told, and leaves no half file."""
-    path, replace, now = tmp_path / "a", os.replace, [0.0]
+    path, replace, now = tmp_path / "a", Path.replace, [0.0]
 
-    def refusing(*names: Any) -> None:
+    def refusing(part: Path, out: Path) -> None:
         if now[0] < seconds:
             raise PermissionError(13, "held", str(path))
-        replace(*names)
+        replace(part, out)
 
     monkeypatch.setattr(files, "HELD", files.PATIENCE)
     monkeypatch.setattr(files, "_let_go", lambda file: file.close())  # as Windows must
     monkeypatch.setattr("wanwrap.system.files.time.sleep", lambda wait: now.__setitem__(0, now[0] + wait))
-    monkeypatch.setattr(os, "replace", refusing)
+    monkeypatch.setattr(Path, "replace", refusing)
     with nullcontext() if there else pytest.raises(PermissionError):
         files.write_atomic(path, "text")
     assert [*tmp_path.iterdir()] == ([path] if there else []) and str(path) in said[0]
