@@ -9,7 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 WANWRAP = Path(__file__).resolve().parents[2] / "wanwrap"
-sys.path += [str(WANWRAP / "upstream"), str(WANWRAP / "rehearsal"), str(WANWRAP.parent / "tests")]  # last: their modules shadow no others
+sys.path += [
+    str(WANWRAP / "upstream"),
+    str(WANWRAP / "rehearsal"),
+    str(WANWRAP.parent / "tests"),
+]  # last: their modules shadow no others
 import bare_cpu  # noqa: E402
 
 bare_cpu.help_if_needed()
