@@ -42,7 +42,7 @@ def leave(drive: Path, free: int) -> None:
 def read_only(folder: Path) -> Iterator[None]:
     """As a drive is that the system has found errors on. What is open for writing stays so."""
     subprocess.run(["mount", "--bind", folder, folder], check=True)
-    remount = ["mount", "-o", "remount,bind,ro", folder]
+    remount = ["mount", "-o", "remount,bind,ro", str(folder)]
     until(lambda: not subprocess.run(remount, capture_output=True).returncode, 20)  # something was just being written
     try:
         yield
