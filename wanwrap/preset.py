@@ -5,7 +5,6 @@ The folder `presets/` is the registry. Options stand under upstream's own names 
 
 from __future__ import annotations
 
-import codecs
 import re
 import runpy
 import shlex
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
+from wanwrap.system.files import UTF_16, decode
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
@@ -241,18 +241,14 @@ def path_of(name: str) -> Path:
     return presets[name]
 
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
 def source(path: Path) -> str:
-    """A preset file's text, by its byte order mark: PowerShell 5 writes UTF-16. Raises OSError, UnicodeError."""
-    text = path.read_bytes()
-    return text.decode("utf-16" if text[:2] in UTF_16 else "utf-8-sig")
+    """A preset file's text. Raises OSError, UnicodeError."""
+    return decode(path.read_bytes())
 
 
 def _run(path: Path) -> dict[str, Any]:
     """What a preset file defines."""
-    if path.read_bytes()[:2] not in UTF_16:
+    if path.read_bytes()[:2] not in UTF_16:  # which Python itself doesn't read
         return runpy.run_path(str(path))
     module: dict[str, Any] = {"__name__": path.stem, "__file__": str(path), "__doc__": None}
     exec(compile(source(path), str(path), "exec", dont_inherit=True), module)

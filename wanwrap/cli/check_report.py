@@ -28,8 +28,8 @@ def summary(found: Checked, preset: str, trainings: Sequence[Training]) -> list[
     for level, epochs, steps in trainings:
         name, length = f"train {level}" if level else "train", f" in {epochs} epochs" if epochs else ""
         told += [f"{name}: {count(steps, 'step')}{length}"]
-    if data.largest:
-        number, key = data.largest
+    if largest := data.largest:
+        number, key = largest
         told += [f"largest batch: {bucket_name(key)}, {number} tokens (decides on the memory)"]
     if found.trigger is not None:
         told += [f"captions: {found.trigger!r} in {sum(bool(row.trigger) for row in kept)} of {len(kept)}"]

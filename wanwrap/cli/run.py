@@ -45,8 +45,8 @@ def run(
     """Train a PRESET (a name, or your own ./file.py) on a DATASET.
 
     DATASET is a folder, the name of one in BASE_DIR/datasets (default: the only one there), or a TOML of your own;
-    `sample` is wanwrap's own. It is cached, then each expert is trained. The same command again goes on where a run has stopped, whatever has stopped
-    it: from the last whole state, with the same learning rates as without the stop.
+    `sample` is wanwrap's own. It is cached, then each expert is trained. The same command again goes on where a run has
+    stopped, whatever has stopped it: from the last whole state, with the same learning rates as without the stop.
 
     What stands after `--` goes to upstream's training command, checked against its options.
     """
@@ -83,7 +83,7 @@ def run(
 
 
 def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path | None) -> None:
-    """The plan on stdout, or its script in a file; what is missing for it, and how `run` differs where it has begun, on stderr."""
+    """The plan on stdout, or its script in a file; on stderr what is missing, and how `run` differs where it has begun."""
     from wanwrap.cli.words import heading, lacking, plan_json
     from wanwrap.plan.preflight import missing
     from wanwrap.plan.script import encoded, native, script, start

@@ -22,7 +22,7 @@ from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART, patiently
 from wanwrap.upstream import pin
-from wanwrap.upstream.pin import COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
+from wanwrap.upstream.pin import BRINGS, COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
 
 BROUGHT = {*NEEDS, "bitsandbytes"}
 FITTING = {"torchvision", "xformers"}  # each of their builds fits one build of torch
@@ -101,7 +101,7 @@ def commands(
     needs = bool(names & BROUGHT)
     checkout = request.upstream.folder or request.base_dir / "musubi-tuner"
     cloned = request.upstream.folder is None and (fresh or needs or "musubi_tuner" in names)
-    listed, extras = _clone(checkout) if cloned else [], names & {*PIP, "torchvision"} - {"torch", *BROUGHT}
+    listed, extras = _clone(checkout) if cloned else [], names & BRINGS - {"torch", *BROUGHT}
     # what keeps pip from changing the torch that is there: accelerate, bitsandbytes and xformers all want one
     kept = () if fresh or not there else (f"torch=={there}",)
     if fresh:

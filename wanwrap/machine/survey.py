@@ -53,7 +53,7 @@ def survey(
 
 
 def _anew(request: SetupRequest) -> SetupRequest:
-    """Not for the Python that an earlier setup has recorded, where that is gone."""
+    """With this Python in place of the one that an earlier setup has recorded, where that is gone."""
     if why := request.first.gone.get("python"):
         console.say(f"{why.partition(';')[0]}: {sys.executable} is taken instead")
         return replace(request, runs=tuple(replace(run, python=sys.executable) for run in request.runs))

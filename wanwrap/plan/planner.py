@@ -182,6 +182,7 @@ def _rewrite(request: Request, expert: Expert, made: WeightFile, dit: WeightFile
 def _train(
     request: Request, expert: Expert, dataset: Dataset, weights: Weights, name: str, dit: WeightFile, settings: Options
 ) -> Train:
+    """One expert's training, its command that of the first start."""
     folder = request.base_dir / "outputs" / name / expert.key
     steps, per_epoch = count_steps(settings, dataset, request.gpus)
     save_every = whole(settings, "save_every_n_epochs", 0) or None

@@ -25,7 +25,7 @@ from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import spell
-from wanwrap.upstream.pin import NEEDS, PIP, PYTHONS, Upstream
+from wanwrap.upstream.pin import BRINGS, PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
 STATES = 3  # that lie there while the third is being written
@@ -90,7 +90,7 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     if not missing:
         return
     packages = dict.fromkeys(name.partition(".")[0] for name in missing)
-    others = [package for package in packages if package not in (*PIP, *NEEDS, "torchvision")]
+    others = [package for package in packages if package not in BRINGS]
     ways = ["`wanwrap setup` installs what is missing"] if len(others) < len(packages) else []
     ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
     if missing.keys() & ATTENTION_MODULES.values():

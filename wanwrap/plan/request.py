@@ -79,11 +79,7 @@ class Request:
 
 
 def read(
-    *,
-    preset: str | Preset,
-    base_dir: Path = Path("local_training"),
-    own: Collection[str] = (),
-    **options: Any,
+    *, preset: str | Preset, base_dir: Path = Path("local_training"), own: Collection[str] = (), **options: Any
 ) -> Request:
     """The request behind one command line; `options` are its other options, by their names; `own` are all it has.
 
@@ -170,8 +166,8 @@ def check_name(name: str) -> str:
     odd = odd or re.fullmatch(r"(?i)(con|prn|aux|nul|(com|lpt)\d)(\..*)?", name)  # Windows' own devices
     if not name.strip() or name[0] in "-. " or odd or len(name.encode("utf-8", "replace")) > 200:
         raise OptionError(
-            f"--output_name {name!r} can't name files everywhere; begin with a letter or digit, leave out / and the like and a dot "
-            "or space at the end, and what Windows calls devices (con, nul, com1)."
+            f"--output_name {name!r} can't name files everywhere; begin with a letter or digit, leave out / and the like "
+            "and a dot or space at the end, and what Windows calls devices (con, nul, com1)."
         )
     return name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 import re
@@ -14,9 +13,8 @@ from wanwrap.errors import OptionError
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.sources import Source
-from wanwrap.system.files import atomic_file, remove
+from wanwrap.system.files import atomic_file, decode, remove
 
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PLACEHOLDERS = ("{trigger}", "{name}", "{folder}", "{kind}")
 
 
@@ -101,7 +99,7 @@ def _from_template(work: Preparation, path: Path, kind: str) -> str:
 def decoded(data: bytes) -> str:
     """A text in whatever an editor wrote: UTF-8, UTF-16, else Windows' own; `\\n` alone between lines. Raises Unfit."""
     try:
-        text = data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
+        text = decode(data)
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")
     if "\0" in text:  # UTF-16 without a mark, or damage: it would be a guess

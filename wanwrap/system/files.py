@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from wanwrap.system import console
 
 PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 T = TypeVar("T")
 # Seconds between tries. Windows lets nobody rename, remove or write what another program has open: a scanner, the
 # indexer, OneDrive, `wanwrap status`.
@@ -42,12 +44,18 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
                 put(file, part, out)
             except OSError:
                 if file.closed:  # on Windows, and so nobody's any more
-                    remove(part)
+                    with suppress(OSError):
+                        part.unlink()
                 raise
     except OSError as error:
         if error.filename in (None, str(part)):  # a full disk names none
             error.filename = str(out)
         raise
+
+
+def decode(data: bytes) -> str:
+    """A text in UTF-8, or by its mark in UTF-16, as PowerShell 5 and Windows' Editor write it. Raises UnicodeError."""
+    return data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
 
 
 def write_atomic(path: Path, text: str) -> None:
