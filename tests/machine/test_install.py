@@ -159,7 +159,7 @@ def smi(monkeypatch: pytest.MonkeyPatch, cuda: str, rows: Sequence[str]) -> None
     def capture(argv: Sequence[str], *_: object) -> str:
         return "\n".join(rows) if len(argv) > 1 else banner
 
-    monkeypatch.setattr("wanwrap.machine.driver.capture", capture)
+    monkeypatch.setattr("wanwrap.system.gpu.capture", capture)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_what_nvidia_smi_does(
     if script:
         bench.script("nvidia-smi", f"#!/bin/sh\n{script}\n")
     monkeypatch.setenv("PATH", f"{bench.folder / 'bin'}:/usr/bin:/bin" if script else "")
-    monkeypatch.setattr("wanwrap.machine.driver.PATIENCE", 0.5)
+    monkeypatch.setattr("wanwrap.system.gpu.PATIENCE", 0.5)
     assert driver() == expected
 
 

@@ -77,6 +77,8 @@ def detail(run: Run) -> Iterator[str]:
         yield indented(f"  {each.name:<6}  {state(each)}")
         if each.record.steps_planned:
             yield from (f"          {far(each)}", indented(f"          {_safe(each)}"))
+        if each.record.slow:
+            yield indented(f"          slow: {each.record.slow}")
     yield from (f"  {left}" for left in time_left(run))
     ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):

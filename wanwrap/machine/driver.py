@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from wanwrap.errors import GpuError
-from wanwrap.system.process import capture
+from wanwrap.system import gpu
 
 # upstream's extras, newest first: the CUDA version that a driver must support, and the first driver that does
 # (NVIDIA's table "CUDA Toolkit and Corresponding Driver Versions", in the release notes of the toolkit)
@@ -16,7 +16,6 @@ BUILDS = {"cu130": ((13, 0), 580), "cu128": ((12, 8), 570), "cu124": ((12, 4), 5
 CHOICES = (*BUILDS, "cpu")
 BLACKWELL = (10, 0)  # RTX 50xx is 12.0, B200 10.0: builds for CUDA 12.4 hold no kernels for them
 TURING = (7, 5)  # the oldest that CUDA 13 compiles for; torch's builds for CUDA 12.8 leave out what is older, too
-PATIENCE = 10  # seconds; with a driver that has crashed nvidia-smi hangs for ever
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ def driver() -> Driver | None:
     """What nvidia-smi tells; None where it is not there, fails, hangs, or tells no CUDA version."""
     rows = ""
     try:
-        banner = capture(["nvidia-smi"], {}, PATIENCE)
+        banner = gpu.smi()
         with suppress(OSError):  # drivers before 510 know no compute_cap
-            rows = capture(["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"], {}, PATIENCE)
+            rows = gpu.smi("--query-gpu=name,compute_cap", "--format=csv,noheader")
     except OSError:
         return None
     found = re.search(r"CUDA\s+(?:\w+\s+)?Version\s*:\s*(\d+)\.(\d+)", banner)  # since 610 "CUDA UMD Version"

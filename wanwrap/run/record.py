@@ -41,7 +41,7 @@ class Record:
     """One expert's training; steps and epochs are counted from the very beginning, whatever attempt makes them.
 
     `settings` is all that matters of what is trained. `saved_epoch` is that of the state to go on from, 0 where there
-    is none. An attempt is a start of upstream: its number, the epoch and step that it went on from, how it ended.
+    is none. `slow` is what is to be known of steps that take far too long. An attempt is a start of upstream: its number, the epoch and step that it went on from, how it ended.
     """
 
     expert: str
@@ -69,6 +69,7 @@ class Record:
     epochs_done: int = 0
     loss: float | None = None
     seconds_per_step: float | None = None
+    slow: str = ""
     saved_epoch: int = 0
     blocks_to_swap: int = 0
     asked_blocks: int = 0

@@ -13,6 +13,7 @@ from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_sy
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run.attempt import Attempt, is_lost, last_state, placed, remove_leftovers
 from wanwrap.run.record import Record, now
+from wanwrap.run.spill import Watch
 from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
 from wanwrap.system.log import run_logged
@@ -49,6 +50,9 @@ class Training:
     retry: bool = True
     show: Callable[[], object] = bool
     noted: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.plan, self.train, self.record)
 
     def run(self) -> None:
         """Train to the end.
@@ -130,7 +134,7 @@ class Training:
         number, step = len(record.attempts) + 1, epoch * train.per_epoch
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
         attempt = Attempt(train, record)
-        going = {"state": "running", "doing": train.name, "reason": ""}
+        going = {"state": "running", "doing": train.name, "reason": "", "slow": ""}
         self.note(**{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
         return attempt
@@ -138,6 +142,7 @@ class Training:
     def _close(self, attempt: Attempt, status: int | None) -> None:
         """What it has just made is kept, and how far it came put on record, if the disk takes it."""
         self.record.attempts[-1] |= {"ended": now(), "exit": status}
+        self._watch.keep()
         with suppress(OSError, WanwrapError):
             if status != 0:
                 attempt.keep()
@@ -153,6 +158,9 @@ class Training:
                 f"{self.train.folder}."
             )
         attempt.curves.follow()
+        if not self.record.slow and (slow := self._watch.look(attempt.output.seconds)):
+            console.say(f"{self.train.expert}: {slow}")
+            self.note(slow=slow)
         kept, asked = False, stop_asked(self.train.folder)
         with suppress(*PASSING):  # the next look tries again
             kept = attempt.keep()

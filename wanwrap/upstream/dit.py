@@ -14,8 +14,10 @@ from wanwrap.upstream.options import Options, whole
 LORA = {"1.3B": 1_367_040, "i2v-14B": 5_611_520}  # numbers in a LoRA of rank 1, by task; of all others:
 LORA_14B = 4_792_320
 WIDTHS = {"fp16": 2, "bf16": 2}  # bytes a number, by --save_precision; else fp32
-MOMENTS = {"adamw8bit": 2, "adafactor": 1}  # bytes a number that an optimizer keeps; AdamW's two in fp32 are 8
+MOMENTS = {"adamw8bit": 2, "adafactor": 0}  # bytes a number that an optimizer keeps, about; AdamW's two in fp32 are 8
 PROCESS = 3_000_000_000  # bytes of a Python with torch, CUDA and upstream in it, about
+# by blocks; counted with torch's own counter, and for attention's backward pass that recomputes its scores
+FLOPS = {40: (6.4e12, 7.49e10, 3.69e6), 30: (0.0, 7.6e9, 8.3e5)}
 OFFLOADED = {30: 92_160, 40: 409_600}  # bytes a token that gradient_checkpointing_cpu_offload keeps, by blocks
 
 DTYPES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8"}
@@ -54,13 +56,28 @@ def blocks(task: str) -> int:
     return 30 if "1.3B" in task else 40
 
 
-def lora_bytes(options: Options) -> tuple[int, int]:
-    """Bytes of a LoRA file and of a training state, about; 0 for a network whose size the rank does not tell."""
+def lora_numbers(options: Options) -> int:
+    """How many numbers a LoRA has; 0 for a network whose size the rank does not tell."""
     network, task = str(options["network_module"]).rpartition(".")[2], str(options["task"])
     each = next((size for part, size in LORA.items() if part in task), LORA_14B)
-    count = each * whole(options, "network_dim", 0) * {"lora_wan": 1, "loha": 2}.get(network, 0)
-    moments = MOMENTS.get(str(options["optimizer_type"]).rpartition(".")[2].lower(), 8)
-    return count * WIDTHS.get(str(options.get("save_precision")), 4), count * (4 + moments)
+    return each * whole(options, "network_dim", 0) * {"lora_wan": 1, "loha": 2}.get(network, 0)
+
+
+def moments(options: Options) -> int:
+    """Bytes that the optimizer keeps of each number."""
+    return MOMENTS.get(str(options["optimizer_type"]).rpartition(".")[2].lower(), 8)
+
+
+def lora_bytes(options: Options) -> tuple[int, int]:
+    """Bytes of a LoRA file and of a training state, about."""
+    count = lora_numbers(options)
+    return count * WIDTHS.get(str(options.get("save_precision")), 4), count * (4 + moments(options))
+
+
+def flops(task: str, tokens: int) -> float:
+    """Floating-point operations of one item's way through the model, with its recomputation, and back."""
+    fixed, linear, square = FLOPS[blocks(task)]
+    return fixed + linear * tokens + square * tokens**2
 
 
 def ram_bytes(options: Options, size: int, dtype: str, tokens: int) -> int:

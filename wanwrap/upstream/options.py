@@ -77,6 +77,7 @@ REFUSED = {
 _WORKING = {
     *("blocks_to_swap", "use_pinned_memory_for_block_swap", "block_swap_h2d_only", "block_swap_ring_size"),
     *("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "split_attn", *ATTENTION),
+    "force_v2_1_time_embedding",  # one timestep an item, embedded once or for each token: the same but for rounding
     *("max_data_loader_n_workers", "persistent_data_loader_workers", "disable_numpy_memmap"),
     *("vae", "t5", "clip", "fp8_t5", "vae_dtype", "vae_cache_cpu"),  # for samples alone
     *("no_metadata", "training_comment", "cuda_allow_tf32", "cuda_cudnn_benchmark"),

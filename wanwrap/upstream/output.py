@@ -10,8 +10,9 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import IO
 
 ANNOUNCED = re.compile(rb"total optimization steps[^:\n]*: (\d+)\s*\n")
@@ -27,8 +28,8 @@ class TrainingOutput:
     loss: str | None = None
     broken_for: int = 0  # steps in a row whose mean loss was no number; upstream's mean stays none once it was
     rest: bytes = b""
-    first: tuple[float, int] | None = None  # when, and how many steps had been done
-    last: tuple[float, int] = (0.0, 0)
+    drawn: float | None = None  # when the newest step was seen; the first one takes long for reasons of its own
+    seconds: list[float] = field(default_factory=list)  # of each step after the first
 
     def read(self, chunk: bytes) -> None:
         """Look at what has come, with the end of what came before."""
@@ -43,15 +44,15 @@ class TrainingOutput:
         self.loss = loss or self.loss
         if done > self.done:
             self.broken_for = self.broken_for + done - self.done if self.loss in ("nan", "inf", "-inf") else 0
-            self.done, self.last = done, (time.monotonic(), done)
-            self.first = self.first or self.last  # the first step takes long for reasons of its own
+            now = time.monotonic()
+            if self.drawn is not None:
+                self.seconds += [(now - self.drawn) / (done - self.done)] * (done - self.done)
+            self.done, self.drawn = done, now
 
     @property
     def pace(self) -> float | None:
         """Seconds a step, without the first one; None before there are two."""
-        if not self.first or self.last[1] == self.first[1]:
-            return None
-        return (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
+        return fmean(self.seconds) if self.seconds else None
 
 
 # ---- curves

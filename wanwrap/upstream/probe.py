@@ -56,7 +56,7 @@ def packages() -> "dict[str, str]":
 
 
 def gpus() -> "list[dict[str, object]]":
-    """Name, bytes and free bytes of each CUDA GPU that torch can use."""
+    """What each CUDA GPU is that torch can use: bytes, and those that are free; its UUID as nvidia-smi has it."""
     try:
         import torch
 
@@ -65,7 +65,17 @@ def gpus() -> "list[dict[str, object]]":
         pairs = [(cuda.get_device_properties(n), cuda.mem_get_info(n)[0]) for n in numbers]
     except Exception:
         return []
-    return [{"name": gpu.name, "memory": gpu.total_memory, "free": free} for gpu, free in pairs]
+    return [
+        {
+            "name": gpu.name,
+            "memory": gpu.total_memory,
+            "free": free,
+            "uuid": str(getattr(gpu, "uuid", "")),  # since torch 2.4
+            "capability": [gpu.major, gpu.minor],
+            "multiprocessors": gpu.multi_processor_count,
+        }
+        for gpu, free in pairs
+    ]
 
 
 # ---- trainings, built once

@@ -30,6 +30,8 @@ sys.modules.setdefault("bare_cpu", SimpleNamespace(help_if_needed=bool))  # noth
 cuda = SimpleNamespace(
     is_available=lambda: _GPUS > 0,
     device_count=lambda: _GPUS,
-    get_device_properties=lambda index: SimpleNamespace(name=f"Standin {index}", total_memory=24 * 2**30),
+    get_device_properties=lambda index: SimpleNamespace(
+        name=f"Standin {index}", total_memory=24 * 2**30, uuid=f"{index}-a", major=0, minor=0, multi_processor_count=1
+    ),
     mem_get_info=lambda _: (int(os.environ.get("STANDIN_FREE", 23 * 2**30)), 24 * 2**30),
 )
