@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import os
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from wanwrap.system import console
 
 BARE = (sys.executable, "-I", "-S")  # Python without what takes time to start
 BECOME = """\
@@ -67,16 +71,43 @@ class Watchdog:
         self._process.wait()
 
 
-@cache
-def end_children_with_this_process() -> None:
-    """On Windows: a job holds this process and all that it starts, and ends them when this process has closed it."""
-    if sys.platform == "win32":
-        import ctypes
+WATCHDOG = Watchdog()
 
-        kernel, handle = ctypes.windll.kernel32, ctypes.c_void_p
-        kernel.CreateJobObjectW.restype = kernel.GetCurrentProcess.restype = handle
-        limits = ctypes.create_string_buffer(144)  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64 bits
-        struct.pack_into("<I", limits, 16, 0x2000)  # LimitFlags: JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
-        job = handle(kernel.CreateJobObjectW(None, None))
-        kernel.SetInformationJobObject(job, 9, limits, len(limits))
-        kernel.AssignProcessToJobObject(job, handle(kernel.GetCurrentProcess()))
+
+def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A program that prints to one pipe and reads nothing, in a group of its own; it ends when this process is gone."""
+    windows = sys.platform == "win32"
+    if windows:
+        _join_job()
+    process = subprocess.Popen(
+        [*(() if windows else GATE), *argv],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # a group of its own, by which all of it is found, whichever dies first
+    )
+    assert process.stdin
+    with suppress(BrokenPipeError), process.stdin as gate:  # somebody has killed it at once
+        if not windows:
+            WATCHDOG.join(process.pid)
+            gate.write(b"\n")
+    return process
+
+
+@cache
+def _join_job() -> None:
+    """On Windows: a job holds this process and all that it starts, and ends them when this process has closed it."""
+    import ctypes
+
+    kernel, handle = ctypes.windll.kernel32, ctypes.c_void_p  # type: ignore[attr-defined,unused-ignore]
+    kernel.CreateJobObjectW.restype = kernel.GetCurrentProcess.restype = handle
+    limits = ctypes.create_string_buffer(144)  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64 bits
+    struct.pack_into("<I", limits, 16, 0x2000)  # LimitFlags: JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
+    job = handle(kernel.CreateJobObjectW(None, None))
+    set_up = kernel.SetInformationJobObject(job, 9, limits, len(limits))
+    if not (set_up and kernel.AssignProcessToJobObject(job, handle(kernel.GetCurrentProcess()))):
+        console.say(
+            "note: Windows gave no job: if wanwrap is ended by force, end what it has started in the Task Manager."
+        )

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import StepError
-from wanwrap.system import console
-from wanwrap.system.guard import GATE, Watchdog, end_children_with_this_process
+from wanwrap.system import console, guard
 
 SHORT = 300  # seconds: importing torch from a cold disk can take a minute
 STOP_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)}
 PATIENCE = 20  # seconds for a command to end after Ctrl-C
-WATCHDOG = Watchdog()
 Listener = Callable[[bytes], object]
 
 
@@ -108,7 +106,8 @@ class Child:
                 with signals(signal.SIG_IGN, *STOP_SIGNALS):  # a shell that ends and the system may both send one
                     if not self._interrupted:
                         self.interrupt()
-                    self._wait(self._patience)
+                    if os.name == "posix" or kind is KeyboardInterrupt:  # else it has heard of nothing
+                        self._wait(self._patience)
         except KeyboardInterrupt:
             pass
         finally:
@@ -118,7 +117,7 @@ class Child:
                     self._wait(5)
                 self._reader.join(5)  # what has left the group may hold the pipe
                 self._process.wait()
-                WATCHDOG.leave(self._process.pid)
+                guard.WATCHDOG.leave(self._process.pid)
 
     def interrupt(self) -> None:
         """Hand Ctrl-C on, without waiting."""
@@ -130,7 +129,7 @@ class Child:
         """Whether it has ended, or what listens to it has failed; waits so long for that."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        WATCHDOG.look()
+        guard.WATCHDOG.look()
         return self._process.returncode is not None or bool(self._failed)
 
     def status(self) -> int:
@@ -166,27 +165,9 @@ class Child:
 
 
 def _start(command: Command) -> subprocess.Popen[bytes]:
-    """A child that prints to one pipe and reads nothing; it ends when this process is gone."""
     if shutil.which(command.argv[0]) is None:
         raise StepError(f"{command.argv[0]} can't be started: it is not there, or no program; give another --python.")
-    posix = os.name == "posix"
-    if not posix:
-        end_children_with_this_process()
-    process = subprocess.Popen(
-        [*(GATE if posix else ()), *command.argv],
-        cwd=command.cwd,
-        env={**os.environ, **command.env},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # a group of its own, by which all of it is found, whichever dies first
-    )
-    assert process.stdin
-    with suppress(BrokenPipeError), process.stdin as gate:  # somebody has killed it at once
-        if posix:
-            WATCHDOG.join(process.pid)
-            gate.write(b"\n")
-    return process
+    return guard.start(command.argv, command.cwd, command.env)
 
 
 def _living(process: subprocess.Popen[bytes]) -> list[Any]:
