@@ -117,6 +117,14 @@ def _single(word: str) -> str:
 
 
 def _native(word: str) -> str:
-    """A literal that reaches a program as it is, when PowerShell quotes what has spaces and joins all to one line."""
-    quoted = subprocess.list2cmdline([word])
-    return _single(quoted[1:-1] if {" ", "\t"} & {*word} else quoted)
+    """A literal that reaches a program as it is; PowerShell (Legacy) joins all to one line, which Windows splits.
+
+    It puts a word with a space between quotes, but not if the space stands after an odd number of quotes. Of these 5.1
+    counts all, 7 those without a backslash before them. And 7 alone doubles the backslashes before its own last quote.
+    """
+    inside = subprocess.list2cmdline([f" {word}"])[2:-1]  # as it stands between quotes
+    if '"' in word and any(map(str.isspace, word)):  # with quotes of its own: 5.1 must count two for each, 7 none
+        begin = _single(f'"{inside}')
+        return f"""({begin}.Replace('\\"', ('""', '\\"')[$PSVersionTable.PSVersion.Major -gt 5]) + '"')"""
+    own = word in ("", "--%") or word.endswith("\\")  # the first would be left out, the second obeyed
+    return _single(f'"{inside}"' if own else inside)
