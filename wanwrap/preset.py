@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import runpy
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from wanwrap.errors import PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
 from wanwrap.system.files import UTF_16, decode
+from wanwrap.system.shell import quote
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
@@ -272,4 +272,4 @@ def load(name: str) -> Preset:
     preset = module.get("preset")
     if not isinstance(preset, Preset):
         raise PresetError(f"{path.name} must define `preset = Preset(...)`; `wanwrap show NAME --source` is a pattern.")
-    return replace(preset, name=name_of(path), word=shlex.quote(name), doc=(module["__doc__"] or "").strip())
+    return replace(preset, name=name_of(path), word=quote(name), doc=(module["__doc__"] or "").strip())

@@ -24,8 +24,9 @@ from wanwrap.cli.options import (
 )
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.errors import WeightsError
-from wanwrap.plan.script import command, native
+from wanwrap.plan.script import command
 from wanwrap.system import console
+from wanwrap.system.shell import native
 
 SHORT = 100  # characters of a caption in its line
 

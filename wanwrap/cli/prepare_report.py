@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from wanwrap.errors import DatasetError, listing
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation
 from wanwrap.prepare.prepare import Report
+from wanwrap.system.shell import quote
 
 ACTIONS = ("copied", "converted", "cut", "unchanged", "left out", "failed")
 QUIET = ("copied", "unchanged")  # of these only remarks are told
@@ -95,7 +95,7 @@ def _summary(work: Preparation, report: Report) -> Iterator[str]:
     yield f"{work.out} {'would hold' if work.dry_run else 'holds'} {whole} of these{length}"
     if report.gone:
         yield f"their sources are gone, and they are trained still; remove them if that is not meant: {listing(report.gone, 20)}"
-    out = shlex.quote(str(work.out))
+    out = quote(str(work.out))
     if bare := _bare(report):
         have = f"{len(bare)} {'has' if len(bare) == 1 else 'have'} no caption"
         yield f"{have}: `wanwrap caption {out}` writes them, or this command with --template, or you"

@@ -86,7 +86,8 @@ def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path 
     """The plan on stdout, or its script in a file; on stderr what is missing, and how `run` differs where it has begun."""
     from wanwrap.cli.words import heading, lacking, plan_json
     from wanwrap.plan.preflight import missing
-    from wanwrap.plan.script import encoded, native, script, start
+    from wanwrap.plan.script import encoded, script, start
+    from wanwrap.system.shell import native
 
     needed, shell = missing(plan), shell or native()
     if as_json:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -14,6 +12,7 @@ from wanwrap.cli.terminal import indented
 from wanwrap.cli.words import count, duration
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
+from wanwrap.system.shell import joined, native
 
 
 def far(expert: Expert) -> str:
@@ -82,13 +81,13 @@ def detail(run: Run) -> Iterator[str]:
     yield from (f"  {left}" for left in time_left(run))
     ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
-        there = "" if cwd in ("", str(Path.cwd())) else f"cd {shlex.quote(cwd)} && "  # its paths may be seen from there
+        then = " && " if native() == "bash" else "; "  # PowerShell 5.1 has no &&
+        there = "" if cwd in ("", str(Path.cwd())) else joined(("cd", cwd)) + then  # its paths may be seen from there
         yield f"  again   {there}{command}"
     yield f"  folder  {run.folder}"
     yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
     if any((each.folder / "logs").is_dir() for each in run.experts):
-        folder = shlex.quote(str(run.folder)) if os.name == "posix" else f'"{run.folder}"'
-        yield f"  curves  tensorboard --logdir {folder}"
+        yield f"  curves  {joined(('tensorboard', '--logdir', str(run.folder)))}"
 
 
 def _safe(expert: Expert) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,6 +12,7 @@ from wanwrap.errors import listing
 from wanwrap.machine.request import SetupRequest
 from wanwrap.machine.setup import Setup
 from wanwrap.system.disk import large, nearest
+from wanwrap.system.shell import joined, quote
 from wanwrap.upstream.pin import VERSION
 from wanwrap.weights import workspace
 from wanwrap.weights.catalogue import CATALOGUE, TOKENIZERS
@@ -44,7 +44,7 @@ def surveyed(found: Setup) -> Iterator[str]:
         yield f"Can't be installed: {found.problem} (--weights_only leaves Python alone.)"
     elif found.commands:
         yield "To install:"
-        yield from (f"  {shlex.join(command.argv)}  # {command.why}" for command in found.commands)
+        yield from (f"  {joined(command.argv)}  # {command.why}" for command in found.commands)
     elif found.commands is not None:
         yield f"musubi-tuner {VERSION} and what the presets import: there, nothing to install"
 
@@ -125,4 +125,5 @@ def ready(found: Setup) -> Iterator[str]:
     if found.commands is None:
         what = "the weights are ready (musubi-tuner and its packages were left alone)"
     yield f"{what}: {listing(words)}. What was found stands in {found.request.first.base_dir / workspace.NAME}."
-    yield f"Now: wanwrap rehearse {words[0]} DATASET, then wanwrap run {words[0]} DATASET"
+    word = quote(words[0])
+    yield f"Now: wanwrap rehearse {word} DATASET, then wanwrap run {word} DATASET"

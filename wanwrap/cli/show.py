@@ -15,9 +15,10 @@ from wanwrap.errors import OptionError
 from wanwrap.plan.build import SAMPLE, build
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read
-from wanwrap.plan.script import native, script
+from wanwrap.plan.script import script
 from wanwrap.preset import path_of
 from wanwrap.preset import source as text_of
+from wanwrap.system.shell import native
 from wanwrap.upstream.options import spell
 
 PATHS = ("dit", "dataset_config", "output_name")  # that differ from run to run
@@ -37,7 +38,8 @@ def show(preset: str, source: bool, out: Path | None, as_script: bool, as_json: 
         show_text(text_of(path_of(preset)), out)
         return
     plan = build(read(preset=preset, dataset=SAMPLE))
-    commands = f"\nIts commands: wanwrap show {preset} --script; with your data: wanwrap run {preset} DATASET --dry_run"
+    word = plan.request.preset.word
+    commands = f"\nIts commands: wanwrap show {word} --script; with your data: wanwrap run {word} DATASET --dry_run"
     text = script(plan, native(), heading(plan)).removesuffix("\n")
     show_result(as_json, lambda: plan_json(plan), [text] if as_script else chain(_described(plan), [commands]))
 

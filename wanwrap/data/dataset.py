@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 from wanwrap.data.media import Item, Kind
 from wanwrap.errors import DatasetError, listing
 from wanwrap.paths import folder
+from wanwrap.system.shell import quote
 from wanwrap.upstream import buckets
 
 MOST = 5  # files that an error names; `check` names all
@@ -140,7 +140,7 @@ class Dataset:
     def _complaint(self, bad: list[Item]) -> str:
         files = len({item.path for entry in self.entries for item in entry.items} | {item.path for item in bad})
         lines = "".join(f"\n  {item.path}: {item.problem}" for item in bad[:MOST])
-        place = shlex.quote(str(self.root or self.config))
+        place = quote(str(self.root or self.config))
         more = f"\n  and {len(bad) - MOST} more; `wanwrap check {place}` lists all" if len(bad) > MOST else ""
         way_out = "" if self.config else "\nMend or remove them, or train without them: --skip_bad"
         return f"{len(bad)} of {files} file(s) would not be trained:{lines}{more}{way_out}"

@@ -21,11 +21,13 @@ from wanwrap.plan import preflight
 from wanwrap.plan.request import Request
 from wanwrap.system import console, process
 from wanwrap.system.files import PART, patiently
+from wanwrap.system.shell import joined, native
 from wanwrap.upstream import pin
 from wanwrap.upstream.pin import BRINGS, COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
 
 BROUGHT = {*NEEDS, "bitsandbytes"}
 FITTING = {"torchvision", "xformers"}  # each of their builds fits one build of torch
+REMOVE = {"bash": ("rm", "-rf"), "powershell": ("rm", "-Recurse", "-Force")}
 CUDA_BUILD = "torch._C:_cuda_getDeviceCount"  # not in a build for the CPU (torch.cuda asks the same)
 
 NETWORK = r"resolve host|name resolution|getaddrinfo|unreachable|timed out|connection ?error|new connection|early eof|"
@@ -131,7 +133,7 @@ def _clone(checkout: Path) -> list[Command]:
         )
     part = str(checkout.with_name(checkout.name + PART))
     listed = [
-        Command("what a killed attempt left", ("rm", "-rf", part)),
+        Command("what a killed attempt left", (*REMOVE[native()], part)),
         Command(f"musubi-tuner {VERSION}", ("git", "clone", URL, part)),
         Command(f"its commit {COMMIT[:7]}", ("git", "-C", part, "checkout", "--quiet", "--detach", COMMIT)),
         Command("whole: under its name", ("mv", part, str(checkout))),
@@ -157,7 +159,7 @@ def install(commands: Sequence[Command]) -> None:
         KeyboardInterrupt: Ctrl-C; nothing is left running.
     """
     for number, command in enumerate(commands, 1):
-        console.say(f"\n{command.why} ({number} of {len(commands)})\n+ {shlex.join(command.argv)}")
+        console.say(f"\n{command.why} ({number} of {len(commands)})\n+ {joined(command.argv)}")
         if command.argv[0] in ("mv", "rm"):
             _move_or_remove(command.argv)
         else:
@@ -174,7 +176,7 @@ def _move_or_remove(argv: Sequence[str]) -> None:
             path.chmod(stat.S_IWRITE)  # git's objects are read-only, and Windows removes no such file
         shutil.rmtree(argv[-1])
     except OSError as error:
-        raise UpstreamError(f"{shlex.join(argv)}: {error}; look at what is there and try again.") from error
+        raise UpstreamError(f"{joined(argv)}: {error}; look at what is there and try again.") from error
 
 
 def _run(command: Command) -> None:
@@ -195,5 +197,5 @@ def _run(command: Command) -> None:
         return
     found = (hint for pattern, hint in HINTS.items() if re.search(pattern, tail.decode("utf-8", "replace"), re.I))
     way = KILLED if status == -9 else next(found, "mend what it says and try again")
-    what = f"{command.why}: {shlex.join(command.argv[:4])} ... failed ({status})"
+    what = f"{command.why}: {joined(command.argv[:4])} ... failed ({status})"
     raise fails(f"{what}; {way}.")  # what it printed stands above

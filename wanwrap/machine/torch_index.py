@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ if not __package__:
 from wanwrap.errors import UpstreamError, WanwrapError
 from wanwrap.paths import PACKAGE
 from wanwrap.system import process
+from wanwrap.system.shell import joined
 
 
 def command(python: str, checkout: Path, build: str, *words: str) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ def from_checkout(python: str, checkout: Path, build: str, *words: str) -> tuple
 def main(python: str, checkout: str, build: str, *words: str) -> None:
     """Be pip."""
     argv = from_checkout(python, Path(checkout), build, *words)
-    print("+", shlex.join(argv), flush=True)
+    print("+", joined(argv), flush=True)
     if os.name == "posix":
         os.execvp(argv[0], argv)
     sys.exit(process.run(process.Command(argv, Path.cwd()), sys.stdout.buffer.write))

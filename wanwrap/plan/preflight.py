@@ -23,6 +23,7 @@ from wanwrap.paths import PACKAGE
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import console, disk
 from wanwrap.system.process import capture
+from wanwrap.system.shell import joined
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import spell
 from wanwrap.upstream.pin import BRINGS, PYTHONS, Upstream
@@ -92,7 +93,7 @@ def check_packages(answer: Mapping[str, Any], python: str) -> None:
     packages = dict.fromkeys(name.partition(".")[0] for name in missing)
     others = [package for package in packages if package not in BRINGS]
     ways = ["`wanwrap setup` installs what is missing"] if len(others) < len(packages) else []
-    ways += [f"to install {listing(others)}: {python} -m pip install {' '.join(others)}"] if others else []
+    ways += [f"to install {listing(others)}: {joined((python, '-m', 'pip', 'install', *others))}"] if others else []
     if missing.keys() & ATTENTION_MODULES.values():
         ways.append("or choose another attention (--attention sdpa)")
     absent = "ModuleNotFoundError: No module named"

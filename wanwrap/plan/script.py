@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 from wanwrap.plan.plan import Plan, Train
-
-Shell = Literal["bash", "powershell"]
-
-
-def native() -> Shell:
-    """The language of this system's own shell."""
-    return "powershell" if os.name == "nt" else "bash"
+from wanwrap.system.shell import Shell, literal, quote
 
 
 def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
@@ -46,7 +38,7 @@ def start(path: Path, shell: Shell) -> str:
     """How a script is started from its file; PowerShell's own policy would refuse it."""
     if shell == "bash":
         return shlex.join(("bash", str(path)))
-    return f'powershell -ExecutionPolicy Bypass -File "{path}"'
+    return f"powershell -ExecutionPolicy Bypass -File {quote(str(path), shell)}"
 
 
 def command(argv: Sequence[str], shell: Shell) -> str:
@@ -77,14 +69,14 @@ def _powershell_start(plan: Plan) -> Iterator[str]:
     yield "$PSNativeCommandArgumentPassing = 'Legacy'  # quote arguments alike in PowerShell 5 and 7"
     yield ""
     for train in plan.trainings:
-        yield f"[void][IO.Directory]::CreateDirectory({_single(str(train.folder))})"
+        yield f"[void][IO.Directory]::CreateDirectory({literal(str(train.folder))})"
     for path, text in plan.files.items():
         # WriteAllText writes UTF-8 without a mark, which Set-Content of PowerShell 5 does not.
-        yield f"[IO.File]::WriteAllText({_single(str(path))}, {_single(text)})\n"
-    yield f"Set-Location -LiteralPath {_single(str(plan.folder))}"
+        yield f"[IO.File]::WriteAllText({literal(str(path))}, {literal(text)})\n"
+    yield f"Set-Location -LiteralPath {literal(str(plan.folder))}"
     yield "$ErrorActionPreference = 'Continue'  # PowerShell 5 takes a line on stderr, as of a progress bar, for an error"
     for name, value in plan.env.items():
-        yield f"$env:{name} = {_single(value)}"
+        yield f"$env:{name} = {literal(value)}"
 
 
 def _move(train: Train, shell: Shell) -> str:
@@ -93,7 +85,7 @@ def _move(train: Train, shell: Shell) -> str:
     made = [(folder / name).as_posix() for name in train.loras]
     if shell == "bash":
         return "mv " + " \\\n  ".join(map(shlex.quote, (*made, ".")))
-    return "Move-Item -ErrorAction Stop -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(_single, made))
+    return "Move-Item -ErrorAction Stop -Force -Destination . -LiteralPath `\n  " + ", `\n  ".join(map(literal, made))
 
 
 def _comment(text: str) -> str:
@@ -109,14 +101,15 @@ def _broken(argv: Sequence[str], quote: Callable[[str], str], newline: str) -> s
     return "".join(words)
 
 
-def _single(word: str) -> str:
-    """A literal: PowerShell also takes typographic quotes for quotes."""
-    for quote in "'\u2018\u2019\u201a\u201b":
-        word = word.replace(quote, quote * 2)
-    return f"'{word}'"
-
-
 def _native(word: str) -> str:
-    """A literal that reaches a program as it is, when PowerShell quotes what has spaces and joins all to one line."""
-    quoted = subprocess.list2cmdline([word])
-    return _single(quoted[1:-1] if {" ", "\t"} & {*word} else quoted)
+    """A literal that reaches a program as it is; PowerShell (Legacy) joins all to one line, which Windows splits.
+
+    It puts a word with a space between quotes, but not if the space stands after an odd number of quotes. Of these 5.1
+    counts all, 7 those without a backslash before them. And 7 alone doubles the backslashes before its own last quote.
+    """
+    inside = subprocess.list2cmdline([f" {word}"])[2:-1]  # as it stands between quotes
+    if '"' in word and any(map(str.isspace, word)):  # with quotes of its own: 5.1 must count two for each, 7 none
+        begin = literal(f'"{inside}')
+        return f"""({begin}.Replace('\\"', ('""', '\\"')[$PSVersionTable.PSVersion.Major -gt 5]) + '"')"""
+    own = word in ("", "--%") or word.endswith("\\")  # the first would be left out, the second obeyed
+    return literal(f'"{inside}"' if own else inside)

@@ -8,15 +8,15 @@ the network's, probe.py finds out before a run.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.plan.script import command, native
+from wanwrap.plan.script import command
 from wanwrap.system.safetensors import Source, open_source
+from wanwrap.system.shell import joined, native
 from wanwrap.upstream import states
 from wanwrap.upstream.options import number, whole
 from wanwrap.upstream.rules import Window, window
@@ -84,7 +84,7 @@ def _other_format(plan: Plan, train: Train, source: Source) -> str:
     out = path.with_name(f"{path.stem}-musubi.safetensors")
     files = ("--input", str(path), "--output", str(out), "--target", "default")
     convert = command((train.argv[0], "-m", "musubi_tuner.convert_lora", *files), native())
-    start = f"{shlex.join(('cd', plan.env['PYTHONPATH']))}\n" if "PYTHONPATH" in plan.env else ""
+    start = f"{joined(('cd', plan.env['PYTHONPATH']))}\n" if "PYTHONPATH" in plan.env else ""
     return (
         f"{path} is no LoRA in upstream's key names ({first}): upstream would load nothing of it and train from "
         f"scratch; upstream converts those of ComfyUI and diffusers:\n{start}{convert}"

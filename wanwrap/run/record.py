@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
 from wanwrap.system.files import write_atomic
 from wanwrap.system.safetensors import digest
+from wanwrap.system.shell import joined
 from wanwrap.upstream.options import Value, changes_result
 
 FILE = "record.json"
@@ -153,7 +153,7 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
     return replace(
         found,
         wanwrap=__version__,
-        command=shlex.join(["wanwrap", *command_line()]),
+        command=joined(["wanwrap", *command_line()]),
         cwd=str(Path.cwd()),
         preset=request.called,
         dataset={

@@ -14,7 +14,7 @@ from wanwrap.errors import StepError, WanwrapError, first_line, listing
 from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
-from wanwrap.plan.script import encoded, native, script
+from wanwrap.plan.script import encoded, script
 from wanwrap.run import record as records
 from wanwrap.run.folders import check_folder, hold
 from wanwrap.run.training import LOG, NOW, STOP, Stopped, Training, stop_asked
@@ -24,6 +24,7 @@ from wanwrap.system.files import remove, write_atomic
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command, check_interrupted, interruptible
 from wanwrap.system.safetensors import read_header
+from wanwrap.system.shell import native
 
 Heading = Callable[[Plan], Iterator[str]]
 # what would hit the other expert's training too; its own size, data or luck would not

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import IO
 from wanwrap.system import console
 from wanwrap.system.failures import DIED
 from wanwrap.system.process import Command, Listener, run
+from wanwrap.system.shell import joined
 
 RECENT = 200  # lines: a traceback, and accelerate's own below it
 
@@ -67,7 +67,7 @@ def run_logged(
     with path.open("ab", buffering=0) as file:
         log = Log(file)
         with suppress(OSError):
-            file.write(f"\n{name}\n+ {shlex.join(command.argv)}\n".encode("utf-8", "surrogateescape"))
+            file.write(f"\n{name}\n+ {joined(command.argv)}\n".encode("utf-8", "surrogateescape"))
 
         def write(chunk: bytes) -> None:
             log.write(chunk)

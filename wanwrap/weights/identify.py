@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wanwrap.errors import WeightsError, listing
 from wanwrap.system.safetensors import open_source, stat
+from wanwrap.system.shell import quote
 from wanwrap.upstream.dit import PREFIX
 from wanwrap.weights import inside, lora
 from wanwrap.weights.catalogue import ALSO, CATALOGUE, NEVER, Weight
@@ -56,7 +57,7 @@ def checked(found: WeightFile, name: str) -> str:
         raise WeightsError(f"{found.path}: {found.reason}.")
     if found.convert:
         raise WeightsError(
-            f"{found.path} has ComfyUI's key names: `wanwrap convert {found.path} --out umt5-xxl-enc-bf16.safetensors` "
+            f"{found.path} has ComfyUI's key names: `wanwrap convert {quote(str(found.path))} --out umt5-xxl-enc-bf16.safetensors` "
             "gives it Wan's, and `wanwrap setup --comfyui_dir` does so by itself."
         )
     if row.role == "dit" and not found.may_be(name):
