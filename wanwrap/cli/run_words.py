@@ -80,7 +80,8 @@ def detail(run: Run) -> Iterator[str]:
     yield from (f"  {left}" for left in time_left(run))
     ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
-        there = "" if cwd in ("", str(Path.cwd())) else f"cd {shlex.quote(cwd)} && "  # its paths may be seen from there
+        cd = f"cd {shlex.quote(cwd)}{' &&' if os.name == 'posix' else ';'} "  # Windows' own PowerShell has no &&
+        there = "" if cwd in ("", str(Path.cwd())) else cd  # its paths may be seen from there
         yield f"  again   {there}{command}"
     yield f"  folder  {run.folder}"
     yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
