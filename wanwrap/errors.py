@@ -76,6 +76,14 @@ def first_line(error: BaseException | None) -> str:
     return str(error or "").partition("\n")[0]
 
 
+BACKSLASHES = " In double quotes \\ means more than itself: write paths with /, or in 'single quotes'."
+
+
+def of_toml(error: Exception) -> str:
+    """What to do about a TOML that can't be read, where it is Windows' backslashes; else nothing."""
+    return BACKSLASHES if type(error).__name__ in ("InvalidCharInStringError", "InvalidUnicodeValueError") else ""
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """` Did you mean X?`, or nothing where nothing known is like `word`."""
     names = {name.lower(): name for name in known}

@@ -9,8 +9,13 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def absolute(path: str | Path) -> Path:
-    """The whole path, `~` and `..` resolved, links kept: upstream's processes run in another folder."""
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111  Path keeps `..`, and fails for some `~`
+    """The whole path, `~` and `..` resolved, links kept: upstream's processes run in another folder.
+
+    On Windows in the letters of the disk, however it is typed: caches and what `prepare` has made are known by it.
+    """
+    whole = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111  Path keeps `..`, and fails for some `~`
+    real = os.path.realpath(whole)
+    return Path(real if os.path.normcase(real) == os.path.normcase(whole) else whole)
 
 
 def folder(kind: str) -> Path:

@@ -35,7 +35,8 @@ def doctor(ctx: click.Context, /, presets: tuple[str, ...], as_json: bool, **opt
 
 def _told(lines: Sequence[Line], request: SetupRequest) -> Iterator[str]:
     width = max(len(line.name) for line in lines)
-    yield from (f"{'TO DO ' if line.code else '  fine'}  {line.name:<{width}}  {line.text}" for line in lines)
+    for line in lines:
+        yield f"{'TO DO ' if line.code else '  note' if line.note else '  fine'}  {line.name:<{width}}  {line.text}"
     names = [run.preset.name for run in request.runs]
     others = [name for name in shipped() if name not in names]
     yield f"Looked at {', '.join(names)}; name others to see theirs: {', '.join(others)}"

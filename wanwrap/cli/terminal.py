@@ -41,7 +41,7 @@ class Terminal(Console):
 
     def show(self, lines: Sequence[str]) -> None:
         """Draw them, if it is time to; none wipes them away."""
-        terminal = _stderr.isatty()
+        terminal = _draws()
         if not lines:
             self._wipe()
         elif time.monotonic() - self._when > (OFTEN if terminal else SELDOM):
@@ -99,6 +99,18 @@ class _Stderr:
 
 
 _stderr = _Stderr()
+
+
+def _draws() -> bool:
+    """Whether stderr is a terminal on which lines can be drawn anew, which a console of Windows' must be told to allow."""
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel, mode = ctypes.windll.kernel32, ctypes.c_ulong()
+        console = kernel.GetStdHandle(-12)  # stderr's; 4: ENABLE_VIRTUAL_TERMINAL_PROCESSING, of Windows 10 and later
+        if not (kernel.GetConsoleMode(console, ctypes.byref(mode)) and kernel.SetConsoleMode(console, mode.value | 4)):
+            return False
+    return bool(_stderr.isatty())
 
 
 def mend_streams() -> None:

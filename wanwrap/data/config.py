@@ -16,7 +16,7 @@ from wanwrap.data.clips import SAME_FPS
 from wanwrap.data.dataset import TEMPLATE, Dataset, Entry, notes_on, too_short
 from wanwrap.data.media import READ, Item, Kind, why
 from wanwrap.data.read import read_files
-from wanwrap.errors import DatasetError, PresetError, closest, listing
+from wanwrap.errors import BACKSLASHES, DatasetError, PresetError, closest, listing, of_toml
 from wanwrap.preset import check_frames, check_size
 from wanwrap.upstream import buckets
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> tuple[Table, Sequence[Table], bool]:
             raise DatasetError(f"{path} begins with a byte order mark, which upstream can't read; save it without one.")
         config = tomlkit.parse(text).unwrap()
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise DatasetError(f"{path} can't be read as TOML: {why(path, error)}.") from error
+        raise DatasetError(f"{path} can't be read as TOML: {why(path, error)}.{of_toml(error)}") from error
     general, tables = config.get("general", {}), config.get("datasets")
     shaped = isinstance(general, dict) and isinstance(tables, list) and all(isinstance(each, dict) for each in tables)
     if config.keys() - {"general", "datasets"} or not tables or not shaped:
@@ -133,7 +133,11 @@ def _entry(table: Table, written: Path | None, whole: bool) -> Entry:
 def _faults(kind: Kind, options: Table) -> Iterator[str]:
     """What upstream takes without a word, and would fail on late or train otherwise than it says."""
     for name, value in options.items():
-        if name.endswith(("_directory", "_jsonl_file")) and not Path(value).is_absolute():
+        if not name.endswith(("_directory", "_jsonl_file")):
+            continue
+        if re.search(r"[\x00-\x1f]", value):  # "C:\new" holds a new line
+            yield f"{name} = {value!r} is no path.{BACKSLASHES}"
+        if not Path(value).is_absolute():
             yield f"{name} = {value!r} is relative to a folder that upstream does not run in; write the whole path."
     folder, file = f"{kind}_directory" in options, f"{kind}_jsonl_file" in options
     if folder == file:

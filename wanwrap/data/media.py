@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,10 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     file = os.path.splitext(path)[0] + suffix  # noqa: PTH122  plain words: there may be 10,000 of them
     if not os.path.isfile(file):  # noqa: PTH113
         raise Unfit(f"it has no caption ({suffix}); {way}")
+    if sys.platform == "win32" and (there := _other_case(file)) and kind_of(path) == "image":
+        raise Unfit(
+            f"its caption is called {there}, and upstream wants {path.stem}{suffix}, letter by letter; rename it"
+        )
     try:
         with open(file, encoding="utf-8") as content:  # noqa: PTH123
             text = content.read().strip()
@@ -96,6 +101,12 @@ def caption_of(path: Path, suffix: str = CAPTION) -> str:
     if not text.strip("\ufeff").strip():
         raise Unfit(f"its caption ({suffix}) is empty; {way}")
     return text
+
+
+def _other_case(file: str) -> str | None:
+    """A file's name as the disk has it, where only small and large letters are others; Windows finds it all the same."""
+    asked, there = Path(file).name, os.path.basename(os.path.realpath(file))  # noqa: PTH119
+    return there if there != asked and there.lower() == asked.lower() else None
 
 
 def filled(caption: Path) -> bool:

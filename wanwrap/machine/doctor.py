@@ -12,6 +12,7 @@ from typing import Any
 
 from wanwrap import __version__
 from wanwrap.errors import GpuError, OptionError, PackageError, RoomError, WanwrapError, WeightsError
+from wanwrap.machine import windows
 from wanwrap.machine.driver import driver
 from wanwrap.machine.install import CUDA_BUILD, question
 from wanwrap.machine.request import SetupRequest
@@ -25,11 +26,15 @@ from wanwrap.weights.locate import locate
 
 @dataclass(frozen=True)
 class Line:
-    """One thing: `code` is 0 where it is fine, else the exit code of the error that a run would end with."""
+    """One thing: `code` is 0 where it is fine, else the exit code of the error that a run would end with.
+
+    A `note` is advice, which nothing ends for.
+    """
 
     name: str
     text: str
     code: int = 0
+    note: bool = False
 
 
 def examine(request: SetupRequest) -> Iterator[Line]:
@@ -37,7 +42,8 @@ def examine(request: SetupRequest) -> Iterator[Line]:
     yield Line("wanwrap", f"{__version__}, on Python {sys.version.split()[0]}")
     yield from (Line("wanwrap.toml", why, OptionError.exit_code) for why in request.first.gone.values())
     yield from _trainer(request)
-    yield _checked("RAM", lambda: _memory(max(CATALOGUE[name].bytes for name in request.needs)))
+    largest = max(CATALOGUE[name].bytes for name in request.needs)
+    yield _checked("RAM", lambda: _memory(largest))
     problems, missing = _weights(request)
     yield _checked("disk", lambda: _disk(request.first.base_dir, missing))
     for run in request.runs:
@@ -46,6 +52,7 @@ def examine(request: SetupRequest) -> Iterator[Line]:
         there = download.cached(TOKENIZERS[name])
         text = "in the Hugging Face cache" if there else "not in the Hugging Face cache; `wanwrap setup` puts it there"
         yield Line(f"tokenizer of {name}", text, 0 if there else WeightsError.exit_code)
+    yield from (Line(name, text, note=True) for name, text in windows.advice(request.first.base_dir, largest))
 
 
 def _checked(name: str, check: Callable[[], str]) -> Line:

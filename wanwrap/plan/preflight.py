@@ -20,6 +20,7 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.paths import PACKAGE
+from wanwrap.plan.long_paths import check_paths, too_long
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import console, disk
 from wanwrap.system.process import capture
@@ -122,9 +123,11 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
 
     Raises:
         PackageError, UpstreamError, GpuError, OptionError, WeightsError: they can't carry out the plan.
+        OutputError: Windows takes no paths as long as its files'.
     """
     request = plan.request
     check_recorded(request.gone)
+    check_paths(plan)
     modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
     for train in plan.trainings:
         modules |= {*late_imports(train.options)}
@@ -262,6 +265,5 @@ def missing(plan: Plan) -> list[str]:
     if lacking:
         lacking.append(how_to_get(plan))
     lacking += request.gone.values()
-    if full := lacking_disk(plan, sum(map(saving_bytes, plan.trainings))):
-        lacking.append(full)
+    lacking += filter(None, [too_long(plan), lacking_disk(plan, sum(map(saving_bytes, plan.trainings)))])
     return lacking

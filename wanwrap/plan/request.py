@@ -116,6 +116,12 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
     """Raises OptionError: two options, or an option and the preset, contradict each other."""
     if "dataset" in options and "dataset_config" in options:
         raise OptionError("--dataset and --dataset_config name two data sets; give one.")
+    if sys.platform == "win32" and options.get("gpus", 1) > 1:
+        # fluxgym #302, musubi-tuner #100; USE_LIBUV=0 is not heeded there: pytorch #148283, and #196855, open in 2026-09
+        raise OptionError(
+            "--gpus: PyTorch for Windows can't train one model on several GPUs: its launcher wants libuv, which that build "
+            "lacks. Leave it out; --parallel trains both experts of Wan 2.2 at once, on a GPU each, and WSL2 takes --gpus."
+        )
     level, levels = options.get("noise_level"), [expert.noise_level for expert in preset.experts]
     if level and levels == [None]:
         raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")

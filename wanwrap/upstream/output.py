@@ -5,6 +5,7 @@ in TensorBoard's event files.
 from __future__ import annotations
 
 import math
+import platform
 import re
 import struct
 import time
@@ -62,6 +63,11 @@ LOSS = "loss/current"  # of each step; loss/epoch alone goes over epochs
 # What torch's SummaryWriter.add_scalar makes of one point: an `Event` of protobuf with the time, the step where it isn't
 # 0, and a `Summary` of a single value with its tag (tensorflow's event.proto, summary.proto).
 POINT = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a.([ -~]+)\x15(.{4})", re.DOTALL)
+
+
+def curves_file() -> str:
+    """Where below `logging_dir` this machine's event files lie, as long as any is: time, host and process."""
+    return f"20260101000000/network_train/events.out.tfevents.1700000000.{platform.node()}.12345.0"
 
 
 class Curves:

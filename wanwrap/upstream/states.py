@@ -36,6 +36,16 @@ def lora_epoch(name: str, label: str) -> int | None:
     return int(found[1] or 0) if found else None
 
 
+def longest(label: str) -> str:
+    """The longest path of what upstream saves below `output_dir`: a state's file, where the state is just being removed."""
+    return f"{label}-000001-state{REMOVED}/{LAST}"
+
+
+def sample(label: str) -> str:
+    """The path of a sample below `output_dir`, as long as any is: epoch, prompt, time, seed and frame."""
+    return f"sample/{label}_e000001_00_20260101000000_1234567890_000.png"
+
+
 def saved(folder: Path, label: str) -> dict[int, Path]:
     """The states in a folder, whole or not, by the epoch after which each was saved, the youngest last."""
     named = re.compile(re.escape(label) + r"-(\d{6})-state")

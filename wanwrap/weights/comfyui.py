@@ -15,7 +15,7 @@ from wanwrap.weights.identify import SUFFIXES
 # Folders of models, in small letters without _: ComfyUI's, older names of theirs, Stability Matrix', SwarmUI's, Forge's.
 LORAS = frozenset({"loras", "lora"})
 KINDS = {*LORAS, "diffusionmodels", "unet", "textencoders", "textencoder", "clip", "vae", "clipvision"}
-YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml")
+YAMLS = ("extra_model_paths.yaml", "extra_model_paths.yml", "extra_models_config.yaml")  # the last one: Desktop's
 
 
 def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False) -> list[Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wanwrap.errors import OptionError, closest
+from wanwrap.errors import OptionError, closest, of_toml
 from wanwrap.paths import absolute
 from wanwrap.system.files import write_atomic
 from wanwrap.weights.catalogue import CATALOGUE
@@ -51,7 +51,8 @@ def load(base: Path) -> Workspace:
     try:
         return _workspace(tomlkit.parse(path.read_text(**TEXT)).unwrap(), base)
     except (ValueError, OSError) as error:  # tomlkit's are ValueErrors, too
-        raise OptionError(f"{path} can't be read ({error}); mend it, or delete it and run setup again.") from error
+        way = f"mend it, or delete it and run setup again.{of_toml(error)}"
+        raise OptionError(f"{path} can't be read ({error}); {way}") from error
 
 
 def _workspace(content: Mapping[str, Any], base: Path) -> Workspace:
