@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import io
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import Wanwrap
 
 from wanwrap.cli import terminal
 from wanwrap.cli.terminal import Terminal
-from wanwrap.run.record import Record
 
 VIRTUAL = 4  # ENABLE_VIRTUAL_TERMINAL_PROCESSING
 
@@ -70,16 +67,3 @@ def test_lines_are_drawn_anew_where_a_console_can(
     text = console.getvalue()
     assert ("\033[1A\033[J" in text) == drawn and ("at 1001" in text) == drawn and kernel.mode == after
     assert drawn or text == "at 1000\nat 1061\n"
-
-
-@pytest.mark.parametrize(("system", "joint"), [("posix", " && "), ("nt", "; ")])
-def test_a_command_to_be_pasted(
-    system: str, joint: str, tmp_path: Path, cli: Wanwrap, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Windows' own PowerShell has no &&."""
-    folder = tmp_path / "run" / "low"
-    folder.mkdir(parents=True)
-    record = Record("low", "x.safetensors", {}, 6, 1, 6, 1, command="wanwrap run x", cwd="/else where", state="failed")
-    record.write(folder)
-    monkeypatch.setattr("wanwrap.cli.run_words.os", SimpleNamespace(name=system))
-    assert f"cd '/else where'{joint}wanwrap run x" in cli("status", folder.parent).stdout

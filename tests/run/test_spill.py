@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,11 +36,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, used: float = 23.8, card: Any = RTX40
 
 def test_a_run_that_spills_from_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the card is built for; what would fit is named, and on Windows the driver's setting."""
-    monkeypatch.setattr("wanwrap.system.gpu.sys.platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     text = watch(monkeypatch).look([SPILT] * spill.FEW)
     assert text and "600 s" in text and "23.8 of 24.0 GiB" in text and "Prefer No Sysmem Fallback" in text
     assert "--blocks_to_swap" in text and "-- --force_v2_1_time_embedding --gradient_checkpointing_cpu_offload" in text
-    monkeypatch.setattr("wanwrap.system.gpu.sys.platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     text = watch(monkeypatch).look([SPILT] * spill.FEW)
     assert text and "Sysmem" not in text
 

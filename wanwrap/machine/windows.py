@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from wanwrap.system import gpu
 from wanwrap.system.disk import large
 from wanwrap.system.windows import LONGER, long_paths, registry
 
@@ -16,12 +17,9 @@ from wanwrap.system.windows import LONGER, long_paths, registry
 SCRIPTS = r"SOFTWARE\Microsoft\PowerShell\1\ShellIds\Microsoft.PowerShell"
 POLICIES = r"SOFTWARE\Policies\Microsoft\Windows\PowerShell"
 MEMORY = r"HKLM\SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management"
-# nvidia.custhelp.com, answer 5490
 FALLBACK = (
-    "what does not fit into the GPU's memory NVIDIA's driver moves to RAM, which makes a run several times slower. In the "
-    "NVIDIA Control Panel under Manage 3D settings, Global Settings, set CUDA - Sysmem Fallback Policy to Prefer No Sysmem "
-    "Fallback (driver 546.01 or newer): then it runs out of memory at once, and wanwrap goes on with more blocks swapped. "
-    "wanwrap can't see how it is set."
+    "what does not fit into the GPU's memory NVIDIA's driver moves to RAM, which makes a run several times slower. "
+    f"{gpu.NO_FALLBACK} wanwrap can't see how it is set."
 )
 WSL = "WSL2 is said not to heed it (microsoft/WSL #11050): if a run is very slow, swap more blocks (--blocks_to_swap)."
 
@@ -32,7 +30,7 @@ def advice(base: Path, largest: int) -> Iterator[tuple[str, str]]:
         found = {"PowerShell": _scripts(), "long paths": _long(), "page file": _page_file(largest)}
         found |= {"OneDrive": _synced(base), "GPU memory": FALLBACK}
         yield from ((name, text) for name, text in found.items() if text)
-    elif "microsoft" in platform.release().lower():  # WSL2, on the Windows driver
+    elif gpu.wsl():
         yield "GPU memory", f"{FALLBACK} {WSL}"
 
 

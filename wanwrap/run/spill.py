@@ -8,6 +8,7 @@ done in a second: in this run, in earlier ones, or what it is built for.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,10 +32,6 @@ FULL = 0.95  # of a card's memory
 FIXED = 1.0  # seconds of a step whatever its size; measured ones are 0.5 to 1
 LEAST = 0.3  # of what a card is built for; published trainings on clips reach 0.37 to 0.74
 OFTEN = 60  # seconds between two questions to nvidia-smi
-POLICY = (
-    "In the NVIDIA Control Panel, under Manage 3D settings, set `CUDA - Sysmem Fallback Policy` to `Prefer No Sysmem "
-    "Fallback` for {python}: what doesn't fit then ends at once, and wanwrap goes on with more blocks swapped."
-)
 
 
 class Watch:
@@ -56,8 +53,9 @@ class Watch:
             return None
         self._slow = True
         full = f"{found.used / memory.GIB:.1f} of {found.total / memory.GIB:.1f} GiB"
-        moved = ": the driver moves what doesn't fit into RAM" if gpu.spills() else ""
-        policy = " " + POLICY.format(python=self._plan.request.python) if gpu.spills() else ""
+        windows = sys.platform == "win32"
+        moved = ": the driver moves what doesn't fit into RAM" if windows or gpu.wsl() else ""
+        policy = f" {gpu.NO_FALLBACK}" if windows else ""
         return f"{steps}, and the GPU's memory is full ({full}){moved}. {self._way_out(found.total)}{policy}"
 
     def keep(self) -> None:

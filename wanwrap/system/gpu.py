@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 from wanwrap.system.process import capture
 
+# Windows' driver moves what doesn't fit into RAM (nvidia.custhelp.com, answer 5490)
+NO_FALLBACK = (
+    "In the NVIDIA Control Panel under Manage 3D settings, Global Settings, set CUDA - Sysmem Fallback Policy to Prefer No "
+    "Sysmem Fallback (driver 546.01 or newer): then it runs out of memory at once, and wanwrap goes on with more blocks "
+    "swapped."
+)
 PATIENCE = 10  # seconds; with a driver that has crashed nvidia-smi hangs for ever
 
 
@@ -37,9 +43,9 @@ def find(uuid: str) -> Gpu | None:
     return None
 
 
-def spills() -> bool:
-    """Whether the driver moves what doesn't fit into RAM: Windows' does, also for WSL (NVIDIA's answer 5490)."""
-    return sys.platform == "win32" or "microsoft" in platform.release()
+def wsl() -> bool:
+    """Whether this is Linux within Windows, on its driver."""
+    return sys.platform == "linux" and "microsoft" in platform.release().lower()
 
 
 # Dense bf16 operations a clock and multiprocessor, and the clock in GHz, by compute capability (NVIDIA's white papers:
