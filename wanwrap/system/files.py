@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 T = TypeVar("T")
-# Seconds between tries. Windows lets nobody rename, remove or write what another program has open: a scanner, the
+# Seconds between tries. Windows lets nobody rename, remove, write or even read what another program has open: a scanner, the
 # indexer, OneDrive, `wanwrap status`.
 PATIENCE = (0.1, 0.4, 1.5, 4, 10, 20)
 HELD = PATIENCE if sys.platform == "win32" else ()
@@ -42,10 +43,10 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
             sync(file)
             try:
                 put(file, part, out)
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 if file.closed:  # on Windows, and so nobody's any more
                     with suppress(OSError):
-                        part.unlink()
+                        remove(part)
                 raise
     except OSError as error:
         if error.filename in (None, str(part)):  # a full disk names none
@@ -58,10 +59,10 @@ def decode(data: bytes) -> str:
     return data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | bytes) -> None:
     """Put a text there, with `\\n` alone between its lines."""
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))  # a file's name may be no text
+    with atomic_file(path) as file:  # a file's name may be no text
+        file.write(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
@@ -87,13 +88,13 @@ def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
             if _own(file, path):
                 _let_go(file)
                 with suppress(OSError):
-                    path.unlink()
+                    remove(path)
 
 
 def is_locked(place: Path) -> bool | None:
     """Whether a process holds the lock of `place`; None where the drive has no locks, and nobody knows."""
     try:
-        with _lock_file(place).open("rb") as file:
+        with opened(_lock_file(place)) as file:
             free = _try(file, shared=True)
             if free and sys.platform == "win32":  # elsewhere closing lets go at once
                 import msvcrt
@@ -129,7 +130,9 @@ def patiently(act: Callable[[], T]) -> T:
             return act()
         except PermissionError as error:
             if wait > 1:
-                console.say(f"{error.filename} is in use by another program, or may not be written: trying again")
+                console.say(
+                    f"{error.filename} is in use by another program, or may not be read or written: trying again"
+                )
         time.sleep(wait)
     return act()
 
@@ -144,9 +147,18 @@ def remove(path: Path) -> None:
     patiently(lambda: path.unlink(missing_ok=True))
 
 
-def reopen(path: Path) -> IO[bytes]:
-    """A file that is there, to be read and written."""
-    return patiently(lambda: path.open("r+b"))
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, if it is there, with as much of what is in it as can be removed."""
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            if not path.is_dir():
+                remove(path)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def opened(path: Path, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
+    """A file to be read, or written as `mode` says, as `Path.open` does it."""
+    return patiently(lambda: path.open(mode, buffering))
 
 
 def put(file: IO[bytes], part: Path, out: Path) -> None:
