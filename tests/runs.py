@@ -14,10 +14,12 @@ from typing import Any
 import psutil
 from helpers import PYTHONPATH, STANDIN, record
 
+from wanwrap.plan.script import native
 from wanwrap.system.safetensors import read_header
 from wanwrap.weights.provenance import trained as counted
 
 NAME = "cats-t2v-vanilla"
+SCRIPT = "run.sh" if native() == "bash" else "run.ps1"
 LOW = ("run", "t2v-vanilla", "--noise_level", "low", "--epochs", 10, "--save_every", 2)  # 6 steps an epoch
 WHOLE = {**{f"{epoch:06d}": (epoch, 6 * epoch) for epoch in (2, 4, 6, 8)}, "": (10, 60)}  # its LoRAs
 
@@ -71,7 +73,7 @@ def begin(tmp_path: Path, *words: object, tty: int | None = None, **env: str) ->
         argv, streams = [sys.executable, "-c", ATTACH, *argv], dict.fromkeys(("stdin", "stdout", "stderr"), tty)
     (tmp_path / "home").mkdir(exist_ok=True)
     whole = {**base, **extra, **env}
-    return subprocess.Popen(argv, cwd=tmp_path / "home", env=whole, start_new_session=True, text=True, **streams)
+    return subprocess.Popen(argv, cwd=tmp_path / "home", env=whole, start_new_session=True, encoding="utf-8", **streams)
 
 
 def ended(process: subprocess.Popen[str], code: int) -> str:

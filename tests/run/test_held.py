@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap
-from runs import WHOLE, calls, folder, loras, told
+from runs import SCRIPT, WHOLE, calls, folder, loras, told
 
-from wanwrap.plan.script import native
 from wanwrap.system import console, files
 
 Hold = Callable[..., list[tuple[str, str]]]
@@ -70,13 +69,12 @@ def test_a_run_in_which_each_file_is_held(
     assert done.returncode == 0, done.stderr
     assert loras(tmp_path) == WHOLE and told(tmp_path)["state"] == "done"
     assert not calls(tmp_path, "wan_cache_latents.py")
-    script = "run.ps1" if native() == "powershell" else "run.sh"
-    ours = {"run.log", f"record.json{files.PART}", f"dataset.toml{files.PART}", f"{script}{files.PART}", "low.lock"}
+    ours = {"run.log", f"record.json{files.PART}", f"dataset.toml{files.PART}", f"{SCRIPT}{files.PART}", "low.lock"}
     assert {("open", name) for name in ours} <= {*refused}
     assert {("replace", f"{folder(tmp_path).name}-low.safetensors"), ("unlink", "low.lock")} <= {*refused}
     assert [name for call, name in refused if call == "replace" and name.endswith("-state")]
     left = {path.name for path in (folder(tmp_path) / "low").iterdir()}
-    assert left == {"accelerate.yaml", "dataset.toml", "record.json", "run.log", script}
+    assert left == {"accelerate.yaml", "dataset.toml", "record.json", "run.log", SCRIPT}
     assert not [*tmp_path.rglob(f"*{files.PART}"), *tmp_path.rglob(f"*{files.LOCK}")]
 
 
