@@ -7,11 +7,12 @@
 | `windows` | runs | not run |
 | `signals`, `limits`, `terminals`, `pipes`, `flock`, `scripts`, `in_bash`, `posix_paths` | not run | runs |
 | `linux`, `odd_names`, `full_disk` | not run | not run |
-| `symlinks`, `permissions`, `in_browser` | where the user, the drive or the machine has them | the same |
+| `symlinks`, `permissions`, `long_paths`, `pwsh`, `in_browser` | where the user or the machine has them | the same |
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ import pytest
 
 WINDOWS = sys.platform == "win32"
 posix: Any = os  # for names of its that Windows has not, which mypy would ask for
+WINDLL: Any = vars(ctypes).get("windll")  # which Windows alone has
 KILLED = "exit status" if WINDOWS else "SIGKILL"  # how a child that was killed is told of
 QUOTE = "" if WINDOWS else '"'  # no name may hold one there
 STAR = "" if WINDOWS else "*"
@@ -47,6 +49,11 @@ def _may_read_all() -> bool:
     return not WINDOWS and bool(posix.geteuid() == 0)
 
 
+def _long_paths() -> bool:
+    """Whether files may have paths over 260 characters."""
+    return WINDLL is None or bool(WINDLL.ntdll.RtlAreLongPathsEnabled() & 255)
+
+
 windows = _needs(WINDOWS, "Windows' own consoles, jobs, PowerShell 5.1 and files that are opened for oneself alone")
 
 signals = _needs(not WINDOWS, "Windows sends no signals; test_real_windows.py has Ctrl-C, Ctrl-Break and a kill")
@@ -64,4 +71,6 @@ full_disk = _needs(Path("/dev/full").exists(), "Linux alone has /dev/full, a dis
 
 symlinks = _needs(_links(), "this user may make no symbolic links (Windows: developer mode is off)")
 permissions = _needs(not WINDOWS and not _may_read_all(), "root may read everything, and Windows' folders have no such modes")  # fmt: skip
+pwsh = _needs(shutil.which("pwsh"), "needs PowerShell 7 on PATH")
+long_paths = _needs(_long_paths(), "LongPathsEnabled is not set in this Windows' registry")
 in_browser = _needs(BROWSER, "needs Chromium or Chrome on PATH")

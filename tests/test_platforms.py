@@ -33,7 +33,8 @@ def pytest_collection():
 def test_all_tests_are_found_where_windows_is(tmp_path: Path) -> None:
     """Without what it has not: a module that asks for it when it is imported ends the run."""
     (tmp_path / "as_windows.py").write_text(AS_WINDOWS)
-    argv = [sys.executable, "-m", "pytest", "-p", "as_windows", "-p", "no:cacheprovider", "--collect-only", "-qq", str(TESTS)]  # fmt: skip
+    options = "-p as_windows -p no:cacheprovider --assert=plain --collect-only -qq"
+    argv = [sys.executable, "-m", "pytest", *options.split(), str(TESTS)]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
