@@ -71,11 +71,11 @@ def test_a_run_in_which_each_file_is_held(
     assert not calls(tmp_path, "wan_cache_latents.py")
     ours = {"run.log", f"record.json{files.PART}", f"dataset.toml{files.PART}", f"{SCRIPT}{files.PART}", "low.lock"}
     assert {("open", name) for name in ours} <= {*refused}
-    assert {("replace", f"{folder(tmp_path).name}-low.safetensors"), ("unlink", "low.lock")} <= {*refused}
+    assert {("replace", f"{folder(tmp_path).name}-low.safetensors"), ("unlink", "optimizer.bin")} <= {*refused}
     assert [name for call, name in refused if call == "replace" and name.endswith("-state")]
     left = {path.name for path in (folder(tmp_path) / "low").iterdir()}
     assert left == {"accelerate.yaml", "dataset.toml", "record.json", "run.log", SCRIPT}
-    assert not [*tmp_path.rglob(f"*{files.PART}"), *tmp_path.rglob(f"*{files.LOCK}")]
+    assert not [*tmp_path.rglob(f"*{files.PART}")]
 
 
 @pytest.mark.parametrize("ending", [PermissionError, KeyboardInterrupt])
@@ -96,3 +96,13 @@ def test_a_name_that_is_held_for_good(
     with pytest.raises(ending):
         files.write_atomic(path, "text")
     assert not [*path.parent.iterdir()] and str(path) in said[0]
+
+
+def test_what_is_given_up_goes_though_it_is_held(tmp_path: Path, hold: Hold) -> None:
+    path = tmp_path / "home" / "a"
+    path.parent.mkdir()
+    hold(1)
+    with pytest.raises(KeyboardInterrupt), files.atomic_file(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert not [*path.parent.iterdir()]

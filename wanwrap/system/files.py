@@ -19,8 +19,8 @@ PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 T = TypeVar("T")
-# Seconds between tries. Windows lets nobody rename, remove, write or even read what another program has open: a scanner, the
-# indexer, OneDrive, `wanwrap status`.
+# Seconds between tries. Windows lets nobody rename, remove or write what another program has open, and some let nobody
+# read it: a scanner, the indexer, OneDrive, `wanwrap status`.
 PATIENCE = (0.1, 0.4, 1.5, 4, 10, 20)
 HELD = PATIENCE if sys.platform == "win32" else ()
 TRIES = 10  # in half a second: `is_locked` holds a lock for a moment, which must not make a start fail
@@ -38,13 +38,14 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
     part = out.with_name(out.name + PART)
     try:
         with _held(part, f"another process is writing {part}; wait until it has ended.") as (file, _):
-            file.truncate(0)
-            yield file
-            sync(file)
             try:
+                file.truncate(0)
+                yield file
+                sync(file)
                 put(file, part, out)
             except BaseException:  # Ctrl-C too
-                if file.closed:  # on Windows, and so nobody's any more
+                if file.closed or _own(file, part):  # closed on Windows, and so nobody's any more
+                    _let_go(file)
                     with suppress(OSError):
                         remove(part)
                 raise
@@ -87,8 +88,8 @@ def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
         finally:
             if _own(file, path):
                 _let_go(file)
-                with suppress(OSError):
-                    remove(path)
+                with suppress(OSError):  # on Windows the next one may have it already: no wait for that
+                    path.unlink()
 
 
 def is_locked(place: Path) -> bool | None:
