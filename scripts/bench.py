@@ -153,7 +153,8 @@ def merge(folder: Path, blocks: int = 6) -> Iterator[Result]:
     for _ in range(4):
         for name in best:
             out.unlink(missing_ok=True)
-            os.sync()
+            if sys.platform != "win32":
+                os.sync()
             argv = ["sh", "-c", f"cp {source} {out} && sync {out}"]
             if name == "merge":
                 argv = [*WANWRAP, "merge", "--dit", str(source), "--lora", str(lora), "--out", str(out)]

@@ -86,7 +86,7 @@ class Bench:
                 name = f"{preset}-{epochs}"
                 case, plan = self.new(name, preset=preset, epochs=epochs, save_every=2)
                 old = next((run for run in self._references.values() if run.case.preset == preset), None)
-                run = Run(case, plan, name, [], signal.SIGKILL, self.stop, bool(old))
+                run = Run(case, plan, name, [], signal.Signals["SIGKILL"], self.stop, bool(old))
                 if old:
                     lend_caches(run, old)
                 run.go(random.Random())

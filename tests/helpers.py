@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -142,6 +143,13 @@ def lora(
             struct.pack_into("<f", content, start + row["data_offsets"][0], alpha)
     path.write_bytes(content)
     return path
+
+
+def grow(path: Path, size: int) -> None:
+    """A file becomes so many bytes long, of which the disk has none."""
+    if sys.platform == "win32":
+        subprocess.run(["fsutil", "sparse", "setflag", str(path)], check=True, capture_output=True)
+    os.truncate(path, size)
 
 
 def dit(path: Path, dtype: str = "F16", prefix: str = "", metadata: dict[str, str] | None = None) -> Path:

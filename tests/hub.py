@@ -6,9 +6,9 @@ Large files are redirected to a second port, as the real one sends them to anoth
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "cafe"
 CHUNK = 1 << 20
+LINGER = "HH" if sys.platform == "win32" else "ii"  # the two numbers of SO_LINGER
 LARGE = (".safetensors", ".pth", ".model")
 
 
@@ -193,5 +194,5 @@ class _Handler(BaseHTTPRequestHandler):
         if end < len(content):
             self.close_connection = True
             if fault.reset:
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                os.close(self.connection.detach())
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(LINGER, 1, 0))
+                socket.close(self.connection.detach())

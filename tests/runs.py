@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from helpers import PYTHONPATH, STANDIN, record
 
+from wanwrap.plan.script import native
 from wanwrap.system.safetensors import read_header
 from wanwrap.weights.provenance import trained as counted
 
 NAME = "cats-t2v-vanilla"
+SCRIPT = "run.sh" if native() == "bash" else "run.ps1"
 LOW = ("run", "t2v-vanilla", "--noise_level", "low", "--epochs", 10, "--save_every", 2)  # 6 steps an epoch
 WHOLE = {**{f"{epoch:06d}": (epoch, 6 * epoch) for epoch in (2, 4, 6, 8)}, "": (10, 60)}  # its LoRAs
 
@@ -60,18 +62,26 @@ def loras(tmp_path: Path, expert: str = "low", name: str = NAME) -> dict[str, tu
     return found
 
 
-def begin(tmp_path: Path, *words: object, tty: int | None = None, **env: str) -> subprocess.Popen[str]:
-    """`wanwrap` in a process of its own, on a terminal if one is given; all that it starts has its GOING_ON."""
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a `wanwrap` with the stand-in; all that it starts has its GOING_ON."""
     base = {name: value for name, value in os.environ.items() if not name.startswith("WANWRAP_")}
-    extra = {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "GOING_ON": str(tmp_path)}
-    extra |= {"STANDIN_RECORD": str(tmp_path / "record.jsonl")}
-    argv = [sys.executable, "-m", "wanwrap", *map(str, words)]
+    own = {"PYTHONPATH": PYTHONPATH, "WANWRAP_MUSUBI_DIR": str(STANDIN), "GOING_ON": str(tmp_path)}
+    return {**base, **own, "STANDIN_RECORD": str(tmp_path / "record.jsonl")}
+
+
+def begin(
+    tmp_path: Path, *words: object, tty: int | None = None, before: Sequence[str] = (), flags: int = 0, **env: str
+) -> subprocess.Popen[str]:
+    """`wanwrap` in a process of its own, by the command `before` it or on a terminal if one is given; `flags` are Windows'."""
+    argv = [*before, sys.executable, "-m", "wanwrap", *map(str, words)]
     streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     if tty is not None:
         argv, streams = [sys.executable, "-c", ATTACH, *argv], dict.fromkeys(("stdin", "stdout", "stderr"), tty)
     (tmp_path / "home").mkdir(exist_ok=True)
-    whole = {**base, **extra, **env}
-    return subprocess.Popen(argv, cwd=tmp_path / "home", env=whole, start_new_session=True, text=True, **streams)
+    whole = {**environment(tmp_path), **env}
+    return subprocess.Popen(
+        argv, cwd=tmp_path / "home", env=whole, start_new_session=True, encoding="utf-8", creationflags=flags, **streams
+    )
 
 
 def ended(process: subprocess.Popen[str], code: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platforms import posix
 from runs import until
 
 
@@ -50,10 +52,16 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
+def file_limit(size: int) -> Callable[[], None]:
+    """What a child does before it begins, so that no file of its becomes larger."""
+    resource: Any = importlib.import_module("resource")
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def closed(terminal: int, process: subprocess.Popen[Any], due: Callable[[], bool]) -> bytes:
     """What was on a terminal until it was closed, as soon as that is due."""
     seen = b""
-    os.set_blocking(terminal, False)
+    posix.set_blocking(terminal, False)
     try:
         while not due():
             assert process.poll() is None, seen.decode()

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from helpers import grow
+
 from wanwrap.system.safetensors import WIDTHS
 
 # Names and shapes of upstream's own models, `{n}` for 0 to n-1.
@@ -69,5 +71,5 @@ def sparse(path: Path, tensors: Rows, metadata: Mapping[str, str] | None = None)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
+    grow(path, 8 + len(text) + end)
     return path

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,6 +14,7 @@ import click
 import pytest
 from captions import QWEN, colour, film, media_of, texts
 from helpers import ROOT, Wanwrap, picture, record
+from platforms import QUOTE, odd_names, posix_paths, signals
 from runs import asleep, begin, ended, is_gone
 from weightfiles import Rows, rows, scaled, sparse
 
@@ -37,7 +37,7 @@ def model(tmp_path: Path) -> Path:
 def mixed(tmp_path: Path) -> Path:
     """Pictures and clips in three folders; one has a caption, one an empty one."""
     folder = tmp_path / "mixed set"
-    colour(folder / "-a b'c\".png", "#c00000")
+    colour(folder / f"-a b'c{QUOTE}.png", "#c00000")
     colour(folder / "two.JPG", "#00c000", (384, 640))
     picture(folder / "images" / "done.png", caption="by hand")
     colour(folder / "images" / "void.webp", "#0000c0", (512, 512))
@@ -48,7 +48,7 @@ def mixed(tmp_path: Path) -> Path:
 
 
 EXPECTED = {
-    "-a b'c\"": "red, 640x384",
+    f"-a b'c{QUOTE}": "red, 640x384",
     "two": "green, 384x640",
     "done": "by hand",
     "void": "blue, 512x512",
@@ -67,14 +67,14 @@ def test_each_caption_is_beside_what_it_tells(mixed: Path, model: Path, cli: Wan
     work = tmp_path / "home" / "local_training" / "captions" / "mixed_set"
     assert Path(call["cwd"]) == work and [*work.parent.iterdir()] == [work]
     assert [path.name for path in work.iterdir()] == ["caption.log"]
-    assert "Generating captions: 4/4" in (work / "caption.log").read_text()
+    assert "Generating captions: 4/4" in (work / "caption.log").read_text(encoding="utf-8")
 
     again = cli("caption", mixed, "--json", standin=False)  # needs no upstream, for nothing is to be done
     assert (again.returncode, len(record(tmp_path))) == (0, 1)
     assert json.loads(again.stdout) == {"written": [], "kept": 5, "failed": []}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+@odd_names
 @pytest.mark.usefixtures("model")
 def test_what_gets_no_caption_is_named(cli: Wanwrap, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "local_training" / "datasets" / "[x] *"
@@ -106,7 +106,10 @@ def test_overwriting_keeps_the_old_ones(mixed: Path, cli: Wanwrap, tmp_path: Pat
     work = tmp_path / "home" / "local_training" / "captions" / "mixed_set"
     first, second = sorted(work.glob("replaced-*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     assert str(second) in done.stderr and "5 captions" in done.stderr
-    kept = {Path(row["path"]).name: row["caption"] for row in map(json.loads, first.read_text().splitlines())}
+    kept = {
+        Path(row["path"]).name: row["caption"]
+        for row in map(json.loads, first.read_text(encoding="utf-8").splitlines())
+    }
     assert kept.keys() == {"two.JPG", "done.png"} and kept["done.png"] == "by hand"
     assert kept["two.JPG"].encode("utf-8", "surrogateescape") == "größe, no UTF-8".encode("latin-1")
 
@@ -122,7 +125,7 @@ def test_a_failure_keeps_what_was_written(mixed: Path, cli: Wanwrap) -> None:
     assert "1 written" in cli("caption", mixed).stdout and texts(mixed) == EXPECTED
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
+@signals
 @pytest.mark.usefixtures("model")
 def test_ctrl_c_keeps_what_was_written(mixed: Path, cli: Wanwrap, tmp_path: Path) -> None:
     process = begin(tmp_path, "caption", mixed, STANDIN_DO="sleep:2")
@@ -215,6 +218,7 @@ def test_a_trigger_that_is_none(verb: click.Command, word: str) -> None:
         verb.main(["cats", "--trigger", word], standalone_mode=False)
 
 
+@posix_paths
 def test_a_dry_run_starts_nothing(mixed: Path, model: Path, cli: Wanwrap, tmp_path: Path) -> None:
     options = ["--trigger", "my cat", "--fp8", "--max_size", "640", "--max_new_tokens", "99", "--overwrite"]
     film(mixed / "two.mp4", ["#c00000"])  # a phone's, of the same moment: it shares the picture's caption
@@ -257,7 +261,7 @@ def test_the_model_of_a_comfyui(mixed: Path, model: Path, cli: Wanwrap, tmp_path
     assert done.returncode == 5 and "Comfy-Org/" in done.stderr
     there = sparse(comfy / model.name, rows("qwen2.5-vl-7b", "F8_E4M3"))  # which upstream takes, too
     model.write_bytes(b"half a download")  # passed over
-    assert f"--model_path {there} " in cli("caption", mixed, "--dry_run").stdout
+    assert str(there) in cli("caption", mixed, "--dry_run").stdout
     assert cli("caption", mixed, "--model", "gone.safetensors").returncode == 5
 
 

@@ -139,7 +139,7 @@ def test_what_is_no_cache_is_left_alone(cats: Path, tmp_path: Path) -> None:
 
 def test_prune_by_hand(cats: Path, tmp_path: Path, cli: Wanwrap) -> None:
     own, cache = tmp_path / "own.toml", tmp_path / "c"
-    table = f'image_directory = "{cats}"\ncache_directory = "{cache}"\nresolution = 64\n'
+    table = f'image_directory = "{cats.as_posix()}"\ncache_directory = "{cache.as_posix()}"\nresolution = 64\n'
     own.write_text(f'[general]\ncaption_extension = ".txt"\n[[datasets]]\n{table}')
     prune = ("prune", own, "--latents", "x", "--text", "y")
     whole = {"folder": str(cache), "latents": 3, "captions": 3, "removed": 0}
@@ -193,7 +193,9 @@ def test_a_kept_script_trains_no_caption_of_yesterday(cats: Path, tmp_path: Path
     text, rows = toml.read_text(), toml.with_name("images-1.jsonl").read_text()
     for own, name in ((text.partition("\n")[2], "images-1.jsonl"), (text, "my.jsonl")):
         (tmp_path / name).write_text(rows)
-        (tmp_path / "dataset.toml").write_text(own.replace(f"{toml.parent}/images-1.jsonl", f"{tmp_path}/{name}"))
+        (tmp_path / "dataset.toml").write_text(
+            own.replace(toml.with_name("images-1.jsonl").as_posix(), (tmp_path / name).as_posix())
+        )
         assert load_config(tmp_path / "dataset.toml").sound().train_items == 2
 
 
@@ -228,7 +230,8 @@ def test_a_list_that_changes_while_it_is_cached(tmp_path: Path) -> None:
     rows.write_text(json.dumps({"image_path": str(path), "caption": "a cat"}) + "\n")
     cache.mkdir()
     own = tmp_path / "own.toml"
-    own.write_text(f'[[datasets]]\nimage_jsonl_file = "{rows}"\ncache_directory = "{cache}"\nresolution = [64, 64]\n')
+    places = f'image_jsonl_file = "{rows.as_posix()}"\ncache_directory = "{cache.as_posix()}"'
+    own.write_text(f"[[datasets]]\n{places}\nresolution = [64, 64]\n")
     (entry,) = load_config(own, whole=True).sound().entries
     encode(entry)
     assert forget([entry]) == []

@@ -8,9 +8,7 @@ import html
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,14 @@ from typing import Any
 import pytest
 from helpers import clip
 from PIL import Image
+from platforms import BROWSER, QUOTE, in_browser, odd_names
 from raw import noise
 
 from wanwrap.data.check import Row
 from wanwrap.data.media import Item, Kind
 from wanwrap.look.contact_sheet import LONGEST, page, thumbnail, write
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --virtual-time-budget=20000 --dump-dom"
-in_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on PATH")
 
 # Everything is measured in the page itself, whose policy lets this one script in. It must be done when the page has
 # loaded, for then it is dumped; so no picture may be lazy.
@@ -186,7 +183,7 @@ HOSTILE = """</p></figure><script>document.title = "owned"</script><img src="htt
 @in_browser
 def test_captions_and_names_are_words_only(tmp_path: Path) -> None:
     """Whatever is in them, it is shown as it stands: nothing of it runs, loads, or breaks out."""
-    path = striped(tmp_path / """'"a" & $title.png""".replace('"', "" if os.name == "nt" else '"'), (64, 64))
+    path = striped(tmp_path / f"'{QUOTE}a{QUOTE} & $title.png", (64, 64))
     rows = [
         shown(path, caption=HOSTILE, remarks=[HOSTILE]),
         shown(striped(tmp_path / "plain.png"), caption="", problem=HOSTILE),
@@ -220,7 +217,7 @@ def test_the_policy_names_the_script_and_the_page_nothing_outside(tmp_path: Path
     assert links == ["data:"] and "loading=lazy" in text and "http" not in text.replace("http-equiv", "")
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are always text")
+@odd_names
 def test_a_name_that_is_no_text_makes_a_page_in_utf_8(tmp_path: Path, said: list[str]) -> None:
     path = striped(tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     write(tmp_path / "new" / "a.html", "Cats", ["\x1b[2J"], [shown(path)])

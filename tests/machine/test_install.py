@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, STANDIN
+from platforms import scripts
 
 from wanwrap.errors import GpuError, PackageError, UpstreamError, WanwrapError
 from wanwrap.machine.driver import Driver, build, driver
@@ -30,7 +31,7 @@ from wanwrap.plan.request import Request
 from wanwrap.preset import load
 from wanwrap.upstream.pin import COMMIT, URL, Upstream, find
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-ins are scripts with a #! line")
+pytestmark = scripts
 
 pytest.importorskip("torch")
 INDEX = "https://wheels.test"
@@ -331,13 +332,13 @@ install([Command("", tuple(argv)) for argv in json.loads(sys.argv[1])])
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_clone_that_is_stopped_leaves_no_checkout(bench: Bench, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_clone_that_is_stopped_leaves_no_checkout(bench: Bench, how: str) -> None:
     listed = json.dumps([each.argv for each in bench.plan(bench.python())])
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_DOES": how.name}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "GIT_DOES": how}
     begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", INSTALL, listed], env=env, capture_output=True)
-    assert done.returncode == -how
+    assert done.returncode == -getattr(signal, how)
     assert time.monotonic() - begun < 20  # git, which sleeps for a minute, has been ended
     assert bench.part.is_dir() and not bench.checkout.exists()
     install(bench.plan(bench.python()))

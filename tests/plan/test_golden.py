@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import golden_plan
+from platforms import posix_paths
 
 from wanwrap.cli.words import heading
 from wanwrap.plan.script import script
@@ -33,6 +34,7 @@ def compare(path: Path, text: str, update: bool) -> None:
     assert path.read_text(encoding="utf-8") == text
 
 
+@posix_paths
 @pytest.mark.parametrize("name", shipped())
 def test_script_and_toml(name: str, update: bool) -> None:
     plan = golden_plan(name)
@@ -41,6 +43,7 @@ def test_script_and_toml(name: str, update: bool) -> None:
     compare(GOLDEN / name / "dataset.toml", toml, update)
 
 
+@posix_paths
 def test_powershell(update: bool) -> None:
     plan = golden_plan("wan21-t2v-1.3b-rtx3090")
     compare(GOLDEN / "run.ps1", script(plan, "powershell", heading(plan)), update)

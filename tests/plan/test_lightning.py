@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from helpers import STANDIN, Wanwrap, dit, published, record
+from platforms import in_bash, signals
 from runs import begin, ended, option, until
 from shells import NATIVE
 from weightfiles import sparse
@@ -64,7 +65,7 @@ def trained_on(tmp_path: Path) -> list[Path]:
 
 
 def logged(tmp_path: Path, expert: str) -> str:
-    return (tmp_path / "home" / "local_training" / "outputs" / expert / "run.log").read_text()
+    return (tmp_path / "home" / "local_training" / "outputs" / expert / "run.log").read_text(encoding="utf-8")
 
 
 def values(paths: Iterable[Path]) -> list[float]:
@@ -72,6 +73,7 @@ def values(paths: Iterable[Path]) -> list[float]:
     return [float(load_file(path)[KEY].max()) for path in paths]
 
 
+@in_bash
 def test_each_expert_trains_on_its_own_merge_which_is_made_once(
     tmp_path: Path, lightning: Wanwrap, models: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_cast_of_what_is_not_the_published_file(
     assert again.returncode == 0 and "nothing to do" in logged(tmp_path, "again/low")
 
 
+@signals
 def test_a_run_stopped_while_it_casts(tmp_path: Path, weights: list[str], cats: Path) -> None:
     """Two processes below `run`, each in a group of its own."""
     large = sparse(

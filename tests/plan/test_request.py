@@ -41,7 +41,7 @@ def test_what_is_not_there_is_named_unless_another_is_given(
     place = ("--base_dir", base)
     for verb in (low, ("rehearse", *low[1:])):
         done = cli(*verb, *place, standin=False)
-        assert done.returncode == 7 and f"{base}/wanwrap.toml has {name} = " in done.stderr, done.stderr
+        assert done.returncode == 7 and f"{base / 'wanwrap.toml'} has {name} = " in done.stderr, done.stderr
     dry = cli(*low, *place, "--dry_run", standin=False)
     assert dry.returncode == 0 and f"wanwrap.toml has {name} = " in dry.stderr
     assert "TO DO   wanwrap.toml" in cli("doctor", *place, standin=False).stdout
@@ -51,7 +51,7 @@ def test_what_is_not_there_is_named_unless_another_is_given(
 def test_setup_looks_anew_for_what_is_gone(tmp_path: Path, said: list[str]) -> None:
     base = recorded(tmp_path, '[upstream]\npython = "/nowhere/python"\n')
     found = survey(read_setup(["t2v-vanilla"], base_dir=base), weights_only=True)
-    assert found.request.first.python == sys.executable and "/nowhere/python" in said[0]
+    assert found.request.first.python == sys.executable and "nowhere" in said[0]
 
 
 @pytest.mark.parametrize("text", ['vae = "gone.safetensors"', 'vae = "."'])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan, lora, record, safetensors
+from platforms import posix_paths
 
 from wanwrap.errors import WeightsError
 from wanwrap.plan import warm_start
@@ -32,6 +33,7 @@ def text(preset: str, expert: str) -> str:
     return train.argv[train.argv.index("--training_comment") + 1]
 
 
+@posix_paths
 def test_another_format_comes_with_the_command_that_converts(tmp_path: Path) -> None:
     path = lora(tmp_path / "it's.safetensors", key="transformer.{}".format)
     with pytest.raises(WeightsError, match=r"transformer\.blocks") as caught:

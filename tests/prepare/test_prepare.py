@@ -21,8 +21,10 @@ import pytest
 from click.testing import CliRunner
 from helpers import PYTHONPATH, Wanwrap, captioned, picture
 from PIL import Image, ImageCms, ImageDraw
+from platforms import limits, permissions, signals, symlinks
 from raw import SIZE, ffmpeg, footage, noise, number, numbers, pattern
 from runs import until
+from trouble import file_limit
 
 from wanwrap.cli.prepare import prepare as verb
 from wanwrap.data import clips
@@ -393,11 +395,11 @@ def test_names(prepare: Prepare, raw: Path) -> None:
     for name in odd:
         picture(raw / name, (32, 32), caption=None)
     footage(raw / "CAT.mkv", 40)
-    if os.name == "posix":
+    if sys.platform == "linux":
         picture(raw / os.fsdecode(b"caf\xe9.png"), (32, 32), caption=None)
     told = prepare()
     stems = [Path(name).stem for each in told["items"] for name in each["outputs"]]
-    assert len(stems) == len({stem.lower() for stem in stems}) == len(odd) + 1 + (os.name == "posix")
+    assert len(stems) == len({stem.lower() for stem in stems}) == len(odd) + 1 + (sys.platform == "linux")
     for stem in stems:
         assert len(stem) <= 100 and stem[0] not in "-."
         assert stem.isascii() and not {*stem} & {*" /\\&:*?"}
@@ -427,7 +429,7 @@ def test_what_lies_about(prepare: Prepare, raw: Path) -> None:
     usual = {"a.png": "copied", "deep/er/b.png": "copied"}
     usual |= dict.fromkeys(("notes.docx", "alone.txt", "other"), "left out")
     assert actions(prepare()) == usual | dict.fromkeys(("a.png", "deep/er/b.png"), "copied")
-    if os.name == "posix":
+    if sys.platform != "win32":
         (raw / "loop").symlink_to(raw)
         (raw / "dead.png").symlink_to(raw / "gone")
         os.mkfifo(raw / "pipe.mp4")
@@ -435,13 +437,14 @@ def test_what_lies_about(prepare: Prepare, raw: Path) -> None:
         assert {name for name, action in told.items() if action == "failed"} == {"dead.png", "pipe.mp4"}
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read and write everything")
+@permissions
 def test_folder_that_may_not_be_read(prepare: Prepare, raw: Path) -> None:
     picture(raw / "a.png")
     (raw / "locked").mkdir(mode=0o000)
     assert item(prepare(code=4), "locked")["action"] == "failed"
 
 
+@symlinks
 def test_places(raw: Path, tmp_path: Path) -> None:
     """A data set inside the folder; one that is the folder, its other way round, a link to it or into it; no folder."""
     assert call(raw / "none", tmp_path / "out")[0] == call(raw, tmp_path / "out")[0] == 4
@@ -489,6 +492,7 @@ def test_what_others_put_there_stays(prepare: Prepare, raw: Path, out: Path) -> 
 # captions
 
 
+@symlinks
 def test_captions_go_along(prepare: Prepare, raw: Path, out: Path) -> None:
     footage(raw / "long.mp4", 200, 25)
     (raw / "long.txt").write_bytes("it fl\u00fcgt\r\nfar".encode("cp1252"))
@@ -631,7 +635,7 @@ def test_killed(prepare: Prepare, raw: Path, out: Path) -> None:
     assert names(out / "videos") == {"c.mp4", "c.txt"}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGTERM")
+@signals
 def test_interrupted_and_resumed(prepare: Prepare, raw: Path, out: Path) -> None:
     picture(raw / "a.png")
     grain = [noise(seed, (320, 240)) for seed in range(20)]
@@ -659,11 +663,9 @@ def test_one_at_a_time(raw: Path, out: Path) -> None:
     assert call(raw, out)[0] == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+@limits
 @pytest.mark.parametrize("kind", ["clip", "picture"])
 def test_full_disk(raw: Path, out: Path, kind: str) -> None:
-    import resource
-
     grain = noise(0, (320, 240))
     if kind == "clip":
         footage(raw / "a.mp4", 40, 25, pictures=[grain] * 40, size=(320, 240))
@@ -671,8 +673,7 @@ def test_full_disk(raw: Path, out: Path, kind: str) -> None:
         grain.save(raw / "a.tif")
     env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     argv = [sys.executable, "-m", "wanwrap", "prepare", str(raw), "--out", str(out)]
-    limit = (20_000, 20_000)
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, preexec_fn=file_limit(20_000))
     assert done.returncode == 13, done.stdout + done.stderr
     assert not [path for path in out.rglob("*") if path.suffix in (".png", ".mp4", ".wanwrap-part", ".tmp")]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan, picture, safetensors
+from platforms import posix_paths
 
 from wanwrap.data import config
 from wanwrap.errors import RoomError, StepError, UpstreamError, WanwrapError
@@ -44,6 +45,7 @@ def test_on_a_gpu_every_option_is_the_real_runs(name: str) -> None:
         assert small.options["max_train_epochs"] == 2
 
 
+@posix_paths
 @pytest.mark.parametrize("name", shipped())
 def test_all_goes_through_the_child_and_nothing_leaves_the_folder(name: str) -> None:
     plan, _ = staged(name, gpu=False)
@@ -90,7 +92,7 @@ def test_captions_are_those_of_ones_own_toml(tmp_path: Path) -> None:
     path.with_suffix(".words").write_text("its own")
     (tmp_path / "list.jsonl").write_text(json.dumps({"image_path": str(path), "caption": "listed"}) + "\n")
     for source in ('image_jsonl_file = "{}/list.jsonl"', 'image_directory = "{}/m"\ncaption_extension = ".words"'):
-        own = f'[[datasets]]\n{source.format(tmp_path)}\ncache_directory = "{tmp_path}/cache"\n'
+        own = f'[[datasets]]\n{source.format(tmp_path.as_posix())}\ncache_directory = "{tmp_path.as_posix()}/cache"\n'
         (tmp_path / "own.toml").write_text(own)
         plan, data = golden_plan("t2v-style"), config.load(tmp_path / "own.toml").sound()
         small, _ = module.stage(replace(plan, dataset=data), tmp_path / "r", gpu=True)

@@ -14,6 +14,7 @@ import pytest
 from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from platforms import linux
 
 torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
@@ -254,6 +255,7 @@ def test_the_record_in_the_file(tmp_path: Path) -> None:
         carry_out("merge", str(tmp_path / "new"), dit=str(source), lora=str(tmp_path / "lora.safetensors"))
 
 
+@linux
 def test_large_differences_take_no_more_memory(tmp_path: Path) -> None:
     """A piece of each is read, as of the DiT."""
     weights = {f"{KEY}.weight": torch.ones(4, 4).half(), "x.weight": torch.ones(4096, 8192).half()}

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import resource
 import shlex
 import shutil
 import signal
@@ -20,8 +19,10 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import PYTHONPATH, ROOT, Wanwrap
+from helpers import PYTHONPATH, ROOT, Wanwrap, grow
+from platforms import flock, limits, linux, scripts, signals, symlinks
 from runs import until
+from trouble import file_limit
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -167,6 +168,7 @@ def test_records_of_other_programs(record: str, pair: list[str], tmp_path: Path)
     assert "made" in judged(tmp_path)
 
 
+@scripts
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&1 | true"])
 def test_a_terminal_that_is_gone(stderr: str, pair: list[str], tmp_path: Path) -> None:
     """The file is made all the same; what makes it needs no torch here."""
@@ -183,7 +185,7 @@ def test_a_terminal_that_is_gone(stderr: str, pair: list[str], tmp_path: Path) -
     assert "|" in stderr or json.loads(done.stdout)["out"] == str(out)
 
 
-REFUSED: list[tuple[str, int, str]] = [
+REFUSED: list[Any] = [
     ("--out dit.safetensors", 11, "read"),
     ("--out lora.safetensors", 11, "read"),
     ("--out link.safetensors", 11, "read"),
@@ -195,7 +197,7 @@ REFUSED: list[tuple[str, int, str]] = [
     ("--lora dit.safetensors", 5, "DiT"),
     ("--dit nowhere.safetensors", 5, "no file"),
     ("--dit model.pth", 5, "no file"),
-    ("--python /bin/false", 10, "status 1"),
+    pytest.param("--python /bin/false", 10, "status 1", marks=linux),
     ("--python /nowhere/python", 10, "/nowhere/python"),
     ("--strength 0", 7, "--strength"),
     ("--strength much", 2, "float"),
@@ -204,6 +206,7 @@ REFUSED: list[tuple[str, int, str]] = [
 ]
 
 
+@symlinks
 @pytest.mark.parametrize(("words", "code", "noun"), REFUSED)
 def test_refused(words: str, code: int, noun: str, cli: Wanwrap, pair: list[str], tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "dit.safetensors")
@@ -221,6 +224,7 @@ def test_a_python_without_torch(cli: Wanwrap, pair: list[str], tmp_path: Path) -
     assert done.returncode == 8 and "it is not here" in done.stderr
 
 
+@limits
 def test_the_disk_fills_up(pair: list[str], tmp_path: Path) -> None:
     """Here a limit on the size of files; `run` and both verbs ask for free room before."""
     done = subprocess.run(
@@ -228,7 +232,7 @@ def test_the_disk_fills_up(pair: list[str], tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, resource.RLIM_INFINITY)),
+        preexec_fn=file_limit(5_000_000),
     )
     assert done.returncode == 13 and "Traceback" not in done.stderr, done.stderr
     assert not list(tmp_path.glob("out*"))
@@ -240,12 +244,12 @@ def test_too_little_room(cli: Wanwrap, tmp_path: Path, monkeypatch: pytest.Monke
     text = json.dumps(rows).encode()
     with (tmp_path / "huge.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + 4 * 10**12)
+    grow(tmp_path / "huge.safetensors", 8 + len(text) + 4 * 10**12)
     done = cli("convert", tmp_path / "huge.safetensors", "--out", tmp_path / "new" / "out.safetensors")
     assert done.returncode == 13 and "4000.1 GB" in done.stderr
     assert not (tmp_path / "new").exists()
-    with (tmp_path / "o.safetensors.wanwrap-part").open("wb") as file:
-        file.truncate(5 * 10**12)  # what an earlier attempt has left is written over
+    (tmp_path / "o.safetensors.wanwrap-part").touch()
+    grow(tmp_path / "o.safetensors.wanwrap-part", 5 * 10**12)  # what an earlier attempt has left is written over
     disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "o.safetensors"])
     with pytest.raises(RoomError):
         disk.check(tmp_path, 4 * 10**12, within=[tmp_path / "another.safetensors"])
@@ -300,6 +304,7 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     assert out.read_bytes() == b"new" and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@flock
 @pytest.mark.parametrize(("error", "refused"), [(errno.ENOSYS, False), (errno.ENOLCK, False), (errno.EAGAIN, True)])
 def test_a_drive_that_knows_no_locks(
     error: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -363,8 +368,9 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [out.name] and out.read_bytes() == right
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_stopped_nothing_is_left(how: int, code: int, pair: list[str], tmp_path: Path) -> None:
+@signals
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 130), ("SIGKILL", -9)])
+def test_stopped_nothing_is_left(how: str, code: int, pair: list[str], tmp_path: Path) -> None:
     """Even the child of a wanwrap that was killed notices, and ends."""
     big(tmp_path)
     out = tmp_path / "made" / "out.safetensors"
@@ -373,7 +379,7 @@ def test_stopped_nothing_is_left(how: int, code: int, pair: list[str], tmp_path:
     until(lambda: out.with_name(f"{out.name}.wanwrap-part").exists() or process.poll() is not None)
     children = process.children(recursive=True)
     assert len(children) >= 2, "it, and the watchdog"
-    process.send_signal(how)
+    process.send_signal(getattr(signal, how))
     assert process.wait(30) in (0, code)
     assert not psutil.wait_procs(children, 30)[1]
     for path in out.parent.iterdir():  # the child may have come to its end just so

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Wanwrap, golden_plan, record, safetensors
+from platforms import KILLED, signals, symlinks
 from runs import NAME, WHOLE, alive, begin, calls, ended, folder, loras, option, saved, told, until
 from trouble import from_the_future
 
@@ -22,6 +23,7 @@ from wanwrap.run import training
 from wanwrap.run.attempt import Attempt, last_state, remove_leftovers
 from wanwrap.run.record import Record
 from wanwrap.run.training import Training
+from wanwrap.system import files
 from wanwrap.system.files import PART
 from wanwrap.upstream import states
 
@@ -31,7 +33,7 @@ BEGINNING = {"number": 1, "epoch": 0, "step": 0}
 
 def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     first = cli(*low, STANDIN_DO="after:30")
-    assert first.returncode == 10 and "SIGKILL" in first.stderr and "epoch 4 is kept" in first.stderr
+    assert first.returncode == 10 and KILLED in first.stderr and "epoch 4 is kept" in first.stderr
     assert saved(tmp_path) == 4 and told(tmp_path)["epochs_done"] == 5
     path = folder(tmp_path) / "low" / "record.json"
     path.rename(kept := path.with_name("kept.json"))
@@ -44,7 +46,7 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, cli
     assert second.returncode == 0 and "going on from 4" in second.stderr, second.stderr
     before, after = calls(tmp_path)
     assert (option(before, "resume"), option(before, "max_train_epochs"), option(before, "seed")) == (None, "10", "42")
-    assert option(after, "resume") == f"{folder(tmp_path)}/low/state-000004"
+    assert option(after, "resume") == str(folder(tmp_path) / "low" / "state-000004")
     assert (option(after, "max_train_epochs"), option(after, "seed")) == ("6", "46")
     names = {word for word in (*before, *after) if word.startswith("--")}
     changed = {name for name in names if option(before, name[2:]) != option(after, name[2:])}
@@ -78,17 +80,13 @@ def test_an_end_that_came_after_the_last_lora(
 @pytest.mark.parametrize(
     ("how", "code", "state"),
     [
-        ("SIGINT", 130, "interrupted"),
-        ("SIGTERM", 130, "interrupted"),
-        ("SIGHUP", 130, "interrupted"),
-        ("SIGKILL", -9, "killed"),
+        *(pytest.param(how, 130, "interrupted", marks=signals) for how in ("SIGINT", "SIGTERM", "SIGHUP")),
+        pytest.param("SIGKILL", -9, "killed", marks=signals),
         ("its launcher's", 10, "failed"),
     ],
 )
 def test_ended_from_outside(how: str, code: int, state: str, tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     """Nothing of it lives on, `status` knows, and the next start goes on; the clock, set back, decides nothing."""
-    if os.name != "posix":
-        pytest.skip("signals")
     with begin(tmp_path, *low, STANDIN_PACE="0.1") as process:
         until(lambda: saved(tmp_path))
         if how.startswith("SIG"):
@@ -97,7 +95,7 @@ def test_ended_from_outside(how: str, code: int, state: str, tmp_path: Path, cli
             (launcher,) = (each for each in alive(tmp_path) if "accelerate.commands.launch" in each.cmdline())
             launcher.kill()
         text = ended(process, code)
-    assert ("low goes on from epoch" in text) == (state == "interrupted") and ("SIGKILL" in text) == (state == "failed")
+    assert ("low goes on from epoch" in text) == (state == "interrupted") and (KILLED in text) == (state == "failed")
     until(lambda: not alive(tmp_path), 5)
     from_the_future(folder(tmp_path))
     assert json.loads(cli("status", NAME, "--json").stdout)["experts"]["low"]["state"] == state
@@ -228,7 +226,7 @@ def test_a_state_is_not_said_to_be_kept_that_is_not_whole(tmp_path: Path, cli: W
     assert "damaged or gone" in text and "is kept" not in text and "goes on from epoch 4" not in text
 
 
-@pytest.mark.parametrize("how", ["moved", "linked"])
+@pytest.mark.parametrize("how", ["moved", pytest.param("linked", marks=symlinks)])
 def test_a_workspace_that_is_elsewhere_now(how: str, tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     home, elsewhere = tmp_path / "home" / "local_training", tmp_path / "home" / "elsewhere"
     cli(*low, STANDIN_DO="after:30")
@@ -239,7 +237,7 @@ def test_a_workspace_that_is_elsewhere_now(how: str, tmp_path: Path, cli: Wanwra
     done = cli(*low, "--base_dir", "elsewhere")
     assert done.returncode == 0 and "going on from 4" in done.stderr, done.stderr
     assert option(calls(tmp_path)[-1], "max_train_epochs") == "6"
-    assert "/elsewhere/" in str(option(calls(tmp_path)[-1], "resume"))
+    assert f"{os.sep}elsewhere{os.sep}" in str(option(calls(tmp_path)[-1], "resume"))
     if how == "moved":
         elsewhere.rename(home)
     assert loras(tmp_path) == WHOLE
@@ -328,8 +326,11 @@ def test_another_rate_after_a_caching_that_failed(tmp_path: Path, cli: Wanwrap, 
     assert cli(*anew, "--lr", "2e-5").returncode == 11
 
 
-def test_a_full_disk_at_the_last_record(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
+def test_a_full_disk_at_the_last_record(
+    tmp_path: Path, cli: Wanwrap, low: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The LoRA is in its place: the training is done, whatever the record says."""
+    monkeypatch.setattr(files, "HELD", ())  # what is in its way stays
     done = cli(*low, STANDIN_DO="last")
     assert done.returncode == 0, done.stderr
     assert told(tmp_path)["state"] == "running" and loras(tmp_path) == WHOLE
@@ -372,6 +373,7 @@ def test_a_file_that_cannot_be_moved_for_a_while(tmp_path: Path, monkeypatch: py
         raise PermissionError(13, "in use")
 
     monkeypatch.setattr(Attempt, "keep", keep)
+    monkeypatch.setattr(training, "PASSING", (FileNotFoundError,))
     with pytest.raises(PermissionError):
         trying._look(Attempt(train, record))
     monkeypatch.setattr(training, "PASSING", (PermissionError,))

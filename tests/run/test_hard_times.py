@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,12 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers import Wanwrap
+from platforms import linux, posix
 from runs import NAME, WHOLE, alive, begin, ended, loras, saved, told, until
 from trouble import closed, leave, read_only, small_drive
 
 from wanwrap.system import disk
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, terminals and limits as Linux has them")
+pytestmark = linux
 Words = tuple[object, ...]
 SLOW = "0.1"  # seconds a step
 
@@ -71,7 +70,7 @@ def test_a_place_that_may_not_be_written_any_more(
 
 
 def test_a_terminal_that_is_closed(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
-    master, slave = pty.openpty()
+    master, slave = posix.openpty()
     process = begin(tmp_path, *low, tty=slave, STANDIN_PACE=SLOW)
     os.close(slave)
     seen = closed(master, process, lambda: saved(tmp_path) > 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Wanwrap, picture, record
+from platforms import signals, symlinks
 from runs import (
     NAME,
     WHOLE,
@@ -99,7 +100,7 @@ def test_parallel_is_two_runs(tmp_path: Path, cli: Wanwrap, anew: Words) -> None
     assert len(calls(tmp_path)) == 3
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
+@signals
 def test_parallel_is_stopped(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     both = (*low, "--noise_level", "both", "--parallel")
     with begin(tmp_path, *both, "--restart", STANDIN_GPUS="2", STANDIN_PACE="0.1") as process:
@@ -147,7 +148,8 @@ def test_a_folder_that_nobody_trains_from_may_change(
     """Of a TOML with two, one is in use and stays as it is."""
 
     def toml(name: str, *folders: str) -> Path:
-        rows = [f'[[datasets]]\nimage_directory = "{cats}/{each}"\ncache_directory = "{tmp_path}/c-{each}"\n' for each in folders]  # fmt: skip
+        media, caches = cats.as_posix(), f"{tmp_path.as_posix()}/c"
+        rows = [f'[[datasets]]\nimage_directory = "{media}/{each}"\ncache_directory = "{caches}-{each}"\n' for each in folders]  # fmt: skip
         (tmp_path / name).write_text(f'[general]\ncaption_extension = ".txt"\nresolution = [64, 64]\n{"".join(rows)}')
         return tmp_path / name
 
@@ -160,6 +162,7 @@ def test_a_folder_that_nobody_trains_from_may_change(
         process.kill()
 
 
+@symlinks
 def test_it_waits_for_anothers_caching(tmp_path: Path, anew: Words) -> None:
     """Under another name of the same folder, too."""
     over, hold = tmp_path / "over", "import time\nwhile not p1.exists(): time.sleep(0.05)"
@@ -206,6 +209,7 @@ def test_a_wait_that_is_stopped(what: str, options: list[str], tmp_path: Path, c
     assert not (tmp_path / "record.jsonl").exists()  # upstream was not started
 
 
+@symlinks
 def test_in_whatever_order_and_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who changes several folders has them alone, and nobody waits for the other for ever."""
     monkeypatch.setattr(cache_lock, "POLL", 0.001)

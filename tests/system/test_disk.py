@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import grow
 
 from wanwrap.errors import OutputError
 from wanwrap.system.disk import SPARE, lacking, large, writable
@@ -25,8 +26,8 @@ def test_what_is_lacking(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert lacking(tmp_path / "not" / "yet", free // 2) is None
     assert "--base_dir" in str(lacking(tmp_path, free + SPARE))
-    with (tmp_path / "out.wanwrap-part").open("wb") as left:
-        left.truncate(free)
+    (tmp_path / "out.wanwrap-part").touch()
+    grow(tmp_path / "out.wanwrap-part", free)
     assert lacking(tmp_path, free + SPARE, [tmp_path / "out"]) is None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from platforms import full_disk
 
 from wanwrap.run.run import SHARED
 from wanwrap.system.failures import ERRORS, TABLE, failure
@@ -199,7 +200,7 @@ CODES = {  # the kind is up to the build and the machine for some
 }
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@full_disk
 def test_what_torch_itself_prints_here(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", EACH, *CODES], cwd=tmp_path, capture_output=True, text=True)
     printed = done.stderr.split("=" * 9)[: len(CODES)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import random
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from helpers import ROOT, Wanwrap
+from platforms import linux, posix
 from runs import ATTACH, until
 from trouble import closed, from_the_future, leave, read_only, small_drive
 
@@ -28,9 +28,10 @@ from torture import Bench, lend_caches
 from torture_checks import check, kept_epochs, read
 from torture_run import Run
 
-pytestmark = [pytest.mark.upstream, pytest.mark.skipif(sys.platform != "linux", reason="mounts and terminals")]
+pytestmark = [pytest.mark.upstream, linux]
 PYTHON = os.environ.get("WANWRAP_PYTHON", sys.executable)
 EPOCHS = 16  # of 2 steps
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ class Night:
     def made(cls, bench: Bench, name: str) -> Night:
         """In a folder of its own, which may be a drive, with the caches of the other."""
         case, plan = bench.new(name, epochs=EPOCHS)
-        run = Run(case, plan, name, [], signal.SIGKILL, threading.Event(), warm=True)
+        run = Run(case, plan, name, [], KILL, threading.Event(), warm=True)
         lend_caches(run, bench.reference(case.preset, EPOCHS))
         return cls(bench, run, bench.work / f"{name}.log")
 
@@ -138,7 +139,7 @@ def test_it_is_asked_to_end(bench: Bench, wanwrap: Wanwrap, how: str, words: str
 
 
 def test_a_terminal_that_is_closed(bench: Bench) -> None:
-    night, (master, slave) = Night.made(bench, "terminal"), pty.openpty()
+    night, (master, slave) = Night.made(bench, "terminal"), posix.openpty()
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
     process = night.begin(sys.executable, "-c", ATTACH, start_new_session=True, **streams)
     os.close(slave)
@@ -162,6 +163,6 @@ def test_a_clock_that_is_set_back(bench: Bench) -> None:
     night = Night.made(bench, "clock")
     process = night.begun()
     process.kill()
-    night.ended(process, -signal.SIGKILL)
+    night.ended(process, -KILL)
     from_the_future(night.run.plan.folder)
     night.goes_on()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Wanwrap, comfy_names
+from helpers import Wanwrap, comfy_names, grow
 from hypothesis import given
 from hypothesis import strategies as st
+from platforms import symlinks
 from weightfiles import Rows, lora, prefixed, rows, scaled, sparse
 
 from wanwrap.errors import WeightsError
@@ -142,10 +143,10 @@ def grown(root: Path) -> Path:
         elif isinstance(made.content, bytes):
             path.write_bytes(made.content)
         elif isinstance(made.content, str):
-            path.symlink_to(made.content)
+            path.symlink_to(Path(made.content))
         else:
             path.write_bytes(b"PK\x03\x04")
-            os.truncate(path, made.content)
+            grow(path, made.content)
         if ".aria2" in made.nouns:
             path.with_name(f"{path.name}.aria2").touch()
         if made.sha256:
@@ -171,6 +172,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
     return {path: (info.st_size, info.st_mtime_ns, info.st_ino) for path, info in infos.items()}
 
 
+@symlinks
 def test_each_file_of_a_tree_gets_its_verdict(tmp_path: Path, cli: Wanwrap) -> None:
     tree = grown(tmp_path / "machine")
     before = snapshot(tree)

@@ -21,7 +21,7 @@ from wanwrap.plan import preflight
 from wanwrap.plan.request import gone, slug, training_python, workspace_folder
 from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
-from wanwrap.system.files import lock, write_atomic
+from wanwrap.system.files import lock, remove_tree, write_atomic
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command
 from wanwrap.upstream import pin
@@ -150,14 +150,14 @@ class Captioning:
         staging = self.work / STAGED
         self.work.mkdir(parents=True, exist_ok=True)
         with lock(self.work, f"another wanwrap is writing captions for {self.folder.name}; wait until it has ended."):
-            shutil.rmtree(staging, ignore_errors=True)  # a power cut may have left it
+            remove_tree(staging)  # a power cut may have left it
             try:
                 staging.mkdir()
                 if staged := self._stage(staging):
                     self._keep_replaced()
                     self._run(staged)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                remove_tree(staging)
         if self.failed:
             why = listing((f"{path.relative_to(self.folder)} ({why})" for path, why in self.failed.items()), 20)
             raise DatasetError(

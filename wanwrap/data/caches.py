@@ -20,7 +20,7 @@ from wanwrap.data.dataset import Entry
 from wanwrap.data.media import CAPTION, Item
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, WeightsError, listing
-from wanwrap.system.files import remove, write_atomic
+from wanwrap.system.files import patiently, remove, write_atomic
 from wanwrap.system.safetensors import digest, read_header
 from wanwrap.upstream.buckets import LATENTS, NAMED, TEXT, What, picture_name, text_name, window_name
 
@@ -106,7 +106,7 @@ def survey(entry: Entry, encoders: Mapping[What, str]) -> Survey:
 
 def _manifest(cache: Path) -> dict[str, str]:
     with suppress(OSError, ValueError):
-        found = json.loads((cache / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads(patiently(lambda: (cache / MANIFEST).read_text(encoding="utf-8")))
         return found if isinstance(found, dict) else {}
     return {}
 

@@ -174,7 +174,7 @@ def _move_or_remove(argv: Sequence[str]) -> None:
             return
         for path in Path(argv[-1]).rglob("*") if os.name == "nt" else ():
             path.chmod(stat.S_IWRITE)  # git's objects are read-only, and Windows removes no such file
-        shutil.rmtree(argv[-1])
+        patiently(lambda: shutil.rmtree(argv[-1]))
     except OSError as error:
         raise UpstreamError(f"{joined(argv)}: {error}; look at what is there and try again.") from error
 

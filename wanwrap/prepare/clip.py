@@ -17,7 +17,7 @@ from wanwrap.prepare import picture
 from wanwrap.prepare.encode import filtered, upright, write
 from wanwrap.prepare.manifest import Made
 from wanwrap.prepare.preparation import Preparation, check_size
-from wanwrap.system.files import PART, put, remove, reopen, sync
+from wanwrap.system.files import PART, opened, put, remove, sync
 from wanwrap.system.process import check_interrupted
 from wanwrap.upstream.buckets import FPS
 
@@ -231,7 +231,7 @@ def _encode(clip: Clip, names: Mapping[Piece, str], work: Preparation) -> None:
                 raise ValueError(f"only {begin + count} of its {clip.frames} frames can be decoded")
             at = end
         for name, part in parts.items():
-            with reopen(part) as file:
+            with opened(part, "r+b") as file:
                 sync(file)
                 put(file, part, work.out / name)
     finally:

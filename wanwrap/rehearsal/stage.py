@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from wanwrap.run import record as records
 from wanwrap.run.folders import check_folders
 from wanwrap.run.training import LOG
 from wanwrap.system import disk
+from wanwrap.system.files import remove_tree
 from wanwrap.system.safetensors import open_source
 from wanwrap.upstream import states
 from wanwrap.upstream.options import ATTENTION, Options, Value
@@ -78,7 +78,7 @@ def rehearsal(request: Request) -> Rehearsal:
         raise RoomError(why)
     machine = preflight.check_machine(plan, gpus=request.gpus if gpu else 0)  # on a CPU as many processes do
     check_folders(plan, restart=True)
-    shutil.rmtree(base, ignore_errors=True)
+    remove_tree(base)
     (base / "models").mkdir(parents=True)
     return Rehearsal(plan=plan, real=real, machine=machine, notes=notes)
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError, WeightsError
 from wanwrap.rewrite.job import Job, Tensor
-from wanwrap.system.files import atomic_file
+from wanwrap.system.files import atomic_file, patiently
 from wanwrap.system.process import cores
 from wanwrap.system.safetensors import WIDTHS
 
@@ -114,8 +115,8 @@ def _pump(job: Job, part: Path, chunks: Sequence[Chunk], work: Work, done: Calla
         buffer = memoryview(bytearray(largest))
         with ExitStack() as stack:
             stack.callback(queue.appendleft, None)  # where this thread has failed the others end as well
-            sources = [stack.enter_context(path.open("rb", buffering=0)) for path in job.source.paths]
-            file = stack.enter_context(part.open("r+b", buffering=0))
+            sources = [stack.enter_context(patiently(partial(FileIO, path))) for path in job.source.paths]
+            file = stack.enter_context(patiently(partial(FileIO, part, "r+")))
             while chunk := queue.popleft():
                 view = buffer[: chunk.bytes]
                 _read(sources[chunk.tensor.row.file], chunk.begin, view)

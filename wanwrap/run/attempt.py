@@ -17,7 +17,7 @@ from wanwrap.errors import OutputError, StepError
 from wanwrap.plan.plan import Train
 from wanwrap.run.record import Record, saved_every
 from wanwrap.system import console
-from wanwrap.system.files import move, remove, reopen, sync, sync_folder
+from wanwrap.system.files import move, opened, remove, sync, sync_folder
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream import states
 from wanwrap.upstream.options import whole
@@ -194,13 +194,13 @@ class Attempt:
         numbered = sorted(epoch for epoch in there if epoch)
         for epoch in numbered[: -train.keep_last] if train.keep_last else ():
             with suppress(PermissionError):  # Windows: ComfyUI has it open; it goes with the next
-                there.pop(epoch).unlink()
+                remove(there.pop(epoch))
         self.record.files = sorted(path.name for path in there.values())
 
     def _place(self, path: Path, name: str) -> None:
         """Raises WeightsError: not all of it is there."""
-        read_header(path)
-        with reopen(path) as file:
+        with opened(path, "r+b") as file:
+            read_header(path)
             sync(file)
         self.record.bytes["lora"] = path.stat().st_size
         move(path, self.train.folder.parent / name)
@@ -216,7 +216,7 @@ class Attempt:
         for path in sorted((self.folder / "sample").glob("*")):
             (self.train.folder / "samples").mkdir(exist_ok=True)
             with suppress(PermissionError):  # Windows: upstream, or who looks at it, has it open
-                path.replace(self.train.folder / "samples" / SAMPLE.sub(numbered, path.name, count=1))
+                move(path, self.train.folder / "samples" / SAMPLE.sub(numbered, path.name, count=1))
 
     def finish(self) -> None:
         """Upstream has ended well: the last LoRA takes its place.

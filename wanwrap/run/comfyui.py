@@ -12,7 +12,7 @@ from wanwrap.errors import FULL, OptionError, OutputError, RoomError, WeightsErr
 from wanwrap.paths import absolute
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import disk
-from wanwrap.system.files import atomic_file
+from wanwrap.system.files import atomic_file, opened
 from wanwrap.weights import comfyui
 from wanwrap.weights.workspace import NAME
 
@@ -79,7 +79,7 @@ def _placed(train: Train, out: Path) -> str:
     if _is_taken(train, out):
         raise OutputError(f"the training is done, and {file} was not copied: {out} is another file; copy it by hand.")
     try:
-        with file.open("rb") as source, atomic_file(out) as copy:
+        with opened(file) as source, atomic_file(out) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
     except OSError as error:
         kind = RoomError if error.errno in FULL else OutputError

@@ -19,7 +19,7 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
-from wanwrap.system.files import write_atomic
+from wanwrap.system.files import patiently, write_atomic
 from wanwrap.system.safetensors import digest
 from wanwrap.system.shell import joined
 from wanwrap.upstream.options import Value, changes_result
@@ -91,7 +91,8 @@ def read(folder: Path) -> Record | None:
         OSError: it is there, and can't be read.
     """
     try:
-        row = json.loads((folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
+        text = patiently(lambda: (folder / FILE).read_text(encoding="utf-8", errors="surrogateescape"))
+        row = json.loads(text)
         known = {each.name for each in fields(Record)}
         record = Record(**{name: value for name, value in row.items() if name in known})
         # where a kill or a full disk came before the last record

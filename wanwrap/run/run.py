@@ -105,7 +105,7 @@ def _write_files(plan: Plan, heading: Heading) -> None:
     for train in plan.trainings:
         own = alone(plan, train)
         text = script(own, shell, heading(own))
-        (train.folder / name).write_bytes(encoded(text, shell))
+        write_atomic(train.folder / name, encoded(text, shell))
     for path, text in plan.files.items():
         write_atomic(path, text)
 

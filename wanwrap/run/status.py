@@ -13,7 +13,7 @@ from wanwrap.paths import absolute
 from wanwrap.run import record as records
 from wanwrap.run.record import Record
 from wanwrap.run.training import NOW, STOP, stop_asked
-from wanwrap.system.files import is_locked, write_atomic
+from wanwrap.system.files import is_locked, remove, write_atomic
 
 EXPERTS = ("high", "low", "dit")
 
@@ -179,5 +179,5 @@ def stop(experts: Sequence[Expert], *, now: bool) -> None:
     if not any(each.live and is_locked(each.folder) is not False for each in experts):
         for each in experts:
             with suppress(OSError):
-                (each.folder / STOP).unlink()
+                remove(each.folder / STOP)
         raise OutputError("it is not running.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ PART = ".wanwrap-part"  # no other program's ending
 LOCK = ".lock"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 T = TypeVar("T")
-# Seconds between tries. Windows lets nobody rename, remove or write what another program has open: a scanner, the
-# indexer, OneDrive, `wanwrap status`.
+# Seconds between tries. Windows lets nobody rename, remove or write what another program has open, and some let nobody
+# read it: a scanner, the indexer, OneDrive, `wanwrap status`.
 PATIENCE = (0.1, 0.4, 1.5, 4, 10, 20)
 HELD = PATIENCE if sys.platform == "win32" else ()
 TRIES = 10  # in half a second: `is_locked` holds a lock for a moment, which must not make a start fail
@@ -37,15 +38,16 @@ def atomic_file(out: Path) -> Iterator[IO[bytes]]:
     part = out.with_name(out.name + PART)
     try:
         with _held(part, f"another process is writing {part}; wait until it has ended.") as (file, _):
-            file.truncate(0)
-            yield file
-            sync(file)
             try:
+                file.truncate(0)
+                yield file
+                sync(file)
                 put(file, part, out)
-            except OSError:
-                if file.closed:  # on Windows, and so nobody's any more
+            except BaseException:  # Ctrl-C too
+                if file.closed or _own(file, part):  # closed on Windows, and so nobody's any more
+                    _let_go(file)
                     with suppress(OSError):
-                        part.unlink()
+                        remove(part)
                 raise
     except OSError as error:
         if error.filename in (None, str(part)):  # a full disk names none
@@ -58,10 +60,10 @@ def decode(data: bytes) -> str:
     return data.decode("utf-16" if data[:2] in UTF_16 else "utf-8-sig")
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | bytes) -> None:
     """Put a text there, with `\\n` alone between its lines."""
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8", "surrogateescape"))  # a file's name may be no text
+    with atomic_file(path) as file:  # a file's name may be no text
+        file.write(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
@@ -86,14 +88,14 @@ def _held(path: Path, busy: str) -> Iterator[tuple[IO[bytes], bool]]:
         finally:
             if _own(file, path):
                 _let_go(file)
-                with suppress(OSError):
+                with suppress(OSError):  # on Windows the next one may have it already: no wait for that
                     path.unlink()
 
 
 def is_locked(place: Path) -> bool | None:
     """Whether a process holds the lock of `place`; None where the drive has no locks, and nobody knows."""
     try:
-        with _lock_file(place).open("rb") as file:
+        with opened(_lock_file(place)) as file:
             free = _try(file, shared=True)
             if free and sys.platform == "win32":  # elsewhere closing lets go at once
                 import msvcrt
@@ -129,7 +131,9 @@ def patiently(act: Callable[[], T]) -> T:
             return act()
         except PermissionError as error:
             if wait > 1:
-                console.say(f"{error.filename} is in use by another program, or may not be written: trying again")
+                console.say(
+                    f"{error.filename} is in use by another program, or may not be read or written: trying again"
+                )
         time.sleep(wait)
     return act()
 
@@ -144,9 +148,18 @@ def remove(path: Path) -> None:
     patiently(lambda: path.unlink(missing_ok=True))
 
 
-def reopen(path: Path) -> IO[bytes]:
-    """A file that is there, to be read and written."""
-    return patiently(lambda: path.open("r+b"))
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, if it is there, with as much of what is in it as can be removed."""
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            if not path.is_dir():
+                remove(path)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def opened(path: Path, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
+    """A file to be read, or written as `mode` says, as `Path.open` does it."""
+    return patiently(lambda: path.open(mode, buffering))
 
 
 def put(file: IO[bytes], part: Path, out: Path) -> None:

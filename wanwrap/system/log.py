@@ -11,6 +11,7 @@ from typing import IO
 
 from wanwrap.system import console
 from wanwrap.system.failures import DIED
+from wanwrap.system.files import opened
 from wanwrap.system.process import Command, Listener, run
 from wanwrap.system.shell import joined
 
@@ -64,7 +65,7 @@ def run_logged(
         StepError: it can't be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the command has ended.
     """
-    with path.open("ab", buffering=0) as file:
+    with opened(path, "ab", buffering=0) as file:
         log = Log(file)
         with suppress(OSError):
             file.write(f"\n{name}\n+ {joined(command.argv)}\n".encode("utf-8", "surrogateescape"))

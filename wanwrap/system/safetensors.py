@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wanwrap.errors import WeightsError
+from wanwrap.system.files import opened, patiently
 
 # bytes of one element
 WIDTHS = {
@@ -58,7 +59,7 @@ class Source:
     def read(self, name: str, begin: int, size: int) -> bytearray:
         """`size` bytes of a tensor from its byte `begin` on. Raises WeightsError: the file has become shorter."""
         row = self.rows[name]
-        with self.paths[row.file].open("rb") as file:
+        with opened(self.paths[row.file]) as file:
             file.seek(row.begin + begin)
             content = bytearray(file.read(size))
         if len(content) < size:
@@ -90,7 +91,7 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with opened(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LONGEST, size):
                 raise ValueError("its header would be larger than the file")
@@ -156,7 +157,7 @@ def sha256(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
     """The content's sha256, at about 1.5 GB/s; `done` is told how many more bytes have been read."""
     # for small files the whole buffer would be the work
     mark, buffer = hashlib.sha256(), memoryview(bytearray(max(1, min(BLOCK, path.stat().st_size))))
-    with path.open("rb", buffering=0) as file:
+    with patiently(lambda: path.open("rb", buffering=0)) as file:
         while count := file.readinto(buffer):
             mark.update(buffer[:count])
             done(count)
@@ -166,13 +167,13 @@ def sha256(path: Path, done: Callable[[int], object] = lambda _: None) -> str:
 def header_sha256(path: Path) -> str:
     """The sha256 of the header's bytes, without their length: of files that differ in their numbers alone it is one."""
     size = path.stat().st_size
-    with path.open("rb") as file:  # what is no safetensors file may claim any length
+    with opened(path) as file:  # what is no safetensors file may claim any length
         return hashlib.sha256(file.read(min(int.from_bytes(file.read(8), "little"), size))).hexdigest()
 
 
 def _rows(path: Path, number: int, content: dict[str, Any], size: int) -> list[Row]:
     """The rows of one header in the order of their bytes, which must follow each other up to the file's end."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = 8 + struct.unpack("<Q", file.read(8))[0]
     rows = []
     try:

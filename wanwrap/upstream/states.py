@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import zipfile
 from array import array
 from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import WeightsError
-from wanwrap.system.files import move, reopen, sync, sync_folder
+from wanwrap.system.files import move, opened, remove_tree, sync, sync_folder
 from wanwrap.system.safetensors import open_source, read_header
 
 LAST = "random_states_0.pkl"
@@ -69,10 +68,11 @@ def is_whole(state: Path, *, thorough: bool = False) -> bool:
 
 def _archive(path: Path, thorough: bool) -> bool:
     """What torch.save writes: a zip file, with its table of contents at the end."""
-    if not thorough:
-        return zipfile.is_zipfile(path)
-    with suppress(zipfile.BadZipFile, FileNotFoundError), zipfile.ZipFile(path) as archive:
-        return archive.testzip() is None
+    with opened(path) as file:
+        if not thorough:
+            return zipfile.is_zipfile(file)
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
     return False
 
 
@@ -91,7 +91,7 @@ def is_good(state: Path) -> bool:
 def settle(state: Path) -> None:
     """Wait until all of a state is on the disk: upstream doesn't."""
     for path in state.iterdir():
-        with reopen(path) as file:
+        with opened(path, "r+b") as file:
             sync(file)
     sync_folder(state)
     sync_folder(state.parent)
@@ -108,7 +108,7 @@ def remove(folder: Path) -> None:
     """A state, or a folder of them, that is needed no more; under another name first, that no half one is left."""
     gone = folder if folder.suffix == REMOVED else folder.with_name(f"{folder.name}{REMOVED}")
     if gone != folder:
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_tree(gone)
         with suppress(OSError):
             move(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_tree(gone)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from wanwrap.errors import FULL, DownloadError, OutputError, RoomError
 from wanwrap.system import console, safetensors
 from wanwrap.system.disk import writable
-from wanwrap.system.files import lock, move, put, reopen, sync
+from wanwrap.system.files import lock, move, opened, put, sync
 from wanwrap.weights.catalogue import Tokenizer, Weight
 from wanwrap.weights.patience import AGAIN, host, patiently, status_of
 
@@ -52,7 +52,7 @@ def fetch(weight: Weight, models: Path, sha256: Sha256) -> Path:
             if why := _wrong(part, weight, size, sha256):
                 raise DownloadError(f"{_put_aside(part, weight, models, why)}; run setup again to download it anew.")
             place.parent.mkdir(parents=True, exist_ok=True)
-            with reopen(part) as file:
+            with opened(part, "r+b") as file:
                 sync(file)
                 put(file, part, place)
         return place

@@ -139,7 +139,7 @@ def train(args):
             old = epoch - args.save_every_n_epochs * args.save_last_n_epochs_state
             shutil.rmtree(Path(args.output_dir) / f"{args.output_name}-{old:06d}-state", ignore_errors=True)
         if MISCHIEF == "after" and before + epoch * per_epoch >= AT:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     state(args, f"{args.output_name}-state", before + steps)
     if MISCHIEF == "last":  # no record can be written any more
         (Path(args.output_dir).parent / "record.json.wanwrap-part").mkdir()
@@ -153,7 +153,7 @@ def misbehave(args):
     if MISCHIEF == "oom" and (args.blocks_to_swap or 0) < AT:
         sys.exit("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
     if MISCHIEF == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     if MISCHIEF == "deaf":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if MISCHIEF in ("sleep", "deaf", "disagree"):
