@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 from helpers import PYTHONPATH, STANDIN, record
 
-from wanwrap.plan.script import native
 from wanwrap.system.safetensors import read_header
+from wanwrap.system.shell import native
 from wanwrap.weights.provenance import trained as counted
 
 NAME = "cats-t2v-vanilla"

@@ -21,7 +21,8 @@ from helpers import Wanwrap, golden_plan
 from platforms import WINDLL, in_bash, long_paths, pwsh, windows
 from runs import NAME, WHOLE, alive, asleep, begin, ended, environment, folder, is_gone, loras, told, until
 
-from wanwrap.plan.script import Shell, encoded, script, start
+from wanwrap.plan.script import encoded, script, start
+from wanwrap.system.shell import Shell
 
 Words = tuple[object, ...]
 NEW_CONSOLE = 0x10

@@ -13,6 +13,7 @@ import pytest
 from helpers import STANDIN, Wanwrap, golden_plan, record
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from platforms import in_bash
 from powershell import Reader, carry_out, read
 from shells import NATIVE, POWERSHELLS, powershell_line, windows_argv
 
@@ -20,7 +21,7 @@ from wanwrap.plan.script import _broken, _native, script
 
 ODD = 'my "cats" & dogs $HOME %PATH% `x` ü 猫 “it”s’ it\'s !'
 COMMENT = 'say "a b" \\" c\td\\'
-pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs bash")
+pytestmark = in_bash
 
 
 def test_script_and_run_reach_upstream_alike(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:

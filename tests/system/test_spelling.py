@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import Wanwrap, small_dataset
+from platforms import posix_paths
 
 from wanwrap import paths
 from wanwrap.data import media
@@ -43,7 +44,7 @@ def test_links_stay_and_so_does_case(tmp_path: Path) -> None:
     assert paths.absolute(tmp_path / "cats") == tmp_path / "cats"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a link stands for what Windows takes for the same name")
+@posix_paths  # a link stands for what Windows takes for the same name
 def test_a_caption_of_other_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows finds it; upstream, which compares names, would drop the picture without a word."""
     folder = small_dataset(tmp_path / "cats")
