@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+QUOTED = "In PowerShell leave out the last \\ of a path in quotes: it takes the quote into the name."
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -14,7 +16,7 @@ def absolute(path: str | Path) -> Path:
     On Windows in the letters of the disk, however it is typed: caches and what `prepare` has made are known by it.
     """
     whole = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111  Path keeps `..`, and fails for some `~`
-    real = os.path.realpath(whole)
+    real = os.path.realpath(whole) if sys.platform == "win32" else whole
     return Path(real if os.path.normcase(real) == os.path.normcase(whole) else whole)
 
 

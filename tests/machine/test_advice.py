@@ -74,21 +74,23 @@ def test_long_paths_are_off(value: int | None, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "ram", "says"),
     [
-        (None, None),  # nobody knows
-        ([r"?:\pagefile.sys"], None),
-        ([r"C:\pagefile.sys 0 0"], None),
-        ([r"C:\pagefile.sys 4096 32768"], None),
-        ([r"C:\pagefile.sys 4096 8192", r"D:\pagefile.sys 0 0"], None),
-        ([r"C:\pagefile.sys 4096 8192", r"D:\pagefile.sys 4096 8192"], "17.2 GB at most"),
-        ([], "there is none"),
-        ([""], "there is none"),
+        (None, 0, None),  # nobody knows
+        ([r"?:\pagefile.sys"], 0, None),
+        ([r"C:\pagefile.sys 0 0"], 0, None),
+        ([r"C:\pagefile.sys 4096 16384"], 16 << 30, None),
+        ([r"C:\pagefile.sys 4096 8192", r"D:\pagefile.sys 0 0"], 0, None),
+        ([r"C:\pagefile.sys 4096 4096", r"D:\pagefile.sys 4096 4096"], 16 << 30, "8.6 GB at most"),
+        ([], 16 << 30, "there is none"),
+        ([""], 16 << 30, "there is none"),
+        ([], 64 << 30, None),
     ],
 )
 def test_a_page_file_in_which_a_dit_has_no_room(
-    files: list[str] | None, says: str | None, monkeypatch: pytest.MonkeyPatch
+    files: list[str] | None, ram: int, says: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=ram))
     found = told({**ALLOWED, (windows.MEMORY, "PagingFiles"): files}, monkeypatch)
     assert [*found] == (["page file"] if says else []) and (not says or says in found["page file"])
 

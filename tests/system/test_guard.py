@@ -34,7 +34,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     calls, results = list[tuple[Any, ...]](), {"CreateJobObjectW": 7, "GetCurrentProcess": 2**64 - 1}
     results |= {"SetInformationJobObject": 1, "AssignProcessToJobObject": getattr(request, "param", 1)}
     names = {name: Call(calls, name, result) for name, result in results.items()}
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=SimpleNamespace(**names)), raising=False)
+    monkeypatch.setattr(ctypes, "WinDLL", {"kernel32": SimpleNamespace(**names)}.get, raising=False)
     guard._join_job.cache_clear()
     yield calls
     guard._join_job.cache_clear()

@@ -34,6 +34,7 @@ def test_a_path_has_the_letters_of_the_disk(typed: str, real: str, taken: str, m
     names = ("abspath", "expanduser", "normcase")
     known = {name: getattr(ntpath, name) for name in names} | {"realpath": lambda _: real}
     monkeypatch.setattr(paths, "os", SimpleNamespace(path=SimpleNamespace(**known)))
+    monkeypatch.setattr(paths, "sys", SimpleNamespace(platform="win32"))
     assert str(paths.absolute(typed)) == taken
 
 

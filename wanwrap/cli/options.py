@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from wanwrap.errors import OptionError
-from wanwrap.paths import absolute
+from wanwrap.paths import QUOTED, absolute
 
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS = ("Options", "Training", "Data", "Weights", "Environment", "Control")
@@ -96,6 +97,8 @@ class _Place(click.Path):
     """A whole path that was meant: an unset variable of a shell's is not the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if sys.platform == "win32" and str(value).endswith('"'):
+            self.fail(f"there is no such path. {QUOTED}", param, ctx)
         return absolute(value) if value else self.fail("it is empty.", param, ctx)
 
 

@@ -12,7 +12,7 @@ from wanwrap.cli.terminal import indented
 from wanwrap.cli.words import count, duration
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
-from wanwrap.system.shell import joined, native
+from wanwrap.system.shell import joined
 
 
 def far(expert: Expert) -> str:
@@ -81,9 +81,9 @@ def detail(run: Run) -> Iterator[str]:
     yield from (f"  {left}" for left in time_left(run))
     ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
-        then = " && " if native() == "bash" else "; "  # PowerShell 5.1 has no &&
-        there = "" if cwd in ("", str(Path.cwd())) else joined(("cd", cwd)) + then  # its paths may be seen from there
-        yield f"  again   {there}{command}"
+        if cwd not in ("", str(Path.cwd())):
+            yield f"  in      {cwd}"  # from which its paths may be seen; shells join commands in many ways
+        yield f"  again   {command}"
     yield f"  folder  {run.folder}"
     yield from (f"  log     {path}" for each in run.experts if (path := each.folder / "run.log").is_file())
     if any((each.folder / "logs").is_dir() for each in run.experts):

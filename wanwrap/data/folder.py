@@ -16,7 +16,7 @@ from wanwrap.data.dataset import Dataset, Entry, notes_on, too_short
 from wanwrap.data.media import CAPTION, JUNK, READ, Item, Kind, meant
 from wanwrap.data.read import read_files
 from wanwrap.errors import DatasetError, closest, listing
-from wanwrap.paths import absolute
+from wanwrap.paths import QUOTED, absolute
 from wanwrap.preset import Preset
 from wanwrap.upstream import buckets
 
@@ -42,6 +42,8 @@ def find(name: str | None, datasets: Path) -> Path:
         return path
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder that it lies in.")
+    if name.endswith('"'):
+        raise DatasetError(f"there is no folder {path}. {QUOTED}")
     have = f"there are {listing(there)}" if there else "`wanwrap prepare` makes one of pictures and clips"
     raise DatasetError(
         f"there is no folder {path}, and no data set of that name in {datasets}: {have}.{closest(name, there)}"

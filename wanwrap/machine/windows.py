@@ -21,7 +21,11 @@ FALLBACK = (
     "what does not fit into the GPU's memory NVIDIA's driver moves to RAM, which makes a run several times slower. "
     f"{gpu.NO_FALLBACK} wanwrap can't see how it is set."
 )
-WSL = "WSL2 is said not to heed it (microsoft/WSL #11050): if a run is very slow, swap more blocks (--blocks_to_swap)."
+WSL = (
+    "what does not fit into the GPU's memory Windows' driver moves to RAM, which makes a run several times slower; WSL2 is "
+    "said not to heed its CUDA - Sysmem Fallback Policy (microsoft/WSL #11050): if a run is slow, swap more blocks "
+    "(--blocks_to_swap)."
+)
 
 
 def advice(base: Path, largest: int) -> Iterator[tuple[str, str]]:
@@ -31,7 +35,7 @@ def advice(base: Path, largest: int) -> Iterator[tuple[str, str]]:
         found |= {"OneDrive": _synced(base), "GPU memory": FALLBACK}
         yield from ((name, text) for name, text in found.items() if text)
     elif gpu.wsl():
-        yield "GPU memory", f"{FALLBACK} {WSL}"
+        yield "GPU memory", WSL
 
 
 def _scripts() -> str:
@@ -62,16 +66,18 @@ def _long() -> str:
 
 
 def _page_file(largest: int) -> str:
+    import psutil
+
     files = registry(MEMORY, "PagingFiles")  # `C:\\pagefile.sys 4096 8192` in MB; 0 0, or none, where Windows chooses
     if files is None:
         return ""
     sizes = [re.search(r" (\d+) (\d+)$", file) for file in files if file.strip()]
     fixed = sum(int(found[2]) << 20 for found in sizes if found)
-    if fixed >= largest or any(not found or found[2] == "0" for found in sizes):
+    if fixed + psutil.virtual_memory().total >= largest or any(not found or found[2] == "0" for found in sizes):
         return ""
     return (
-        f"{f'it is {large(fixed)} at most' if fixed else 'there is none'}, and a DiT of {large(largest)} passes through it and "
-        "RAM: in SystemPropertiesPerformance under Advanced, Virtual memory, tick Automatically manage paging file size"
+        f"{f'it is {large(fixed)} at most' if fixed else 'there is none'}, and a DiT of {large(largest)} passes through RAM and "
+        "it: in SystemPropertiesPerformance under Advanced, Virtual memory, tick Automatically manage paging file size"
     )
 
 

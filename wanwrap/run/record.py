@@ -41,7 +41,8 @@ class Record:
     """One expert's training; steps and epochs are counted from the very beginning, whatever attempt makes them.
 
     `settings` is all that matters of what is trained. `saved_epoch` is that of the state to go on from, 0 where there
-    is none. `slow` is what is to be known of steps that take far too long. An attempt is a start of upstream: its number, the epoch and step that it went on from, how it ended.
+    is none. `slow` is what is to be known of steps that take far too long. An attempt is a start of upstream: its
+    number, the epoch and step that it went on from, how it ended.
     """
 
     expert: str

@@ -160,7 +160,8 @@ class Training:
         attempt.curves.follow()
         if not self.record.slow and (slow := self._watch.look(attempt.output.seconds)):
             console.say(f"{self.train.expert}: {slow}")
-            self.note(slow=slow)
+            with suppress(OSError):
+                self.note(slow=slow)
         kept, asked = False, stop_asked(self.train.folder)
         with suppress(*PASSING):  # the next look tries again
             kept = attempt.keep()

@@ -101,7 +101,7 @@ def _join_job() -> None:
     """On Windows: a job holds this process and all that it starts, and ends them when this process has closed it."""
     import ctypes
 
-    kernel, handle = ctypes.windll.kernel32, ctypes.c_void_p  # type: ignore[attr-defined,unused-ignore]
+    kernel, handle = ctypes.WinDLL("kernel32"), ctypes.c_void_p  # type: ignore[attr-defined,unused-ignore]
     kernel.CreateJobObjectW.restype = kernel.GetCurrentProcess.restype = handle
     limits = ctypes.create_string_buffer(144)  # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64 bits
     struct.pack_into("<I", limits, 16, 0x2000)  # LimitFlags: JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE
