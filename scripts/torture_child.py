@@ -84,10 +84,10 @@ def go(text: str) -> None:
     if os.environ.get(DIE):
         die_at(case.folder, *map(int, os.environ[DIE].split()))
 
-    def check(plan: Plan, *, together: bool, restart: bool) -> Machine:
+    def check(plan: Plan, *, together: bool, restart: bool) -> tuple[Plan, Machine]:
         assert not together
         preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
-        return machine
+        return plan, machine
 
     train._preflight = check
     train.train(replace(plan, steps=plan.steps[1:]), restart=False, retry=True, parallel=False, as_json=False)

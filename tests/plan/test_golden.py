@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ from helpers import golden_plan
 from platforms import posix_paths
 
 from wanwrap.cli.words import heading
+from wanwrap.plan.card import Card
+from wanwrap.plan.fit import Fit, fitted
+from wanwrap.plan.fit_words import name as bucket
 from wanwrap.plan.script import script
 from wanwrap.preset import load, shipped
+from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, parser
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -47,6 +52,38 @@ def test_script_and_toml(name: str, update: bool) -> None:
 def test_powershell(update: bool) -> None:
     plan = golden_plan("wan21-t2v-1.3b-rtx3090")
     compare(GOLDEN / "run.ps1", script(plan, "powershell", heading(plan)), update)
+
+
+CARDS, RAM = (8, 12, 16, 24, 32, 48, 80), 64  # GiB
+COLUMNS = "{:4}  {:7}  {:>4}  {:>4}  {:>6}  {:>5}  {:>4}  {}"
+SYSTEMS: dict[str, bool | None] = {"linux": None, "windows": False}  # whether torch's segments may be told to grow
+
+
+def test_what_is_chosen_for_each_card(update: bool) -> None:
+    """On a machine with 64 GiB of RAM; a reviewer asks of each line whether it is what should be done."""
+    lines = [line for name in shipped() for line in _fits(name)]
+    compare(GOLDEN / "fit.txt", "\n".join(lines), update)
+
+
+def _fits(name: str) -> Iterator[str]:
+    """`name: 24480 tokens, 45 frames of 960x544`, and a line for each expert, system and card: GiB, blocks, what else."""
+    plan = golden_plan(name, fit="auto")
+    tokens, key = plan.dataset.largest or (0, ())
+    yield f"{name}: {tokens} tokens, {bucket(key)}"
+    yield COLUMNS.format("", "system", "card", "fits", "total", "RAM", "swap", "chosen")
+    for index, train in enumerate(plan.trainings):
+        for system, expandable in SYSTEMS.items():
+            for size in CARDS:
+                made = fitted(plan, Card("a card", size * GIB, RAM * GIB, expandable=expandable))
+                yield COLUMNS.format(train.expert, system, size, *_columns(made.fits[index])).rstrip()
+    yield ""
+
+
+def _columns(fit: Fit) -> list[str]:
+    names = {EMBEDDING: "embedding", OFFLOAD: "offload", "blocks_to_swap": "swap"}
+    chosen = [*(["expandable"] if fit.expandable else []), *(names.get(name, name) for name in fit.chosen)]
+    sizes = [f"{size / GIB:.1f}" for size in (fit.memory.total, fit.ram)]
+    return ["yes" if fit.fits else "NO", *sizes, str(fit.options.get("blocks_to_swap") or "-"), " ".join(chosen)]
 
 
 def test_no_golden_folder_is_left_behind() -> None:

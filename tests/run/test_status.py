@@ -44,7 +44,7 @@ def training(**changes: Any) -> dict[str, Any]:
         "loss": 0.0712,
         "seconds_per_step": 5.25,
         "updated": "2026-01-02T03:04:05+00:00",
-        "blocks_to_swap": 20,
+        "raised": {"blocks_to_swap": 20},
         "saved_epoch": 20,
         "attempts": [{"number": 1, "epoch": 0, "step": 0, "reason": "the GPU ran out of memory"}, {"number": 2}],
         "files": ["cats-low-000005.safetensors", "cats-low-000010.safetensors"],
@@ -98,7 +98,7 @@ def test_what_is_running_is_told_in_full(base: Path, cli: Wanwrap) -> None:
     for told in (
         "1 h 58 min left, 23 of 50 epochs, step 1150 of 2500, loss 0.0712, 5.25 s/step",
         "epoch 20, attempt 2 (before: the GPU ran out of memory), 2 LoRAs (the last: cats-low-000010",
-        "20 blocks swapped, updated 2026-01-0",
+        "since the GPU's memory ran out with --blocks_to_swap 20, updated 2026-01-0",
         "50 of 50 epochs, step 2500 of 2500",
         str(cats / "low" / "run.log"),
         "tensorboard --logdir ",

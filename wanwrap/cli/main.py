@@ -25,6 +25,7 @@ VERBS = {
     "prepare": "Make a data set of raw pictures and clips.",
     "caption": "Write the captions that are missing.",
     "check": "What of a data set will be trained, and how.",
+    "fit": "On which card it can be trained, and with what.",
     "run": "Train on a data set, or print how.",
     "rehearse": "Try a run in small, with toy weights.",
     "status": "What runs, how far it is, how long it will take.",

@@ -150,6 +150,16 @@ MUSUBI_DIR = environment(
     show_envvar=True,
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
 )
+VRAM = environment(
+    "--vram", type=click.FloatRange(min=1), help="GB of the card (default: this machine's, by nvidia-smi)."
+)
+FIT = environment(
+    "--fit",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Choose what makes it fit the card and trains the same.",
+)
 PLACES = [BASE_DIR, PYTHON, MUSUBI_DIR]
 ANY_UPSTREAM = environment("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")
 DATASET = [
@@ -193,6 +203,8 @@ RUN = [
     *WEIGHTS,
     *PLACES,
     ANY_UPSTREAM,
+    VRAM,
+    FIT,
     environment(
         "--gpus",
         type=click.IntRange(min=1),

@@ -13,6 +13,7 @@ from wanwrap.cli.words import count, duration
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
 from wanwrap.system.shell import joined
+from wanwrap.upstream.options import spell
 
 
 def far(expert: Expert) -> str:
@@ -99,7 +100,7 @@ def _safe(expert: Expert) -> str:
         why = record.attempts[-2].get("reason")
         safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
     safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
-    safe += [f"{record.blocks_to_swap} blocks swapped"] if record.blocks_to_swap else []
+    safe += [f"since the GPU's memory ran out with {' '.join(spell(record.raised))}"] if record.raised else []
     return ", ".join([*safe, f"updated {_moment(record.updated)}"])
 
 

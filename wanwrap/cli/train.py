@@ -10,6 +10,9 @@ from wanwrap.cli.terminal import show_json
 from wanwrap.cli.words import heading
 from wanwrap.errors import WanwrapError
 from wanwrap.plan import preflight
+from wanwrap.plan.card import seen
+from wanwrap.plan.fit import refitted
+from wanwrap.plan.fit_words import line
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import Machine
 from wanwrap.run import run as work
@@ -31,7 +34,9 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
     if not restart:
         console.say(*filter(None, map(standing, plan.trainings)))
     todo = plan if restart else work.remaining(plan)
-    machine = _preflight(todo, together=parallel, restart=restart) if todo else None
+    machine = None
+    if todo:
+        todo, machine = _preflight(todo, together=parallel, restart=restart)
     if restart:
         put_aside(plan)
     try:
@@ -51,16 +56,20 @@ def _notes(plan: Plan) -> Iterator[str]:
         yield f"LoRAs in {folder} are not used unasked; --resume_from FILE begins with the weights of one."
 
 
-def _preflight(plan: Plan, *, together: bool, restart: bool) -> Machine:
-    """Everything that can be known to be wrong beforehand; what is cheap first."""
-    experts = len(plan.trainings) if together else 1
-    machine = preflight.check_machine(plan, gpus=max(plan.request.gpus, experts))
+def _preflight(plan: Plan, *, together: bool, restart: bool) -> tuple[Plan, Machine]:
+    """Everything that can be known to be wrong beforehand, what is cheap first; the plan fits the GPU that torch sees."""
+    gpus = max(plan.request.gpus, len(plan.trainings) if together else 1)
+    machine = preflight.check_machine(plan, gpus=gpus)
     console.say(*machine.upstream.remarks())
+    before, plan = plan, refitted(plan, seen(machine.gpus[:gpus]))
+    if plan is not before:
+        console.say(*(f"{each.train.name}: {line(each)}" for each in plan.fits))
+    console.say(*preflight.check_gpu_memory(plan, machine, gpus))
     preflight.check_weights(plan, marks.thorough)
     preflight.check_tokenizers(plan)
     preflight.check_disk(plan, bytes_to_save(plan, restart=restart))
     preflight.check_ram(plan, together=together)
-    return machine
+    return plan, machine
 
 
 def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wanwrap import __version__
+from wanwrap.plan.fit import Fit
+from wanwrap.plan.fit_words import as_json, line
 from wanwrap.plan.plan import Plan, Train
 
 
@@ -38,7 +40,16 @@ def heading(plan: Plan) -> Iterator[str]:
     for train in plan.trainings:
         epochs = f" in {count(train.epochs, 'epoch')}" if train.options.get("max_train_epochs") else ""
         yield f"{train.name}: {count(train.steps, 'step')}{epochs}, rank {train.options['network_dim']}"
+        yield from (f"  {line(fit)}{expected(fit)}" for fit in plan.fits if fit.train.expert == train.expert)
     yield f"folder: {plan.folder}"
+
+
+def expected(fit: Fit) -> str:
+    """`, 5 h to 9 h (a guess)`: how long it takes, where that can be told beforehand."""
+    if fit.seconds is None:
+        return ""
+    least, most = (duration(seconds * fit.train.steps) for seconds in fit.seconds)
+    return f", {least} to {most} (a guess)"
 
 
 def lacking(missing: Sequence[str]) -> list[str]:
@@ -62,6 +73,14 @@ def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:
         yield f"At inference: {plan.request.preset.inference}"
 
 
+def _seconds(plan: Plan) -> list[float] | None:
+    """Seconds that all trainings take one after the other, at least and at most; None where nobody knows."""
+    each = [fit.seconds for fit in plan.fits]
+    if not each or None in each:
+        return None
+    return [sum(seconds[end] * fit.train.steps for fit in plan.fits if (seconds := fit.seconds)) for end in (0, 1)]
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan for other programs."""
     steps = list[dict[str, Any]]()
@@ -80,4 +99,6 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "steps": steps,
         "weights": [{"path": weight.path, "exists": weight.exists} for weight in plan.weights.values()],
         "notes": list(plan.notes),
+        "memory": [as_json(fit) for fit in plan.fits],
+        "time": _seconds(plan),
     }

@@ -20,10 +20,20 @@ SAMPLE = "sample"
 
 def build(request: Request, *, whole: bool = False) -> Plan:
     """The plan; `whole` decodes each file of the data set. Raises the errors of all that it is made of."""
-    data = look(request, whole=whole).sound(skip_bad=request.skip_bad)
+    return planned(request, look(request, whole=whole))
+
+
+def planned(request: Request, dataset: Dataset) -> Plan:
+    """The plan on a data set that was looked at, fitted to the card. Raises the errors of all that it is made of."""
+    data = dataset.sound(skip_bad=request.skip_bad)
     models, recorded = request.base_dir / "models", request.workspace.weights
     weights = {name: locate(name, models, request.files.get(name), recorded.get(name)) for name in request.needed}
     plan = make_plan(request, data, weights)
+    if request.fit == "auto" or request.vram:
+        from wanwrap.plan import card, fit
+
+        found = card.described(request.vram) if request.vram else card.here()
+        plan = fit.fitted(plan, found)
     if "network_weights" not in request.given:
         return plan
     from wanwrap.plan import warm_start  # a dry run waits for no more than it needs

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wanwrap.data.dataset import Dataset
 from wanwrap.plan.request import Request
@@ -15,6 +15,9 @@ from wanwrap.upstream.buckets import What
 from wanwrap.upstream.options import Options, Value, spell
 from wanwrap.upstream.states import lora_name
 from wanwrap.weights.weight_file import WeightFile
+
+if TYPE_CHECKING:
+    from wanwrap.plan.fit import Fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,7 @@ class Plan:
     steps: tuple[Step, ...]
     encoders: Mapping[What, str] = field(default_factory=dict)  # marks of what each cache is made by
     notes: tuple[str, ...] = ()
+    fits: tuple[Fit, ...] = ()  # of each training, where a card was asked for
 
     @property
     def trainings(self) -> tuple[Train, ...]:

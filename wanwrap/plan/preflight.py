@@ -20,6 +20,9 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.paths import PACKAGE
+from wanwrap.plan.fit_words import check as check_fits
+from wanwrap.plan.fit_words import complaints as unfit
+from wanwrap.plan.fit_words import gib
 from wanwrap.plan.long_paths import check_paths, too_long
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import console, disk
@@ -30,6 +33,7 @@ from wanwrap.upstream.options import spell
 from wanwrap.upstream.pin import BRINGS, PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
 
+OTHERS = 0.25  # of a GPU: more than a desktop and a browser use
 STATES = 3  # that lie there while the third is being written
 
 
@@ -124,10 +128,12 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     Raises:
         PackageError, UpstreamError, GpuError, OptionError, WeightsError: they can't carry out the plan.
         OutputError: Windows takes no paths as long as its files'.
+        RoomError: a training doesn't fit the card.
     """
     request = plan.request
     check_recorded(request.gone)
     check_paths(plan)
+    check_fits(plan)
     modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
     for train in plan.trainings:
         modules |= {*late_imports(train.options)}
@@ -235,6 +241,23 @@ def lacking_disk(plan: Plan, saving: int) -> str | None:
     return disk.lacking(plan.folder, sum(parts.values()), made, f"needed: {what}")
 
 
+def check_gpu_memory(plan: Plan, machine: Machine, gpus: int) -> list[str]:
+    """What to know of the first so many GPUs, whose memory others use.
+
+    Raises:
+        RoomError: a training doesn't fit one, or what is left of it.
+    """
+    check_fits(plan)
+    needed = max((fit.memory.total for fit in plan.fits), default=0)
+    free, most = min(((row["free"], row["memory"]) for row in machine.gpus[:gpus]), default=(needed, needed))
+    if needed <= free:
+        return []
+    used = f"other programs use {gib(most - free)} of the GPU's {gib(most)}, and the training needs about {gib(needed)}"
+    if most - free > OTHERS * most:
+        raise RoomError(f"{used}: end them first (nvidia-smi, or the Task Manager, tells of them).")
+    return [f"note: {used}: close what you can."]
+
+
 def check_ram(plan: Plan, *, together: bool) -> None:
     """Raises RoomError: RAM and page file that are free are too little for a training, or for both `together`."""
     import psutil
@@ -265,5 +288,6 @@ def missing(plan: Plan) -> list[str]:
     if lacking:
         lacking.append(how_to_get(plan))
     lacking += request.gone.values()
+    lacking += unfit(plan)
     lacking += filter(None, [too_long(plan), lacking_disk(plan, sum(map(saving_bytes, plan.trainings)))])
     return lacking

@@ -25,7 +25,7 @@ from wanwrap.weights.workspace import Workspace
 Precision = Literal["fp16", "bf16"]
 
 WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
-PASSED = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus")
+PASSED = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus", "vram", "fit")
 # upstream's options that name a file, as wanwrap's users know them
 FILES = {"network_weights": "resume_from", **{name: name for name in ("sample_prompts", "log_tracker_config")}}
 
@@ -45,6 +45,8 @@ class Request:
     skip_lightning: bool = False
     precision: Precision | None = None  # None: the DiT's own
     gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
+    vram: float | None = None  # GB of the card, where it isn't this machine's
+    fit: Literal["auto", "off"] = "off"
     files: Mapping[str, Path] = field(default_factory=dict)  # weights that the user names, by the catalogue's names
     python: str = sys.executable
     upstream: Upstream = field(default_factory=Upstream)

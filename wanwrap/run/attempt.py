@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError, StepError
+from wanwrap.plan.card import ALLOCATOR
 from wanwrap.plan.plan import Train
 from wanwrap.run.record import Record, saved_every
 from wanwrap.system import console
@@ -98,9 +99,9 @@ class Attempt:
         self.curves, self.output = Curves(train.logs(self.number)), TrainingOutput()
 
     def argv(self) -> tuple[str, ...]:
-        """Upstream's command: of the first start the one that the script prints, but for more blocks swapped."""
-        train, epoch, blocks = self.train, self.epoch, self.record.blocks_to_swap
-        changes: dict[str, Any] = {"blocks_to_swap": blocks} if blocks else {}
+        """Upstream's command: of the first start the one that the script prints, but for what was raised since."""
+        train, epoch = self.train, self.epoch
+        changes = {name: value for name, value in self.record.raised.items() if name != ALLOCATOR}
         if not epoch:
             return train.attempt(self.number, changes)
         changes |= {"resume": str(state_folder(train, epoch)), "network_weights": None}
@@ -112,6 +113,11 @@ class Attempt:
         if train.options.get("seed") is not None:  # else the data set would come in the order of its first epochs again
             changes["seed"] = (whole(train.options, "seed", 0) + epoch) % 2**32
         return train.attempt(self.number, changes, (epoch, self.step))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What was added to the environment since."""
+        return {ALLOCATOR: self.record.raised[ALLOCATOR]} if ALLOCATOR in self.record.raised else {}
 
     def far(self) -> dict[str, Any]:
         """How far all of the training has come, for its record."""

@@ -1,39 +1,36 @@
-"""A GPU whose memory is full while steps take several times as long as they should.
+"""Steps that take several times as long as they should: a GPU that spills, or is kept from its work.
 
-Windows' driver moves what doesn't fit into RAM: nothing fails, and a night trains what an hour would (musubi-tuner #157:
-90 s a step instead of 4.4). What steps should take is reckoned from their operations and from the most that the card has
-done in a second: in this run, in earlier ones, or what it is built for. A first run that spills a little only, by less
-than a factor of 5, may pass for a slow card.
+Where the memory is full Windows' driver moves what doesn't fit into RAM: nothing fails, and a night trains what an hour
+would (musubi-tuner #157: 90 s a step instead of 4.4). What steps should take is reckoned from their operations and from
+the most that the card has done in a second: in this run, in earlier ones, or what it is built for. A first run that is
+slowed by less than a factor of 5 may pass for a slow card.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from wanwrap.errors import OutputError
+from wanwrap.errors import listing
+from wanwrap.plan import card
+from wanwrap.plan.fit_words import gib, offers
 from wanwrap.plan.plan import Plan, Train
+from wanwrap.run import refit
 from wanwrap.run.record import Record, command_line
 from wanwrap.system import gpu
-from wanwrap.system.files import write_atomic
+from wanwrap.system.gpu import Gpu
 from wanwrap.system.shell import joined
-from wanwrap.upstream import buckets, memory
-from wanwrap.upstream.dit import flops
-from wanwrap.upstream.options import Options, spell, whole
+from wanwrap.upstream.options import Options, spell
 
 SLOW = 3  # times as long as it should
 FEW = 10  # steps by which a pace is judged
 FULL = 0.9  # of a card's memory: users who spill report 0.92 to 0.98
-FIXED = 1.0  # seconds of a batch whatever its size; measured ones are 0.5 to 1
-LEAST = 0.3  # of what a card is built for; published trainings on clips reach 0.37 to 0.74
 OFTEN = 60  # seconds between two questions to nvidia-smi
+SELDOM = 300  # where nothing is wrong
 
 
 class Watch:
@@ -41,97 +38,87 @@ class Watch:
 
     def __init__(self, plan: Plan, train: Train, record: Record) -> None:
         self._plan, self._train, self._record = plan, train, record
-        self._card: Mapping[str, Any] = next(iter(record.machine.get("gpus", [])), {})
-        self._own = self._asked = 0.0  # operations a second, the most in an epoch; when nvidia-smi was asked
+        self._gpu: Mapping[str, Any] = next(iter(record.machine.get("gpus", [])), {})
+        self._own, self._asked = 0.0, -1e9  # operations a second, the most in an epoch; when nvidia-smi was asked
         self._slow = False
+        self.used = 0  # bytes of the GPU, by all programs, the most that was seen
 
     def look(self, seconds: Sequence[float]) -> str | None:
         """What is wrong and what to do, by the seconds of each step of an attempt but its first; None where nothing is."""
-        steps, windows = self._slower(seconds), sys.platform == "win32"
-        if steps is None or not (windows or gpu.wsl()) or time.monotonic() - self._asked < OFTEN:
+        slower = self._slower(seconds)
+        if not self._gpu or not seconds or time.monotonic() - self._asked < (OFTEN if slower else SELDOM):
             return None
-        self._asked, found = time.monotonic(), gpu.find(self._card["uuid"])
-        if found is None or found.used < FULL * found.total:
+        self._asked, found = time.monotonic(), gpu.find(self._gpu["uuid"])
+        self.used = max(self.used, found.used if found else 0)
+        if slower is None or found is None:
             return None
         self._slow = True
-        full = f"{found.used / memory.GIB:.1f} of {found.total / memory.GIB:.1f} GiB"
-        return (
-            f"{steps}, and the GPU's memory is full ({full}): the driver moves what doesn't fit into RAM. "
-            f"{self._way_out(found.total)}{f' {gpu.NO_FALLBACK}' if windows else ''}"
-        )
+        if found.used >= FULL * found.total and (sys.platform == "win32" or gpu.wsl()):
+            return f"{slower}, and {self._spilt(found)}"
+        return f"{slower}: see whether other programs use the GPU, how hot it is, and whether power is saved."
 
     def keep(self) -> None:
-        """Remember what the card has done, for the next run. A cache that can't be written costs nothing else."""
-        if self._card and self._own > self._known and not self._slow:
-            with suppress(OSError, OutputError):
-                _place().parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(_place(), json.dumps({**_speeds(), self._card["name"]: self._own}, indent=1))
+        """Remember what the card has done, for the next run."""
+        if self._gpu and self._own and not self._slow:
+            card.keep_speed(self._gpu["name"], self._own)
 
     def _slower(self, seconds: Sequence[float]) -> str | None:
         """`steps take 41 s where about 6 s are usual`, where they do.
 
         A few steps may all be of the largest batch; those of whole epochs are as the data set is.
         """
-        if not self._card:
+        if not self._gpu or len(seconds) < min(FEW, self._length - 1):
             return None
-        (mean, largest), epoch = self._operations, self._newest_epoch(seconds)
+        way, epoch = refit.present(self._plan, self._train, self._record), self._newest_epoch(seconds)
         if total := sum(epoch):
-            self._own = max(self._own, min(mean * len(epoch) / total, self._built or float("inf")))
+            own = way.several * way.operations[0] * len(epoch) / total
+            self._own = max(self._own, min(own, self._built or own))
         if not (speed := max(self._own, self._known)):
             return None
+        mean, largest = way.pace(speed)
         paces = [(median(seconds[-FEW:]), largest)] if len(seconds) >= FEW else []
         paces += [(fmean(sorted(epoch)[:-1]), mean)] if epoch else []  # but for a step that had to wait for samples
-        for taken, operations in paces:
-            usual = self._several * FIXED + operations / speed
+        for taken, usual in paces:
             if taken > SLOW * usual:
                 return f"steps take {taken:.3g} s where about {usual:.2g} s are usual"
         return None
 
+    @property
+    def _length(self) -> int:
+        """Steps of an epoch, of several if they are short."""
+        return self._train.per_epoch * -(-FEW // self._train.per_epoch)
+
     def _newest_epoch(self, seconds: Sequence[float]) -> Sequence[float]:
-        """Of the steps of the newest epoch that is whole, of several if they are short; the very first step is not there."""
-        length = self._train.per_epoch * -(-FEW // self._train.per_epoch)
-        ended = (len(seconds) + 1) // length * length - 1
-        return seconds[max(0, ended - length) : max(0, ended)]
-
-    @property
-    def _options(self) -> Options:
-        """As they are now: blocks may have been added."""
-        return {**self._train.options, "blocks_to_swap": self._record.blocks_to_swap}
-
-    @property
-    def _several(self) -> int:
-        """Batches of a step."""
-        return whole(self._options, "gradient_accumulation_steps", 1)
-
-    @cached_property
-    def _operations(self) -> tuple[float, float]:
-        """Floating-point operations of a step on average, and of one whose batches are all the largest."""
-        task, batches = str(self._options["task"]), list[float]()
-        for shape, count, most in self._plan.dataset.batch_shapes:
-            batches += [most * flops(task, buckets.tokens(shape))] * count
-        return self._several * fmean(batches), self._several * max(batches)
+        """Of the steps of the newest epoch that is whole; the very first step is not there."""
+        ended = (len(seconds) + 1) // self._length * self._length - 1
+        return seconds[max(0, ended - self._length) : max(0, ended)]
 
     @cached_property
     def _built(self) -> float:
         """Operations a second for which this card is built; 0 where nobody knows."""
-        return gpu.operations(self._card["name"], self._card["capability"], self._card["multiprocessors"])
+        return gpu.operations(self._gpu["name"], self._gpu["capability"], self._gpu["multiprocessors"])
 
     @cached_property
     def _known(self) -> float:
         """Operations a second that this card has shown in earlier runs, or ought to reach at least."""
-        return max(_speeds().get(self._card["name"], 0.0), LEAST * self._built)
+        return card.of(self._gpu["name"], self._gpu["memory"], self._built).speed[0]
 
-    def _way_out(self, card: int) -> str:
+    def _spilt(self, found: Gpu) -> str:
+        """That the memory is full, and what would fit."""
+        full = f"the GPU's memory is full ({gib(found.used)} of {gib(found.total)})"
+        policy = f" {gpu.NO_FALLBACK}" if sys.platform == "win32" else ""
+        return f"{full}: the driver moves what doesn't fit into RAM. {self._way_out(found.total)}{policy}"
+
+    def _way_out(self, memory: int) -> str:
         """What would fit a card of so many bytes."""
-        tokens, _ = self._plan.dataset.largest or (0, ())
-        change = memory.fitting(self._options, tokens, card)
-        if change is None:
-            return "Nothing that trains the same fits it: take fewer frames, smaller sizes or smaller batches."
-        if not change:
-            needed = memory.peak(self._options, tokens) / memory.GIB
-            return f"The training needs about {needed:.1f} GiB: the Task Manager tells what else uses the GPU."
+        way = refit.fitting(self._plan, self._train, self._record, memory)
+        if not way.fits:
+            return f"Nothing that trains the same fits it; make smaller: {listing(offers(way), 3) or '--dim'}."
+        if not way.chosen:
+            needed = gib(way.memory.total)
+            return f"The training needs about {needed}: the Task Manager tells what else uses the GPU."
         end = joined(("wanwrap", "stop", str(self._plan.folder), "--now"))
-        return f"End it (`{end}`), and go on with what would fit: `{joined(('wanwrap', *_changed(change)))}`."
+        return f"End it (`{end}`), and go on with what would fit: `{joined(('wanwrap', *_changed(way.chosen)))}`."
 
 
 def _changed(change: Options) -> list[str]:
@@ -141,17 +128,3 @@ def _changed(change: Options) -> list[str]:
     own = {name: value for name, value in change.items() if name == "blocks_to_swap"}
     after = [*spell({name: value for name, value in change.items() if name not in own})]
     return [*words[:at], *spell(own), *(words[at:] or ["--"] if after else words[at:]), *after]
-
-
-def _speeds() -> dict[str, float]:
-    """Operations a second by the names of cards, as earlier runs have measured them."""
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        rows = json.loads(_place().read_text(encoding="utf-8"))
-        return {name: float(speed) for name, speed in rows.items()}
-    return {}
-
-
-def _place() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("wanwrap") / "speeds.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_system
+from wanwrap.plan.card import ALLOCATOR
+from wanwrap.plan.fit import EXPANDABLE, LEVERS, Fit
+from wanwrap.plan.fit_words import chosen
 from wanwrap.plan.plan import Plan, Train
+from wanwrap.run import refit
 from wanwrap.run.attempt import Attempt, is_lost, last_state, placed, remove_leftovers
 from wanwrap.run.record import Record, now
 from wanwrap.run.spill import Watch
@@ -18,7 +23,7 @@ from wanwrap.system import console, disk
 from wanwrap.system.failures import failure
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command
-from wanwrap.upstream.options import whole
+from wanwrap.upstream.memory import GIB
 
 LOG = "run.log"
 STOP, NOW = "stop", "now"  # the file that asks for an end, and what stands in it where that is to be at once
@@ -26,7 +31,7 @@ NOTE = 5.0  # seconds between two notes of how far it has come
 # upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
 PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
-BLOCKS = 5  # blocks that are swapped more after the GPU has run out of memory: 1.8 GB of a 14B in fp8
+TRIED, UNITS = re.compile(r"Tried to allocate ([\d.]+) ([MG]iB)"), {"MiB": 2**20, "GiB": 2**30}  # torch's words
 
 
 class Stopped(WanwrapError, exit_code=130):
@@ -63,9 +68,9 @@ class Training:
         if stop_asked(self.train.folder) is not None:
             raise Stopped(f"{self.train.name} was stopped before it began, as you asked.")
         console.say(f"\n{self.train.name}")
-        asked = whole(self.train.options, "blocks_to_swap", 0)
-        if self.record.asked_blocks != asked:  # else the number that worked before
-            self.record.asked_blocks = self.record.blocks_to_swap = asked
+        asked = {name: self.train.options.get(name) for name in LEVERS}
+        if self.record.asked != asked:  # else what worked before
+            self.record.asked, self.record.raised = asked, {}
         try:
             while not self._attempted():
                 pass
@@ -116,7 +121,7 @@ class Training:
     def _attempted(self) -> bool:
         """One attempt: whether the training is done; False: out of memory, and more blocks can be swapped."""
         attempt = self._begin(last_state(self.train, self.record))
-        command = Command(attempt.argv(), self.plan.folder, self.plan.env)
+        command = Command(attempt.argv(), self.plan.folder, {**self.plan.env, **attempt.env})
         log, status = self.train.folder / LOG, None
         try:
             status, tail = run_logged(self.train.name, command, log, lambda: self._look(attempt), attempt.output.read)
@@ -158,10 +163,7 @@ class Training:
                 f"{self.train.folder}."
             )
         attempt.curves.follow()
-        if not self.record.slow and (slow := self._watch.look(attempt.output.seconds)):
-            console.say(f"{self.train.expert}: {slow}")
-            with suppress(OSError):
-                self.note(slow=slow)
+        self._check_pace(attempt)
         kept, asked = False, stop_asked(self.train.folder)
         with suppress(*PASSING):  # the next look tries again
             kept = attempt.keep()
@@ -175,6 +177,16 @@ class Training:
             with suppress(OSError):  # a disk that is full for a while stops no training
                 self.note(**attempt.far())
         self.show()
+
+    def _check_pace(self, attempt: Attempt) -> None:
+        """Tell once where it is far too slow, and put on record what it takes of the GPU."""
+        slow, used = self._watch.look(attempt.output.seconds), self._watch.used
+        if used > self.record.memory.get("used", 0):
+            self.record.memory["used"] = used
+        if slow and not self.record.slow:
+            console.say(f"{self.train.expert}: {slow}")
+            with suppress(OSError):
+                self.note(slow=slow)
 
     def _check_loss(self, attempt: Attempt) -> None:
         """Raises StepError: nothing will come of it."""
@@ -197,17 +209,18 @@ class Training:
         """Raises the error that upstream has ended with, unless the GPU's memory was too small and can be helped."""
         found = failure(status, tail)
         text = f"{self.train.name} {found.text}"
-        if found.kind == "gpu memory" and self._more_blocks():
-            text = f"{text} Trying again with {self.record.blocks_to_swap} blocks swapped."
+        if found.kind == "gpu memory" and (way := self._next_way(tail)):
+            self.record.raised |= {**way.chosen, **({ALLOCATOR: EXPANDABLE} if way.expandable else {})}
+            text = f"{text} Trying again{chosen(way)}."
             self.record.attempts[-1] |= {"reason": text}
             console.say(text)
             return
         self.record.attempts[-1] |= {"reason": text}
         raise found.error(f"{text}\n{tail}\nThe whole log: {self.train.folder / LOG}")
 
-    def _more_blocks(self) -> bool:
-        most = self.plan.request.preset.blocks - 1
-        if not self.retry or self.record.blocks_to_swap >= most:
-            return False
-        self.record.blocks_to_swap = min(most, self.record.blocks_to_swap + BLOCKS)
-        return True
+    def _next_way(self, tail: str) -> Fit | None:
+        """What takes less by as much as was lacking, or a GiB; what the user has given may be raised too."""
+        if not self.retry:
+            return None
+        lacking = max([GIB, *(int(float(size) * UNITS[unit]) for size, unit in TRIED.findall(tail))])
+        return refit.smaller(self.plan, self.train, self.record, lacking)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,16 +16,20 @@ NO_FALLBACK = (
     "Sysmem Fallback (driver 546.01 or newer): then it runs out of memory at once, and wanwrap goes on with more blocks "
     "swapped."
 )
+FIELDS = "uuid,name,memory.used,memory.total,display_active"
+ORDER, SLOTS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
 PATIENCE = 10  # seconds; with a driver that has crashed nvidia-smi hangs for ever
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One of them: bytes in use, by all programs, and in all."""
+    """One of them: its bytes in use, by all programs, and in all; whether it draws a screen."""
 
     uuid: str
+    name: str
     used: int
     total: int
+    draws: bool = False
 
 
 def smi(*options: str) -> str:
@@ -33,14 +37,32 @@ def smi(*options: str) -> str:
     return capture(["nvidia-smi", *options], {}, PATIENCE)
 
 
-def find(uuid: str) -> Gpu | None:
-    """The GPU that torch knows by this UUID; None where nvidia-smi tells of none."""
+def listed() -> list[Gpu]:
+    """All of this machine's, in the order of their slots; none where nvidia-smi tells of none."""
+    found = list[Gpu]()
     with suppress(OSError, ValueError):
-        for row in smi("--query-gpu=uuid,memory.used,memory.total", "--format=csv,noheader,nounits").splitlines():
-            name, used, total = row.split(", ")
-            if name.removeprefix("GPU-") == uuid:
-                return Gpu(uuid, int(used) * 2**20, int(total) * 2**20)
-    return None
+        for row in smi(f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits").splitlines():
+            uuid, name, used, total, draws = row.split(", ")
+            sizes = (int(used) * 2**20, int(total) * 2**20)
+            found.append(Gpu(uuid.removeprefix("GPU-"), name, *sizes, draws == "Enabled"))
+    return found
+
+
+def find(uuid: str) -> Gpu | None:
+    """The GPU that torch knows by this UUID; None where nvidia-smi doesn't."""
+    return next((each for each in listed() if each.uuid == uuid), None)
+
+
+def visible(found: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
+    """Those that CUDA may see. Its numbers are by speed, which nvidia-smi doesn't tell: with them any of all may be meant."""
+    wanted = environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return [*found]
+    words = [word.strip() for word in wanted.split(",")]
+    if all(word.isdecimal() for word in words):
+        slots = {int(word) for word in words}
+        return [each for slot, each in enumerate(found) if environ.get(ORDER) != SLOTS or slot in slots]
+    return [each for each in found if any(word and f"GPU-{each.uuid}".startswith(word) for word in words)]
 
 
 def wsl() -> bool:

@@ -17,7 +17,7 @@ WIDTHS = {"fp16": 2, "bf16": 2}  # bytes a number, by --save_precision; else fp3
 MOMENTS = {"adamw8bit": 2, "adafactor": 0}  # bytes a number that an optimizer keeps, about; AdamW's two in fp32 are 8
 PROCESS = 3_000_000_000  # bytes of a Python with torch, CUDA and upstream in it, about
 # by blocks; counted with torch's own counter, and for attention's backward pass that recomputes its scores
-FLOPS = {40: (6.4e12, 7.49e10, 3.69e6), 30: (0.0, 7.6e9, 8.3e5)}
+FLOPS = {40: (6.4e12, 7.49e10, 3.69e6), 30: (4.8e11, 8.23e9, 8.29e5)}
 OFFLOADED = {30: 92_160, 40: 409_600}  # bytes a token that gradient_checkpointing_cpu_offload keeps, by blocks
 
 DTYPES = {"F16": "fp16", "BF16": "bf16", "F32": "fp32", "F8_E4M3": "fp8"}

@@ -1,9 +1,10 @@
-"""The GPU memory that a training takes at its peak, in closed form, and what makes one fit that doesn't.
+"""The GPU memory that a training takes at its peak, in closed form.
 
 Upstream's own model, network and patches were run forward and backward under torch's fake tensors at full size, and the
-trace of what they allocate through a model of torch's caching allocator (0.3.4, torch 2.13). These formulas follow both
-within 1 to 2 %, and the three public measurements of musubi-tuner with Wan that state their settings within 1 %
-(SECourses' benchmark on a 5090, musubi-tuner #537). Nobody has compared them on a GPU of ours yet.
+trace of what they allocate through a model of torch's caching allocator (0.3.4, torch 2.13; scripts/upstream_memory.py
+does it again). These formulas follow the first within 1 % and the second within 3 %, which is as much as that differs by
+chance, and the three public measurements of musubi-tuner with Wan that state their settings within 1 % (SECourses'
+benchmark on a 5090, musubi-tuner #537). Nobody has compared them on a GPU of ours yet.
 """
 
 from __future__ import annotations
@@ -12,22 +13,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wanwrap.upstream import dit
-from wanwrap.upstream.options import Options, Value, whole
+from wanwrap.upstream.options import Options, whole
 
 OFFLOAD = "gradient_checkpointing_cpu_offload"
 EMBEDDING = "force_v2_1_time_embedding"
 
 GIB = 2**30
 CONTEXT = 0.5  # GiB of CUDA's own; measured ones are 0.3 to 0.6
-MANY = 10  # swapped blocks that are worth as much time as offloading, a guess
-RESERVE = 1.0  # GiB that stay free: a desktop takes 0.5 to 1.5
 
 
 @dataclass(frozen=True)
 class _Model:
     """Sizes of a DiT. GiB: its weights with fp8_scaled, with fp8_base and in 16 bits, and those of a block in fp8; bytes a
-    token: `input` a block's input, `rest` of what else is alive in a backward pass; `slack` is the blocks' inputs a token
-    that torch's allocator can't give back, without and with them in RAM.
+    token: `input` a block's input, `rest` of what else is alive in a backward pass. What torch's allocator can't give back
+    are `fixed` GiB, without and with expandable_segments, and a token's `slack` of blocks' inputs, without and with them
+    in RAM.
     """
 
     scaled: float
@@ -36,63 +36,100 @@ class _Model:
     block: float
     input: int
     rest: int
+    fixed: tuple[float, float]
     slack: tuple[int, int]
 
 
-LARGE = _Model(13.94, 13.31, 26.62, 0.327, 10_240, 354_400, (21, 7))
+LARGE = _Model(13.94, 13.31, 26.62, 0.327, 10_240, 354_400, (0.75, 0.55), (21, 7))
 MODELS = {
-    "i2v-14B": _Model(15.97, 15.31, 30.5, 0.376, 10_240, 362_000, (21, 7)),
-    "1.3B": _Model(1.39, 1.33, 2.64, 0.043, 3_072, 147_000, (6, 6)),
+    "i2v-14B": _Model(15.97, 15.27, 30.54, 0.376, 10_240, 376_200, (0.75, 0.55), (21, 7)),
+    "1.3B": _Model(1.39, 1.32, 2.64, 0.043, 3_072, 147_800, (0.1, 0.05), (13, 13)),
 }
+EXPANDABLE = (5, 2)  # a model's slack with expandable_segments
 EMBEDDED = 286_650  # bytes a token of Wan 2.2's time embedding, which upstream makes anew for each token
 
 
-def peak(options: Options, tokens: int) -> int:
-    """Bytes of GPU memory at the peak of a training whose largest batch has so many tokens, with gradient checkpointing."""
-    model = _model(options)
-    allocated = max(_moments(options, model, tokens))
-    kept = model.slack[bool(options.get(OFFLOAD))] * model.input * tokens
-    return round(allocated + kept + (0.75 + CONTEXT) * GIB)
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of GPU memory at the peak of a training's steps: of the DiT's weights, of the LoRA with its gradients and
+    optimizer, of what is kept for the backward pass; what torch's allocator takes `beside` them; and at the `load` before.
+    """
+
+    weights: int
+    lora: int
+    activations: int
+    beside: int
+    load: int = 0
+
+    @property
+    def allocated(self) -> int:
+        """The tensors of the steps (torch's max_memory_allocated)."""
+        return self.weights + self.lora + self.activations
+
+    @property
+    def reserved(self) -> int:
+        """What torch takes for them (max_memory_reserved)."""
+        return self.allocated + self.beside
+
+    @property
+    def steps(self) -> int:
+        """What nvidia-smi shows of them, with what CUDA itself takes."""
+        return round(self.reserved + CONTEXT * GIB)
+
+    @property
+    def total(self) -> int:
+        """The most, while it loads or later."""
+        return max(self.steps, self.load)
+
+
+def of(options: Options, tokens: int, *, expandable: bool = False, size: int = 0) -> Memory:
+    """Of a training whose largest batch has so many tokens, with gradient checkpointing.
+
+    `expandable` is torch's expandable_segments, which there is on Linux alone; `size` that of the DiT's file in bytes.
+    """
+    model, offload = _model(options), bool(options.get(OFFLOAD))
+    slack = (EXPANDABLE if expandable else model.slack)[offload]
+    beside = model.fixed[expandable] * GIB + slack * model.input * tokens
+    weights, lora, activations = max(_moments(options, model, tokens), key=sum)
+    return Memory(round(weights), round(lora), round(activations), round(beside), _load(options, size))
+
+
+def _load(options: Options, size: int) -> int:
+    """Bytes before the first step.
+
+    Upstream's load_wan_model brings all of any file onto the GPU as it is, and only then casts it to fp8. With fp8_scaled
+    it quantises one tensor after the other, and with swapped blocks it loads into RAM: of these the steps need more.
+    """
+    whole_file = not options.get("fp8_scaled") and not whole(options, "blocks_to_swap", 0)
+    return round(size + CONTEXT * GIB) if size and whole_file else 0
+
+
+def block(options: Options) -> float:
+    """Bytes of a block that can be swapped."""
+    return _model(options).block * (1 if options.get("fp8_base") else 2) * GIB
+
+
+def swapped(options: Options) -> float:
+    """Bytes of the blocks that lie in RAM."""
+    return whole(options, "blocks_to_swap", 0) * block(options)
 
 
 def _model(options: Options) -> _Model:
     return next((model for part, model in MODELS.items() if part in str(options["task"])), LARGE)
 
 
-def _moments(options: Options, model: _Model, tokens: int) -> Iterator[float]:
-    """Bytes allocated in the backward pass of the last block, in that of the first, and in the optimizer's step."""
+def _moments(options: Options, model: _Model, tokens: int) -> Iterator[tuple[float, float, float]]:
+    """Bytes of weights, LoRA and activations in the backward pass of the last block, in that of the first, and in the
+    optimizer's step.
+    """
     task, fp8 = str(options["task"]), bool(options.get("fp8_base"))
-    weights = (model.scaled if options.get("fp8_scaled") else model.fp8) if fp8 else model.half
-    swapped = whole(options, "blocks_to_swap", 0) * model.block * (1 if fp8 else 2)
-    dequantised = 0.05 + (2 * model.block if fp8 else 0)
+    weights = ((model.scaled if options.get("fp8_scaled") else model.fp8) if fp8 else model.half) * GIB
+    weights -= swapped(options)
+    dequantised = (0.05 * model.input / LARGE.input + (2 * model.block if fp8 else 0)) * GIB
     lora, moments = dit.lora_numbers(options), dit.moments(options)
     adamw = 4 if moments == 8 else 0  # a copy in its step
     rest = model.rest + (EMBEDDED if "A14B" in task and not options.get(EMBEDDING) else 0)
-    inputs = model.input * (2 if options.get(OFFLOAD) else dit.blocks(task))
-    resting = (weights - swapped) * GIB + lora * (4 + moments)
-    yield resting + dequantised * GIB + tokens * (rest + inputs)
-    yield resting + dequantised * GIB + tokens * (rest + model.input) + lora * 4
-    yield resting + lora * (4 + adamw)
-
-
-def fitting(options: Options, tokens: int, card: int) -> Options | None:
-    """What to change for a training to fit a card of so many bytes: {} where it does, None where nothing makes it.
-
-    None of it changes what is trained. Blocks are exchanged while others compute; the inputs of all of them in RAM cost
-    up to 20 % (musubi-tuner #537), and so do that only for many blocks less.
-    """
-
-    def fits(change: Options) -> bool:
-        return peak({**options, **change}, tokens) <= card - RESERVE * GIB
-
-    if fits({}):
-        return {}
-    task, swapped = str(options["task"]), whole(options, "blocks_to_swap", 0)
-    embedding: dict[str, Value] = {EMBEDDING: True} if "A14B" in task else {}
-    ways = list[tuple[int, Options]]()
-    for levers in (embedding, {**embedding, OFFLOAD: True}):
-        new = {name: value for name, value in levers.items() if not options.get(name)}
-        changes = (new, *({**new, "blocks_to_swap": count} for count in range(swapped + 1, dit.blocks(task))))
-        cost = MANY if OFFLOAD in new else 0
-        ways += [(cost + more, change) for more, change in enumerate(changes) if fits(change)]
-    return min(ways, key=lambda way: way[0])[1] if ways else None
+    most, least = (2, 2) if options.get(OFFLOAD) else (dit.blocks(task), 1)  # of the blocks' inputs
+    yield weights, lora * (4 + moments), dequantised + tokens * (rest + most * model.input)
+    yield weights, lora * (8 + moments), dequantised + tokens * (rest + least * model.input)
+    yield weights, lora * (8 + moments + adamw), 0.0

@@ -31,7 +31,7 @@ cuda = SimpleNamespace(
     is_available=lambda: _GPUS > 0,
     device_count=lambda: _GPUS,
     get_device_properties=lambda index: SimpleNamespace(
-        name=f"Standin {index}", total_memory=24 * 2**30, uuid=f"{index}-a", major=0, minor=0, multi_processor_count=1
+        name=f"Standin {index}", total_memory=80 * 2**30, uuid=f"{index}-a", major=0, minor=0, multi_processor_count=1
     ),
-    mem_get_info=lambda _: (int(os.environ.get("STANDIN_FREE", 23 * 2**30)), 24 * 2**30),
+    mem_get_info=lambda _: (int(os.environ.get("STANDIN_FREE", 79 * 2**30)), 80 * 2**30),
 )

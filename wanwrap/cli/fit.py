@@ -1,0 +1,105 @@
+"""The verb that tells on which cards a training fits, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wanwrap.cli.options import FIT, RUN, VRAM, RunVerb, json_option, option, with_options
+from wanwrap.cli.terminal import indented, show_result
+from wanwrap.cli.words import expected
+from wanwrap.errors import listing
+from wanwrap.plan import card, fit_words
+from wanwrap.plan.build import SAMPLE, build
+from wanwrap.plan.fit import Fit, fitted
+from wanwrap.plan.fit_words import gib, offers
+from wanwrap.plan.request import read
+from wanwrap.run.status import runs
+from wanwrap.system.disk import large
+
+CARDS = (8, 12, 16, 24, 32, 48, 80)
+OURS = [each for each in RUN[1:] if each not in (VRAM, FIT)]  # run's own, but for the preset
+
+
+def sizes(_: click.Context, param: click.Parameter, value: str | None) -> list[float] | None:
+    """`8,12,24`: cards in GB."""
+    try:
+        return [float(word) for word in value.split(",")] if value else None
+    except ValueError:
+        raise click.BadParameter("give GB, as in 12,16,24.", param=param) from None
+
+
+@click.command(cls=RunVerb, epilog="Example: wanwrap fit t2v-vanilla cats --vram 16,24")
+@click.argument("preset", required=False)
+@with_options(OURS)
+@option("--vram", callback=sizes, help="GB of the cards, as in 12,16,24 (default: this machine's, and 8 to 80).")
+@option("--measured", is_flag=True, help="What runs have taken instead, beside what was foretold.")
+@json_option("As a JSON list.")
+@click.pass_context
+def fit(
+    ctx: click.Context, /, preset: str | None, vram: Sequence[float] | None, measured: bool, as_json: bool, **given: Any
+) -> None:
+    """Tell on which cards a PRESET can be trained on a DATASET (default: wanwrap's sample), and how.
+
+    What is chosen trains the same, and `run` chooses it by itself. Memory is reckoned for the largest batch, in GiB as
+    nvidia-smi counts. Nothing is started, and no weights are needed.
+    """
+    if measured:
+        rows = [*_measured(given["base_dir"])]
+        none = ["no run has been measured yet"]
+        show_result(as_json, lambda: rows, (_row(**row) for row in rows) if rows else none)
+        return
+    if preset is None:
+        ctx.fail("Missing argument 'PRESET'.")
+    given["dataset"] = given["dataset"] or (None if given["dataset_config"] else SAMPLE)
+    plan = build(read(preset=preset, fit="auto", **given))
+    here = None if vram else card.here()
+    cards = [*([here] if here else []), *map(card.described, vram or CARDS)]
+    fits = [each for its in cards for each in fitted(plan, its).fits]
+    show_result(as_json, lambda: [fit_words.as_json(each) for each in fits], map(indented, _told(plan.name, fits)))
+
+
+def _told(name: str, fits: Sequence[Fit]) -> Iterator[str]:
+    for number, each in enumerate(fits):
+        assert each.card
+        if number == 0:
+            yield f"{name}: the largest batch decides ({each.tokens} tokens{fit_words.largest(each)})"
+        if number == 0 or each.card != fits[number - 1].card:
+            yield f"{each.card.name}:"
+        yield from _one(each)
+
+
+def _one(each: Fit) -> Iterator[str]:
+    memory = each.memory
+    verdict = "fits" if each.fits else "does not fit"
+    yield f"  {each.train.expert:<4}  {verdict}: {gib(memory.total)}{fit_words.chosen(each)}, {large(each.ram)} of RAM"
+    yield (
+        f"        weights {gib(memory.weights)}, LoRA {gib(memory.lora)}, activations {gib(memory.activations)}, torch's "
+        f"allocator {gib(memory.beside)}{expected(each)}"
+    )
+    if not each.fits and (ways := offers(each)):
+        yield f"        to fit: {listing(ways)}"
+
+
+def _measured(base_dir: Path) -> Iterator[dict[str, Any]]:
+    """What trainings have taken of their GPU, with all else that used it."""
+    for run in runs(base_dir):
+        for expert in run.experts:
+            if used := expert.record.memory.get("used"):
+                gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
+                foretold = expert.record.memory.get("foretold")
+                yield {
+                    "run": run.name,
+                    "expert": expert.name,
+                    "gpu": gpu.get("name"),
+                    "used": used,
+                    "foretold": foretold,
+                }
+
+
+def _row(run: str, expert: str, gpu: str, used: int, foretold: int | None) -> str:
+    said = f", {gib(foretold)} were foretold" if foretold else ""
+    return f"{run}  {expert}: {gib(used)} in use on {gpu}{said}"
