@@ -18,12 +18,15 @@ from wanwrap.data import config
 from wanwrap.errors import RoomError, StepError, UpstreamError, WanwrapError
 from wanwrap.plan import preflight
 from wanwrap.plan.build import build
+from wanwrap.plan.card import ALLOCATOR, Card
+from wanwrap.plan.fit import fitted
 from wanwrap.plan.plan import Plan, Rewrite
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import read
 from wanwrap.preset import load, shipped
 from wanwrap.rehearsal import stage as module
 from wanwrap.run import record as records
+from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 
@@ -84,6 +87,20 @@ def test_toys_are_merged_and_what_takes_long_is_left_out_and_said() -> None:
     assert not any("sha256" in word for step in plan.rewrites for word in step.argv)
     assert {"network_weights is left out", "vae_dtype is left out"} <= {*notes}
     assert plan.trainings[0].options["blocks_to_swap"] == module.SWAP
+
+
+def test_what_is_chosen_for_a_card_is_rehearsed() -> None:
+    """On a CPU too, in as many blocks as the toy has; each expert with its own."""
+    card = Card("a card", 24 * GIB, expandable=None)
+    real = fitted(golden_plan("t2v-vanilla", fit="auto"), card)
+    high, low = real.fits
+    real = replace(real, fits=(high, replace(low, chosen={OFFLOAD: True})))
+    plan, notes = module.stage(real, Path("/r"), gpu=False)
+    first, second = (train.options for train in plan.trainings)
+    assert first["blocks_to_swap"] == module.SWAP and first[EMBEDDING] is True and first.get(OFFLOAD) is None
+    assert second[OFFLOAD] is True and second.get(EMBEDDING) is second.get("blocks_to_swap") is None
+    assert plan.env[ALLOCATOR] == "expandable_segments:True"
+    assert any(f"--{EMBEDDING}" in note for note in notes)
 
 
 def test_captions_are_those_of_ones_own_toml(tmp_path: Path) -> None:

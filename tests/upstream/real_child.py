@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 WANWRAP = Path(__file__).resolve().parents[2] / "wanwrap"
 sys.path += [
@@ -218,6 +219,58 @@ def tensors(asked):
     return {name: list(value.shape) for name, value in network.state_dict().items()}
 
 
+def train_step(asked):
+    """One step of a toy by upstream's trainer for each [argv, what is added to its timestep]: the loss, and how far the
+    LoRA's gradients are from those of the first one, as a share of them.
+    """
+    import torch
+    import toys
+
+    toys.shrink()
+    load = torch.nn.Module.load_state_dict
+    toys.make({"task": asked["task"], "files": {asked["dit"]: {"role": "dit", "dtype": asked["dtype"]}}})
+    torch.nn.Module.load_state_dict = load
+    (_, first), *_ = found = [_train_step(argv, added) for argv, added in asked["runs"]]
+    return [[loss, float((gradients - first).norm() / first.norm())] for loss, gradients in found]
+
+
+def _train_step(argv, added):
+    import torch
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+    from musubi_tuner.wan_train_network import WanNetworkTrainer
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    trainer, args = WanNetworkTrainer(), parser("wan_train_network").parse_args(argv)
+    trainer._validate_args_and_init(args)
+    accelerator, weight_dtype, dit_dtype, dit_weight_dtype, _ = trainer._prepare_accelerator_and_dtypes(args)
+    dit = trainer._load_dit_and_swap(args, accelerator, dit_weight_dtype)
+    if args.blocks_to_swap:
+        _exchange(dit.offloader)
+    dit.register_forward_pre_hook(lambda _, args, named: (args, {**named, "t": named["t"] + added}), with_kwargs=True)
+    network = trainer._build_network(args, accelerator, dit, None, weight_dtype)
+    optimizer = trainer.get_optimizer(args, [*network.parameters()])[2]
+    parts = (dit, network, optimizer, None, None, weight_dtype, dit_dtype, dit_weight_dtype)
+    dit, network, *_, network_dtype = trainer._prepare_with_accelerator(args, accelerator, *parts)
+    trainer._init_session(args)  # the seed
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.05)  # half of them would be 0, and so the gradients of the other half
+    batch = {"latents": torch.randn(1, 16, 3, 8, 12), "t5": [torch.randn(20, 4096)], "timesteps": None}
+    rest = (batch["latents"], torch.randn_like(batch["latents"]), None, dit_dtype, network_dtype, None, 0)
+    loss, _ = trainer.process_batch(args, accelerator, dit, network, batch, *rest)
+    accelerator.backward(loss)
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in network.parameters()])
+
+
+def _exchange(offloader):
+    """Blocks as upstream swaps them with CUDA: its way without copies a block over the one that is to be kept."""
+    import torch
+
+    torch.cuda.current_stream = torch.cuda.stream = torch.cuda.Event = MagicMock()
+    torch.Tensor.pin_memory = lambda self, **_: self
+    offloader.cuda_available = True
+
+
 def structures(tasks):
     """Names and shapes of all tensors that upstream's strict loaders want: of each task's DiT, and VAE, T5 and CLIP."""
     import torch
@@ -308,6 +361,7 @@ VERBS = {
         logged,
         load,
         tensors,
+        train_step,
         structures,
         tokenize,
         sizes,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from helpers import ROOT, clip, comfy_names, golden_plan, lora, picture
 from hub import hub
-from real import FOLDER, PYTHON, ask
+from real import FOLDER, PYTHON, ask, lora_of, rehearse
 from weightfiles import rows, sparse
 
 from wanwrap.data.config import load as load_config
@@ -380,20 +380,6 @@ def test_tokenizers_that_setup_fetches_load_offline(tmp_path: Path, monkeypatch:
         ids = ask("tokenize", ["a red balloon"], tmp_path)
         assert ids["t5"][0][:3] == ids["clip"][0][:3] and len(set(ids["t5"][0][:3])) == 3
         assert len(served.asked) == asked
-
-
-def rehearse(base: Path, *arguments: object) -> dict[str, dict[str, Any]]:
-    """The record of each expert in a rehearsal by the real scripts, from caching to LoRA."""
-    where = ["--python", PYTHON, "--json", "--base_dir", str(base)]
-    argv = [sys.executable, "-m", "wanwrap", "rehearse", *map(str, arguments[:2]), *where, *map(str, arguments[2:])]
-    done = subprocess.run(argv, capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)["experts"]
-    return found
-
-
-def lora_of(expert: dict[str, Any]) -> Path:
-    return Path(expert["folder"]).parent / str(expert["lora"])
 
 
 @pytest.mark.parametrize("name", shipped())

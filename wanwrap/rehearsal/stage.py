@@ -11,7 +11,7 @@ from typing import Any
 
 from wanwrap.data.dataset import Entry
 from wanwrap.errors import RoomError, StepError
-from wanwrap.plan import preflight
+from wanwrap.plan import fit_words, preflight
 from wanwrap.plan.build import build
 from wanwrap.plan.plan import MakeToys, Plan
 from wanwrap.plan.planner import make_plan
@@ -107,7 +107,11 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     """
     request, preset = real.request, real.request.preset
     prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1])
-    experts = [replace(expert, train=_soften({**preset.train, **expert.train}, gpu)) for expert in preset.experts]
+    chosen = {fit.train.expert: fit.chosen for fit in real.fits}
+    experts = [
+        replace(expert, train=_soften({**preset.train, **expert.train, **chosen.get(expert.key, {})}, gpu))
+        for expert in preset.experts
+    ]
     given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
     small = replace(
         request,
@@ -129,7 +133,8 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
         notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    return replace(plan, steps=(make, *plan.steps)), tuple(dict.fromkeys(notes))
+    notes += [f"`{fit_words.options(fit)}` is chosen for the real run" for fit in real.fits if fit_words.options(fit)]
+    return replace(plan, steps=(make, *plan.steps), env={**real.env, **plan.env}), tuple(dict.fromkeys(notes))
 
 
 def _soften(options: Options, gpu: bool) -> dict[str, Value]:

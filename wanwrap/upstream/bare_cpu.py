@@ -9,6 +9,7 @@ that knows neither fp32, nor fp8 weights, nor bf16 tensors among fp16 ones.
 import functools
 import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ def help_if_needed() -> None:
     if torch.cuda.is_available():
         return
     torch.cuda.current_device = lambda: 0
-    torch.cuda.set_device = lambda _: None  # for block swap, whose moves then lead nowhere
+    torch.cuda.set_device = lambda _: None  # for block swap
+    with suppress(ImportError):  # the probe is asked too where there is no upstream
+        offloading: Any = importlib.import_module("musubi_tuner.modules.custom_offloading_utils")
+        offloading.swap_weight_devices_no_cuda = _exchange
     _import_torchvision()
     # Only the CPU's autocast insists on one dtype here; CUDA's leaves cat alone.
     torch.cat = torch.amp.autocast("cpu", enabled=False)(torch.cat)
@@ -46,6 +50,14 @@ def _import_torchvision() -> None:
         torch.library.define("torchvision::nms", NMS)
         torch.library.define("torchvision::qnms", NMS)
         importlib.import_module("torchvision")
+
+
+def _exchange(_: Any, leaving: Any, coming: Any) -> None:
+    """A block's weights into the place of another's; upstream's own takes what leaves for safe before it is overwritten."""
+    for gone, here in zip(leaving.modules(), coming.modules(), strict=True):
+        if getattr(gone, "weight", None) is not None:
+            place, gone.weight.data = gone.weight.data, gone.weight.data.clone()
+            here.weight.data = place.copy_(here.weight.data)
 
 
 def _weights_follow_input(operator: Callable[..., Any]) -> Callable[..., Any]:
