@@ -60,8 +60,8 @@ preset = Preset(
     clips=(
         # Each clip's first 21 frames (1.3 s) at 720p, and its first frame alone as a picture.
         Clips(resolution=(1280, 720), target_frames=(1, 21)),
-        # Two windows of 45 frames (2.8 s) from each clip, smaller. 24,480 tokens: a 24 GB card needs
-        # about 30 swapped blocks for these (--blocks_to_swap 30).
+        # Two windows of 45 frames (2.8 s) from each clip, smaller. 24,480 tokens: the
+        # largest batch, which decides on the memory (`wanwrap fit` tells what a card takes).
         Clips(resolution=(960, 544), target_frames=(45,), frame_extraction="uniform", frame_sample=2),
     ),
     bucket_no_upscale=True,
