@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from wanwrap.cli.run_words import again, going, run_json
 from wanwrap.cli.terminal import show_json
-from wanwrap.cli.words import heading
+from wanwrap.cli.words import expected, heading
 from wanwrap.errors import WanwrapError
 from wanwrap.plan import preflight
 from wanwrap.plan.card import seen
@@ -63,7 +63,7 @@ def _preflight(plan: Plan, *, together: bool, restart: bool) -> tuple[Plan, Mach
     console.say(*machine.upstream.remarks())
     before, plan = plan, refitted(plan, seen(machine.gpus[:gpus]))
     if plan is not before:
-        console.say(*(f"{each.train.name}: {line(each)}" for each in plan.fits))
+        console.say(*(f"{each.train.name}, {line(each)}{expected(each)}" for each in plan.fits))
     console.say(*preflight.check_gpu_memory(plan, machine, gpus))
     preflight.check_weights(plan, marks.thorough)
     preflight.check_tokenizers(plan)

@@ -21,7 +21,7 @@ FIXED = 1.0  # seconds of a step whatever its size; measured ones are 0.5 to 1
 SWAP = 0.18  # seconds a GiB of blocks takes over PCIe without pinned memory
 BESIDE = 0.1  # of that time, which does not pass while the GPU computes (musubi-tuner #972 with H2D alone: 10 %)
 OFFLOADING = 1.1  # times as long with the blocks' inputs in RAM: "a few to 20 %" (musubi-tuner #537)
-USUAL = 5e13  # operations a second of a card of which nothing is known: only to weigh one way against the other
+USUAL = 5e13  # operations a second, as of an RTX 3090: only to weigh one way against the other
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Fit:
 
     @property
     def cost(self) -> float:
-        """Seconds of a step with the largest batch, about: to weigh one way against another."""
-        return self.pace(self.card.speed[0] if self.card and self.card.speed[0] else USUAL)[1]
+        """Seconds of a step with the largest batch on a usual card: to weigh one way against another, on each day alike."""
+        return self.pace(USUAL)[1]
 
     @property
     def seconds(self) -> tuple[float, float] | None:
@@ -116,10 +116,15 @@ def fitted(plan: Plan, card: Card | None) -> Plan:
 
 
 def refitted(plan: Plan, card: Card | None) -> Plan:
-    """The plan for the card that torch sees, if that is another one than it was made for."""
-    before = plan.fits[0].card if plan.fits else None
-    known = card is None or plan.request.vram or (before and before.memory == card.memory)
-    return plan if known else fitted(plan, card)
+    """The plan for the card that torch sees: another one than it was made for, or one of which more is known."""
+    if card is None or plan.request.vram or not plan.fits:
+        return plan
+    before = plan.fits[0].card
+    if before is None or before.memory != card.memory:
+        return fitted(plan, card)
+    if before.speed == card.speed:
+        return plan
+    return replace(plan, fits=tuple(replace(each, card=replace(before, speed=card.speed)) for each in plan.fits))
 
 
 def taken(plan: Plan, fits: Sequence[Fit]) -> Plan:

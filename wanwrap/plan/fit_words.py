@@ -117,7 +117,7 @@ def _smaller(key: tuple[int, ...], most: int, tokens: int) -> Iterator[str]:
     if most > 1 and each <= tokens:
         yield f"a batch_size of {tokens // each}"
     if len(key) > 2 and (frames := _frames(key, tokens // most)):
-        yield f"{frames} frames"
+        yield f"{frames} frame{'s' if frames > 1 else ''}"
     scale = (tokens / most / each) ** 0.5
     width, height = (int(side * scale) // STEP * STEP for side in key[:2])
     if width * height >= SMALLEST:
