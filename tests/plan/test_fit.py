@@ -179,6 +179,18 @@ def test_a_desktop_keeps_some_of_it() -> None:
     assert room(card(24)) - room(replace(card(24), draws=True)) == pytest.approx(0.3 * GIB, rel=1e-6)
 
 
+def test_a_batch_of_several_is_named_with_what_makes_it() -> None:
+    """Four pictures in a batch count four times; a smaller batch is offered before smaller pictures."""
+    (entry, *_) = VANILLA.dataset.entries
+    several = replace(entry, options={**entry.options, "batch_size": 40, "num_repeats": 40})
+    plan = replace(VANILLA, dataset=replace(VANILLA.dataset, entries=(several,)))
+    (found, _) = chosen_for(plan, card(12)).fits
+    assert found.tokens == 40 * buckets.tokens(found.dataset.largest[1] if found.dataset.largest else ())
+    assert (
+        "40 times" in complaint(found) and "batch_size" in complaint(found) and "to a batch_size of" in offers(found)[0]
+    )
+
+
 def test_ram_decides_too() -> None:
     """A machine with 16 GiB can't hold a 14B beside torch; what is said is not that smaller pictures would help."""
     its = card(24, 16, expandable=False)

@@ -89,8 +89,12 @@ def complaint(fit: Fit) -> str:
 
 
 def largest(fit: Fit) -> str:
-    """`, 45 frames of 960x544`."""
-    return f", {name(fit.dataset.largest[1])}" if fit.dataset.largest else ""
+    """`, 45 frames of 960x544`, or `, 3 times 960x544 by batch_size`."""
+    if not fit.dataset.largest:
+        return ""
+    key = fit.dataset.largest[1]
+    several = fit.tokens // buckets.tokens(key)
+    return f", {several} times {name(key)} by batch_size" if several > 1 else f", {name(key)}"
 
 
 def name(key: tuple[int, ...]) -> str:
