@@ -58,6 +58,18 @@ def test_a_dry_run_tells_and_takes_what_is_chosen(cli: Wanwrap) -> None:
     assert plan["time"] is None  # nobody knows how fast that card is
 
 
+@pytest.mark.parametrize("words", [("run", "t2v-vanilla", "sample", "--dry_run"), ("fit", "t2v-vanilla")])
+@pytest.mark.parametrize("size", ["nan", "0", "-3", "1e9", "x"])
+def test_a_size_that_no_card_has(words: tuple[str, ...], size: str, cli: Wanwrap) -> None:
+    assert cli(*words, f"--vram={size}").returncode == 2
+
+
+def test_a_script_for_windows_sets_no_allocator(cli: Wanwrap) -> None:
+    """Which has none of the kind; what is chosen then fits all the same."""
+    done = cli(*DRY, "--shell", "powershell", "--vram", 24)
+    assert ALLOCATOR not in done.stdout and f"--{OFFLOAD}" in done.stdout
+
+
 def test_a_script_that_is_copied_elsewhere_sets_torchs_allocator(cli: Wanwrap) -> None:
     line = f"export {ALLOCATOR}=expandable_segments:True\n"
     assert line in cli(*DRY, "--shell", "bash", "--vram", 24).stdout

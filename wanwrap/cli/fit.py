@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.options import FIT, RUN, VRAM, RunVerb, json_option, option, with_options
+from wanwrap.cli.options import FIT, RUN, VRAM, RunVerb, json_option, option, sizes, with_options
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.cli.words import expected
 from wanwrap.errors import listing
@@ -24,10 +24,10 @@ CARDS = (8, 12, 16, 24, 32, 48, 80)
 OURS = [each for each in RUN[1:] if each not in (VRAM, FIT)]  # run's own, but for the preset
 
 
-def sizes(_: click.Context, param: click.Parameter, value: str | None) -> list[float] | None:
+def several(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     """`8,12,24`: cards in GB."""
     try:
-        return [float(word) for word in value.split(",")] if value else None
+        return sizes(ctx, param, [float(word) for word in value.split(",")] if value else None)
     except ValueError:
         raise click.BadParameter("give GB, as in 12,16,24.", param=param) from None
 
@@ -35,7 +35,7 @@ def sizes(_: click.Context, param: click.Parameter, value: str | None) -> list[f
 @click.command(cls=RunVerb, epilog="Example: wanwrap fit t2v-vanilla cats --vram 16,24")
 @click.argument("preset", required=False)
 @with_options(OURS)
-@option("--vram", callback=sizes, help="GB of the cards, as in 12,16,24 (default: this machine's, and 8 to 80).")
+@option("--vram", callback=several, help="GB of the cards, as in 12,16,24 (default: this machine's, and 8 to 80).")
 @option("--measured", is_flag=True, help="What runs have taken instead, beside what was foretold.")
 @json_option("As a JSON list.")
 @click.pass_context

@@ -117,6 +117,14 @@ def sha256(_: click.Context, param: click.Parameter, value: str | None) -> str |
     return value and value.lower()
 
 
+def sizes(_: click.Context, param: click.Parameter, value: Any) -> Any:
+    """GB of a card, or of several. A size that no card has is a mistake."""
+    for size in value if isinstance(value, list) else [1 if value is None else value]:
+        if not 1 <= size <= 1000:  # nor is nan
+            raise click.BadParameter(f"{size:g} is no card's size in GB.", param=param)
+    return value
+
+
 def trigger(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A word, or several, that captions are to hold. Raises OptionError: it says nothing, or is more than a line."""
     word = value and value.strip()
@@ -151,7 +159,7 @@ MUSUBI_DIR = environment(
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
 )
 VRAM = environment(
-    "--vram", type=click.FloatRange(min=1), help="GB of the card (default: this machine's, by nvidia-smi)."
+    "--vram", type=float, callback=sizes, help="GB of the card (default: this machine's, by nvidia-smi)."
 )
 FIT = environment(
     "--fit",

@@ -61,7 +61,7 @@ def run(
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
     if out and (as_json or not dry_run):
         raise OptionError("--out goes with --dry_run, and without --json: it is the file for the script.")
-    request = read(**options)
+    request = read(shell=shell, **options)
     plan = build(request, whole=not dry_run)
     target = None
     if to_comfyui:

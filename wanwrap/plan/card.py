@@ -16,6 +16,7 @@ from wanwrap.errors import OutputError
 from wanwrap.system import gpu
 from wanwrap.system.files import write_atomic
 from wanwrap.system.gpu import Gpu
+from wanwrap.system.shell import Shell
 from wanwrap.upstream.memory import GIB
 
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
@@ -38,9 +39,10 @@ class Card:
     draws: bool = False
 
 
-def described(gib: float) -> Card:
-    """One that isn't here, by its size, in a machine with this one's system."""
-    return Card(f"a card of {gib:g} GB", round(gib * GIB), expandable=_expandable())
+def described(gib: float, shell: Shell | None = None) -> Card:
+    """One that isn't here, by its size; its machine has the system of a shell, by default this one's."""
+    grows = False if shell == "powershell" else _expandable()
+    return Card(f"a card of {gib:g} GB", round(gib * GIB), expandable=grows)
 
 
 def here() -> Card | None:

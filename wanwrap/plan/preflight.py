@@ -29,6 +29,7 @@ from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.system.shell import joined
 from wanwrap.upstream import dit
+from wanwrap.upstream.memory import CONTEXT, GIB
 from wanwrap.upstream.options import spell
 from wanwrap.upstream.pin import BRINGS, PYTHONS, Upstream
 from wanwrap.upstream.rules import ATTENTION_MODULES, late_imports
@@ -250,7 +251,7 @@ def check_gpu_memory(plan: Plan, machine: Machine, gpus: int) -> list[str]:
     check_fits(plan)
     needed = max((fit.memory.total for fit in plan.fits), default=0)
     free, most = min(((row["free"], row["memory"]) for row in machine.gpus[:gpus]), default=(needed, needed))
-    if needed <= free:
+    if needed <= free + CONTEXT * GIB:  # the Python that was asked took that itself
         return []
     used = f"other programs use {gib(most - free)} of the GPU's {gib(most)}, and the training needs about {gib(needed)}"
     if most - free > OTHERS * most:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from wanwrap.errors import OptionError, PackageError, WeightsError
 from wanwrap.paths import PACKAGE, absolute
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
+from wanwrap.system.shell import Shell
 from wanwrap.upstream import pin
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
@@ -25,7 +26,18 @@ from wanwrap.weights.workspace import Workspace
 Precision = Literal["fp16", "bf16"]
 
 WEIGHTS = ("dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip")
-PASSED = ("dataset", "dataset_config", "skip_bad", "skip_lightning", "precision", "any_upstream", "gpus", "vram", "fit")
+PASSED = (
+    "dataset",
+    "dataset_config",
+    "skip_bad",
+    "skip_lightning",
+    "precision",
+    "any_upstream",
+    "gpus",
+    "vram",
+    "fit",
+    "shell",
+)
 # upstream's options that name a file, as wanwrap's users know them
 FILES = {"network_weights": "resume_from", **{name: name for name in ("sample_prompts", "log_tracker_config")}}
 
@@ -47,6 +59,7 @@ class Request:
     gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
     vram: float | None = None  # GB of the card, where it isn't this machine's
     fit: Literal["auto", "off"] = "off"
+    shell: Shell | None = None  # of the script that is printed, and so of the machine that it is for
     files: Mapping[str, Path] = field(default_factory=dict)  # weights that the user names, by the catalogue's names
     python: str = sys.executable
     upstream: Upstream = field(default_factory=Upstream)
