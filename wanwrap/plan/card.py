@@ -28,7 +28,8 @@ SPREAD = 0.8  # of what it has shown before: another data set, another season
 @dataclass(frozen=True)
 class Card:
     """A GPU: its bytes, the RAM of its machine (None: nobody knows), floating-point operations a second, at least and at
-    most (0: nobody knows); whether it `draws` a screen. `expandable` is whether torch grows its segments there; None where it may be told to.
+    most (0: nobody knows); whether it `draws` a screen. `expandable` is whether torch grows its segments there; None
+    where it may be told to.
     """
 
     name: str
