@@ -18,6 +18,7 @@ from wanwrap.plan import preflight
 from wanwrap.plan.card import ALLOCATOR, Card
 from wanwrap.plan.fit import Fit, fit, fitted, less, refitted, room
 from wanwrap.plan.fit_words import as_json, check, complaint, offers
+from wanwrap.plan.fit_words import name as bucket
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
 from wanwrap.upstream import buckets, dit, memory
@@ -288,3 +289,37 @@ def test_what_is_told_to_other_programs() -> None:
     assert told["allocated_gib"] == pytest.approx(parts)
     assert told["total_gib"] == pytest.approx(parts + told["beside_gib"] + CONTEXT)
     assert told["chosen"] == {EMBEDDING: True, OFFLOAD: True, "blocks_to_swap": told["chosen"]["blocks_to_swap"]}
+
+
+@pytest.mark.parametrize("name", ["t2v-vanilla", "wan21-t2v-1.3b-video"])
+@pytest.mark.parametrize("gib", [4, 5, 6, 8, 12])
+def test_all_that_is_offered_fits_together(name: str, gib: int) -> None:
+    """Each bucket that is too large is named, with what becomes of it."""
+    for found in chosen_for(PLANS[name], card(gib)).fits:
+        if found.fits or not (told := offers(found)):
+            continue
+        for key, _, most in found.dataset.batch_shapes:
+            words = [each for each in told if each.startswith(f"{bucket(key)} (")]
+            if not words:
+                assert total(found, key) <= room(card(gib)) and most == 1
+            elif frames := re.search(r"to (\d+) frame", words[0]):
+                assert total(found, (*key[:2], int(frames[1]))) <= room(card(gib))
+
+
+def test_what_the_user_gave_is_named_where_it_is_the_reason() -> None:
+    plan = golden_plan("t2v-vanilla", fit="auto", given={"blocks_to_swap": 3})
+    (_, low) = chosen_for(plan, card(24)).fits
+    assert not low.fits and "--blocks_to_swap 39" in complaint(low) and "you gave" in complaint(low)
+
+
+def test_a_ring_of_buffers_is_on_the_gpu() -> None:
+    options = {**VANILLA.trainings[0].options, "blocks_to_swap": 20, "block_swap_h2d_only": True}
+    plain, ring = memory.of({**options, "block_swap_h2d_only": None}, 1024), memory.of(options, 1024)
+    assert ring.weights - plain.weights == pytest.approx(2 * memory.block(options), abs=2)
+
+
+def test_an_allocator_of_a_presets_own_stays() -> None:
+    other = replace(VANILLA.request.preset, env={ALLOCATOR: "max_split_size_mb:64"})
+    plan = replace(VANILLA, request=replace(VANILLA.request, preset=other), env=other.env)
+    made = chosen_for(plan, card(24))
+    assert made.env[ALLOCATOR] == "max_split_size_mb:64" and not any(each.expandable for each in made.fits)

@@ -72,7 +72,7 @@ def test_no_way_is_named_that_leads_nowhere(why: str, wrong: str) -> None:
 def have(monkeypatch: pytest.MonkeyPatch, ram: int, page: int = 0) -> None:
     """A machine with so much memory free, in GB."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=ram * 10**9, total=64 * 10**9))
-    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=page * 10**9))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=page * 10**9, total=page * 10**9))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ def test_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = [SPILT] * spill.FEW
     assert "--dim" in str(watch(monkeypatch, network_dim=512).look(slow))
     small = watch(monkeypatch)
-    monkeypatch.setattr(buckets, "tokens", lambda _: 1024)
+    pictures = replace(PLAN.dataset, entries=PLAN.dataset.entries[:1])
+    small._plan = replace(PLAN, dataset=pictures)
     assert "what else uses the GPU" in str(small.look(slow))
 
 
@@ -173,7 +174,7 @@ def test_a_run_says_it_and_keeps_it_on_record(
 ) -> None:
     place = user_cache_path("wanwrap") / "speeds.json"
     place.write_text(json.dumps({"Standin 0": 1e18}))
-    monkeypatch.setattr("wanwrap.plan.fit.FIXED", 0.0)
+    monkeypatch.setattr("wanwrap.upstream.pace.FIXED", 0.0)
     monkeypatch.setattr(spill, "OFTEN", 0)
     monkeypatch.setattr(gpu, "find", lambda uuid: Gpu(uuid, "Standin 0", 80 * GIB, 80 * GIB) if uuid == "0-a" else None)
     try:

@@ -159,7 +159,7 @@ MUSUBI_DIR = environment(
     help="Checkout of musubi-tuner (default: BASE_DIR/musubi-tuner, else the installed package).",
 )
 VRAM = environment(
-    "--vram", type=float, callback=sizes, help="GB of the card (default: this machine's, by nvidia-smi)."
+    "--vram", type=float, callback=sizes, help="GB of the card, as nvidia-smi counts (default: this machine's)."
 )
 FIT = environment(
     "--fit",

@@ -102,5 +102,5 @@ def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path 
         notes += [f"{words}; that is what `run` does, and this script begins anew." for words in begun]
     if target:
         notes.append(f"`run` then copies the LoRAs to {target}; the script leaves that to you.")
-    doctor = f"not looked at here: GPU, memory and packages; `wanwrap doctor {plan.request.preset.word}` does."
+    doctor = f"not looked at here: what uses GPU and RAM now, and packages; `wanwrap doctor {plan.request.preset.word}` does."
     console.say(*(f"note: {note}" for note in notes), *lacking(needed), doctor)

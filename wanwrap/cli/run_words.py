@@ -10,10 +10,11 @@ from typing import Any
 
 from wanwrap.cli.terminal import indented
 from wanwrap.cli.words import count, duration
+from wanwrap.plan.card import ALLOCATOR
+from wanwrap.plan.fit_words import typed
 from wanwrap.run.record import Record
 from wanwrap.run.status import Expert, Run
 from wanwrap.system.shell import joined
-from wanwrap.upstream.options import spell
 
 
 def far(expert: Expert) -> str:
@@ -100,7 +101,9 @@ def _safe(expert: Expert) -> str:
         why = record.attempts[-2].get("reason")
         safe.append(f"attempt {len(record.attempts)}" + (f" (before: {why})" if why else ""))
     safe += [f"{count(len(record.files), 'LoRA')} (the last: {record.files[-1]})"] if record.files else []
-    safe += [f"since the GPU's memory ran out with {' '.join(spell(record.raised))}"] if record.raised else []
+    raised = {name: value for name, value in record.raised.items() if name != ALLOCATOR}
+    ways = [*([typed(raised)] if raised else []), *(["expandable segments"] if raised != record.raised else [])]
+    safe += [f"since the GPU's memory ran out with {' and '.join(ways)}"] if ways else []
     return ", ".join([*safe, f"updated {_moment(record.updated)}"])
 
 

@@ -97,17 +97,19 @@ class Dataset:
         """What upstream prints as `num batches per epoch` on one GPU."""
         return sum(buckets.batches(entry.keys, entry.options) for entry in self.entries)
 
-    @property
+    @cached_property
     def largest(self) -> tuple[int, tuple[int, ...]] | None:
         """Tokens of the largest batch, which decides on the memory, and its bucket."""
         return max(((buckets.tokens(key) * most, key) for key, _, most in self.batch_shapes), default=None)
 
-    @property
-    def batch_shapes(self) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    @cached_property
+    def batch_shapes(self) -> tuple[tuple[tuple[int, ...], int, int], ...]:
         """Each bucket of each entry: its shape, its batches in an epoch, and the things in the largest of these."""
-        for entry in self.entries:
-            for key, count in Counter(entry.keys).items():
-                yield key, buckets.batches([key] * count, entry.options), buckets.most_in_batch(count, entry.options)
+        return tuple(
+            (key, buckets.batches([key] * count, entry.options), buckets.most_in_batch(count, entry.options))
+            for entry in self.entries
+            for key, count in Counter(entry.keys).items()
+        )
 
     def steps(self, epochs: int, accumulation: int, gpus: int = 1) -> int:
         """What upstream prints as `total optimization steps`."""

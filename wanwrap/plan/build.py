@@ -32,7 +32,7 @@ def planned(request: Request, dataset: Dataset) -> Plan:
     if request.fit == "auto" or request.vram:
         from wanwrap.plan import card, fit
 
-        found = card.described(request.vram, request.shell) if request.vram else card.here()
+        found = card.described(request.vram, request.shell) if request.vram else card.here(request.gpus)
         plan = fit.fitted(plan, found)
     if "network_weights" not in request.given:
         return plan

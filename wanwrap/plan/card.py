@@ -27,7 +27,7 @@ SPREAD = 0.8  # of what it has shown before: another data set, another season
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its bytes, the RAM of its machine (None: nobody knows), floating-point operations a second, at least and at
+    """A GPU: its bytes, the RAM and page file of its machine (None: nobody knows), floating-point operations a second, at least and at
     most (0: nobody knows); whether it `draws` a screen. `expandable` is whether torch grows its segments there; None
     where it may be told to.
     """
@@ -46,14 +46,16 @@ def described(gib: float, shell: Shell | None = None) -> Card:
     return Card(f"a card of {gib:g} GB", round(gib * GIB), expandable=grows)
 
 
-def here() -> Card | None:
-    """This machine's, by nvidia-smi: of several that are visible the largest; None where there is none.
+def here(gpus: int = 1) -> Card | None:
+    """This machine's, by nvidia-smi: the smallest of the so many largest that are visible; None where there are fewer.
 
     torch counts them by their speed, which nvidia-smi doesn't tell: a run looks again when it has asked torch.
     """
-    found = gpu.visible(_listed(), os.environ)
-    best = max(found, key=lambda each: each.total, default=None)
-    return replace(of(best.name, best.total), draws=best.draws) if best else None
+    found = sorted(gpu.visible(_listed(), os.environ), key=lambda each: -each.total)
+    if len(found) < gpus:
+        return None
+    best = found[gpus - 1]
+    return replace(of(best.name, best.total), draws=best.draws)
 
 
 def _listed() -> list[Gpu]:
@@ -92,7 +94,8 @@ def of(name: str, memory: int, operations: float = 0.0) -> Card:
 
     shown = _speeds().get(name, 0.0)
     speed = (SPREAD * shown, shown / SPREAD) if shown else (LEAST * operations, MOST * operations)
-    return Card(name, memory, psutil.virtual_memory().total, speed, _expandable())
+    ram = psutil.virtual_memory().total + psutil.swap_memory().total
+    return Card(name, memory, ram, speed, _expandable())
 
 
 def keep_speed(name: str, speed: float) -> None:

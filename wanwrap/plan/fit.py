@@ -11,16 +11,12 @@ from itertools import product
 from wanwrap.data.dataset import Dataset
 from wanwrap.plan.card import ALLOCATOR, Card
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.upstream import buckets, dit, memory
+from wanwrap.upstream import buckets, dit, memory, pace
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD, Memory
 from wanwrap.upstream.options import Options, whole
 
 EXPANDABLE = "expandable_segments:True"
 LEVERS = (EMBEDDING, OFFLOAD, "blocks_to_swap", ALLOCATOR)  # what may be chosen; none of it changes what is trained
-FIXED = 1.0  # seconds of a step whatever its size; measured ones are 0.5 to 1
-SWAP = 0.18  # seconds a GiB of blocks takes over PCIe without pinned memory
-BESIDE = 0.1  # of that time, which does not pass while the GPU computes (musubi-tuner #972 with H2D alone: 10 %)
-OFFLOADING = 1.1  # times as long with the blocks' inputs in RAM: "a few to 20 %" (musubi-tuner #537)
 USUAL = 5e13  # operations a second, as of an RTX 3090: only to weigh one way against the other
 
 
@@ -79,7 +75,7 @@ class Fit:
     def pace(self, speed: float) -> tuple[float, float]:
         """Seconds of a step on average, and of one whose batches are all the largest, at so many operations a second."""
         mean, largest = self.operations
-        return self._seconds(mean / speed), self._seconds(largest / speed)
+        return pace.seconds(self.options, mean / speed), pace.seconds(self.options, largest / speed)
 
     @cached_property
     def operations(self) -> tuple[float, float]:
@@ -91,17 +87,6 @@ class Fit:
         batches = sum(count for _, count in each)
         return sum(work * count for work, count in each) / (batches or 1), max((work for work, _ in each), default=0.0)
 
-    def _seconds(self, computing: float) -> float:
-        """A block is exchanged while others compute, but for a part of it; twice a batch, each way."""
-        busy = FIXED + computing * (OFFLOADING if self.options.get(OFFLOAD) else 1)
-        exchanging = 2 * memory.swapped(self.options) / GIB * SWAP
-        return self.several * (max(busy, exchanging) + BESIDE * exchanging)
-
-    @property
-    def several(self) -> int:
-        """Batches of a step."""
-        return whole(self.options, "gradient_accumulation_steps", 1)
-
 
 def fitted(plan: Plan, card: Card | None) -> Plan:
     """The plan with what was chosen for a card; what the user has given stays, with --fit off all. Without a card nothing
@@ -109,8 +94,8 @@ def fitted(plan: Plan, card: Card | None) -> Plan:
     """
     request = plan.request
     given = request.given if request.fit == "auto" else dict.fromkeys(LEVERS)
-    if card and EXPANDABLE in request.preset.env.get(ALLOCATOR, ""):
-        card = replace(card, expandable=True)
+    if card and (own := request.preset.env.get(ALLOCATOR)):
+        card = replace(card, expandable=EXPANDABLE in own)
     bare = [each.train for each in plan.fits] or plan.trainings
     return taken(plan, [fit(train, given, plan.dataset, card) for train in bare])
 
@@ -152,8 +137,12 @@ def fit(train: Train, given: Options, dataset: Dataset, card: Card | None) -> Fi
         return bare
     ways = [*_ways(bare, given, room(card))]
     if fitting := [way for way in ways if way.fits]:
-        return min(fitting, key=lambda way: (way.cost, len(way.chosen), way.expandable))
-    return min(ways, key=lambda way: way.memory.total)
+        return min(fitting, key=_cost)
+    return min(ways, key=lambda way: (way.ram > (card.ram or way.ram), way.memory.total))
+
+
+def _cost(way: Fit) -> tuple[float, int, bool]:
+    return way.cost, len(way.chosen), way.expandable
 
 
 def less(train: Train, dataset: Dataset, card: Card, lacking: int) -> Fit | None:
@@ -162,7 +151,7 @@ def less(train: Train, dataset: Dataset, card: Card, lacking: int) -> Fit | None
     most = min(bare.memory.total - lacking, card.memory)
     ways = [way for way in _ways(bare, {}, most) if way.ram <= (card.ram or way.ram)]
     if fitting := [way for way in ways if way.memory.total <= most]:
-        return min(fitting, key=lambda way: (way.cost, len(way.chosen), way.expandable))
+        return min(fitting, key=_cost)
     smallest = min(ways, key=lambda way: way.memory.total, default=bare)
     return smallest if smallest.memory.total < bare.memory.total else None
 
@@ -170,9 +159,7 @@ def less(train: Train, dataset: Dataset, card: Card, lacking: int) -> Fit | None
 def _ways(bare: Fit, given: Options, most: int) -> Iterator[Fit]:
     """All that can be chosen over what is set, each with as few more blocks swapped as bring it down to `most` bytes."""
     options = bare.train.options
-    levers = [name for name in (EMBEDDING, OFFLOAD) if name not in given and not options.get(name)]
-    if EMBEDDING in levers and "A14B" not in str(options["task"]):
-        levers.remove(EMBEDDING)
+    levers = [name for name in memory.levers(options) if name not in given and not options.get(name)]
     segments = (False, True) if bare.card and bare.card.expandable is None and ALLOCATOR not in given else (False,)
     for *taken, expandable in product(*([False, True] for _ in levers), segments):
         chosen: Options = {name: True for name, each in zip(levers, taken, strict=True) if each}
@@ -181,10 +168,9 @@ def _ways(bare: Fit, given: Options, most: int) -> Iterator[Fit]:
 
 def _swapping(way: Fit, given: Options, most: int) -> Fit:
     """With so many more blocks swapped as it takes, or as can be."""
-    least, each = whole(way.options, "blocks_to_swap", 0), memory.block(way.options)
-    # with one swapped it is loaded into RAM
-    more = max(math.ceil((way.memory.steps - most) / each), int(way.memory.load > most))
-    count = min(least + more, dit.blocks(str(way.options["task"])) - 1)
-    if count <= least or "blocks_to_swap" in given:
+    least, top = whole(way.options, "blocks_to_swap", 0), dit.blocks(str(way.options["task"])) - 1
+    if way.memory.total <= most or least >= top or "blocks_to_swap" in given:
         return way
-    return replace(way, chosen={**way.chosen, "blocks_to_swap": count})
+    about = least + max(1, math.ceil((way.memory.steps - most) / memory.block(way.options)))
+    ways = (replace(way, chosen={**way.chosen, "blocks_to_swap": count}) for count in range(min(about, top), top + 1))
+    return next(each for each in ways if each.memory.total <= most or each.chosen["blocks_to_swap"] == top)

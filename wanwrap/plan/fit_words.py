@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from wanwrap.errors import RoomError, listing
 from wanwrap.plan.fit import Fit, room
+from wanwrap.plan.fit import fit as refit
 from wanwrap.plan.plan import Plan
 from wanwrap.system.disk import large
 from wanwrap.upstream import buckets, memory
 from wanwrap.upstream.buckets import STEP
 from wanwrap.upstream.memory import GIB
-from wanwrap.upstream.options import ALIASES, spell
+from wanwrap.upstream.options import ALIASES, Options, spell
 
 SMALLEST = 256 * 256  # pixels below which nobody trains
 
@@ -22,16 +25,16 @@ def gib(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def options(fit: Fit) -> str:
-    """What was chosen, as it would be typed: wanwrap's own options, then upstream's behind `--`."""
-    own = {name: value for name, value in fit.chosen.items() if name in ALIASES.values()}
-    after = {name: value for name, value in fit.chosen.items() if name not in own}
+def typed(options: Options) -> str:
+    """Options as they would be typed: wanwrap's own, then upstream's behind `--`."""
+    own = {name: value for name, value in options.items() if name in ALIASES.values()}
+    after = {name: value for name, value in options.items() if name not in own}
     return " ".join([*spell(own), *(["--", *spell(after)] if after else [])])
 
 
 def chosen(fit: Fit) -> str:
     """The same in a sentence: ` with `...` and expandable segments`."""
-    ways = [f"`{options(fit)}`"] if fit.chosen else []
+    ways = [f"`{typed(fit.chosen)}`"] if fit.chosen else []
     ways += ["expandable segments"] if fit.expandable else []
     return f" with {' and '.join(ways)}" if ways else ""
 
@@ -41,7 +44,8 @@ def line(fit: Fit) -> str:
     took, ram = f"{fit.memory.total / GIB:.1f}", f"{large(fit.ram)} of RAM"
     if fit.card is None:
         return f"memory: {took} GiB, {ram}; nothing is chosen to fit it, as no GPU is known here (--vram names one)"
-    return f"memory: {took} of {gib(fit.card.memory)} on {fit.card.name}{chosen(fit)}, {ram}"
+    verdict = "" if fit.fits else "it does not fit, "
+    return f"memory: {verdict}{took} of {gib(fit.card.memory)} on {fit.card.name}{chosen(fit)}, {ram}"
 
 
 def as_json(fit: Fit) -> dict[str, Any]:
@@ -83,8 +87,10 @@ def complaint(fit: Fit) -> str:
         )
     else:
         what = f"takes {large(fit.ram)} of RAM{chosen(fit)}, and this machine has {large(fit.card.ram or 0)}"
-    found = offers(fit)
-    ways = f"It would fit with smaller batches: {listing(found, 3)}. " if found else ""
+    found, free = offers(fit), refit(fit.train, {}, fit.dataset, fit.card)
+    ways = f"It would fit if these were made smaller: {listing(found, 3)}. " if found else "A lower --dim takes less. "
+    if free.fits:
+        ways = f"It would fit{chosen(free)}, but for what you gave: leave that out, or give more. "
     return f"{fit.train.name} does not fit: it {what}. {ways}`wanwrap fit` tells of other cards; --fit off tries it."
 
 
@@ -110,9 +116,10 @@ def offers(fit: Fit) -> list[str]:
     tokens = _tokens(fit)
     large = {key: most for key, _, most in fit.dataset.batch_shapes if most * buckets.tokens(key) > tokens}
     by_size = sorted(large, key=lambda key: -large[key] * buckets.tokens(key))
-    return [
-        f"{name(key)} (to {' or '.join(ways)})" for key in by_size if (ways := [*_smaller(key, large[key], tokens)])
-    ]
+    ways = {key: " or ".join(_smaller(key, large[key], tokens)) for key in by_size}
+    if not any(ways.values()):
+        return []
+    return [f"{name(key)} ({f'to {way}' if way else 'left out: no size of it fits'})" for key, way in ways.items()]
 
 
 def _smaller(key: tuple[int, ...], most: int, tokens: int) -> Iterator[str]:
@@ -134,8 +141,8 @@ def _frames(key: tuple[int, ...], tokens: int) -> int | None:
 
 
 def _tokens(fit: Fit) -> int:
-    """The most tokens of a batch that fit; they enter linearly."""
+    """The most tokens of a batch that fit."""
     assert fit.card
-    expandable = fit.expandable or bool(fit.card.expandable)
-    few, many = (memory.of(fit.options, count, expandable=expandable).total for count in (0, 1000))
-    return max(0, int((room(fit.card) - few) / (many - few) * 1000))
+    expandable, most = fit.expandable or bool(fit.card.expandable), room(fit.card)
+    taken = partial(memory.of, fit.options, expandable=expandable, size=fit.train.dit.size)
+    return max(0, bisect(range(fit.tokens), most, key=lambda count: taken(count).total) - 1)

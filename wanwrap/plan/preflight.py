@@ -134,7 +134,8 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     request = plan.request
     check_recorded(request.gone)
     check_paths(plan)
-    check_fits(plan)
+    if request.vram:  # else torch is asked first: nvidia-smi may have told of another machine's, or of another GPU
+        check_fits(plan)
     modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
     for train in plan.trainings:
         modules |= {*late_imports(train.options)}
@@ -253,8 +254,12 @@ def check_gpu_memory(plan: Plan, machine: Machine, gpus: int) -> list[str]:
     free, most = min(((row["free"], row["memory"]) for row in machine.gpus[:gpus]), default=(needed, needed))
     if needed <= free + CONTEXT * GIB:  # the Python that was asked took that itself
         return []
+    if needed > most:
+        return [
+            f"note: the training needs about {gib(needed)}, and the GPU has {gib(most)}: it will run out of memory."
+        ]
     used = f"other programs use {gib(most - free)} of the GPU's {gib(most)}, and the training needs about {gib(needed)}"
-    if most - free > OTHERS * most:
+    if most - free > OTHERS * most and plan.request.fit == "auto":
         raise RoomError(f"{used}: end them first (nvidia-smi, or the Task Manager, tells of them).")
     return [f"note: {used}: close what you can."]
 

@@ -133,7 +133,7 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
         notes += _differences(train.options, toy.options)
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
-    notes += [f"`{fit_words.options(fit)}` is chosen for the real run" for fit in real.fits if fit_words.options(fit)]
+    notes += [f"`{fit_words.typed(fit.chosen)}` is chosen for the real run" for fit in real.fits if fit.chosen]
     return replace(plan, steps=(make, *plan.steps), env={**real.env, **plan.env}), tuple(dict.fromkeys(notes))
 
 

@@ -41,7 +41,7 @@ class Record:
     """One expert's training; steps and epochs are counted from the very beginning, whatever attempt makes them.
 
     `settings` is all that matters of what is trained. `saved_epoch` is that of the state to go on from, 0 where there
-    is none. `memory` is that of the GPU in bytes: foretold, and the most that was seen in use. `slow` is what is to be known of steps that take far too long; `raised` what has changed, since the GPU's
+    is none. `memory` is that of the GPU in bytes in the newest attempt: foretold, and the most that was seen in use. `slow` is what is to be known of steps that take far too long; `raised` what has changed, since the GPU's
     memory ran out, in the options that decide on it and were `asked` for. An attempt is a start of upstream: its
     number, the epoch and step that it went on from, how it ended.
     """
@@ -154,7 +154,6 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         state_every=train.state_every,
         started=now(),
     )
-    foretold = [fit.memory.total for fit in plan.fits if fit.train.expert == train.expert]
     return replace(
         found,
         wanwrap=__version__,
@@ -175,7 +174,6 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         },
         weights=[{"path": str(weight.path), "bytes": weight.size or None} for weight in plan.weights.values()],
         state_every=train.state_every,
-        memory={**found.memory, **({"foretold": foretold[0]} if foretold else {})},
         state="waiting",  # a kill has left it as it was
         reason="",
         ended="",

@@ -25,6 +25,7 @@ from wanwrap.system import gpu
 from wanwrap.system.gpu import Gpu
 from wanwrap.system.shell import joined
 from wanwrap.upstream.options import Options, spell
+from wanwrap.upstream.pace import several
 
 SLOW = 3  # times as long as it should
 FEW = 10  # steps by which a pace is judged
@@ -71,7 +72,7 @@ class Watch:
             return None
         way, epoch = refit.present(self._plan, self._train, self._record), self._newest_epoch(seconds)
         if total := sum(epoch):
-            own = way.several * way.operations[0] * len(epoch) / total
+            own = several(way.options) * way.operations[0] * len(epoch) / total
             self._own = max(self._own, min(own, self._built or own))
         if not (speed := max(self._own, self._known)):
             return None

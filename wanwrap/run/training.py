@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from wanwrap.run.attempt import Attempt, is_lost, last_state, placed, remove_lef
 from wanwrap.run.record import Record, now
 from wanwrap.run.spill import Watch
 from wanwrap.system import console, disk
-from wanwrap.system.failures import failure
+from wanwrap.system.failures import failure, lacking
 from wanwrap.system.log import run_logged
 from wanwrap.system.process import Command
 from wanwrap.upstream.memory import GIB
@@ -31,7 +30,6 @@ NOTE = 5.0  # seconds between two notes of how far it has come
 # upstream has just removed a state, with younger ones there; Windows moves nothing that a scanner or a viewer has open
 PASSING = (FileNotFoundError, PermissionError) if os.name == "nt" else (FileNotFoundError,)
 BROKEN = 5  # losses in a row that are no number, after which nothing will come of it
-TRIED, UNITS = re.compile(r"Tried to allocate ([\d.]+) ([MG]iB)"), {"MiB": 2**20, "GiB": 2**30}  # torch's words
 
 
 class Stopped(WanwrapError, exit_code=130):
@@ -138,7 +136,8 @@ class Training:
         train, record = self.train, self.record
         number, step = len(record.attempts) + 1, epoch * train.per_epoch
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
-        attempt = Attempt(train, record)
+        attempt, self._watch.used = Attempt(train, record), 0
+        record.memory = {"foretold": refit.present(self.plan, train, record).memory.total}
         going = {"state": "running", "doing": train.name, "reason": "", "slow": ""}
         self.note(**{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
@@ -211,7 +210,7 @@ class Training:
         text = f"{self.train.name} {found.text}"
         if found.kind == "gpu memory" and (way := self._next_way(tail)):
             self.record.raised |= {**way.chosen, **({ALLOCATOR: EXPANDABLE} if way.expandable else {})}
-            text = f"{text} Trying again{chosen(way)}."
+            text = f"{self.train.name} ran out of GPU memory. Trying again{chosen(way)}."
             self.record.attempts[-1] |= {"reason": text}
             console.say(text)
             return
@@ -222,5 +221,4 @@ class Training:
         """What takes less by as much as was lacking, or a GiB; what the user has given may be raised too."""
         if not self.retry:
             return None
-        lacking = max([GIB, *(int(float(size) * UNITS[unit]) for size, unit in TRIED.findall(tail))])
-        return refit.smaller(self.plan, self.train, self.record, lacking)
+        return refit.smaller(self.plan, self.train, self.record, max(GIB, lacking(tail)))

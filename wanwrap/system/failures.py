@@ -138,6 +138,12 @@ def failure(status: int, tail: str, advice: Mapping[str, str] = TRAINING) -> Fai
     return Failure("unknown", f"failed with exit status {status}.")
 
 
+def lacking(tail: str) -> int:
+    """Bytes of GPU memory that torch was asked for and had not; 0 where it doesn't say."""
+    tried = re.findall(r"Tried to allocate ([\d.]+) ([MG])iB", tail)
+    return max((int(float(size) * {"M": 2**20, "G": 2**30}[unit]) for size, unit in tried), default=0)
+
+
 def _ending(status: int, tail: str) -> str:
     """What ended it, or the child of a launcher or a shell: a signal, or Windows with a status."""
     if died := DIED.search(tail):

@@ -110,8 +110,15 @@ def block(options: Options) -> float:
 
 
 def swapped(options: Options) -> float:
-    """Bytes of the blocks that lie in RAM."""
-    return whole(options, "blocks_to_swap", 0) * block(options)
+    """Bytes of the blocks that are not on the GPU; with block_swap_h2d_only a ring of buffers for some is."""
+    count = whole(options, "blocks_to_swap", 0)
+    ring = whole(options, "block_swap_ring_size", 2) if options.get("block_swap_h2d_only") else 0
+    return max(0, count - ring) * block(options)
+
+
+def levers(options: Options) -> list[str]:
+    """Flags that take less memory and train the same, but for rounding."""
+    return [*([EMBEDDING] if "A14B" in str(options["task"]) else []), OFFLOAD]
 
 
 def _model(options: Options) -> _Model:
