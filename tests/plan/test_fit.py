@@ -61,7 +61,8 @@ def chosen_for(plan: Plan, its: Card | None) -> Plan:
 def any_way_fits(train: Train, own: Mapping[str, Any], plan: Plan, its: Card) -> bool:
     """Tried one by one; a preset may set torch's allocator itself."""
     tokens, _ = plan.dataset.largest or (0, ())
-    its = replace(its, expandable=True) if ALLOCATOR in plan.request.preset.env else its
+    if ALLOCATOR in plan.request.preset.env and its.expandable is not False:
+        its = replace(its, expandable=True)
     for options, expandable in every_way(train, own, its):
         ram = dit.ram_bytes(options, train.dit.size, train.dit.dtype, tokens)
         total = memory.of(options, tokens, expandable=expandable, size=train.dit.size).total

@@ -94,7 +94,8 @@ def fitted(plan: Plan, card: Card | None) -> Plan:
     """
     request = plan.request
     given = request.given if request.fit == "auto" else dict.fromkeys(LEVERS)
-    if card and (own := request.preset.env.get(ALLOCATOR)):
+    own = request.preset.env.get(ALLOCATOR)
+    if card and own and card.expandable is not False:  # Windows' torch heeds none
         card = replace(card, expandable=EXPANDABLE in own)
     bare = [each.train for each in plan.fits] or plan.trainings
     return taken(plan, [fit(train, given, plan.dataset, card) for train in bare])
