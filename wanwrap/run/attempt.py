@@ -200,7 +200,7 @@ class Attempt:
         numbered = sorted(epoch for epoch in there if epoch)
         for epoch in numbered[: -train.keep_last] if train.keep_last else ():
             with suppress(PermissionError):  # Windows: ComfyUI has it open; it goes with the next
-                remove(there.pop(epoch))
+                there.pop(epoch).unlink()
         self.record.files = sorted(path.name for path in there.values())
 
     def _place(self, path: Path, name: str) -> None:
@@ -222,7 +222,7 @@ class Attempt:
         for path in sorted((self.folder / "sample").glob("*")):
             (self.train.folder / "samples").mkdir(exist_ok=True)
             with suppress(PermissionError):  # Windows: upstream, or who looks at it, has it open
-                move(path, self.train.folder / "samples" / SAMPLE.sub(numbered, path.name, count=1))
+                path.replace(self.train.folder / "samples" / SAMPLE.sub(numbered, path.name, count=1))
 
     def finish(self) -> None:
         """Upstream has ended well: the last LoRA takes its place.
