@@ -26,7 +26,7 @@ from wanwrap.run.training import Training
 from wanwrap.system import files
 from wanwrap.system.files import PART
 from wanwrap.upstream import states
-from wanwrap.upstream.memory import EMBEDDING
+from wanwrap.upstream.memory import EMBEDDING, GIB
 
 Words = tuple[object, ...]
 BEGINNING = {"number": 1, "epoch": 0, "step": 0}
@@ -173,6 +173,10 @@ def test_out_of_memory_takes_less_each_time_and_remembers(tmp_path: Path, cli: W
     assert raised["blocks_to_swap"] >= 8 and f"--blocks_to_swap {raised['blocks_to_swap']}" in done.stderr
     assert raised[EMBEDDING] and all(f"--{EMBEDDING}" in argv for argv in tries[2:]) and len(tries) <= 6
     assert loras(tmp_path) == WHOLE
+    (first, *_, last) = (each["memory"] for each in told(tmp_path)["attempts"] if "memory" in each)
+    assert first["lacking"] == 2 * GIB and first["foretold"] > last["foretold"]
+    measured = cli("fit", "--measured").stdout.splitlines()
+    assert len(measured) == len(tries) and all("2.0 GiB more" in line for line in measured)
     never = cli(*low, "--restart", "--blocks_to_swap", 33, STANDIN_DO="oom:99")
     assert never.returncode == 10 and option(calls(tmp_path)[-1], "blocks_to_swap") == "39"
 

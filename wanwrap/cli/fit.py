@@ -85,21 +85,19 @@ def _one(each: Fit) -> Iterator[str]:
 
 
 def _measured(base_dir: Path) -> Iterator[dict[str, Any]]:
-    """What trainings have taken of their GPU, with all else that used it."""
+    """What trainings have taken of their GPU, with all else that used it; and those that ran out of its memory."""
     for run in runs(base_dir):
         for expert in run.experts:
-            if used := expert.record.memory.get("used"):
-                gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
-                foretold = expert.record.memory.get("foretold")
-                yield {
-                    "run": run.name,
-                    "expert": expert.name,
-                    "gpu": gpu.get("name"),
-                    "used": used,
-                    "foretold": foretold,
-                }
+            gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
+            failed = [attempt["memory"] for attempt in expert.record.attempts if "memory" in attempt]
+            for row in (*failed, expert.record.memory):
+                if row.get("used") or "lacking" in row:
+                    values = {name: row.get(name) for name in ("used", "foretold", "lacking")}
+                    yield {"run": run.name, "expert": expert.name, "gpu": gpu.get("name"), **values}
 
 
-def _row(run: str, expert: str, gpu: str, used: int, foretold: int | None) -> str:
+def _row(run: str, expert: str, gpu: str, used: int | None, foretold: int | None, lacking: int | None) -> str:
+    seen = f"{gib(used)} in use on {gpu}" if used else f"on {gpu}"
     said = f", {gib(foretold)} were foretold" if foretold else ""
-    return f"{run}  {expert}: {gib(used)} in use on {gpu}{said}"
+    out = "" if lacking is None else f"; it ran out when {gib(lacking)} more were asked for"
+    return f"{run}  {expert}: {seen}{said}{out}"

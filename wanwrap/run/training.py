@@ -208,6 +208,8 @@ class Training:
         """Raises the error that upstream has ended with, unless the GPU's memory was too small and can be helped."""
         found = failure(status, tail)
         text = f"{self.train.name} {found.text}"
+        if found.kind == "gpu memory":
+            self.record.attempts[-1] |= {"memory": {**self.record.memory, "lacking": lacking(tail)}}
         if found.kind == "gpu memory" and (way := self._next_way(tail)):
             self.record.raised |= {**way.chosen, **({ALLOCATOR: EXPANDABLE} if way.expandable else {})}
             text = f"{self.train.name} ran out of GPU memory. Trying again{chosen(way)}."
