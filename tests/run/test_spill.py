@@ -184,3 +184,19 @@ def test_a_run_says_it_and_keeps_it_on_record(
     assert done.returncode == 0 and done.stderr.count("memory is full") == 1
     assert "memory is full" in told(tmp_path)["slow"] and told(tmp_path)["memory"]["used"] == 80 * GIB
     assert "memory is full" in cli("status", "cats-t2v-vanilla").stdout.replace("\n         ", "")
+
+
+def test_an_allocator_of_a_presets_own_counts_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another setting of torch's allocator grows no segments."""
+    monkeypatch.setattr(gpu, "wsl", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    totals = []
+    for own in (
+        {},
+        {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"},
+        {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
+    ):
+        seen = watch(monkeypatch)
+        seen._plan = replace(PLAN, env=own)
+        totals.append(seen.way.memory.total)
+    assert totals[0] == totals[1] > totals[2]

@@ -19,7 +19,7 @@ from wanwrap.system.gpu import Gpu
 from wanwrap.system.shell import Shell
 from wanwrap.upstream.memory import GIB
 
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+ALLOCATOR, EXPANDABLE = "PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"
 LEAST, MOST = 0.4, 0.75  # of what a card is built for: published trainings on clips reach 0.37 to 0.74
 LATELY = 3600  # seconds; a card is seldom changed while the machine runs
 SPREAD = 0.8  # of what it has shown before: another data set, another season
@@ -38,6 +38,11 @@ class Card:
     speed: tuple[float, float] = (0.0, 0.0)
     expandable: bool | None = False
     draws: bool = False
+
+    def told(self, env: Mapping[str, str]) -> Card:
+        """The card with torch's allocator as this environment sets it; Windows' torch heeds none."""
+        own = env.get(ALLOCATOR)
+        return replace(self, expandable=EXPANDABLE in own) if own and self.expandable is not False else self
 
 
 def described(gib: float, shell: Shell | None = None) -> Card:

@@ -9,13 +9,12 @@ from functools import cached_property
 from itertools import product
 
 from wanwrap.data.dataset import Dataset
-from wanwrap.plan.card import ALLOCATOR, Card
+from wanwrap.plan.card import ALLOCATOR, EXPANDABLE, Card
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.upstream import buckets, dit, memory, pace
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD, Memory
 from wanwrap.upstream.options import Options, whole
 
-EXPANDABLE = "expandable_segments:True"
 LEVERS = (EMBEDDING, OFFLOAD, "blocks_to_swap", ALLOCATOR)  # what may be chosen; none of it changes what is trained
 USUAL = 5e13  # operations a second, as of an RTX 3090: only to weigh one way against the other
 
@@ -45,8 +44,12 @@ class Fit:
     @cached_property
     def memory(self) -> Memory:
         """Of the GPU."""
+        return self.taken(self.tokens)
+
+    def taken(self, tokens: int) -> Memory:
+        """What a largest batch of so many tokens would take."""
         expandable = self.expandable or bool(self.card and self.card.expandable)
-        return memory.of(self.options, self.tokens, expandable=expandable, size=self.train.dit.size)
+        return memory.of(self.options, tokens, expandable=expandable, size=self.train.dit.size)
 
     @cached_property
     def ram(self) -> int:
@@ -94,9 +97,7 @@ def fitted(plan: Plan, card: Card | None) -> Plan:
     """
     request = plan.request
     given = request.given if request.fit == "auto" else dict.fromkeys(LEVERS)
-    own = request.preset.env.get(ALLOCATOR)
-    if card and own and card.expandable is not False:  # Windows' torch heeds none
-        card = replace(card, expandable=EXPANDABLE in own)
+    card = card and card.told(request.preset.env)
     bare = [each.train for each in plan.fits] or plan.trainings
     return taken(plan, [fit(train, given, plan.dataset, card) for train in bare])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from wanwrap.errors import RoomError, listing
@@ -12,7 +11,7 @@ from wanwrap.plan.fit import Fit, room
 from wanwrap.plan.fit import fit as refit
 from wanwrap.plan.plan import Plan
 from wanwrap.system.disk import large
-from wanwrap.upstream import buckets, memory
+from wanwrap.upstream import buckets
 from wanwrap.upstream.buckets import STEP
 from wanwrap.upstream.memory import GIB
 from wanwrap.upstream.options import ALIASES, Options, spell
@@ -25,11 +24,16 @@ def gib(count: float) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def typed(options: Options) -> str:
-    """Options as they would be typed: wanwrap's own, then upstream's behind `--`."""
+def words(options: Options) -> tuple[list[str], list[str]]:
+    """Options as they are typed: wanwrap's own, and upstream's, which stand behind `--`."""
     own = {name: value for name, value in options.items() if name in ALIASES.values()}
-    after = {name: value for name, value in options.items() if name not in own}
-    return " ".join([*spell(own), *(["--", *spell(after)] if after else [])])
+    return [*spell(own)], [*spell({name: value for name, value in options.items() if name not in own})]
+
+
+def typed(options: Options) -> str:
+    """The same in one line."""
+    own, after = words(options)
+    return " ".join([*own, *(["--", *after] if after else [])])
 
 
 def chosen(fit: Fit) -> str:
@@ -143,6 +147,4 @@ def _frames(key: tuple[int, ...], tokens: int) -> int | None:
 def _tokens(fit: Fit) -> int:
     """The most tokens of a batch that fit."""
     assert fit.card
-    expandable, most = fit.expandable or bool(fit.card.expandable), room(fit.card)
-    taken = partial(memory.of, fit.options, expandable=expandable, size=fit.train.dit.size)
-    return max(0, bisect(range(fit.tokens), most, key=lambda count: taken(count).total) - 1)
+    return max(0, bisect(range(fit.tokens), room(fit.card), key=lambda count: fit.taken(count).total) - 1)

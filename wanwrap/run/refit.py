@@ -36,5 +36,4 @@ def _train(train: Train, record: Record) -> Train:
 def _card(plan: Plan, record: Record) -> Card:
     """The first GPU that its Python sees, with torch's segments as they are set."""
     row: Mapping[str, Any] = next(iter(record.machine.get("gpus", [])), {"name": "the GPU", "memory": 0})
-    found = card.of(row["name"], row["memory"])
-    return replace(found, expandable=True) if ALLOCATOR in {**plan.env, **record.raised} else found
+    return card.of(row["name"], row["memory"]).told({**plan.env, **record.raised})

@@ -17,14 +17,15 @@ from typing import Any
 
 from wanwrap.errors import listing
 from wanwrap.plan import card
-from wanwrap.plan.fit_words import gib, offers
+from wanwrap.plan.fit import Fit
+from wanwrap.plan.fit_words import gib, offers, words
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import refit
 from wanwrap.run.record import Record, command_line
 from wanwrap.system import gpu
 from wanwrap.system.gpu import Gpu
 from wanwrap.system.shell import joined
-from wanwrap.upstream.options import Options, spell
+from wanwrap.upstream.options import Options
 from wanwrap.upstream.pace import several
 
 SLOW = 3  # times as long as it should
@@ -35,7 +36,7 @@ SELDOM = 300  # where nothing is wrong
 
 
 class Watch:
-    """One expert's training, on the first GPU that its Python sees."""
+    """One start of an expert's training, on the first GPU that its Python sees."""
 
     def __init__(self, plan: Plan, train: Train, record: Record) -> None:
         self._plan, self._train, self._record = plan, train, record
@@ -70,7 +71,7 @@ class Watch:
         """
         if not self._gpu or len(seconds) < min(FEW, self._length - 1):
             return None
-        way, epoch = refit.present(self._plan, self._train, self._record), self._newest_epoch(seconds)
+        way, epoch = self.way, self._newest_epoch(seconds)
         if total := sum(epoch):
             own = several(way.options) * way.operations[0] * len(epoch) / total
             self._own = max(self._own, min(own, self._built or own))
@@ -83,6 +84,11 @@ class Watch:
             if taken > SLOW * usual:
                 return f"steps take {taken:.3g} s where about {usual:.2g} s are usual"
         return None
+
+    @cached_property
+    def way(self) -> Fit:
+        """What is trained, as it is."""
+        return refit.present(self._plan, self._train, self._record)
 
     @property
     def _length(self) -> int:
@@ -124,8 +130,6 @@ class Watch:
 
 def _changed(change: Options) -> list[str]:
     """This command's words with other options, of which the last one counts."""
-    words = command_line()
-    at = words.index("--") if "--" in words else len(words)
-    own = {name: value for name, value in change.items() if name == "blocks_to_swap"}
-    after = [*spell({name: value for name, value in change.items() if name not in own})]
-    return [*words[:at], *spell(own), *(words[at:] or ["--"] if after else words[at:]), *after]
+    given, (own, after) = command_line(), words(change)
+    at = given.index("--") if "--" in given else len(given)
+    return [*given[:at], *own, *(given[at:] or ["--"] if after else given[at:]), *after]

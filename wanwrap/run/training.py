@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_system
-from wanwrap.plan.card import ALLOCATOR
-from wanwrap.plan.fit import EXPANDABLE, LEVERS, Fit
+from wanwrap.plan.card import ALLOCATOR, EXPANDABLE
+from wanwrap.plan.fit import LEVERS, Fit
 from wanwrap.plan.fit_words import chosen
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import refit
@@ -136,8 +136,8 @@ class Training:
         train, record = self.train, self.record
         number, step = len(record.attempts) + 1, epoch * train.per_epoch
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
-        attempt, self._watch.used = Attempt(train, record), 0
-        record.memory = {"foretold": refit.present(self.plan, train, record).memory.total}
+        attempt, self._watch = Attempt(train, record), Watch(self.plan, train, record)
+        record.memory = {"foretold": self._watch.way.memory.total}
         going = {"state": "running", "doing": train.name, "reason": "", "slow": ""}
         self.note(**{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
