@@ -7,9 +7,6 @@ Where the numbers come from: lora-gym's recipe, the one that the local training 
 high-noise expert decides composition and motion, the low-noise expert identity and texture, so the guide
 gives the high one a small rank (8) that can't override motion and the low one a large rank (42). The guide's
 minimum learning rate never had an effect in upstream; here the rate falls to 0 over the planned steps.
-
-At inference: 40 steps, cfg 3.5 (upstream's own defaults); your high-noise LoRA on the high-noise model, the
-low-noise one on the low-noise model, at 1.0 each.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset

@@ -10,9 +10,6 @@ minimum learning rate never had an effect in upstream; here the rate falls to 0 
 
 Training on distilled weights is debated: Lightning's maintainer advises to train on the base model and to
 load both LoRAs at inference, which is what t2v-vanilla does.
-
-At inference: 4 steps, cfg 1; on each model first its Lightning LoRA at 1.0, then your LoRA of the same noise
-level at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Lightning, Pictures, Preset

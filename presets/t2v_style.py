@@ -8,13 +8,12 @@ differ. The article's minimum learning rate never had an effect in upstream; her
 fp8_base alone puts the whole 28.6 GB model on the GPU first (the author rents an H100); fp8_scaled lets it
 load on a gaming GPU and loses less. And it saves one file, after the last epoch; one more every 25 epochs
 costs nothing and is there if the night ends early.
-
-At inference: as a picture (1 frame) or a video, 40 steps, cfg 4 on the high-noise and 3 on the low-noise
-model (upstream's own defaults); your high-noise LoRA on the high-noise model, the low-noise one on the
-low-noise model, at 1.0 each.
 """
 
+from dataclasses import replace
+
 from wanwrap.preset import Expert, Pictures, Preset
+from wanwrap.upstream.sampling import WAN
 
 preset = Preset(
     summary="Wan 2.2 T2V A14B, both experts, styles from 18 pictures (AI_Characters, in scaled fp8)",
@@ -43,4 +42,5 @@ preset = Preset(
         "seed": 5,
     },
     pictures=Pictures(resolution=(960, 960)),
+    inference=replace(WAN["t2v-A14B"], size=(960, 960), video_length=1),  # pictures; a LoRA of these serves clips, too
 )

@@ -6,8 +6,6 @@ you will use: a LoRA for I2V is not one for T2V.
 Where the numbers come from: lora-gym's recipe for Wan 2.1. lora-gym trains this model at 720p like the
 others; here it is 832x480 (its name says what it was made for). The guide's minimum learning rate never had
 an effect in upstream; here the rate falls to 0 over the planned steps.
-
-At inference: 40 steps, cfg 5 (upstream's own defaults), 832x480, on the I2V 480p model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset

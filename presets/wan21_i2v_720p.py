@@ -5,11 +5,12 @@ you will use: a LoRA for I2V is not one for T2V.
 
 Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never had an
 effect in upstream; here the rate falls to 0 over the planned steps.
-
-At inference: 40 steps, cfg 5 (upstream's own defaults), 1280x720, on the I2V 720p model; your LoRA at 1.0.
 """
 
+from dataclasses import replace
+
 from wanwrap.preset import Clips, Expert, Pictures, Preset
+from wanwrap.upstream.sampling import WAN
 
 preset = Preset(
     summary="Wan 2.1 I2V 14B at 720p",
@@ -45,4 +46,5 @@ preset = Preset(
     bucket_no_upscale=True,
     cache_latents={"vae_cache_cpu": True},
     cache_text={"fp8_t5": True},
+    inference=replace(WAN["i2v-14B"], flow_shift=5.0, size=(1280, 720)),  # 3 is for 832x480
 )

@@ -4,8 +4,6 @@ One model, one LoRA. Takes pictures, clips, or both.
 
 Where the numbers come from: lora-gym's recipe for Wan 2.1. The guide's minimum learning rate never had an
 effect in upstream; here the rate falls to 0 over the planned steps.
-
-At inference: 50 steps, cfg 5 (upstream's own defaults), on the T2V 14B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset

@@ -5,8 +5,6 @@ Needs about 12 GB and no fp8. Its LoRAs don't fit the 14B models.
 Where the numbers come from: lora-gym's recipe for Wan 2.1. lora-gym trains this model at 720p like the
 others; here it is 832x480 (upstream lists no other size for it). The guide's minimum learning rate never had
 an effect in upstream; here the rate falls to 0 over the planned steps.
-
-At inference: 50 steps, cfg 5 (upstream's own defaults), 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset

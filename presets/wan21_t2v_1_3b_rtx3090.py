@@ -9,8 +9,6 @@ Where the numbers come from: the guide's TOML. Its settings without a counterpar
 logit_normal timesteps are upstream's `sigmoid` sampling, to which a flow shift does not apply. The guide
 names no scheduler, alpha, seed or number of frames: here the rate is constant, alpha is the rank (the LoRA at
 its full scale), the seed 42, and clips give 33 frames, 2 s at 16 fps.
-
-At inference: 50 steps, cfg 5 (upstream's own defaults), 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
 
 from wanwrap.preset import Clips, Expert, Pictures, Preset

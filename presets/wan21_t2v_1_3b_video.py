@@ -12,11 +12,12 @@ steps (one takes minutes, so here they come with the checkpoints); 400,000 steps
 at most (a run that the guide ends by hand: here a cosine over 100 epochs without warm-up). Its 75 frames at
 15 fps become 73, since upstream takes 4N+1. Its optimi-lion is bitsandbytes' Lion: the same algorithm and
 defaults.
-
-At inference: 40 steps or more with UniPC, cfg 4 to 5, 832x480, on the T2V 1.3B model; your LoRA at 1.0.
 """
 
+from dataclasses import replace
+
 from wanwrap.preset import Clips, Expert, Pictures, Preset
+from wanwrap.upstream.sampling import WAN
 
 # Upstream adds Wan's usual negative prompt by itself. `--fs`: its default flow shift for samples is 14.5.
 SAMPLE = "--w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42"
@@ -45,4 +46,7 @@ preset = Preset(
         "两只拟人化的猫咪身穿舒适的拳击装备，戴着鲜艳的手套，在聚光灯照射的舞台上激烈对战 " + SAMPLE,
         "a lifelike and intimate video portrait of a man, captured through nuanced movement and expression " + SAMPLE,
     ),
+    inference=replace(
+        WAN["t2v-1.3B"], infer_steps=40, guidance_scale=5.2, flow_shift=3.0
+    ),  # as the quick start samples
 )

@@ -7,12 +7,12 @@ Where the numbers come from: AI_Characters' article on Wan 2.1. It trains on the
 fp8_base and without fp8_scaled, which upstream refuses for a file that is fp8 already. The article's minimum
 learning rate never had an effect in upstream; here the rate falls to 0. It saves one file, after the last
 epoch; one more every 25 epochs costs nothing and is there if the night ends early.
-
-At inference: as a picture (1 frame) or a video, 50 steps, cfg 5 (upstream's own defaults), on the T2V 14B
-model; your LoRA at 1.0.
 """
 
+from dataclasses import replace
+
 from wanwrap.preset import Expert, Pictures, Preset
+from wanwrap.upstream.sampling import WAN
 
 preset = Preset(
     summary="Wan 2.1 T2V 14B, styles from 18 pictures (AI_Characters)",
@@ -36,4 +36,5 @@ preset = Preset(
         "seed": 5,
     },
     pictures=Pictures(resolution=(960, 960)),
+    inference=replace(WAN["t2v-14B"], size=(960, 960), video_length=1),  # pictures; a LoRA of these serves clips, too
 )

@@ -26,7 +26,7 @@ def test_the_folder_is_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_each_is_readable_as_documentation(name: str) -> None:
     preset = load(name)
     assert preset.name == name and len(preset.summary) < 90
-    assert "Where the numbers come from:" in preset.doc and preset.inference
+    assert "Where the numbers come from:" in preset.doc and preset.base_inference.words()
 
 
 def edited(tmp_path: Path, preset: str, old: str = "", new: str = "") -> str:

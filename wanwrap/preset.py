@@ -19,6 +19,7 @@ from wanwrap.system.shell import quote
 from wanwrap.upstream import dit
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
+from wanwrap.upstream.sampling import BOUNDARY, LIGHTNING, WAN, Inference
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.models import MODELS, SHAPES
 
@@ -34,11 +35,13 @@ EXTRACTIONS = ("head", "chunk", "uniform")
 class Lightning:
     """A step-distillation LoRA that is merged into each expert's DiT before training.
 
-    `release` is the middle of its names in `weights/catalogue.py`: lightning-RELEASE-high and -low.
+    `release` is the middle of its names in `weights/catalogue.py`: lightning-RELEASE-high and -low. `inference` is how
+    LoRAs that were trained with it are used.
     """
 
     release: str
     strength: float = 1.0
+    inference: Inference = LIGHTNING
 
     def lora(self, expert: Expert) -> str:
         """The catalogue's name of one expert's file."""
@@ -97,6 +100,8 @@ class Clips(Pictures):
 class Preset:
     """Everything that is decided before the data set and the machine are known.
 
+    `inference` is how its LoRAs are used on the base model, where that isn't as Wan's makers say (upstream/sampling.py).
+
     Raises:
         PresetError: an option that upstream does not have, a size that it can't train.
     """
@@ -113,6 +118,7 @@ class Preset:
     cache_text: Options = field(default_factory=dict)
     sample_prompts: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    inference: Inference | None = None
     name: str = ""
     word: str = ""  # that means it on a command line
     doc: str = ""
@@ -150,10 +156,9 @@ class Preset:
             raise PresetError(f"Lightning {release!r} is not for {self.task}: its releases are {there}.")
 
     @property
-    def inference(self) -> str:
-        """The docstring's paragraph on what to use at inference."""
-        _, _, text = self.doc.partition("At inference:")
-        return " ".join(text.partition("\n\n")[0].split())
+    def base_inference(self) -> Inference:
+        """How its LoRAs are used on the base model."""
+        return self.inference or WAN[self.task]
 
     @property
     def mode(self) -> Literal["t2v", "i2v", "i2v-clip"]:
@@ -186,6 +191,11 @@ class Preset:
         """The timestep at which one expert ends and the other begins; None for a single model."""
         edges = {edge for expert in self.experts for edge in self.window(expert)} - {*ALL}
         return edges.pop() if len(edges) == 1 and self.experts[0].noise_level else None
+
+    @property
+    def timestep_boundary(self) -> float | None:
+        """The share of the noise from which on the high-noise expert denoises; None for a single model."""
+        return self.boundary / 1000 if self.boundary else BOUNDARY.get(self.task)
 
 
 def _check_train(train: Options) -> None:

@@ -10,7 +10,7 @@ import click
 
 from wanwrap.cli.options import PATH, Verb, json_option, option
 from wanwrap.cli.terminal import show_result, show_text
-from wanwrap.cli.words import heading, plan_json
+from wanwrap.cli.words import at_inference, heading, plan_json
 from wanwrap.errors import OptionError
 from wanwrap.plan.build import SAMPLE, build
 from wanwrap.plan.plan import Plan
@@ -48,6 +48,7 @@ def _described(plan: Plan) -> Iterator[str]:
     """A preset in full, per expert."""
     preset = plan.request.preset
     yield from (f"{preset.name}: {preset.summary}", "", preset.doc, "")
+    yield at_inference(plan)
     yield f"Weights: {', '.join(weight.path.name for weight in plan.weights.values())}"
     if preset.lightning:
         yield f"Lightning: release {preset.lightning.release}, strength {preset.lightning.strength:g}"

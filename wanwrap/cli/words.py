@@ -67,10 +67,16 @@ def finished(plan: Plan, placed: Sequence[str] = ()) -> Iterator[str]:
     yield from placed or ["Copy them to ComfyUI's models/loras (--to_comfyui does that)."]
     if len(plan.trainings) > 1:
         yield "Load each on its own model: -high on the high-noise model, -low on the low-noise model."
-    if plan.request.skip_lightning:
-        yield "At inference: as for any LoRA of the base model; it was trained without Lightning."
-    else:
-        yield f"At inference: {plan.request.preset.inference}"
+    yield at_inference(plan)
+
+
+def at_inference(plan: Plan) -> str:
+    """How its LoRAs are used."""
+    request, each = plan.request, "each at 1.0" if len(plan.trainings) > 1 else "your LoRA at 1.0"
+    if request.lightning:
+        each = f"on each model its Lightning LoRA ({request.lightning.release}) at {request.lightning.strength:g}, then yours"
+    width, height = request.inference.size
+    return f"At inference: {request.inference.words()}, {width}x{height}; {each}."
 
 
 def _seconds(plan: Plan) -> list[float] | None:

@@ -19,6 +19,7 @@ from wanwrap.system.shell import Shell
 from wanwrap.upstream import pin
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
+from wanwrap.upstream.sampling import Inference
 from wanwrap.weights import workspace
 from wanwrap.weights.models import option
 from wanwrap.weights.workspace import Workspace
@@ -77,6 +78,11 @@ class Request:
     def lightning(self) -> Lightning | None:
         """What is merged into each DiT."""
         return None if self.skip_lightning else self.preset.lightning
+
+    @property
+    def inference(self) -> Inference:
+        """How its LoRAs are used."""
+        return self.lightning.inference if self.lightning else self.preset.base_inference
 
     @property
     def called(self) -> str:

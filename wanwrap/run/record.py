@@ -16,9 +16,11 @@ from typing import Any, Literal
 from wanwrap import __version__
 from wanwrap.data.caches import WHAT, names
 from wanwrap.data.dataset import Dataset
+from wanwrap.data.examples import examples, trigger
 from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
+from wanwrap.plan.request import Request
 from wanwrap.system.files import patiently, write_atomic
 from wanwrap.system.safetensors import digest
 from wanwrap.system.shell import joined
@@ -40,7 +42,9 @@ def now() -> str:
 class Record:
     """One expert's training; steps and epochs are counted from the very beginning, whatever attempt makes them.
 
-    `settings` is all that matters of what is trained. `saved_epoch` is that of the state to go on from, 0 where there
+    `settings` is all that matters of what is trained; `dit` the file that it is trained on. `inference` is how the LoRA is
+    used: the task, the experts' boundary, Lightning's release, and upstream's settings for sampling. `examples` are some of
+    the files that are trained with their captions, `trigger` the words that all captions begin with. `saved_epoch` is that of the state to go on from, 0 where there
     is none. `memory` is that of the GPU in bytes in the newest attempt: foretold, and the most that was seen in use. `slow` is what is to be known of steps that take far too long; `raised` what has changed, since the GPU's
     memory ran out, in the options that decide on it and were `asked` for. An attempt is a start of upstream: its
     number, the epoch and step that it went on from, how it ended.
@@ -56,6 +60,10 @@ class Record:
     wanwrap: str = __version__
     command: str = ""
     cwd: str = ""
+    dit: str = ""
+    inference: dict[str, Any] = field(default_factory=dict)
+    examples: list[dict[str, str]] = field(default_factory=list)
+    trigger: str = ""
     preset: str = ""
     dataset: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
@@ -160,6 +168,10 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
         command=joined(["wanwrap", *command_line()]),
         cwd=str(Path.cwd()),
         preset=request.called,
+        dit=str(train.dit.path),
+        inference=inference(request),
+        examples=examples(plan.dataset),
+        trigger=trigger(plan.dataset),
         dataset={
             "name": plan.dataset.name,
             "items": plan.dataset.train_items,
@@ -172,12 +184,27 @@ def begin(plan: Plan, train: Train, machine: Machine) -> Record:
             "gpus": [dict(gpu) for gpu in machine.gpus],
             "upstream": {"folder": str(upstream.folder or ""), "version": upstream.version, "commit": upstream.commit},
         },
-        weights=[{"path": str(weight.path), "bytes": weight.size or None} for weight in plan.weights.values()],
+        weights=[
+            {"name": name, "path": str(weight.path), "bytes": weight.size or None}
+            for name, weight in plan.weights.items()
+        ],
         state_every=train.state_every,
         state="waiting",  # a kill has left it as it was
         reason="",
         ended="",
     )
+
+
+def inference(request: Request) -> dict[str, Any]:
+    """How the LoRAs of a run are used."""
+    preset, lightning = request.preset, request.lightning
+    return {
+        "task": preset.task,
+        "boundary": preset.timestep_boundary,
+        "lightning": asdict(lightning) if lightning else None,
+        "dits": {expert.key: expert.dit for expert in preset.experts},
+        **asdict(request.inference),
+    }
 
 
 def settings(train: Train, dataset: Dataset) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The samples of a run: which pictures and clips were made of which LoRAs, as `samples/samples.json` in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from wanwrap.errors import OutputError
+from wanwrap.system.files import write_atomic
+
+FOLDER = "samples"
+FILE = f"{FOLDER}/samples.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture or a clip of 16 frames a second, made with one pair of LoRAs at one strength; or without, for comparison.
+
+    `file` stands below the run's folder, with slashes. `epoch` is that of the LoRAs, None without; `loras` are their files
+    by expert. `lightning` is the release that was merged in or loaded beside them, "" where there was none.
+    """
+
+    file: str
+    prompt: str
+    epoch: int | None
+    strength: float
+    width: int
+    height: int
+    frames: int
+    infer_steps: int
+    seed: int
+    loras: dict[str, str] = field(default_factory=dict)
+    lightning: str = ""
+    image: str = ""  # I2V's first frame, below the run's folder where wanwrap has made it
+    seconds: float = 0.0  # that it took
+    argv: list[str] = field(default_factory=list)  # upstream's command that makes the same
+
+    @property
+    def clip(self) -> bool:
+        """Whether it moves."""
+        return self.frames > 1
+
+
+def read(folder: Path) -> list[Sample]:
+    """The samples of the run in that folder whose files are there. Raises OutputError: the list is damaged."""
+    place = folder / FILE
+    if not place.is_file():
+        return []
+    known = {each.name for each in fields(Sample)}
+    try:
+        rows = json.loads(place.read_text(encoding="utf-8"))["samples"]
+        found = [Sample(**{name: value for name, value in row.items() if name in known}) for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OutputError(f"{place} is damaged ({error}); delete it, and `wanwrap sample` begins a new one.") from error
+    return [sample for sample in found if (folder / sample.file).is_file()]
+
+
+def write(folder: Path, samples: Iterable[Sample]) -> None:
+    """Put the list on disk. Raises OSError."""
+    rows = {"samples": [asdict(sample) for sample in samples]}
+    write_atomic(folder / FILE, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
