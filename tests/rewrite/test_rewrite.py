@@ -31,6 +31,7 @@ from wanwrap.errors import OutputError, RoomError, WanwrapError, WeightsError  #
 from wanwrap.rewrite import engine, start  # noqa: E402
 from wanwrap.rewrite.child import carry_out  # noqa: E402
 from wanwrap.system import console, disk, files  # noqa: E402
+from wanwrap.system.log import JsonLines  # noqa: E402
 from wanwrap.system.safetensors import open_source, sha256  # noqa: E402
 
 KILLS = int(os.environ.get("WANWRAP_KILLS", "8"))
@@ -92,10 +93,11 @@ def test_a_conversion_and_its_bar(cli: Wanwrap, pair: list[str], tmp_path: Path)
     console.use(Bar())
     made = start.run_convert(file=source, out=out, python=sys.executable, precision="bf16", sha256=None).json()
     assert bars == [(open_source(source).bytes, "B")] and sum(advanced) == bars[0][0]
-    listener = start._Listener(advanced.append)
+    heard = list[dict[str, int]]()
+    listener = JsonLines(heard.append)
     for chunk in (b'{"done": 3}\n{"do', b'ne": 7}\nwords\n'):  # as a long one tells it
         listener(chunk)
-    assert advanced[-2:] == [3, 4] and listener.printed == ["words"]
+    assert heard == [{"done": 3}, {"done": 7}] and listener.printed == ["words"]
     assert (made["bytes"], made["made"]["from"][0]["name"]) == (out.stat().st_size, source.name)
     content = load_file(source)
     assert all(torch.equal(tensor, content[name].bfloat16()) for name, tensor in load_file(out).items())

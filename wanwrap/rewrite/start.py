@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wanwrap.rewrite.job import Job
 from wanwrap.system import console, disk, process
 from wanwrap.system.failures import failure
 from wanwrap.system.files import PART
+from wanwrap.system.log import JsonLines
 from wanwrap.system.safetensors import SHARD, open_source, shards, stat
 from wanwrap.weights.provenance import made_from
 
@@ -121,33 +122,19 @@ def _make(verb: str, job: Job, arguments: Mapping[str, Any], out: Path, python: 
     order = json.dumps({"verb": verb, "out": out, **arguments}, default=str)
     argv = [python, str(PACKAGE / "rewrite" / "child.py"), order]
     began, what = time.monotonic(), "merging" if verb == "merge" else f"converting {job.source.paths[0].name}"
+    answer: dict[str, Any] = {"done": 0}
     with console.bar(what, job.source.bytes, "B") as advance:
-        child = _Listener(advance)
+
+        def hear(words: dict[str, Any]) -> None:
+            advance(words.get("done", answer["done"]) - answer["done"])
+            answer.update(words)
+
+        child = JsonLines(hear)
         status = process.run(process.Command(argv, out.parent, {"PYTHONUTF8": "1"}), child)
-    if "error" in child.answer:
-        raise getattr(errors, child.answer["kind"])(child.answer["error"])
+    if "error" in answer:
+        raise getattr(errors, answer["kind"])(answer["error"])
     if status:
         text = "\n".join(child.printed[-15:])
         why = failure(status, text, ADVICE)
         raise why.error(f"{verb} {why.text}\n{text}")
-    return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, child.answer["device"])
-
-
-@dataclass
-class _Listener:
-    """What the child says in JSON, as far as it is the newest; what else it prints is kept."""
-
-    advance: Callable[[int], object]
-    answer: dict[str, Any] = field(default_factory=lambda: {"done": 0})
-    printed: list[str] = field(default_factory=list)
-    rest: bytes = b""
-
-    def __call__(self, chunk: bytes) -> None:
-        before = self.answer["done"]
-        *lines, self.rest = (self.rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b'{"'):
-                self.answer |= json.loads(line)
-            else:
-                self.printed.append(line.decode("utf-8", "replace"))
-        self.advance(self.answer["done"] - before)
+    return Made(out, made_from(open_source(out).metadata), False, time.monotonic() - began, answer["device"])

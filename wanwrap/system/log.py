@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from wanwrap.system import console
 from wanwrap.system.failures import DIED
@@ -47,6 +48,21 @@ class Log:
         """Keep what came last: the last lines of the step."""
         self.write(b"\n" if self._rest else b"")
         return last_lines(b"".join(self._recent))
+
+
+class JsonLines:
+    """Listens to a child that says things in JSON, an object a line; what else it prints is kept, line by line."""
+
+    def __init__(self, hear: Callable[[dict[str, Any]], object]) -> None:
+        self.printed, self._hear, self._rest = list[str](), hear, b""
+
+    def __call__(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b'{"'):
+                self._hear(json.loads(line))
+            else:
+                self.printed.append(line.decode("utf-8", "replace"))
 
 
 def run_logged(
