@@ -25,6 +25,8 @@ PARSERS: dict[str, list[tuple[str, str | None]]] = {  # script -> files and the 
         ("wan_cache_text_encoder_outputs.py", "wan_setup_parser"),
     ],
     "caption_images_by_qwen_vl.py": [("caption_images_by_qwen_vl.py", "parse_args")],
+    "wan_generate_video.py": [("wan_generate_video.py", "parse_args")],
+    "convert_lora.py": [("convert_lora.py", "parse_args")],
 }
 # accelerate 1.6.0's DynamoBackend, which can't be imported without torch.
 DYNAMO = [

@@ -28,6 +28,7 @@ VERBS = {
     "fit": "On which card it can be trained, and with what.",
     "run": "Train on a data set, or print how.",
     "rehearse": "Try a run in small, with toy weights.",
+    "sample": "Pictures and clips that tell which epoch is the best.",
     "status": "What runs, how far it is, how long it will take.",
     "stop": "End a run at its next state, with all of it saved.",
     "merge": "Merge a LoRA into a DiT.",

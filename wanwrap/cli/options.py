@@ -204,6 +204,7 @@ RUN = [
     training("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
     training("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
     training("--resume_from", type=PATH, help="Start from a LoRA's weights (the schedule starts anew)."),
+    option("--sample", is_flag=True, help="Make samples at the end, as `wanwrap sample` does."),
     training("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
     training("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
     data("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),

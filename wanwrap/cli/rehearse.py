@@ -16,6 +16,7 @@ from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import missing
 from wanwrap.plan.request import read
 from wanwrap.rehearsal.stage import rehearsal, verify
+from wanwrap.run.run import sample
 from wanwrap.run.status import look
 from wanwrap.system import console
 
@@ -35,6 +36,7 @@ def rehearse(as_json: bool, **options: Any) -> None:
     try:
         carry_out(staged.plan, staged.machine, retry=False)
         verify(staged.plan)
+        sample(staged.plan)
     finally:
         if as_json:
             show_json(run_json(look(staged.plan.folder)))

@@ -44,6 +44,7 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
             _side_by_side(todo, machine)
         elif todo and machine:
             carry_out(todo, machine, retry=retry)
+        work.sample(plan)
     finally:
         if as_json:
             show_json(run_json(look(plan.folder)))
@@ -106,6 +107,6 @@ def _interrupted(plan: Plan) -> str:
 
 def _side_by_side(plan: Plan, machine: Machine) -> None:
     """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
-    words = [word for word in command_line() if word not in ("--parallel", "--json")]
+    words = [word for word in command_line() if word not in ("--parallel", "--json", "--sample")]
     if code := run_each(plan, machine, words):
         raise SystemExit(code)

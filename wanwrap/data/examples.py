@@ -8,7 +8,7 @@ from wanwrap.data.dataset import Dataset
 from wanwrap.data.media import Item
 
 MOST = 4  # captions that are kept
-WORDS = 3  # of a trigger at most
+WORDS = 6  # of a trigger at most: "a photo of mycat" is one, too
 
 
 def _items(dataset: Dataset) -> Iterator[Item]:

@@ -115,6 +115,11 @@ class Train(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample(Step):
+    """wanwrap makes samples with the LoRAs of all experts, when all are trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that a run writes and starts, in order; each step runs in `folder` with `env` added."""
 

@@ -15,12 +15,12 @@ from wanwrap.data.media import Item
 from wanwrap.errors import WeightsError
 from wanwrap.paths import folder as shipped_folder
 from wanwrap.plan.expert_options import count_steps, expert_options, provenance, state_interval
-from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Step, Train
+from wanwrap.plan.plan import Cache, Plan, Prune, Rewrite, Sample, Step, Train
 from wanwrap.plan.request import Request, check_name, slug
 from wanwrap.preset import Expert, Preset
 from wanwrap.system.safetensors import digest
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
-from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, spell, whole
+from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, Value, spell, whole
 from wanwrap.upstream.pin import SETTINGS
 from wanwrap.weights.weight_file import WeightFile
 
@@ -61,6 +61,7 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
             *rewrites,
             *_caching(request, weights, encoders, str(trainings[0].options["dataset_config"])),
             *trainings,
+            *([sample_step(request, trainings[0].folder.parent)] if request.sample else []),
         ),
         encoders=encoders,
         notes=tuple(notes),
@@ -123,6 +124,20 @@ def _caching(
         Cache(name="cache latents", argv=(python, *start(CACHE_LATENTS), *spell(latents)), what="latents"),
         Cache(name="cache text", argv=(python, *start(CACHE_TEXT), *spell(text)), what="text"),
     )
+
+
+def sample_step(request: Request, folder: Path, **more: Value) -> Sample:
+    """`wanwrap sample` on a run's folder, with the same upstream; `more` are options of it."""
+    upstream = request.upstream.folder
+    options: Options = {
+        "base_dir": str(request.base_dir),
+        "python": request.python,
+        "musubi_dir": str(upstream) if upstream else None,
+        "any_upstream": request.any_upstream,
+        "vram": request.vram,
+        **more,
+    }
+    return Sample(name="sample", argv=(*request.wanwrap, "sample", str(folder), *spell(options)))
 
 
 # ---- DiTs

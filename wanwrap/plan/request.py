@@ -32,6 +32,7 @@ PASSED = (
     "dataset_config",
     "skip_bad",
     "skip_lightning",
+    "sample",
     "precision",
     "any_upstream",
     "gpus",
@@ -56,6 +57,7 @@ class Request:
     output_name: str | None = None
     given: Options = field(default_factory=dict)
     skip_lightning: bool = False
+    sample: bool = False  # whether samples are made when all is trained
     precision: Precision | None = None  # None: the DiT's own
     gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
     vram: float | None = None  # GB of the card, where it isn't this machine's
@@ -144,6 +146,10 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
             "lacks. Leave it out; --parallel trains both experts of Wan 2.2 at once, on a GPU each, and WSL2 takes --gpus."
         )
     level, levels = options.get("noise_level"), [expert.noise_level for expert in preset.experts]
+    if options.get("sample") and level not in (None, "both"):
+        raise OptionError(
+            "--sample needs the LoRAs of both experts: leave it out here, and `wanwrap sample RUN` makes them."
+        )
     if level and levels == [None]:
         raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")
     if level not in (None, "both", *levels):

@@ -5,10 +5,12 @@ only the standard library, torch, safetensors and upstream are imported here.
 
     python child.py make SPEC             write toy weights (SPEC is JSON)
     python child.py wan_train_network …   upstream's script of that name
+    python child.py FILE.py …             another script, which uses upstream
 """
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -29,6 +31,10 @@ toys.shrink()
 def main(verb: str, *arguments: str) -> None:
     if verb == "make":
         toys.make(json.loads(arguments[0]))
+        return
+    if verb.endswith(".py"):
+        sys.argv = [verb, *arguments]
+        runpy.run_path(verb, run_name="__main__")
         return
     module = importlib.import_module(f"musubi_tuner.{verb}")
     sys.argv = [str(module.__file__), *arguments]

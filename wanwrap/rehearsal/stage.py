@@ -13,8 +13,8 @@ from wanwrap.data.dataset import Entry
 from wanwrap.errors import RoomError, StepError
 from wanwrap.plan import fit_words, preflight
 from wanwrap.plan.build import build
-from wanwrap.plan.plan import MakeToys, Plan
-from wanwrap.plan.planner import make_plan
+from wanwrap.plan.plan import MakeToys, Plan, Sample
+from wanwrap.plan.planner import make_plan, sample_step
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import Request, slug
 from wanwrap.preset import Preset
@@ -119,6 +119,7 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
         base_dir=base,
         given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if prompts else {})},
         output_name=f"{real.name}-toy",
+        sample=False,  # it has its own
         upstream=replace(request.upstream, child=CHILD),
     )
     toys = {name: _toy(name, real.weights[name], base) for name in small.needed}
@@ -134,7 +135,15 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
     notes += [f"`{fit_words.typed(fit.chosen)}` is chosen for the real run" for fit in real.fits if fit.chosen]
-    return replace(plan, steps=(make, *plan.steps), env={**real.env, **plan.env}), tuple(dict.fromkeys(notes))
+    steps = (make, *plan.steps, *_samples(small, plan.folder))
+    return replace(plan, steps=steps, env={**real.env, **plan.env}), tuple(dict.fromkeys(notes))
+
+
+def _samples(small: Request, folder: Path) -> list[Sample]:
+    """A picture without the LoRAs and one with the last ones, which need all experts' toys."""
+    if small.noise_level and len(small.preset.experts) > 1:
+        return []
+    return [sample_step(small, folder, size="64x64", steps=2, epochs="last", prompt="a toy")]
 
 
 def _soften(options: Options, gpu: bool) -> dict[str, Value]:

@@ -72,6 +72,7 @@ def put_aside(plan: Plan) -> None:
         with hold(train):
             remove_leftovers(train)
             made = [*_loras(train), train.folder, plan.folder / "logs" / train.expert, *of_0_1_0]
+            made += [plan.folder / "samples"]  # which show those
             if there := [path for path in made if path.exists()]:
                 aside = _new_folder(plan.folder)
                 for path in there:

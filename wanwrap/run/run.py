@@ -12,7 +12,7 @@ from wanwrap.data.cache_lock import changing, check_unused, in_turn, reading
 from wanwrap.data.caches import WHAT, Survey, changed, forget, survey
 from wanwrap.errors import StepError, WanwrapError, first_line, listing
 from wanwrap.plan.fit import taken
-from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Step, Train
+from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Sample, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
 from wanwrap.plan.script import encoded, script
@@ -94,6 +94,17 @@ def carry_out(
         with interruptible():
             run.prepare(locks)
             run.train()
+
+
+def sample(plan: Plan) -> None:
+    """Samples, where the plan has that step; all is trained. Raises StepError and others: what `wanwrap sample` says."""
+    for step in plan.steps:
+        if isinstance(step, Sample):
+            console.say(f"\n{step.name}")
+            command, log = Command(step.argv, plan.folder, plan.env), plan.trainings[0].folder / LOG
+            status, tail = run_logged(step.name, command, log)
+            if status:
+                raise failure(status, tail).error(f"all is trained, and {step.name} failed:\n{tail}")
 
 
 def _forget_stop(train: Train) -> None:

@@ -22,6 +22,8 @@ TRAIN = "wan_train_network"
 CACHE_LATENTS = "wan_cache_latents"
 CACHE_TEXT = "wan_cache_text_encoder_outputs"
 CAPTION = "caption_images_by_qwen_vl"
+SAMPLE = "wan_generate_video"
+CONVERT_LORA = "convert_lora"
 
 # wanwrap's options, as the guides spell them, and upstream's names for them.
 ALIASES = {

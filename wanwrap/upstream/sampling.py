@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanwrap.errors import OptionError
+from wanwrap.upstream.options import Options, Value
 
 Size = tuple[int, int]
 FPS = 16  # of all that Wan makes, and of what it is trained on
@@ -47,3 +55,94 @@ LIGHTNING = Inference(
 )
 # wan/configs: the share of the noise from which on the high-noise expert denoises
 BOUNDARY = {"t2v-A14B": 0.875, "i2v-A14B": 0.9}
+SCALE = 16  # pixels: a side that is no multiple ends upstream with an assertion, for some after all steps
+SUFFIX = {"high": "_high_noise", "low": "", "dit": ""}  # of its options for an expert's DiT and LoRAs
+# of a line in a file of prompts: what upstream would set by it, and the type (wan_generate_video.py: parse_prompt_line)
+LINE = {"w": int, "h": int, "f": int, "d": int, "s": int, "g": float, "l": float, "fs": float, "n": str, "i": str}
+Loras = Mapping[str, Sequence[tuple[Path, float]]]  # files and their strengths, by expert
+
+
+def models(task: str, dits: Mapping[str, Path], boundary: float | None) -> Options:
+    """The DiTs of one task, by expert; from the boundary on, a share of the noise, the high-noise one denoises."""
+    files = {f"dit{SUFFIX[expert]}": str(path) for expert, path in dits.items()}
+    return {"task": task, **files, "timestep_boundary": boundary if len(dits) > 1 else None}
+
+
+def loras(by_expert: Loras) -> Options:
+    """What is merged into the DiTs when they are loaded."""
+    options = dict[str, Value]()
+    for expert, files in by_expert.items():
+        options[f"lora_weight{SUFFIX[expert]}"] = tuple(str(path) for path, _ in files) or None
+        options[f"lora_multiplier{SUFFIX[expert]}"] = tuple(f"{strength:g}" for _, strength in files) or None
+    return options
+
+
+def settings(use: Inference, seed: int) -> Options:
+    """How a picture (of one frame) or a clip is made; the noise is the same on each machine, and ComfyUI's.
+
+    At a guidance scale of 1 upstream would compute the negative prompt's pass all the same, unless it is told to skip it.
+    """
+    width, height = use.size
+    unguided = {use.guidance_scale, use.guidance_scale_high_noise} <= {1.0, None}
+    return {
+        "video_size": (str(height), str(width)),
+        "video_length": use.video_length,
+        "fps": FPS,
+        "infer_steps": use.infer_steps,
+        "sample_solver": use.sample_solver,
+        "flow_shift": use.flow_shift,
+        "guidance_scale": use.guidance_scale,
+        "guidance_scale_high_noise": use.guidance_scale_high_noise,
+        "cfg_skip_mode": "late" if unguided else None,
+        "cfg_apply_ratio": 0 if unguided else None,
+        "seed": seed,
+        "cpu_noise": True,
+        "vae_dtype": "bfloat16",
+        "attn_mode": "torch",
+        "output_type": "video" if use.video_length > 1 else "images",
+    }
+
+
+def check(use: Inference) -> None:
+    """Raises OptionError: upstream would break at such a size, or round the frames."""
+    width, height = use.size
+    if width % SCALE or height % SCALE or min(use.size) < 2 * SCALE:
+        raise OptionError(f"{width}x{height}: both sides must be multiples of {SCALE}, {2 * SCALE} at least.")
+    if use.video_length < 1 or use.video_length % 4 != 1:
+        raise OptionError(f"{use.video_length} frames: upstream makes 4N+1 of them (1, 5, 9 ... 81).")
+    if use.infer_steps < 1:
+        raise OptionError("give 1 step at least.")
+
+
+def shape(use: Inference, picture: Size | None) -> Size:
+    """The (width, height) that comes out: of I2V the picture's aspect, and of what was asked for the area alone."""
+    if picture is None:
+        return use.size
+    area, ratio = use.size[0] * use.size[1], picture[1] / picture[0]
+    height, width = (round(math.sqrt(area * each) // 8 // 2 * 2) * 8 for each in (ratio, 1 / ratio))
+    return width, height
+
+
+def prompt_line(line: str) -> tuple[str, dict[str, Any]]:
+    """A prompt and its options, from a line of a file, by the letters of LINE.
+
+    Raises:
+        OptionError: upstream would leave an option out without a word, or cut the prompt there.
+    """
+    prompt, *parts = re.split(r"(?:^|\s)--(?=\S)", line.strip())
+    found = dict[str, Any]()
+    for part in parts:
+        letter, _, word = part.partition(" ")
+        try:
+            found[letter] = LINE[letter](word.strip())
+        except KeyError:
+            raise OptionError(
+                f"--{letter} in a prompt: upstream knows {', '.join(f'--{each}' for each in LINE)}."
+            ) from None
+        except ValueError:
+            raise OptionError(
+                f"--{letter} {word.strip()} in a prompt: it must be a number, and nothing after it."
+            ) from None
+    if not prompt:
+        raise OptionError(f"{line.strip()!r} has no prompt.")
+    return prompt.strip(), found

@@ -1,0 +1,208 @@
+"""`sample`: which cells there are, upstream's command for each, what is made once, and what is refused before."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import STANDIN, Wanwrap, record
+from runs import NAME, calls, folder, option, told
+
+from wanwrap.errors import GpuError, OptionError, OutputError, StepError, WeightsError
+from wanwrap.look import samples
+
+SIZE = ("--size", "64x64", "--steps", 4)
+TWO = (*SIZE, "--prompt", "a cat", "--prompt", "a dog")
+
+
+@pytest.fixture
+def trained(cli: Wanwrap, weights: list[str], cats: Path) -> Wanwrap:
+    """A run of three epochs of both experts, each saved."""
+    done = cli("run", "t2v-vanilla", cats, *weights, "--epochs", 3, "--save_every", 1)
+    assert done.returncode == 0, done.stderr
+    return cli
+
+
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    """What stands in the list of samples."""
+    place = folder(tmp_path) / samples.FILE
+    found: list[dict[str, Any]] = json.loads(place.read_text(encoding="utf-8"))["samples"]
+    return found
+
+
+def made(tmp_path: Path) -> list[dict[str, Any]]:
+    """What the stand-in says that it has made each sample of, in their order."""
+    return [json.loads((folder(tmp_path) / row["file"]).read_text(encoding="utf-8")) for row in rows(tmp_path)]
+
+
+def dry(cli: Wanwrap, *words: object) -> list[list[str]]:
+    """Upstream's arguments of each cell."""
+    done = cli("sample", NAME, *words, "--dry_run", "--json")
+    assert done.returncode == 0, done.stderr
+    return [row["argv"] for row in json.loads(done.stdout)]
+
+
+def test_both_experts_with_the_same_noise_and_a_column_without(tmp_path: Path, trained: Wanwrap) -> None:
+    done = trained("sample", NAME, *TWO, "--epochs", "1,last", "--strength", "0.6,1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["file"] for row in json.loads(done.stdout)] == [row["file"] for row in rows(tmp_path)]
+    columns = [(row["epoch"], row["strength"], row["prompt"]) for row in rows(tmp_path)]
+    pairs = [(None, 0.0), (1, 0.6), (1, 1.0), (3, 0.6), (3, 1.0)]
+    assert columns == [(*pair, prompt) for pair in pairs for prompt in ("a cat", "a dog")]
+    assert {row["seed"] for row in rows(tmp_path)} == {42}
+    for row, what in zip(rows(tmp_path), made(tmp_path), strict=True):
+        suffix = "" if row["epoch"] == 3 else "-000001"
+        loras = [f"{NAME}-{expert}{suffix}.safetensors" for expert in ("high", "low")] if row["epoch"] else []
+        assert what["loras"] == [[name, row["strength"]] for name in loras] and what["prompt"] == row["prompt"]
+        assert [row["loras"][expert] for expert in row["loras"]] == loras
+    assert len(calls(tmp_path, "wan_generate_video.py")) == 1  # the DiTs are loaded once
+
+
+def test_the_same_command_goes_on(tmp_path: Path, trained: Wanwrap) -> None:
+    """Out of memory after three of six; what is there stays as it is, and more is added to it."""
+    died = trained("sample", NAME, *TWO, "--epochs", "1,2", STANDIN_SAMPLES="3")
+    assert died.returncode == 9 or died.returncode == StepError.exit_code, died.stderr
+    assert "--size" in died.stderr and len(rows(tmp_path)) == 3
+    before = {row["file"]: (folder(tmp_path) / row["file"]).stat().st_mtime_ns for row in rows(tmp_path)}
+    assert trained("sample", NAME, *TWO, "--epochs", "1,2").returncode == 0
+    assert len(rows(tmp_path)) == 6
+    assert all((folder(tmp_path) / name).stat().st_mtime_ns == time for name, time in before.items())
+    again = trained("sample", NAME, *TWO, "--epochs", "1,2", "--python", "/bin/false", STANDIN_GPUS="0")
+    assert again.returncode == 0 and "6 of them are there" in again.stderr
+    (folder(tmp_path) / rows(tmp_path)[0]["file"]).unlink()
+    assert trained("sample", NAME, *TWO, "--seed", 1, "--epochs", "2").returncode == 0
+    assert [row["seed"] for row in rows(tmp_path)] == [42] * 5 + [1] * 4
+    names = {path.name for path in (folder(tmp_path) / "samples").iterdir()}
+    assert names == {"samples.json", "sample.log"} | {Path(row["file"]).name for row in rows(tmp_path)}
+
+
+def test_defaults(tmp_path: Path, trained: Wanwrap) -> None:
+    """Four prompts: two captions, the trigger elsewhere, and something without it; all epochs where they are few."""
+    found = dry(trained)
+    prompts = list(dict.fromkeys(option(argv, "prompt") for argv in found))
+    examples = told(tmp_path)["examples"]
+    assert prompts[:2] == [row["caption"] for row in examples[:2]] and len(found) == 4 * len(prompts)
+    assert {option(argv, "infer_steps") for argv in found} == {"20"}
+    triggered = dry(trained, "--trigger", "mycat")
+    assert sum("mycat" in str(option(argv, "prompt")) for argv in triggered) == len(triggered) / 4
+    cell = found[-1]
+    at = cell.index("--video_size")
+    assert cell[at + 1 : at + 3] == ["480", "832"] and option(cell, "timestep_boundary") == "0.875"
+    assert Path(str(option(cell, "dit"))).name == "low.safetensors"
+    assert Path(str(option(cell, "dit_high_noise"))).name == "high.safetensors"
+    assert option(cell, "lora_weight") == str(folder(tmp_path) / f"{NAME}-low.safetensors")
+    assert option(cell, "lora_weight_high_noise") == str(folder(tmp_path) / f"{NAME}-high.safetensors")
+    assert "--lora_weight" not in found[0] and "--cfg_skip_mode" not in cell
+
+
+def test_the_script_has_the_same_commands(trained: Wanwrap) -> None:
+    done = trained("sample", NAME, *TWO, "--epochs", "last", "--dry_run")
+    words = re.findall(r"--prompt '(.*?)'", done.stdout)
+    assert done.returncode == 0 and words == ["a cat", "a dog"] * 2 and str(STANDIN / "src") in done.stdout
+
+
+def test_clips_and_a_file_of_prompts(tmp_path: Path, trained: Wanwrap) -> None:
+    assert {option(argv, "video_length") for argv in dry(trained, "--clips")} == {"33"}
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeff# mine\n猫 says -- hi --d 7 --w 96 --h 32 --n ugly --fs 3 --l 1.5\n".encode())
+    argv = dry(trained, "--prompts", file, "--epochs", "last")[-1]
+    at = argv.index("--video_size")
+    assert argv[at + 1 : at + 3] == ["32", "96"] and option(argv, "prompt") == "猫 says -- hi"
+    values = ["7", "ugly", "3.0", "1.5", "4.0"]
+    names = ["seed", "negative_prompt", "flow_shift", "guidance_scale", "guidance_scale_high_noise"]
+    assert [option(argv, name) for name in names] == values
+
+
+@pytest.mark.parametrize(
+    ("words", "noun"),
+    [
+        (("--size", "72x96"), "multiples of 16"),
+        (("--frames", 6), "4N+1"),
+        (("--epochs", "7"), "1, 2, 3, last"),
+        (("--image", "/x.png"), "--image"),
+        (("--prompt", " "), "empty"),
+        (("--clips", "--frames", 5), "--clips"),
+        (("--prompts", "/none.txt"), "/none.txt"),
+    ],
+)
+def test_what_upstream_would_do_in_silence_is_refused(words: Sequence[object], noun: str, trained: Wanwrap) -> None:
+    done = trained("sample", NAME, *words)
+    assert done.returncode == OptionError.exit_code and noun in done.stderr
+
+
+@pytest.mark.parametrize("line", ["a cat --zz 7", "a cat --d 5 there", "a cat --w wide", "--w 64", "# nothing"])
+def test_a_line_that_upstream_would_misread(line: str, tmp_path: Path, trained: Wanwrap) -> None:
+    (tmp_path / "prompts.txt").write_text(line + "\n", encoding="utf-8")
+    done = trained("sample", NAME, "--prompts", tmp_path / "prompts.txt")
+    assert done.returncode == OptionError.exit_code, done.stderr
+
+
+def test_loras_that_are_exchanged_or_foreign(tmp_path: Path, trained: Wanwrap) -> None:
+    high, low = (folder(tmp_path) / f"{NAME}-{expert}.safetensors" for expert in ("high", "low"))
+    mine = high.read_bytes()
+    high.write_bytes(low.read_bytes())
+    done = trained("sample", NAME, "--epochs", "last", *TWO)
+    assert done.returncode == WeightsError.exit_code and "low-noise expert's" in done.stderr
+    high.write_bytes(mine.replace(b"lora_unet_", b"diffusion_"))
+    done = trained("sample", NAME, "--epochs", "last", *TWO)
+    assert done.returncode == WeightsError.exit_code and "musubi-tuner's format" in done.stderr
+
+
+def test_what_is_needed_and_not_there(tmp_path: Path, trained: Wanwrap, weights: list[str]) -> None:
+    assert trained("sample", "dogs").returncode == OutputError.exit_code
+    assert trained("sample", NAME, *TWO, STANDIN_GPUS="0").returncode == GpuError.exit_code
+    Path(weights[weights.index("--vae") + 1]).rename(tmp_path / "elsewhere")
+    done = trained("sample", NAME, *TWO)
+    assert done.returncode == WeightsError.exit_code and "wan_2.1_vae" in done.stderr
+
+
+def test_a_gpu_that_trains_is_left_alone(tmp_path: Path, trained: Wanwrap, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = told(tmp_path, "low") | {"state": "running", "doing": "train low"}
+    place = folder(tmp_path, "dogs") / "low"
+    place.mkdir(parents=True)
+    (place / "record.json").write_text(json.dumps(running), encoding="utf-8")
+    monkeypatch.setattr("wanwrap.run.status.is_locked", lambda path: path == place)
+    done = trained("sample", NAME, *TWO)
+    assert done.returncode == GpuError.exit_code and "wanwrap stop dogs" in done.stderr
+
+
+def test_one_expert_alone(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
+    """The other's DiT is taken as it is; setup's or the workspace's, since the run has not read it."""
+    high = weights[weights.index("--dit_high") + 1]
+    words = [*weights[: weights.index("--dit_high")], *weights[weights.index("--dit_high") + 2 :]]
+    done = cli("run", "t2v-vanilla", cats, *words, "--epochs", 1, "--noise_level", "low")
+    assert done.returncode == 0, done.stderr
+    assert cli("sample", NAME, *TWO).returncode == WeightsError.exit_code
+    place = tmp_path / "home" / "local_training" / "wanwrap.toml"
+    place.write_text(f"[weights.'wan2.2-t2v-high']\npath = {json.dumps(high)}\n", encoding="utf-8")
+    argv = dry(cli, *TWO)[-1]
+    assert option(argv, "dit_high_noise") == high and "--lora_weight_high_noise" not in argv and "--lora_weight" in argv
+
+
+def test_a_record_of_an_earlier_wanwrap(tmp_path: Path, trained: Wanwrap) -> None:
+    for expert in ("high", "low"):
+        place = folder(tmp_path) / expert / "record.json"
+        row = json.loads(place.read_text(encoding="utf-8"))
+        del row["inference"]
+        place.write_text(json.dumps(row), encoding="utf-8")
+    done = trained("sample", NAME)
+    assert done.returncode == OutputError.exit_code and "earlier wanwrap" in done.stderr
+
+
+def test_a_run_that_samples_at_its_end(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
+    words = ("run", "t2v-vanilla", cats, *weights, "--epochs", 1, "--sample")
+    script = cli(*words, "--dry_run").stdout
+    assert "sample" in script.splitlines()[-10:][0] or " sample " in script
+    done = cli(*words)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path)) == 2 * len({row["prompt"] for row in rows(tmp_path)})
+    (folder(tmp_path) / rows(tmp_path)[0]["file"]).unlink()
+    assert cli(*words).returncode == 0  # nothing is left to train, and one sample to make
+    assert sum(call["script"] == "wan_generate_video.py" for call in record(tmp_path)) == 2
+    refused = cli(*words, "--noise_level", "low")
+    assert refused.returncode == OptionError.exit_code and "wanwrap sample" in refused.stderr
+    assert cli(*words[:-1], "--restart").returncode == 0 and not (folder(tmp_path) / "samples").exists()

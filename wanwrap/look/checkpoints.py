@@ -1,0 +1,103 @@
+"""The LoRAs of a run: by epochs, those of both experts that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanwrap.errors import OptionError, OutputError, WeightsError, listing
+from wanwrap.run.record import Record
+from wanwrap.run.status import Expert, Run
+from wanwrap.system.safetensors import read_header
+from wanwrap.upstream.sampling import Inference
+from wanwrap.upstream.states import PREFIX, lora_epoch
+from wanwrap.weights import provenance
+
+FEW = 5  # epochs that are sampled where none are asked for
+LAST, ALL = "last", "all"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The LoRAs after an `epoch`, by expert; none of them with `epoch` None. `last` are those that the run ended with."""
+
+    epoch: int | None
+    loras: Mapping[str, Path]
+    last: bool = False
+
+
+NONE = Checkpoint(None, {})
+
+
+def inference(run: Run) -> tuple[Record, Inference]:
+    """The record that tells how a run's LoRAs are used, and the settings. Raises OutputError: none does."""
+    known = Inference.__dataclass_fields__
+    for each in run.experts:
+        if settings := {name: value for name, value in each.record.inference.items() if name in known}:
+            return each.record, Inference(**{**settings, "size": tuple(settings["size"])})
+    raise OutputError(
+        f"{run.name} was begun by an earlier wanwrap, whose records don't tell how its LoRAs are used; a run that is begun "
+        "now tells."
+    )
+
+
+def checkpoints(run: Run) -> list[Checkpoint]:
+    """Those that are there, the youngest last. An expert without a LoRA of its own stays as it is.
+
+    Raises:
+        OutputError: no LoRA is saved yet.
+    """
+    by_expert = {each.name: found for each in run.experts if (found := _saved(each))}
+    if not by_expert:
+        raise OutputError(f"{run.folder} holds no LoRA yet; `wanwrap status {run.name}` tells when one is saved.")
+    common = set.intersection(*(set(found) for found in by_expert.values()))
+    ends = {expert: max(found) for expert, found in by_expert.items()}
+    done = all(each.state == "done" for each in run.experts if each.name in by_expert)
+    rows = [
+        Checkpoint(epoch, {expert: found[epoch] for expert, found in by_expert.items()}) for epoch in sorted(common)
+    ]
+    last = Checkpoint(max(ends.values()), {expert: found[ends[expert]] for expert, found in by_expert.items()}, done)
+    return [*(row for row in rows if row.loras != last.loras), last]
+
+
+def _saved(expert: Expert) -> dict[int, Path]:
+    """Its LoRAs by their epochs; the last one, which has no number, by the epochs that were planned."""
+    record, found = expert.record, dict[int, Path]()
+    for name in record.files:
+        epoch = lora_epoch(name, record.lora.removesuffix(".safetensors"))
+        if epoch is not None and (path := expert.folder.parent / name).is_file():
+            found[epoch or record.epochs_planned] = path
+    return found
+
+
+def choose(found: Sequence[Checkpoint], wanted: Sequence[str]) -> list[Checkpoint]:
+    """Those of the epochs that are wanted: numbers, `last`, `all`; without a wish a few over the whole run.
+
+    Raises:
+        OptionError: there is none of such an epoch.
+    """
+    if not wanted or ALL in wanted:
+        step = max(1, len(found) - 1) / (FEW - 1)
+        few = {round(len(found) - 1 - step * index) for index in range(FEW)} if len(found) > FEW else range(len(found))
+        return [*found] if wanted else [found[index] for index in sorted(few)]
+    by_name = {**{str(each.epoch): each for each in found}, LAST: found[-1]}
+    if missing := [word for word in wanted if word not in by_name]:
+        raise OptionError(f"--epochs {missing[0]}: there are LoRAs of {listing([*by_name])}.")
+    return [each for each in found if each in [by_name[word] for word in wanted]]
+
+
+def check(checkpoint: Checkpoint, task: str) -> None:
+    """Raises WeightsError: a LoRA that upstream would leave out without a word, or of the other expert."""
+    for expert, path in checkpoint.loras.items():
+        header = read_header(path)
+        if not any(name.startswith(PREFIX) for name in header):
+            raise WeightsError(f"{path} is no LoRA in musubi-tuner's format: upstream would sample without it.")
+        record = provenance.read(header.get("__metadata__", {})) or {}
+        of = record.get("expert")
+        if (of or expert) != expert and expert != "dit":
+            raise WeightsError(
+                f"{path} is the {of}-noise expert's by its own record, and lies here as the {expert} one's."
+            )
+        if record.get("task", task) != task:
+            raise WeightsError(f"{path} was trained for {record['task']}, and the run is one of {task}.")

@@ -1,0 +1,170 @@
+"""A `sample` as it was asked for, and the run's own records: which models, prompts and LoRAs make the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from wanwrap.errors import OptionError, WeightsError
+from wanwrap.look import checkpoints as loras
+from wanwrap.look import grid
+from wanwrap.look.grid import Cell, Models, Prompt
+from wanwrap.look.samples import FOLDER
+from wanwrap.run.record import Record
+from wanwrap.run.status import Run
+from wanwrap.upstream.sampling import LIGHTNING, Inference, Size
+from wanwrap.weights.catalogue import CATALOGUE
+from wanwrap.weights.locate import locate
+from wanwrap.weights.workspace import Workspace
+
+ENCODERS = ("vae", "t5", "clip")
+CLIP_FRAMES = 33  # two seconds: enough to see it move, in half the time of a whole clip
+SEED = 42
+NETWORK = "musubi_tuner.networks.lora_wan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """What was asked for, by the options' names; what is None or empty is left to the run."""
+
+    epochs: Sequence[str] = ()
+    strength: Sequence[float] = (1.0,)
+    prompt: Sequence[str] = ()
+    prompts: Path | None = None
+    image: Path | None = None
+    trigger: str | None = None
+    clips: bool = False
+    frames: int | None = None
+    size: Size | None = None
+    steps: int | None = None
+    seed: int = SEED
+    lightning: bool = False
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """The cells of the grid, the network that the LoRAs are, the LoRAs to convert before, and what is to be said."""
+
+    cells: Sequence[Cell]
+    network: str
+    use: Inference
+    conversions: Sequence[tuple[Path, Path]]
+    notes: Sequence[str]
+    record: Record
+
+
+def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace) -> SamplePlan:
+    """The samples that are asked for of a run, those that are there included.
+
+    Raises:
+        OutputError: the run has no LoRAs, or is of an earlier wanwrap.
+        OptionError: what is asked for can't be made. WeightsError: a file that is needed is not there.
+    """
+    record, use = loras.inference(run)
+    files = _Files(record, run, base, workspace)
+    models, conversions, notes = _models(request, record, files)
+    use = _use(request, LIGHTNING if models.beside and request.lightning else use)
+    chosen = loras.choose(loras.checkpoints(run), request.epochs)
+    for checkpoint in chosen:
+        loras.check(checkpoint, models.task)
+    asked = _prompts(request, record, run.folder / FOLDER / "inputs")
+    columns = list(product(chosen, sorted({*request.strength})))
+    cells = [*grid.cells(models, use, request.seed, asked, columns)]
+    notes = [*notes, *_untrained(models, chosen[-1].loras)]
+    return SamplePlan(cells, str(record.settings.get("network_module", NETWORK)), use, conversions, notes, record)
+
+
+def _use(request: SampleRequest, use: Inference) -> Inference:
+    """The settings of the run, as far as nothing else is asked for."""
+    return replace(
+        use,
+        size=request.size or use.size,
+        video_length=request.frames or (CLIP_FRAMES if request.clips else 1),
+        infer_steps=request.steps or min(use.infer_steps, grid.STEPS),
+    )
+
+
+def _prompts(request: SampleRequest, record: Record, inputs: Path) -> list[Prompt]:
+    """Raises OptionError: one without words."""
+    asked = [Prompt(text) for text in request.prompt]
+    asked += grid.read_prompts(request.prompts) if request.prompts else []
+    if any(not each.text.strip() for each in asked):
+        raise OptionError("--prompt is empty; give words, or leave it out.")
+    trigger = record.trigger if request.trigger is None else request.trigger
+    asked = asked or grid.prompts(record, trigger, inputs)
+    own = request.image
+    if own is None and record.inference["task"].startswith("i2v"):
+        own = next((each.image for each in grid.prompts(record, trigger, inputs) if each.image), None)
+    asked = [replace(each, image=request.image or each.image or own) for each in asked]
+    return [*{(each.text, each.image, *each.changes.items()): each for each in asked}.values()]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Weights where the run has read them, or where they are now."""
+
+    record: Record
+    run: Run
+    base: Path
+    workspace: Workspace
+
+    def find(self, name: str) -> Path:
+        """Raises WeightsError: it is nowhere."""
+        there = {row.get("name"): Path(row["path"]) for row in self.record.weights}
+        if name in there and there[name].is_file():
+            return there[name]
+        found = locate(name, self.base / "models", None, self.workspace.weights.get(name))
+        if not found.usable:
+            raise WeightsError(f"{found.reason} The run was trained with it; `wanwrap setup` gets what is missing.")
+        return found.path
+
+    def trained(self, expert: str) -> Path | None:
+        """The DiT that an expert was trained on, if it is still there."""
+        path = next(
+            (Path(each.record.dit) for each in self.run.experts if each.name == expert and each.record.dit), None
+        )
+        return path if path and path.is_file() else None
+
+
+def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Models, list[tuple[Path, Path]], list[str]]:
+    """The DiTs, with Lightning's LoRAs beside those in which it is not merged, and these to be converted first."""
+    told = record.inference
+    task, merged = str(told["task"]), told.get("lightning")
+    if request.lightning and merged:
+        raise OptionError(
+            "--lightning: this run was trained on DiTs with Lightning merged in, and is sampled on them as it is."
+        )
+    release = merged["release"] if merged else _release(task) if request.lightning else ""
+    dits, beside, conversions = dict[str, Path](), dict[str, list[tuple[Path, float]]](), []
+    for expert, name in told["dits"].items():
+        trained = files.trained(expert)
+        dits[expert] = trained or files.find(name)
+        if release and not (merged and trained):
+            source = files.find(f"lightning-{release}-{expert}")
+            out = files.base / "models" / "converted" / f"{source.stem}-musubi.safetensors"
+            conversions.append((source, out))
+            beside[expert] = [(out, merged["strength"] if merged else 1.0)]
+    encoders = {name: str(files.find(name)) for name in ENCODERS[: 3 if task == "i2v-14B" else 2]}
+    notes = (
+        [f"Lightning ({release}) is loaded beside the LoRAs: a preview in {LIGHTNING.infer_steps} steps."]
+        if beside
+        else []
+    )
+    return Models(task, told["boundary"], dits, encoders, beside, release), conversions, notes
+
+
+def _release(task: str) -> str:
+    """Lightning's first release for a task. Raises OptionError: there is none."""
+    kind = task.removesuffix("-A14B")
+    names = [name for name in CATALOGUE if name.startswith(f"lightning-{kind}-") and name.endswith("-high")]
+    if not names or kind == task:
+        raise OptionError(f"--lightning: there is none for {task}; leave it out.")
+    return names[0].removeprefix("lightning-").removesuffix("-high")
+
+
+def _untrained(models: Models, trained: Mapping[str, Path]) -> Iterator[str]:
+    for expert in models.dits:
+        if expert not in trained:
+            yield f"the {expert}-noise expert has no LoRA yet: its DiT is taken as it is."
