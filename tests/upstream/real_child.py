@@ -350,6 +350,29 @@ def logged(folder):
     return {each.step: each.value for tag in found.Tags()["scalars"] if "lr/" in tag for each in found.Scalars(tag)}
 
 
+def distances(pairs):
+    """Of two latents that upstream has saved: whether they are the same, and how far apart they are, as a share."""
+    from safetensors.torch import load_file
+
+    found = []
+    for one, other in pairs:
+        a, b = (load_file(path)["latent"].double() for path in (one, other))
+        found.append({"same": bool((a == b).all()), "distance": float((a - b).norm() / b.norm())})
+    return found
+
+
+def media(paths):
+    """The frames, width and height of each clip."""
+    import av
+
+    found = []
+    for path in paths:
+        with av.open(path) as container:
+            frames = [*container.decode(video=0)]
+        found.append([len(frames), frames[0].width, frames[0].height])
+    return found
+
+
 VERBS = {
     each.__name__: each
     for each in (
@@ -367,6 +390,8 @@ VERBS = {
         sizes,
         captioner,
         frames,
+        distances,
+        media,
     )
 }
 
