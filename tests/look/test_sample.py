@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
-from helpers import STANDIN, Wanwrap, record
+from helpers import STANDIN, Wanwrap, clip, picture, record
+from PIL import Image, ImageChops, ImageStat
 from runs import NAME, calls, folder, option, told
 
+from wanwrap.data.media import kind_of
 from wanwrap.errors import GpuError, OptionError, OutputError, StepError, WeightsError
-from wanwrap.look import samples
+from wanwrap.look import grid, samples
+from wanwrap.look.grid import Models, Prompt
+from wanwrap.run.record import Record, unknown
+from wanwrap.upstream.sampling import WAN
+from wanwrap.weights.weight_file import WeightFile
 
 SIZE = ("--size", "64x64", "--steps", 4)
 TWO = (*SIZE, "--prompt", "a cat", "--prompt", "a dog")
@@ -206,3 +214,98 @@ def test_a_run_that_samples_at_its_end(tmp_path: Path, cli: Wanwrap, weights: li
     refused = cli(*words, "--noise_level", "low")
     assert refused.returncode == OptionError.exit_code and "wanwrap sample" in refused.stderr
     assert cli(*words[:-1], "--restart").returncode == 0 and not (folder(tmp_path) / "samples").exists()
+
+
+# ---- image to video, and Lightning
+
+
+def i2v(tmp_path: Path, *examples: tuple[Path, str], trigger: str = "") -> Record:
+    """The record of a run of Wan 2.2 I2V."""
+    rows = [{"caption": caption, "path": str(path), "kind": str(kind_of(path))} for path, caption in examples]
+    told = {"task": "i2v-A14B", "boundary": 0.9, "lightning": None, "dits": {"high": "wan2.2-i2v-high"}}
+    return replace(unknown(tmp_path / "high"), inference=told, examples=rows, trigger=trigger)
+
+
+def test_image_to_video_begins_with_what_was_trained(tmp_path: Path) -> None:
+    """A picture as it is, of a clip its first frame; another scene would be at odds with it."""
+    still = picture(tmp_path / "still.png", (160, 100))
+    moving = clip(tmp_path / "moving.mp4", 9)
+    rows = grid.prompts(
+        i2v(tmp_path, (moving, "mycat, it runs"), (still, "mycat, it sits")), "mycat", tmp_path / "inputs"
+    )
+    assert [each.text for each in rows] == ["mycat, it runs", "mycat, it sits", "it runs"]
+    assert rows[1].image == still and rows[0].image == rows[2].image
+    assert rows[0].image and rows[0].image.parent == tmp_path / "inputs"
+    with Image.open(rows[0].image) as frame:
+        assert ImageStat.Stat(ImageChops.difference(frame.convert("RGB"), first_frame(moving))).mean < [2.0] * 3
+    still.unlink()
+    (gone,) = grid.prompts(i2v(tmp_path, (still, "it sits")), "", tmp_path)
+    with pytest.raises(OptionError, match="--image"):
+        [*grid.cells(MODELS, WAN["i2v-A14B"], 1, [gone], [])]
+
+
+MODELS = Models("i2v-A14B", 0.9, {"high": Path("/h.safetensors"), "low": Path("/l.safetensors")}, {"vae": "/vae"})
+
+
+def test_image_to_video_keeps_the_pictures_aspect(tmp_path: Path) -> None:
+    """The area alone counts, as upstream has it (160x100 asked as 96x64 comes out as 96x48)."""
+    still = picture(tmp_path / "still.png", (160, 100))
+    use = replace(WAN["i2v-A14B"], size=(96, 64), video_length=5)
+    (cell,) = grid.cells(MODELS, use, 1, [Prompt("it sits", still)], [])
+    assert (cell.sample.width, cell.sample.height, cell.sample.frames, cell.sample.clip) == (96, 48, 5, True)
+    assert cell.options["image_path"] == str(still) and cell.options["output_type"] == "video"
+    with pytest.raises(OptionError, match="takes no pictures"):
+        [*grid.cells(replace(MODELS, task="t2v-A14B"), use, 1, [Prompt("it sits", still)], [])]
+
+
+def first_frame(path: Path) -> Image.Image:
+    with av.open(str(path)) as container:
+        return next(container.decode(video=0)).to_image()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_lightning_beside_the_loras(
+    missing: bool, tmp_path: Path, trained: Wanwrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In upstream's own format, which a conversion makes of it once."""
+    files = {each: tmp_path / f"lightning-{each}.safetensors" for each in ("high", "low")}
+    for path in () if missing else files.values():
+        path.write_bytes(b"lightning")
+
+    def locate(name: str, *_: object) -> WeightFile:
+        path = files[name.rpartition("-")[2]]
+        return WeightFile(path=path, usable=path.is_file(), reason=f"{path.name} is not there.")
+
+    monkeypatch.setattr("wanwrap.look.sample_plan.locate", locate)
+    done = trained("sample", NAME, *TWO, "--epochs", "last", "--lightning", "--json")
+    if missing:
+        assert done.returncode == WeightsError.exit_code and "lightning-high" in done.stderr
+        return
+    assert done.returncode == 0 and "t2v-v1.1" in done.stderr, done.stderr
+    assert {row["lightning"] for row in rows(tmp_path)} == {"t2v-v1.1"}
+    assert {row["infer_steps"] for row in rows(tmp_path)} == {4}
+    argv = rows(tmp_path)[-1]["argv"]
+    at = argv.index("--lora_weight")
+    made = tmp_path / "home" / "local_training" / "models" / "converted" / "lightning-low-musubi.safetensors"
+    assert argv[at + 1 : at + 3] == [str(made), str(folder(tmp_path) / f"{NAME}-low.safetensors")]
+    assert option(argv, "guidance_scale") == "1.0" and option(argv, "cfg_skip_mode") == "late"
+    assert option(argv, "flow_shift") == "5.0" and option(argv, "sample_solver") == "vanilla"
+    assert made.read_bytes() == b"lightning" and len(calls(tmp_path, "convert_lora.py")) == 2
+    assert trained("sample", NAME, *TWO, "--epochs", "1", "--lightning").returncode == 0
+    assert len(calls(tmp_path, "convert_lora.py")) == 2
+
+
+def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning is loaded beside the base model then, as strong as it was merged; and --lightning says nothing new."""
+    for expert in ("high", "low"):
+        place = folder(tmp_path) / expert / "record.json"
+        row = json.loads(place.read_text(encoding="utf-8"))
+        row["inference"] |= {"lightning": {"release": "t2v-v2.0", "strength": 0.5}, "infer_steps": 4}
+        place.write_text(json.dumps(row | {"dit": "/gone"}), encoding="utf-8")
+    file = tmp_path / "l.safetensors"
+    file.write_bytes(b"lightning")
+    monkeypatch.setattr("wanwrap.look.sample_plan.locate", lambda *_: WeightFile(path=file, usable=True))
+    argv = dry(trained, *TWO)[-1]
+    at = argv.index("--lora_multiplier")
+    assert argv[at + 1 : at + 3] == ["0.5", "1"]
+    assert trained("sample", NAME, "--lightning").returncode == OptionError.exit_code

@@ -54,7 +54,10 @@ def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -
     cells = [
         {"argv": latents(argv, tmp_path), "loras": which, "strength": 1.0, "out": str(tmp_path / f"ours-{number}")}
         for number, (argv, which) in enumerate(
-            [*zip(arguments, [{}, {}, loras, loras], strict=True), (arguments[0], {})]  # and once more without, after all
+            [
+                *zip(arguments, [{}, {}, loras, loras], strict=True),
+                (arguments[0], {}),
+            ]  # and once more without, after all
         )
     ]
     job = {"load": arguments[0], "network_module": "musubi_tuner.networks.lora_wan", "cells": cells}
