@@ -176,6 +176,9 @@ def test_a_gpu_that_trains_is_left_alone(tmp_path: Path, trained: Wanwrap, monke
     monkeypatch.setattr("wanwrap.run.status.is_locked", lambda path: path == place)
     done = trained("sample", NAME, *TWO)
     assert done.returncode == GpuError.exit_code and "wanwrap stop dogs" in done.stderr
+    assert trained("sample", NAME, *TWO, STANDIN_GPUS="2").returncode == 0
+    (call,) = [call for call in record(tmp_path) if call["script"] == "wan_generate_video.py"]
+    assert call["env"]["CUDA_VISIBLE_DEVICES"].startswith("GPU-")
 
 
 def test_one_expert_alone(tmp_path: Path, cli: Wanwrap, weights: list[str], cats: Path) -> None:
@@ -260,7 +263,8 @@ def test_image_to_video_keeps_the_pictures_aspect(tmp_path: Path) -> None:
 
 def first_frame(path: Path) -> Image.Image:
     with av.open(str(path)) as container:
-        return next(container.decode(video=0)).to_image()
+        picture: Image.Image = next(container.decode(video=0)).to_image()
+        return picture
 
 
 @pytest.mark.parametrize("missing", [False, True])

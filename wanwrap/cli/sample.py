@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,9 @@ def _size(_: click.Context, param: click.Parameter, value: str | None) -> tuple[
     """`832x480`."""
     if value is None:
         return None
-    width, _, height = value.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
+    if not (found := re.fullmatch(r"(\d+)x(\d+)", value.lower())):
         raise click.BadParameter("give WIDTHxHEIGHT in pixels, as in 832x480.", param=param)
-    return int(width), int(height)
+    return int(found[1]), int(found[2])
 
 
 def _words(_: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -167,4 +167,10 @@ def _checked(sampler: Sampler, run: Run, base: Path, *, any_upstream: bool) -> S
     training = [each.name for each in runs(base) for expert in each.experts if expert.training]
     if len(answer["gpus"]) <= len(training):
         raise GpuError(f"{training[0]} trains on this GPU; wait for its end, or `wanwrap stop {training[0]}`.")
-    return sampler
+    return replace(sampler, env=_freest(answer["gpus"]))
+
+
+def _freest(gpus: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Of several GPUs the one with the most free memory, as CUDA is told."""
+    best = max(gpus, key=lambda row: row["free"])
+    return {"CUDA_VISIBLE_DEVICES": f"GPU-{best['uuid']}"} if len(gpus) > 1 and best["uuid"] else {}
