@@ -77,7 +77,7 @@ class Trace(TorchDispatchMode):  # type: ignore[misc, unused-ignore]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and leaf.device.type != "meta":  # which stands for RAM
                 self._add(leaf.untyped_storage())
         packet = func._overloadpacket
         if packet.__name__.startswith(ATTENTION):

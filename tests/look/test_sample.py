@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageStat
 from runs import NAME, calls, folder, option, told
 
 from wanwrap.data.media import kind_of
-from wanwrap.errors import GpuError, OptionError, OutputError, StepError, WeightsError
+from wanwrap.errors import GpuError, OptionError, OutputError, RoomError, StepError, WeightsError
 from wanwrap.look import grid, samples
 from wanwrap.look.grid import Models, Prompt
 from wanwrap.run.record import Record, unknown
@@ -313,3 +313,17 @@ def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch
     at = argv.index("--lora_multiplier")
     assert argv[at + 1 : at + 3] == ["0.5", "1"]
     assert trained("sample", NAME, "--lightning").returncode == OptionError.exit_code
+
+
+def test_it_fits_the_card_or_says_so(trained: Wanwrap) -> None:
+    """What is chosen changes no sample, and so no file's name."""
+    large, small = (trained("sample", NAME, "--vram", gb, "--dry_run", "--json") for gb in (80, 16))
+    rows, others = (json.loads(done.stdout) for done in (large, small))
+    assert [row["file"] for row in rows] == [row["file"] for row in others]
+    assert "--blocks_to_swap" not in rows[0]["argv"] and int(str(option(others[0]["argv"], "blocks_to_swap"))) > 5
+    assert "--fp8_scaled" in rows[0]["argv"] and "--fp8_scaled" in others[0]["argv"]
+    assert {option(argv, "blocks_to_swap") for argv in dry(trained, "--vram", 80, "--blocks_to_swap", 12)} == {"12"}
+    done = trained("sample", NAME, "--vram", 8, "--size", "1280x720", "--frames", 81)
+    assert done.returncode == RoomError.exit_code and "--size" in done.stderr
+    done = trained("sample", NAME, *TWO, STANDIN_FREE=str(5 * 2**30))
+    assert done.returncode == RoomError.exit_code and "other programs" in done.stderr

@@ -11,6 +11,7 @@ from helpers import ROOT
 from wanwrap.upstream import memory
 from wanwrap.upstream.dit import flops
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD
+from wanwrap.upstream.sampling_memory import CACHE, SamplingNeed, of_sampling
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from caching_allocator import MIB, reserved
@@ -92,6 +93,48 @@ def test_a_file_that_goes_onto_the_gpu_before_it_is_cast(changes: dict[str, Any]
 @pytest.mark.parametrize(("task", "tokens", "peta"), [("t2v-A14B", 1024, 0.087), ("i2v-14B", 75_600, 26.7)])
 def test_operations_of_a_step(task: str, tokens: int, peta: float) -> None:
     assert flops(task, tokens) / 1e15 == pytest.approx(peta, rel=0.01)
+
+
+TWO: dict[str, Any] = {"task": "t2v-A14B", "dits": 2}
+CLIP, LONG = (832, 480, 33), (832, 480, 81)
+BOTH = {EMBEDDING: True, CACHE: True}
+# What upstream's models take through the model of torch's allocator: denoising, and that with expandable segments; decoding,
+# and that with them. GiB, without CUDA's own.
+SAMPLED: list[tuple[tuple[int, int, int], dict[str, Any], dict[str, Any], tuple[float, float, float, float]]] = [
+    ((832, 480, 1), TWO, {CACHE: True, "blocks_to_swap": 12}, (22.86, 22.06, 23.56, 22.40)),
+    (CLIP, TWO, {"blocks_to_swap": 20}, (22.98, 21.78, 26.38, 24.08)),
+    (CLIP, TWO, {**BOTH, "blocks_to_swap": 20}, (19.59, 18.21, 21.91, 20.68)),
+    (CLIP, {**TWO, "ranks": (32, 64)}, {EMBEDDING: True, "blocks_to_swap": 20}, (22.41, 20.87, 28.71, 26.36)),
+    ((624, 352, 33), TWO, {**BOTH, "blocks_to_swap": 39}, (5.39, 4.75, 6.46, 6.23)),
+    (LONG, TWO, {EMBEDDING: True}, (38.21, 34.07, 39.85, 37.28)),
+    (LONG, TWO, {**BOTH, "blocks_to_swap": 36}, (14.02, 10.51, 11.21, 10.23)),
+    ((1280, 720, 81), TWO, {**BOTH, "blocks_to_swap": 30}, (28.21, 21.04, 22.32, 18.71)),
+    (
+        (1280, 720, 33),
+        {**TWO, "task": "i2v-A14B", "fp8": "base"},
+        {"blocks_to_swap": 10},
+        (38.08, 34.55, 44.51, 39.70),
+    ),
+    (CLIP, {"task": "i2v-14B"}, {}, (20.47, 18.92, 27.09, 24.79)),
+    (CLIP, {"task": "t2v-14B", "fp8": None}, {"blocks_to_swap": 20}, (17.31, 16.28, 24.06, 22.24)),
+    (LONG, {"task": "t2v-1.3B", "fp8": None}, {}, (7.10, 5.61, 12.89, 11.07)),
+]
+
+
+@pytest.mark.parametrize(("shape", "need", "options", "traced"), SAMPLED)
+def test_what_upstreams_models_take_in_sampling(
+    shape: tuple[int, int, int],
+    need: dict[str, Any],
+    options: dict[str, Any],
+    traced: tuple[float, float, float, float],
+) -> None:
+    needed = SamplingNeed(size=shape[:2], frames=shape[2], **need)
+    for expandable in (False, True):
+        found = of_sampling(needed, options, expandable=expandable)
+        stages = [(each / GIB - memory.CONTEXT) for each in (found.denoising, found.decoding)]
+        assert stages == pytest.approx([*traced[expandable::2]], rel=0.05)
+        assert found.models == max(found.denoising, found.decoding)
+        assert max(stages) == pytest.approx(max(traced[expandable::2]), rel=0.03)
 
 
 def takes(*sizes: float, expandable: bool = False) -> float:

@@ -46,6 +46,12 @@ def test_the_formula_follows_what_torchs_allocator_takes() -> None:
         assert memory.of(row["options"], row["tokens"], expandable=expandable).reserved == near
 
 
+def test_the_formula_follows_upstreams_sampling() -> None:
+    """Forward alone with LoRAs hooked on, and the VAE: the script ends with 1 where a stage is more than 5 % beside it."""
+    for row in rows("--sampling", "--only", "low", "1.3b-picture"):
+        assert {"denoising", "decoding_expandable"} <= row.keys()
+
+
 TOY: dict[str, Value] = {
     "task": "t2v-A14B",
     "dataset_config": "none",

@@ -42,7 +42,7 @@ def latents(argv: list[str], place: Path) -> list[str]:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -> None:
     """Upstream merges the LoRAs into 16 bits before it quantises; here they are added as in a training."""
-    experts = rehearse(tmp_path, name, "sample", "--lr", "0.005")
+    experts = rehearse(tmp_path, name, "sample", "--lr", "0.001")
     folder = lora_of(next(iter(experts.values()))).parent
     assert len(samples.read(folder)) == 2  # the rehearsal has made one without the LoRAs and one with them
     frames = ("--frames", 5) if load(name).mode != "t2v" else ()
@@ -69,7 +69,7 @@ def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -
     assert [found[n]["same"] for n in (0, 1, 4)] == [True] * 3
     for hooked, effect in zip(found[2:4], found[5:7], strict=True):
         print(name, hooked, effect)
-        assert hooked["distance"] < 0.006 and effect["distance"] > 5 * hooked["distance"]
+        assert 0.02 < effect["distance"] > 8 * hooked["distance"]  # a merge rounds to 16 bits, and is then quantised
 
 
 def test_a_kill_in_the_middle_loses_nothing(tmp_path: Path) -> None:

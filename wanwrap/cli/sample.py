@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from wanwrap.cli.options import (
     with_options,
 )
 from wanwrap.cli.terminal import show_result
-from wanwrap.errors import GpuError, OptionError
-from wanwrap.look import sampling
+from wanwrap.errors import OptionError
+from wanwrap.look import sample_gpu, sampling
 from wanwrap.look.sample_plan import SEED, SamplePlan, SampleRequest, make_plan
 from wanwrap.look.sampling import Sampler
+from wanwrap.plan import card as cards
 from wanwrap.plan import preflight
 from wanwrap.plan.request import gone, training_python, workspace_folder
-from wanwrap.run.status import Run, find, runs
+from wanwrap.run.status import Run, find
 from wanwrap.system import console
 from wanwrap.system.shell import native
 from wanwrap.upstream import pin
+from wanwrap.upstream.options import spell
 from wanwrap.weights.workspace import load
 
 MODULES = {"musubi_tuner", "torch", "accelerate"}
@@ -113,12 +115,13 @@ def sample(
         from wanwrap.rehearsal.stage import CHILD
 
         upstream = replace(upstream, child=CHILD)
+    card = cards.described(vram) if vram else cards.here()
     sampler = Sampler(
         folder=found.folder,
         python=training_python(python, workspace.python),
         upstream=upstream,
         network=plan.network,
-        options=_options(plan, blocks_to_swap),
+        options=sample_gpu.options(plan, None if found.rehearsal else card, blocks_to_swap),
         conversions=plan.conversions,
         env={},
     )
@@ -129,7 +132,7 @@ def sample(
         return
     if sampling.todo(found.folder, plan.cells):
         preflight.check_recorded(gone(workspace, base, python, musubi_dir))
-        sampler = _checked(sampler, found, base, any_upstream=any_upstream)
+        sampler = _checked(sampler, plan, found, base, blocks_to_swap=blocks_to_swap, any_upstream=any_upstream)
         sampling.make(sampler, plan.cells)
     files = [found.folder / cell.sample.file for cell in plan.cells]
     show_result(
@@ -144,33 +147,19 @@ def _heading(run: Run, plan: SamplePlan) -> Iterator[str]:
     yield f"{run.name}: {len(plan.cells)} samples{there}; {what}, {use.size[0]}x{use.size[1]}, {use.words()}"
 
 
-def _options(plan: SamplePlan, blocks_to_swap: int | None) -> Mapping[str, Any]:
-    """What changes no result: the weights' type, as they were trained, and what stays in RAM."""
-    settings = plan.record.settings
-    return {
-        "fp8": "fp8_base" in settings,
-        "fp8_scaled": "fp8_scaled" in settings,
-        "blocks_to_swap": blocks_to_swap or None,
-    }
-
-
-def _checked(sampler: Sampler, run: Run, base: Path, *, any_upstream: bool) -> Sampler:
-    """On a GPU that nobody trains on. Raises GpuError, PackageError, UpstreamError."""
+def _checked(
+    sampler: Sampler, plan: SamplePlan, run: Run, base: Path, *, blocks_to_swap: int | None, any_upstream: bool
+) -> Sampler:
+    """With what makes it fit the GPU that is free. Raises GpuError, RoomError, PackageError, UpstreamError."""
     answer = preflight.ask(sampler.python, sampler.upstream, MODULES)
     upstream = preflight.check_upstream(answer, sampler.python, sampler.upstream, any_upstream=any_upstream)
     preflight.check_packages(answer, sampler.python)
     console.say(*upstream.remarks())
     if run.rehearsal:
         return sampler
-    if not answer["gpus"]:
-        raise GpuError(f"{sampler.python} sees no CUDA GPU, and samples need one; give another --python.")
-    training = [each.name for each in runs(base) for expert in each.experts if expert.training]
-    if len(answer["gpus"]) <= len(training):
-        raise GpuError(f"{training[0]} trains on this GPU; wait for its end, or `wanwrap stop {training[0]}`.")
-    return replace(sampler, env=_freest(answer["gpus"]))
-
-
-def _freest(gpus: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Of several GPUs the one with the most free memory, as CUDA is told."""
-    best = max(gpus, key=lambda row: row["free"])
-    return {"CUDA_VISIBLE_DEVICES": f"GPU-{best['uuid']}"} if len(gpus) > 1 and best["uuid"] else {}
+    card, env, free = sample_gpu.choose(answer["gpus"], base, sampler.python)
+    chosen = sample_gpu.options(plan, card, blocks_to_swap)
+    sample_gpu.check_free(plan, chosen, card, free)
+    if words := " ".join(spell(chosen)):
+        console.say(f"with {words}, which change no sample")
+    return replace(sampler, options=chosen, env=env)

@@ -45,10 +45,14 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """The cells of the grid, the network that the LoRAs are, the LoRAs to convert before, and what is to be said."""
+    """The cells of the grid and their models, upstream's module of the LoRAs and their largest rank, the LoRAs to convert
+    before, and what is to be said.
+    """
 
     cells: Sequence[Cell]
+    models: Models
     network: str
+    rank: int
     use: Inference
     conversions: Sequence[tuple[Path, Path]]
     notes: Sequence[str]
@@ -73,7 +77,9 @@ def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace
     columns = list(product(chosen, sorted({*request.strength})))
     cells = [*grid.cells(models, use, request.seed, asked, columns)]
     notes = [*notes, *_untrained(models, chosen[-1].loras)]
-    return SamplePlan(cells, str(record.settings.get("network_module", NETWORK)), use, conversions, notes, record)
+    rank = max(int(each.record.settings.get("network_dim", 32)) for each in run.experts)
+    network = str(record.settings.get("network_module", NETWORK))
+    return SamplePlan(cells, models, network, rank, use, conversions, notes, record)
 
 
 def _use(request: SampleRequest, use: Inference) -> Inference:

@@ -90,8 +90,8 @@ def of(options: Options, tokens: int, *, expandable: bool = False, size: int = 0
     model, offload = _model(options), bool(options.get(OFFLOAD))
     slack = (EXPANDABLE if expandable else model.slack)[offload]
     beside = model.fixed[expandable] * GIB + slack * model.input * tokens
-    weights, lora, activations = max(_moments(options, model, tokens), key=sum)
-    return Memory(round(weights), round(lora), round(activations), round(beside), _load(options, size))
+    resting, lora, activations = max(_moments(options, model, tokens), key=sum)
+    return Memory(round(resting), round(lora), round(activations), round(beside), _load(options, size))
 
 
 def _load(options: Options, size: int) -> int:
@@ -107,6 +107,14 @@ def _load(options: Options, size: int) -> int:
 def block(options: Options) -> float:
     """Bytes of a block that can be swapped."""
     return _model(options).block * (1 if options.get("fp8_base") else 2) * GIB
+
+
+def weights(options: Options) -> float:
+    """Bytes of the DiT on the GPU, without its blocks that are swapped."""
+    model = _model(options)
+    if not options.get("fp8_base"):
+        return model.half * GIB - swapped(options)
+    return (model.scaled if options.get("fp8_scaled") else model.fp8) * GIB - swapped(options)
 
 
 def swapped(options: Options) -> float:
@@ -129,14 +137,12 @@ def _moments(options: Options, model: _Model, tokens: int) -> Iterator[tuple[flo
     """Bytes of weights, LoRA and activations in the backward pass of the last block, in that of the first, and in the
     optimizer's step.
     """
-    task, fp8 = str(options["task"]), bool(options.get("fp8_base"))
-    weights = ((model.scaled if options.get("fp8_scaled") else model.fp8) if fp8 else model.half) * GIB
-    weights -= swapped(options)
+    task, fp8, resting = str(options["task"]), bool(options.get("fp8_base")), weights(options)
     dequantised = (0.05 * model.input / LARGE.input + (2 * model.block if fp8 else 0)) * GIB
     lora, moments = dit.lora_numbers(options), dit.moments(options)
     adamw = 4 if moments == 8 else 0  # a copy in its step
     rest = model.rest + (EMBEDDED if "A14B" in task and not options.get(EMBEDDING) else 0)
     most, least = (2, 2) if options.get(OFFLOAD) else (dit.blocks(task), 1)  # of the blocks' inputs
-    yield weights, lora * (4 + moments), dequantised + tokens * (rest + most * model.input)
-    yield weights, lora * (8 + moments), dequantised + tokens * (rest + least * model.input)
-    yield weights, lora * (8 + moments + adamw), 0.0
+    yield resting, lora * (4 + moments), dequantised + tokens * (rest + most * model.input)
+    yield resting, lora * (8 + moments), dequantised + tokens * (rest + least * model.input)
+    yield resting, lora * (8 + moments + adamw), 0.0

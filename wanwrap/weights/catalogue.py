@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 LIGHTX2V = "lightx2v/Wan2.2-Lightning"
+LIGHTNING_RANK = 64  # of all its releases
 # The commit from which a repository's files are downloaded; of others it is `main`.
 REVISIONS = {
     "Comfy-Org/Wan_2.1_ComfyUI_repackaged": "06e001fc51048fb03433a6fb25334de7836704a5",  # a small r
