@@ -163,6 +163,20 @@ def test_restart_puts_aside_loras_and_samples(tmp_path: Path, cli: Wanwrap, low:
     assert (folder(tmp_path) / "before-2" / f"{NAME}-low.safetensors").is_file()
 
 
+@pytest.mark.parametrize("own", [{}, {"WANDB_NAME": "mine"}])
+def test_wandb_has_a_run_for_each_attempt_in_one_group(
+    own: dict[str, str], tmp_path: Path, cli: Wanwrap, low: Words
+) -> None:
+    """A step that is not above the last one W&B leaves out, and upstream counts from 1 each time."""
+    assert cli(*low, "--", "--log_with", "wandb", STANDIN_DO="after:30", **own).returncode == 10
+    done = cli(*low, "--", "--log_with", "wandb", **own)
+    assert done.returncode == 0 and "group" in done.stderr, done.stderr
+    trained = [call["env"] for call in record(tmp_path) if call["script"] == "wan_train_network.py"]
+    names = [f"{NAME}-low", f"{NAME}-low from epoch 4"]
+    assert [each["WANDB_NAME"] for each in trained] == ([own["WANDB_NAME"]] * 2 if own else names)
+    assert [each["WANDB_RUN_GROUP"] for each in trained] == [NAME] * 2
+
+
 def test_out_of_memory_takes_less_each_time_and_remembers(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     """The stand-in fails for want of 2 GiB until 8 blocks are swapped."""
     strict = cli(*low, "--no_retry", STANDIN_DO="oom:8")

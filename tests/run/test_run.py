@@ -112,7 +112,7 @@ def test_a_dit_of_ones_own(dtype: str, option: str, tmp_path: Path, cli: Wanwrap
         ("t2v-vanilla", {}, ["--base_dir", ""], 2, "empty"),
         pytest.param("t2v-vanilla", {}, ["--base_dir", "/proc/x"], 11, "/proc", marks=linux),
         ("t2v-vanilla", {}, ["--", "--sample_prompts", "nowhere.txt"], 7, "nowhere.txt"),
-        ("t2v-vanilla", {}, ["--", "--log_with", "wandb"], 8, "wandb"),
+        ("t2v-vanilla", {"STANDIN_LACKS": "wandb"}, ["--", "--log_with", "wandb"], 8, "wandb"),
         ("t2v-vanilla", {}, ["--blocks_to_swap", "40"], 7, "39"),
         ("t2v-vanilla", {}, ["--", "--max_grad_nrom", "0"], 7, "max_grad_norm?"),
         ("t2v-vanilla", {}, ["--", "--dry_run"], 7, "`--`"),

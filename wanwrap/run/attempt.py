@@ -8,6 +8,7 @@ touches.
 from __future__ import annotations
 
 import math
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -116,8 +117,15 @@ class Attempt:
 
     @property
     def env(self) -> dict[str, str]:
-        """What was added to the environment since."""
-        return {ALLOCATOR: self.record.raised[ALLOCATOR]} if ALLOCATOR in self.record.raised else {}
+        """What was added to the environment since, and what tells W&B of the attempts that belong together."""
+        raised = {ALLOCATOR: self.record.raised[ALLOCATOR]} if ALLOCATOR in self.record.raised else {}
+        if self.train.options.get("log_with") not in ("wandb", "all"):
+            return raised
+        # In one W&B run the steps of a later attempt would be lost: upstream counts them from 1, and W&B (0.31) leaves out
+        # each that is not above its last.
+        came_on = f" from epoch {self.epoch}" if self.epoch else ""
+        named = {"WANDB_RUN_GROUP": self.train.folder.parent.name, "WANDB_NAME": f"{self.train.label}{came_on}"}
+        return {**raised, **{name: value for name, value in named.items() if name not in os.environ}}
 
     def far(self) -> dict[str, Any]:
         """How far all of the training has come, for its record."""

@@ -230,3 +230,5 @@ def remarks(options: Options, gpus: int) -> Iterator[str]:
         yield "users report trouble with --blocks_to_swap on several GPUs (musubi-tuner #74); rehearse it first."
     if options.get("no_metadata"):
         yield "--no_metadata: the LoRA won't tell what it was trained on, not to wanwrap either."
+    if options.get("log_with") in ("wandb", "all"):
+        yield "W&B: what goes on after a stop is a run of its own there, in the same group: upstream counts its steps anew."

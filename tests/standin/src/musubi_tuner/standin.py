@@ -49,7 +49,7 @@ def parse(script: str) -> argparse.Namespace:
 def record(script: str, args: argparse.Namespace) -> None:
     """Append what reached this process to STANDIN_RECORD."""
     names = ("PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_P2P_DISABLE")
-    names += ("CUDA_VISIBLE_DEVICES",)
+    names += ("CUDA_VISIBLE_DEVICES", "WANDB_RUN_GROUP", "WANDB_NAME")
     line = {
         "script": script,
         "argv": sys.argv[1:],
