@@ -58,7 +58,7 @@ class OutputError(WanwrapError, exit_code=11):
 
 
 class DownloadError(WanwrapError, exit_code=12):
-    """A file could not be had from the Hub: no network, no permission, or not what was published."""
+    """A file could not be had from the Hub, or brought there: no network, no permission, or not what was published."""
 
 
 class RoomError(WanwrapError, exit_code=13):

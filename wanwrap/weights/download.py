@@ -18,7 +18,7 @@ from wanwrap.system import console, safetensors
 from wanwrap.system.disk import writable
 from wanwrap.system.files import lock, move, opened, put, sync
 from wanwrap.weights.catalogue import Tokenizer, Weight
-from wanwrap.weights.patience import AGAIN, host, patiently, status_of
+from wanwrap.weights.patience import AGAIN, host, patiently, settle_library, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -97,13 +97,11 @@ def _is_right(tokenizer: Tokenizer, name: str) -> bool:
 def _published(repo: str, revision: str | None, path: str) -> HfFileMetadata:
     """What the Hub says of a file. Raises DownloadError: whatever answers is no Hub."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils.logging import set_verbosity_error
 
     # What Xet and hf_transfer leave of a file can't be gone on with, and today's hf_hub_download throws it away: over
     # a slow line 28.6 GB would never come. A plain GET goes on, and a file below 50 GB can always be had by it.
-    vars(constants).update(HF_HUB_DISABLE_XET=True, HF_HUB_ENABLE_HF_TRANSFER=False, DOWNLOAD_CHUNK_SIZE=CHUNK)
-    # The warnings at its own retries hold addresses that are signed.
-    set_verbosity_error()  # type: ignore[no-untyped-call]
+    settle_library()
+    vars(constants).update(DOWNLOAD_CHUNK_SIZE=CHUNK)
     found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision))
     if not (found.commit_hash and found.etag and found.size):
         raise DownloadError(
