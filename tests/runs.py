@@ -14,6 +14,9 @@ from typing import Any
 import psutil
 from helpers import PYTHONPATH, STANDIN, record
 
+from wanwrap.look.samples import Sample
+from wanwrap.plan.plan import Plan, Train
+from wanwrap.run.record import Record, inference, settings
 from wanwrap.system.safetensors import read_header
 from wanwrap.system.shell import native
 from wanwrap.weights.provenance import trained as counted
@@ -130,3 +133,30 @@ def asleep(tmp_path: Path, process: subprocess.Popen[str]) -> int:
     until(lambda: process.poll() is not None or (place.exists() and place.read_text()))
     assert process.poll() is None, process.communicate()[0]
     return int(place.read_text())
+
+
+def finished_record(plan: Plan, train: Train, **changes: Any) -> Record:
+    """The record of one expert of a plan that has been carried out."""
+    row = {
+        "steps_planned": train.steps,
+        "epochs_planned": train.epochs,
+        "steps_per_epoch": train.per_epoch,
+        "state_every": train.state_every,
+        "wanwrap": "1.0.0",
+        "preset": plan.request.called,
+        "inference": inference(plan.request),
+        "trigger": "mycat",
+        "dataset": {"name": plan.dataset.name, "items": plan.dataset.train_items},
+        "machine": {"upstream": {"version": "0.3.4"}},
+        "state": "done",
+        "started": "2026-01-02T03:04:05+00:00",
+        "files": train.loras,
+    }
+    return Record(train.expert, train.lora.name, settings(train, plan.dataset), **{**row, **changes})
+
+
+def sample(**changes: Any) -> Sample:
+    """One that was made with the LoRAs of the last epoch."""
+    row: dict[str, Any] = {"file": "samples/one.mp4", "prompt": "mycat", "epoch": 50, "strength": 1.0, "width": 832}
+    row |= {"height": 480, "frames": 81, "infer_steps": 40, "seed": 42}
+    return Sample(**{**row, **changes})

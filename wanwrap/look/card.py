@@ -1,0 +1,218 @@
+"""The model card of LoRAs that are published: what they were trained on and with, and how they are used.
+
+Nothing in it names a file or a folder of the machine that has trained them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wanwrap.look.samples import Sample
+from wanwrap.preset import shipped
+from wanwrap.run.record import Record
+from wanwrap.upstream import sampling
+from wanwrap.upstream.options import spell
+from wanwrap.upstream.sampling import Inference
+from wanwrap.weights import provenance
+
+MARK = "wanwrap"  # the key in the front matter by which a repository is known again
+WORKFLOW = "comfyui_workflow.json"
+# Wan's repositories, by the beginning of the DiTs' names in weights/catalogue.py; each has a sister for diffusers
+BASES = {
+    "wan2.2-t2v": "Wan-AI/Wan2.2-T2V-A14B",
+    "wan2.2-i2v": "Wan-AI/Wan2.2-I2V-A14B",
+    "wan2.1-t2v-14b": "Wan-AI/Wan2.1-T2V-14B",
+    "wan2.1-t2v-1.3b": "Wan-AI/Wan2.1-T2V-1.3B",
+    "wan2.1-i2v-480p": "Wan-AI/Wan2.1-I2V-14B-480P",
+    "wan2.1-i2v-720p": "Wan-AI/Wan2.1-I2V-14B-720P",
+}
+TASKS = {"t2v": "text-to-video", "i2v": "image-to-video", "t2i": "text-to-image"}
+MODELS = {"high": "high-noise model", "low": "low-noise model", "dit": "model"}
+# of a record, by upstream's names; nothing else of it goes on the card, for the rest holds paths
+SETTINGS = (
+    "network_dim network_alpha epochs steps learning_rate lr_scheduler optimizer_type min_timestep max_timestep "
+    "timestep_sampling discrete_flow_shift mixed_precision seed"
+)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A file that is published: of which expert, and what its own metadata tell."""
+
+    name: str
+    expert: str
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the card is made of; `records` by expert, of `loras` the youngest last. `mark` tells the run from others."""
+
+    title: str
+    repo: str
+    license: str
+    mark: str
+    records: Mapping[str, Record]
+    use: Inference
+    loras: Sequence[Lora]
+    samples: Sequence[Sample] = ()
+    workflow: bool = False
+
+    @property
+    def record(self) -> Record:
+        """One expert's, for all that they share."""
+        return next(iter(self.records.values()))
+
+    @property
+    def base(self) -> str:
+        """Wan's own repository."""
+        dit = next(iter(self.record.inference["dits"].values()))
+        return next(repo for begin, repo in BASES.items() if dit.startswith(begin))
+
+    @property
+    def task(self) -> str:
+        """Upstream's name of it."""
+        return str(self.record.inference["task"])
+
+    @property
+    def newest(self) -> dict[str, str]:
+        """The file to use, by expert."""
+        return {lora.expert: lora.name for lora in self.loras}
+
+
+def text(card: Card) -> str:
+    """The whole card."""
+    parts = [each(card) for each in (_intro, _files, _comfyui, _diffusers, _musubi, _made)]
+    return f"---\n{_front(card)}---\n\n# {card.title}\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _front(card: Card) -> str:
+    """What the Hub reads."""
+    rows = {
+        "license": card.license,
+        "base_model": card.base,
+        "base_model_relation": "adapter",
+        "pipeline_tag": TASKS[card.task[:3]],
+        "library_name": "diffusers" if _diffusers(card) else None,
+        "tags": ["lora", "wan", "musubi-tuner", "comfyui"],
+        "instance_prompt": card.record.trigger,
+        "widget": [{"text": each.prompt, "output": {"url": each.file}} for each in card.samples],
+        MARK: card.mark,
+    }
+    told = {name: value for name, value in rows.items() if value}
+    front: str = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000)
+    return front
+
+
+def _intro(card: Card) -> str:
+    what = "LoRAs for both experts of" if len(card.newest) > 1 else "A LoRA for"
+    trigger = f"\n\nBegin the prompt with `{card.record.trigger}`." if card.record.trigger else ""
+    gallery = "\n\n<Gallery />" if card.samples else ""
+    return f"{what} [{card.base}](https://huggingface.co/{card.base}).{trigger}{gallery}"
+
+
+def _files(card: Card) -> str:
+    rows = []
+    for lora in card.loras:
+        told = provenance.trained(lora.metadata)
+        rows.append([f"`{lora.name}`", MODELS[lora.expert], told.get("epoch", ""), told.get("steps", "")])
+    return "## Files\n\n" + _table(["file", "for the", "epoch", "steps"], rows)
+
+
+def _comfyui(card: Card) -> str:
+    load = " and ".join(f"`{name}` on the {MODELS[expert]}" for expert, name in card.newest.items())
+    width, height = card.use.size
+    lines = [f"Put the files into `models/loras`, and load {load}, at strength 1."]
+    if lightning := card.record.inference["lightning"]:
+        lines.append(
+            f"Lightning (release {lightning['release']}) was merged in before the training: load its LoRA on each model "
+            f"too, before these, at strength {lightning['strength']:g}."
+        )
+    lines.append(f"Sample with {card.use.words()}, at {width}x{height}.")
+    if card.workflow:
+        lines.append(f"`{WORKFLOW}` has all of this: drag it into ComfyUI.")
+    return "## In ComfyUI\n\n" + " ".join(lines)
+
+
+def _diffusers(card: Card) -> str:
+    """Nothing where it was not tried: with Lightning, which must be loaded beside, and of other layers than all."""
+    settings = [each.settings for each in card.records.values()]
+    plain = all(each["network_module"].endswith(".lora_wan") and "network_args" not in each for each in settings)
+    if card.record.inference["lightning"] or not plain:
+        return ""
+    pipeline = "WanImageToVideoPipeline" if card.task.startswith("i2v") else "WanPipeline"
+    second = {"low": ", load_into_transformer_2=True"}
+    loads = [
+        f'pipe.load_lora_weights("{card.repo}", weight_name="{name}"{second.get(expert, "")})'
+        for expert, name in card.newest.items()
+    ]
+    return f"""\
+## With diffusers
+
+diffusers reads these files as they are (tried with 0.42.1):
+
+```python
+import torch
+from diffusers import {pipeline}
+
+pipe = {pipeline}.from_pretrained("{card.base}-Diffusers", torch_dtype=torch.bfloat16)
+{chr(10).join(loads)}
+```"""
+
+
+def _musubi(card: Card) -> str:
+    known, merged = card.record.inference, "_WITH_LIGHTNING" if card.record.inference["lightning"] else ""
+    several = len(known["dits"]) > 1
+    dits = {each: Path(f"{each.upper()}_NOISE_DIT{merged}" if several else "DIT") for each in known["dits"]}
+    prompt = next((each.prompt for each in card.samples), f"{card.record.trigger}, ...".removeprefix(", "))
+    options: dict[str, Any] = {
+        **sampling.models(card.task, dits, known["boundary"]),
+        "vae": "VAE",
+        "t5": "T5",
+        "clip": "CLIP" if card.task == "i2v-14B" else None,
+        **sampling.loras({expert: [(Path(name), 1.0)] for expert, name in card.newest.items()}),
+        **sampling.settings(card.use, seed=42),
+        "image_path": "FIRST_FRAME" if card.task.startswith("i2v") else None,
+        "prompt": prompt,
+        "save_path": "samples",
+    }
+    command = shlex.join(["python", "-m", "musubi_tuner.wan_generate_video", *spell(options)])
+    lines = re.sub(r" (?=--)", " \\\\\n  ", command)
+    note = " `wanwrap merge` merges Lightning's LoRA into the DiTs." if merged else ""
+    return f"## With musubi-tuner\n\nIn capitals are your files.{note}\n\n```\n{lines}\n```"
+
+
+def _made(card: Card) -> str:
+    """The settings of the training."""
+    rows = [[name, *(each.settings.get(name, "") for each in card.records.values())] for name in SETTINGS.split()]
+    rows.append(["items", *(each.dataset.get("items", "") for each in card.records.values())])
+    sizes = {lora.expert: _sizes(lora.metadata) for lora in card.loras}
+    rows.append(["resolution", *(sizes.get(expert, "") for expert in card.records)])
+    head = ["", *(MODELS[expert] for expert in card.records)]
+    version = card.record.machine.get("upstream", {}).get("version") or ""
+    by = f"[musubi-tuner](https://github.com/kohya-ss/musubi-tuner) {version}".strip()
+    preset = f", preset {card.record.preset}" if card.record.preset in shipped() else ""  # else a file of the user's
+    how = f"By {by} and wanwrap {card.record.wanwrap}{preset}."
+    return f"## Training\n\n{how}\n\n" + _table(head, [row for row in rows if any(row[1:])])
+
+
+def _sizes(metadata: Mapping[str, str]) -> str:
+    """`1280x720 (1, 21 frames), 960x544 (45 frames)`: as upstream has written it into the LoRA; pictures have no frames."""
+    found = []
+    for row in json.loads(metadata.get("ss_datasets", "[]")):
+        frames = ", ".join(map(str, row.get("target_frames") or ()))
+        found.append("x".join(map(str, row["resolution"])) + (f" ({frames} frames)" if frames else ""))
+    return ", ".join(dict.fromkeys(found))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
