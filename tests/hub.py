@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on the loopback, as far as downloads ask for it, that can be told to fail.
+"""A Hugging Face Hub on the loopback, as far as downloads and uploads ask for it, that can be told to fail.
 
 Large files are redirected to a second port, as the real one sends them to another host: the token must not go there.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from uploads import LINGER, Taking, Uploads
+
 COMMIT = "c0ffee" * 6 + "cafe"
 CHUNK = 1 << 20
-LINGER = "HH" if sys.platform == "win32" else "ii"  # the two numbers of SO_LINGER
 LARGE = (".safetensors", ".pth", ".model")
 
 
@@ -61,6 +61,7 @@ class Hub:
     cdn: str = ""
     faults: dict[str, Fault] = field(default_factory=dict)  # by path
     asked: list[Asked] = field(default_factory=list)
+    uploads: Uploads = field(default_factory=Uploads)
 
     def ranges(self, path: str) -> list[str | None]:
         """The Range of each GET that was answered with bytes of the file."""
@@ -104,7 +105,7 @@ class _Server(ThreadingHTTPServer):
         """A client that was killed is no news."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Taking):
     protocol_version = "HTTP/1.1"
     path_in_repo = revision = ""
 
@@ -116,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(_Server, self.server)
 
     def do_GET(self) -> None:
+        if self._take():
+            return
         hub = self.ours.hub
         repo, _, rest = unquote(urlsplit(self.path).path).strip("/").partition("/resolve/")
         self.revision, _, self.path_in_repo = rest.partition("/")
@@ -131,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(content)
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _head(self, status: int, length: int, **headers: str) -> None:
         """The answer begins; what was asked is noted."""

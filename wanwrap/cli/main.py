@@ -31,6 +31,7 @@ VERBS = {
     "sample": "Pictures and clips that tell which epoch is the best.",
     "status": "What runs, how far it is, how long it will take.",
     "stop": "End a run at its next state, with all of it saved.",
+    "publish": "Put a run's LoRAs on the Hugging Face Hub.",
     "merge": "Merge a LoRA into a DiT.",
     "convert": "Change a file into what musubi-tuner reads.",
     "prune": "Forget caches of what has changed.",

@@ -1,4 +1,4 @@
-"""Pictures of what there is: the contact sheet of a data set.
+"""What there is to see and to show: the contact sheet of a data set, the samples of a run, what of it is published.
 
-Others use `contact_sheet`.
+Others use `contact_sheet`, `samples` and `publish`.
 """

@@ -1,0 +1,200 @@
+"""LoRAs of a run to the Hugging Face Hub: what is sent, and sending it, gone on with where it broke off.
+
+What huggingface_hub 0.34 and 2.4 have in common is used; it is slow to import, so each function does. The token is the
+library's own affair: HF_TOKEN, or what `hf auth login` has kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wanwrap.errors import DownloadError, OptionError, OutputError
+from wanwrap.look import samples
+from wanwrap.look.card import MARK, WORKFLOW, Card, Lora, text
+from wanwrap.look.checkpoints import checkpoints, choose, inference
+from wanwrap.run.status import Run
+from wanwrap.system.safetensors import read_header
+from wanwrap.weights.patience import Fetching, causes, host, patiently, settle_library
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+README = "README.md"
+MOST = 12  # samples
+THE_HUBS = {".gitattributes"}  # in a repository in which nothing is yet
+# a path from the root: none in `wan2.1/lora`, https://github.com/kohya-ss or 1/2
+PATHS = re.compile(r"(?<![\w.:/-])/[\w.@-]+/[\w.@-]|\b[A-Za-z]:[\\/]")
+
+
+class Sending(Fetching):
+    """What is said where files are sent."""
+
+    again = "give the same command again: it goes on from there"
+
+    @staticmethod
+    def refused(status: int, error: Exception) -> tuple[str, str]:
+        """What the Hub has answered, with its own words, and what the user must do."""
+        said = [message for each in causes(error) if (message := getattr(each, "server_message", None))]
+        why = f"{status}: {str(said[0]).splitlines()[0]}" if said else str(status)
+        if status in (401, 403):
+            token = "log in with `hf auth login`, or set HF_TOKEN, with a token that may write there"
+            return f"does not let this token write ({why})", f"{token}; then {Sending.again}"
+        if status == 413:
+            return f"takes no file as large as this ({why})", "look at what your account may keep there"
+        return f"refuses it ({why})", "look at OWNER/NAME, and at HF_ENDPOINT if it is set"
+
+
+@dataclass(frozen=True)
+class There:
+    """What a repository holds; `private` is None where there is none yet, `mark` tells which run it was made for."""
+
+    private: bool | None = None
+    files: frozenset[str] = frozenset()
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is sent: files by their paths in the repository, and the model card. `remarks` are to be read before."""
+
+    repo: str
+    mark: str
+    files: Mapping[str, Path]
+    card: str
+    remarks: Sequence[str]
+
+    @property
+    def url(self) -> str:
+        """Where people find it."""
+        return f"https://{host()}/{self.repo}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {README: len(self.card.encode()), **{name: path.stat().st_size for name, path in self.files.items()}}
+
+
+def check_name(repo: str) -> None:
+    """Raises OptionError: no repository can be called so."""
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is not in __all__
+
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise OptionError(f"{repo!r} can't be a repository's name: {error}") from error
+    if repo.count("/") != 1:
+        raise OptionError(f"{repo!r}: give OWNER/NAME, where OWNER is you, or an organization at the Hub.")
+
+
+def look(repo: str) -> There:
+    """The repository, as the user's token shows it.
+
+    Raises:
+        DownloadError: there is no token, it is not good, or the Hub can't be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    settle_library()
+    if not get_token():
+        raise DownloadError(
+            "no token for the Hub: log in with `hf auth login`, or set HF_TOKEN, with one that may write."
+        )
+    api = HfApi()
+
+    def ask() -> ModelInfo | None:
+        try:
+            return api.model_info(repo)
+        except RepositoryNotFoundError:
+            return None
+
+    patiently(repo, api.whoami, doing=Sending)
+    if (found := patiently(repo, ask, doing=Sending)) is None:
+        return There()
+    told = found.card_data.to_dict() if found.card_data else {}  # type: ignore[no-untyped-call]
+    names = frozenset(each.rfilename for each in found.siblings or ())
+    return There(bool(found.private), names, str(told.get(MARK, "")))
+
+
+def collect(run: Run, epochs: Sequence[str], repo: str, license: str, there: There) -> Publication:
+    """The LoRAs of these epochs, and those of the run that are in the repository already: the card tells of all.
+
+    Raises:
+        OutputError: there is nothing to publish.
+        OptionError: there are no LoRAs of such an epoch.
+    """
+    if run.rehearsal:
+        raise OutputError(f"{run.name} is a rehearsal: its toys have learned nothing.")
+    (_, use), found = inference(run), checkpoints(run)
+    wanted = choose(found, epochs)
+    chosen = [each for each in found if each in wanted or there.files & {path.name for path in each.loras.values()}]
+    loras = {path.name: (expert, path) for each in chosen for expert, path in each.loras.items()}
+    shown = [each for each in samples.read(run.folder) if each.epoch in {one.epoch for one in chosen}][:MOST]
+    files = {name: path for name, (_, path) in loras.items()} | {each.file: run.folder / each.file for each in shown}
+    if (workflow := run.folder / WORKFLOW).is_file():
+        files[WORKFLOW] = workflow
+    card = Card(
+        title=run.name,
+        repo=repo,
+        license=license,
+        mark=f"{run.name} {min(each.record.started for each in run.experts)}",
+        records={
+            each.name: each.record for each in run.experts if each.name in {expert for expert, _ in loras.values()}
+        },
+        use=use,
+        loras=[Lora(name, expert, read_header(path).get("__metadata__", {})) for name, (expert, path) in loras.items()],
+        samples=shown,
+        workflow=WORKFLOW in files,
+    )
+    return Publication(repo, card.mark, files, text(card), [*_paths(card.loras, files)])
+
+
+def _paths(loras: Sequence[Lora], files: Mapping[str, Path]) -> Iterator[str]:
+    """What tells of the user's machine; wanwrap writes no path into a LoRA, but options of upstream's may."""
+    for lora in loras:
+        if keys := [key for key, value in lora.metadata.items() if PATHS.search(value)]:
+            yield f"{lora.name} holds a path in its metadata, which everybody will see ({', '.join(keys)})."
+    if WORKFLOW in files and PATHS.search(files[WORKFLOW].read_text(encoding="utf-8")):
+        yield f"{WORKFLOW} holds a path, which everybody will see."
+
+
+def check(publication: Publication, there: There, *, private: bool, overwrite: bool) -> None:
+    """Raises OutputError: the repository holds something else, or is public where it should not be."""
+    repo = publication.repo
+    if private and there.private is False:
+        raise OutputError(
+            f"{repo} is public already; make it private in its settings at the Hub, or give another name."
+        )
+    if there.files - THE_HUBS and there.mark != publication.mark and not overwrite:
+        raise OutputError(
+            f"{repo} is there already, with {'LoRAs of another run' if there.mark else 'other files'}; give another name, "
+            "or --overwrite: the model card and files of the same names are replaced, and all others stay."
+        )
+
+
+def send(publication: Publication, *, private: bool) -> None:
+    """All of it in one commit; a file that is there already isn't sent again.
+
+    Raises:
+        DownloadError: the Hub refuses it, or the connection is gone; the files that are there stay.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api, repo, sent = HfApi(), publication.repo, 0
+    ask = partial(patiently, repo, done=lambda: sent, doing=Sending)
+    sizes = publication.sizes
+    adds = [CommitOperationAdd(name, path) for name, path in publication.files.items()]
+    adds.append(CommitOperationAdd(README, publication.card.encode()))
+    try:
+        ask(partial(api.create_repo, repo, private=private, exist_ok=True))
+        for add in adds:  # one by one: those that are whole need not be sent again
+            ask(partial(api.preupload_lfs_files, repo, [add]))
+            sent += sizes[add.path_in_repo]
+        ask(partial(api.create_commit, repo, adds, commit_message=f"{publication.mark.split()[0]}, by wanwrap publish"))
+    except ValueError as error:  # as the library has it where the Hub takes a file not
+        raise DownloadError(f"{host()} refuses it: {str(error).splitlines()[-1]}") from error
