@@ -70,10 +70,10 @@ ALWAYS = {
 TWO = {"task": "t2v-A14B", "dits": 2}
 CLIP, CACHE = (832, 480, 33), {sampling_memory.CACHE: True}
 SAMPLING: dict[str, tuple[tuple[int, int, int], dict[str, Any], dict[str, Any]]] = {
-    "picture": ((832, 480, 1), TWO, {"blocks_to_swap": 12, **CACHE}),
+    "picture": ((832, 480, 1), TWO, {"blocks_to_swap": 39, **EMBEDDING, **CACHE}),
     "clip": (CLIP, TWO, {"blocks_to_swap": 20}),
     "clip-embedding": (CLIP, TWO, {"blocks_to_swap": 20, **EMBEDDING, **CACHE}),
-    "lightning": (CLIP, {**TWO, "ranks": (32, 64)}, {"blocks_to_swap": 20, **EMBEDDING}),
+    "lightning": ((832, 480, 81), {**TWO, "ranks": (32, 64)}, {"blocks_to_swap": 36, **EMBEDDING, **CACHE}),
     "low": ((624, 352, 33), TWO, {"blocks_to_swap": 39, **EMBEDDING, **CACHE}),
     "long": ((832, 480, 81), TWO, {**EMBEDDING}),
     "long-swapped": ((832, 480, 81), TWO, {"blocks_to_swap": 36, **EMBEDDING, **CACHE}),

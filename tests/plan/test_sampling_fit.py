@@ -15,6 +15,7 @@ from wanwrap.plan.card import ALLOCATOR, EXPANDABLE, Card
 from wanwrap.plan.fit import room
 from wanwrap.plan.sampling_fit import environment, fitted, taken
 from wanwrap.upstream.memory import EMBEDDING, GIB
+from wanwrap.upstream.options import Options
 from wanwrap.upstream.sampling_memory import CACHE, SamplingNeed
 
 TWO: dict[str, Any] = {"task": "t2v-A14B", "dits": 2}
@@ -101,8 +102,9 @@ def test_swapped_blocks_lie_in_ram() -> None:
     """Upstream loads each DiT into RAM, with fp8_scaled halved, and keeps there what is swapped."""
     with pytest.raises(RoomError, match="RAM"):
         fitted(CLIP, card(24, ram=16))
-    half = replace(CLIP, fp8=None, dit_bytes=28_600_000_000)
-    assert taken(half, {"blocks_to_swap": 20}, None).ram > 28_600_000_000 + 20 * 0.65 * GIB
+    swap: Options = {"blocks_to_swap": 20}
+    whole, halved = (replace(CLIP, fp8=fp8, dit_bytes=28_600_000_000) for fp8 in ("base", "scaled"))
+    assert taken(whole, swap, None).ram > 28_600_000_000 + 20 * 0.32 * GIB > taken(halved, swap, None).ram
     assert taken(CLIP, {}, None).ram < 4 * GIB
 
 

@@ -49,6 +49,7 @@ class Hook:
             self.network.apply_to(None, self.model, False, True)
             tensor = next(value for name, value in weights.items() if not name.endswith(".alpha"))
             self.network.to(self.model.device, tensor.dtype)
+            self.network.requires_grad_(False)  # else autocast would keep copies of it
         self.network.load_state_dict(weights, strict=True)
         self.path = path
 
@@ -134,9 +135,11 @@ class Sampler:
         latent = self.upstream.generate(args, self.settings, shared)
         place = Path(cell["out"])
         args.save_path, args._vae = str(place) + PART, self.vae
+        self.upstream.clean_memory_on_device(self.device)  # what is decoded lies beside the DiTs
         shutil.rmtree(args.save_path, ignore_errors=True)
         self.upstream.save_output(latent, args, self.settings.cfg, *args.video_size)
         self.vae.to_device("cpu")
+        self.upstream.clean_memory_on_device(self.device)
         (made,) = Path(args.save_path).iterdir()
         made.replace(place)
         shutil.rmtree(args.save_path, ignore_errors=True)

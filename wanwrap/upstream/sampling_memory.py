@@ -2,10 +2,10 @@
 
 Derived as in memory.py: upstream's own models ran under torch's fake tensors at full size, and the trace of what they
 allocate through a model of torch's caching allocator (0.3.4, torch 2.13; `scripts/upstream_memory.py --sampling` does it
-again). Of what that takes for each stage these formulas are within 5 %, and of the most of them within 3 %. Of others only a Wan VAE's
-decoding is measured (kijai/ComfyUI-WanVideoWrapper #2042, without autocast), which the trace of the same meets within 0.2 %.
-Nobody has compared them on a GPU of ours, nor what cuDNN takes beside. torch's cache is taken to be emptied between the
-stages. What comes between them takes less: CLIP than the text, I2V's encoding than decoding.
+again). Of what that takes these formulas are within 5 % for each stage, and within 3 % for the one that decides (with two
+LoRAs 4 %). Of others only a Wan VAE's decoding is measured (kijai/ComfyUI-WanVideoWrapper #2042, without autocast), which the
+trace of the same meets within 0.2 %. Nobody has compared them on a GPU of ours, nor what cuDNN takes beside. torch's cache is
+taken to be emptied between the stages. What comes between them takes less: CLIP than the text, I2V's encoding than decoding.
 """
 
 from __future__ import annotations
@@ -127,10 +127,9 @@ def _decoding(need: SamplingNeed, options: Options, expandable: bool) -> float:
 
 
 def _ram(need: SamplingNeed, trained: Options) -> float:
-    """Bytes: with swapped blocks each DiT is loaded into RAM, where its swapped blocks stay, and two that are on their way."""
+    """Bytes: with swapped blocks each DiT is loaded into RAM, where its swapped blocks stay."""
     if not (count := whole(trained, "blocks_to_swap", 0)):
         return dit.PROCESS
     unswapped = memory.weights({**trained, "blocks_to_swap": 0})
     loaded = unswapped if need.fp8 == "scaled" else max(need.dit_bytes, unswapped)
-    block = memory.block(trained)
-    return dit.PROCESS + max((need.dits - 1) * count * block + loaded, need.dits * (count + 2) * block)
+    return dit.PROCESS + (need.dits - 1) * count * memory.block(trained) + loaded

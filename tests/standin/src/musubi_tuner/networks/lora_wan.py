@@ -16,6 +16,8 @@ class Network:
 
     def to(self, *_: Any) -> None: ...
 
+    def requires_grad_(self, _: bool) -> None: ...
+
     def load_state_dict(self, weights: Any, *, strict: bool) -> None:
         assert strict
         self.path = weights["path"].dtype
