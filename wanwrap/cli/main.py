@@ -30,6 +30,7 @@ VERBS = {
     "rehearse": "Try a run in small, with toy weights.",
     "sample": "Pictures and clips that tell which epoch is the best.",
     "status": "What runs, how far it is, how long it will take.",
+    "report": "Make a run's page: curves, LoRAs, samples.",
     "stop": "End a run at its next state, with all of it saved.",
     "publish": "Put a run's LoRAs on the Hugging Face Hub.",
     "merge": "Merge a LoRA into a DiT.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from wanwrap.cli.report import Renewal
 from wanwrap.cli.run_words import again, going, run_json
 from wanwrap.cli.terminal import show_json
 from wanwrap.cli.words import expected, heading
@@ -79,8 +80,15 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
     Raises:
         the errors of run.carry_out; SystemExit: it was stopped, as was asked.
     """
+    page = Renewal(plan.folder)
+
+    def show() -> None:
+        run = look(plan.folder)
+        console.show(going(run))
+        page.look(run)
+
     try:
-        work.carry_out(plan, machine, heading, show=lambda: console.show(going(look(plan.folder))), retry=retry)
+        work.carry_out(plan, machine, heading, show=show, retry=retry)
     except KeyboardInterrupt:
         console.say("\n" + _interrupted(plan))
         raise
@@ -90,6 +98,8 @@ def carry_out(plan: Plan, machine: Machine, *, retry: bool = True) -> None:
     except WanwrapError:
         console.say("")  # upstream's progress bar ends without a new line
         raise
+    finally:
+        page.write()
 
 
 def _interrupted(plan: Plan) -> str:
@@ -108,5 +118,8 @@ def _interrupted(plan: Plan) -> str:
 def _side_by_side(plan: Plan, machine: Machine) -> None:
     """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
     words = [word for word in command_line() if word not in ("--parallel", "--json", "--sample")]
-    if code := run_each(plan, machine, words):
-        raise SystemExit(code)
+    try:
+        if code := run_each(plan, machine, words):
+            raise SystemExit(code)
+    finally:
+        Renewal(plan.folder).write()  # of both, when both have ended

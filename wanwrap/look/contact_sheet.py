@@ -1,8 +1,4 @@
-"""A page that shows a data set as it will be trained: one file of HTML, which loads nothing and sends nothing.
-
-All pictures are in it as data; its policy allows its own script alone, so that nothing in a caption or a name could run
-or load anything even if it were not escaped.
-"""
+"""A page that shows a data set as it will be trained: one file of HTML, with all its pictures in it as data."""
 
 from __future__ import annotations
 
@@ -16,16 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from itertools import repeat
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING
 
 from wanwrap.data import clips
 from wanwrap.data.check import Key, Row, bucket_name
 from wanwrap.data.media import Item
 from wanwrap.errors import OptionError
-from wanwrap.paths import folder
+from wanwrap.look import template
 from wanwrap.system import console
-from wanwrap.system.files import atomic_file
 from wanwrap.system.process import cores
 
 if TYPE_CHECKING:
@@ -46,10 +40,8 @@ def check_place(place: Path) -> None:
 
 
 def write(place: Path, title: str, summary: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write the page, in UTF-8 whatever the files are called. Raises OSError, OutputError: it can't be written."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(place) as file:
-        file.writelines(piece.encode("utf-8", "backslashreplace") for piece in page(title, summary, rows))
+    """Write the page. Raises OSError, OutputError: it can't be written."""
+    template.write(place, page(title, summary, rows))
     console.say(f"the contact sheet: {place}")
 
 
@@ -63,9 +55,9 @@ def page(title: str, summary: Sequence[str], rows: Sequence[Row]) -> Iterator[st
     for row in rows:
         for key in dict.fromkeys(row.keys) or [()]:
             groups[key].append(row)
-    head, tail = (folder("templates") / "contact_sheet.html").read_text(encoding="utf-8").split("$groups")
     lines = "\n".join(f"<li>{escape(line)}</li>" for line in summary)
-    yield Template(head).substitute(title=escape(title), summary=lines)
+    head, tail = template.halves("contact_sheet", title=escape(title), summary=lines)
+    yield head
     total = sum(map(len, groups.values()))
     threads = min(8, cores())  # each may hold a picture of 100 MP
     with ThreadPoolExecutor(threads) as pool, console.bar("thumbnails", total) as done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from wanwrap.errors import OutputError
 from wanwrap.system.files import write_atomic
@@ -36,6 +36,16 @@ class Sample:
     image: str = ""  # I2V's first frame, below the run's folder where wanwrap has made it
     seconds: float = 0.0  # that it took
     argv: list[str] = field(default_factory=list)  # upstream's command that makes the same
+
+    def __post_init__(self) -> None:
+        """Raises TypeError: it is none, as a list that others have written may have it."""
+        texts = (self.file, self.prompt, self.lightning, self.image, *self.loras, *self.loras.values())
+        whole = (self.width, self.height, self.frames, self.infer_steps, self.seed, self.epoch or 0)
+        place = PureWindowsPath(self.file)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in whole):
+            raise TypeError(f"{self.file} is described by what is no text or no number")
+        if place.anchor or ".." in place.parts or not isinstance(self.strength + self.seconds, float | int):
+            raise TypeError(f"{self.file} is elsewhere, or its strength no number")
 
     @property
     def clip(self) -> bool:

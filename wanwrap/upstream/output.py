@@ -9,6 +9,7 @@ import platform
 import re
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,10 +60,11 @@ class TrainingOutput:
 # ---- curves
 
 Point = tuple[int, str, float]  # step of this start, tag, value
-LOSS = "loss/current"  # of each step; loss/epoch alone goes over epochs
+Curve = list[tuple[int, float]]  # step of this start, value
+LOSS, RATE = "loss/current", "lr/"  # of each step; loss/epoch alone goes over epochs
 # What torch's SummaryWriter.add_scalar makes of one point: an `Event` of protobuf with the time, the step where it isn't
 # 0, and a `Summary` of a single value with its tag (tensorflow's event.proto, summary.proto).
-POINT = re.compile(rb"\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a.([ -~]+)\x15(.{4})", re.DOTALL)
+POINT = rb"(?s)\x09.{8}(?:\x10([\x80-\xff]*[\x00-\x7f]))?\x2a.\x0a.\x0a.(%b)\x15(.{4})"
 
 
 def curves_file() -> str:
@@ -92,10 +94,22 @@ class Curves:
         return next((n for n, loss in enumerate(reversed(self.losses)) if math.isfinite(loss)), len(self.losses))
 
 
-def points(file: IO[bytes]) -> Iterator[Point]:
-    """The points from the file's place on; at one that is half there the place stays."""
+def curves(folder: Path) -> tuple[Curve, Curve]:
+    """The losses and the learning rates of one start, whose event files are below that folder. Raises OSError."""
+    found = defaultdict[str, Curve](list)
+    for path in sorted(folder.rglob("*tfevents*")):
+        with path.open("rb") as file:
+            for step, tag, value in points(file, f"{LOSS}|{RATE}[ -~]+".encode()):
+                found[tag].append((step, value))
+    # of several groups the first; where the optimizer finds its own rate that one, lr/d*lr/unet, not lr/unet
+    rate = min((tag for tag in found if tag != LOSS), default="")
+    return found[LOSS], found[rate]
+
+
+def points(file: IO[bytes], tags: bytes = b"[ -~]+") -> Iterator[Point]:
+    """The points from the file's place on, of these tags alone; at one that is half there the place stays."""
     start, end = file.tell(), 0
-    for found in POINT.finditer(file.read()):
+    for found in re.finditer(POINT % tags, file.read()):
         step = sum((byte & 0x7F) << 7 * n for n, byte in enumerate(found[1] or b""))  # seven bits a byte
         yield step, found[2].decode("ascii"), struct.unpack("<f", found[3])[0]
         end = found.end()

@@ -24,17 +24,22 @@ def keep(path: Path, mark: str) -> str:
     return mark
 
 
-def quick(path: Path) -> str | None:
-    """What was computed before, if the file is as it was; of a small file it is computed."""
+def known(path: Path) -> str | None:
+    """What was computed before, if the file is as it was."""
     with suppress(OSError, UnicodeDecodeError):
         mark = _entry(path).read_text()
         if re.fullmatch("[0-9a-f]{64}", mark):
             return mark
-    return _compute(path) if path.stat().st_size < SMALL else None
+    return None
+
+
+def quick(path: Path) -> str | None:
+    """The same; of a small file it is computed."""
+    return known(path) or (_compute(path) if path.stat().st_size < SMALL else None)
 
 
 def thorough(path: Path) -> str:
-    """The same, and of a large file computed too."""
+    """The same; of a large file it is computed too."""
     return quick(path) or _compute(path)
 
 

@@ -1,0 +1,99 @@
+"""Curves for a page: those of several attempts as one, in few enough points, as SVG that stretches to any width."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import accumulate
+
+Curve = Sequence[tuple[int, float]]  # step, value
+MOST = 400  # points of a curve: more than a phone has pixels across
+WIDE, HIGH = 1000, 100  # of the drawing, whatever its size on the screen
+
+
+@dataclass(frozen=True)
+class Point:
+    """Steps in a row, up to `step`: the least, the most and the mean of their values; `smooth` is the mean about it."""
+
+    step: int
+    low: float
+    high: float
+    mean: float
+    smooth: float
+
+
+def joined(attempts: Iterable[tuple[int, Curve]]) -> list[tuple[int, float]]:
+    """One curve of those of all attempts, each with the step after which it began: what it did again it replaces."""
+    whole = list[tuple[int, float]]()
+    for begun, curve in attempts:
+        while whole and whole[-1][0] > begun:
+            whole.pop()
+        whole += [(begun + step, value) for step, value in curve]
+    return whole
+
+
+def reduced(curve: Curve, *, smooth: bool = True) -> list[Point]:
+    """At most `MOST` points of a curve; values that are no number are left out."""
+    sound = [(step, value) for step, value in curve if math.isfinite(value)]
+    size = max(-(-len(sound) // MOST), 1)
+    parts = [sound[at : at + size] for at in range(0, len(sound), size)]
+    values = [[value for _, value in part] for part in parts]
+    means = [sum(part) / len(part) for part in values]
+    soft = smoothed(means) if smooth else means
+    return [
+        Point(part[-1][0], min(each), max(each), *both)
+        for part, each, *both in zip(parts, values, means, soft, strict=True)
+    ]
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The mean of each with those about it: a twentieth of all of them, fewer at the ends."""
+    sums, half, count = [0.0, *accumulate(values)], max(len(values) // 40, 1), len(values)
+    reach = [(max(at - half, 0), min(at + half + 1, count)) for at in range(count)]
+    return [(sums[end] - sums[begin]) / (end - begin) for begin, end in reach]
+
+
+def ticks(most: float, count: int = 4) -> list[float]:
+    """Round numbers from 0 up to `most`, about so many."""
+    if most <= 0:
+        return [0.0]
+    rough = most / count
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
+    return [step * number for number in range(int(most / step * 1.001) + 1)]
+
+
+def top(points: Sequence[Point]) -> float:
+    """The largest value that is drawn: a few that are far above the others would flatten all of them."""
+    highs = sorted(point.high for point in points)
+    return max(highs[int(0.98 * (len(highs) - 1))], max(point.smooth for point in points)) * 1.08 or 1.0
+
+
+def plot(label: str, points: Sequence[Point], end: int, begun: Sequence[int] = ()) -> Iterator[str]:
+    """A curve up to the step `end`, raw and smoothed; `begun` are the steps after which later attempts began.
+
+    Its points are in it as data too, for who asks with a pointer: step, mean, smoothed.
+    """
+    most, end = top(points), max(end, points[-1].step, 1)
+
+    def line(values: Iterable[tuple[int, float]]) -> str:
+        places = (f"{WIDE * step / end:.4g},{HIGH - HIGH * value / most:.4g}" for step, value in values)
+        return f'd="M{"L".join(places)}"'
+
+    data = json.dumps([[each.step, _short(each.mean), _short(each.smooth)] for each in points], separators=(",", ":"))
+    raw = [(each.step, value) for each in points for value in dict.fromkeys((each.low, each.high))]
+    yield f'<div class=plot data-label="{escape(label)}" data-end={end} data-points="{data}">\n<h4>{escape(label)}</h4>\n'
+    yield f'<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio=none role=img aria-label="{escape(label)}">\n'
+    yield from (f"<path class=begun {line([(step, 0), (step, most)])} />\n" for step in begun)
+    yield f"<path class=raw {line(raw)} />\n<path class=smooth {line((p.step, p.smooth) for p in points)} />\n</svg>\n"
+    yield from (f'<i class=y style="bottom:{100 * at / most:.4g}%">{at:.3g}</i>\n' for at in ticks(most))
+    yield from (f'<i class=x style="left:{100 * at / end:.4g}%">{at:.0f}</i>\n' for at in ticks(end))
+    yield "</div>\n"
+
+
+def _short(value: float) -> float:
+    """As much of it as anybody reads."""
+    return float(f"{value:.3g}")

@@ -1,0 +1,99 @@
+"""Samples on a page: a row for each prompt, in columns that can be compared, each a file beside the page."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from wanwrap.look.samples import Sample
+
+CLIPS, PICTURES = {".mp4", ".webm"}, {".png", ".jpg", ".jpeg", ".webp"}
+OWN = re.compile(r"_(e)?(\d{6})_(\d\d)_\d{14}")  # what upstream makes while it trains: an epoch or a step, the prompt
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture or a clip: its `file` below the run's folder, what is said of it, its pixels where they are known."""
+
+    file: str
+    words: str
+    size: tuple[int, int] | None = None
+
+
+Rows = Mapping[tuple[str, str], Mapping[str, Cell]]  # by prompt and settings, then by column
+
+
+def gallery(rows: Rows, columns: Sequence[str]) -> Iterator[str]:
+    """The rows, each with a cell or a gap in every column."""
+    yield "<div class=gallery>\n"
+    for (prompt, settings), cells in rows.items():
+        yield f'<h3><span lang="" dir=auto>{escape(prompt)}</span> <small>{escape(settings)}</small></h3>\n<div class=row>\n'
+        for column in columns:
+            yield _figure(cells[column], column) if column in cells else "<figure class=gap></figure>\n"
+        yield "</div>\n"
+    yield "</div>\n"
+
+
+def _figure(cell: Cell, column: str) -> str:
+    size = f" width={cell.size[0]} height={cell.size[1]}" if cell.size else ""
+    media = f'src="{url(cell.file)}"{size}'
+    if Path(cell.file).suffix.lower() in CLIPS:
+        shown = f"<video {media} muted loop playsinline preload=metadata></video>"
+    else:
+        shown = f'<img {media} loading=lazy alt="">'
+    words = escape(cell.words)
+    return (
+        f'<figure><button type=button data-words="{words}" aria-label="{words}">{shown}</button>'
+        f"<figcaption>{escape(column)}</figcaption></figure>\n"
+    )
+
+
+def url(file: str) -> str:
+    """A file below the page's folder; whatever it is called, nothing but that."""
+    return escape(quote(os.fsencode(file)))
+
+
+def compared(samples: Sequence[Sample]) -> tuple[Rows, list[str]]:
+    """Those that `wanwrap sample` has made, without LoRAs first, then by epoch and strength."""
+    rows = {(each.prompt, _settings(each)): dict[str, Cell]() for each in samples}
+    strengths = {each.strength for each in samples if each.epoch is not None}
+    experts, columns = {expert for each in samples for expert in each.loras}, dict[str, None]()
+    for each in sorted(samples, key=lambda each: (each.epoch is not None, each.epoch or 0, each.strength)):
+        alone = "" if each.epoch is None or {*each.loras} == experts else f", {' and '.join(each.loras)} alone"
+        strength = f" at {each.strength:g}"
+        column = (
+            "without" if each.epoch is None else f"epoch {each.epoch}{strength if len(strengths) > 1 else ''}{alone}"
+        )
+        columns[column] = None
+        loras = ", ".join(f"{expert}: {name}" for expert, name in each.loras.items())
+        words = f"epoch {each.epoch}{strength} ({loras})" if loras else column
+        rows[each.prompt, _settings(each)][column] = Cell(each.file, words, (each.width, each.height))
+    return rows, [*columns]
+
+
+def _settings(sample: Sample) -> str:
+    frames = f", {sample.frames} frames" if sample.clip else ""
+    lightning = f", Lightning {sample.lightning}" if sample.lightning else ""
+    start = f", from {Path(sample.image).name}" if sample.image else ""
+    size = f"{sample.width}x{sample.height}{frames}"
+    return f"{size}, {sample.infer_steps} steps{lightning}{start}, seed {sample.seed}"
+
+
+def while_training(folder: Path) -> tuple[Rows, list[str]]:
+    """Those that upstream has made in an expert's folder, by prompt and epoch or step."""
+    rows, columns = defaultdict[tuple[str, str], dict[str, Cell]](dict), dict[str, None]()
+    there = sorted((folder / "samples").glob("*"), key=lambda path: path.name)
+    for path in there:
+        found = OWN.search(path.name)
+        if found and path.suffix.lower() in CLIPS | PICTURES:
+            column = f"{'epoch' if found[1] else 'step'} {int(found[2])}"
+            columns[column] = None
+            file = f"{folder.name}/samples/{path.name}"
+            rows[f"prompt {int(found[3]) + 1}", ""][column] = Cell(file, column)
+    return dict(sorted(rows.items())), [*columns]
