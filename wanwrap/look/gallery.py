@@ -19,11 +19,11 @@ OWN = re.compile(r"_(e)?(\d{6})_(\d\d)_\d{14}")  # what upstream makes while it 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture or a clip: its `file` below the run's folder, what is said of it, its pixels where they are known."""
+    """A picture or a clip: its `file` below the run's folder, its pixels where they are known, the LoRAs it was made with."""
 
     file: str
-    words: str
     size: tuple[int, int] | None = None
+    loras: str = ""
 
 
 Rows = Mapping[tuple[str, str], Mapping[str, Cell]]  # by prompt and settings, then by column
@@ -31,7 +31,7 @@ Rows = Mapping[tuple[str, str], Mapping[str, Cell]]  # by prompt and settings, t
 
 def gallery(rows: Rows, columns: Sequence[str]) -> Iterator[str]:
     """The rows, each with a cell or a gap in every column."""
-    yield "<div class=gallery>\n"
+    yield f'<div class=gallery style="--columns: {len(columns)}">\n'
     for (prompt, settings), cells in rows.items():
         yield f'<h3><span lang="" dir=auto>{escape(prompt)}</span> <small>{escape(settings)}</small></h3>\n<div class=row>\n'
         for column in columns:
@@ -47,11 +47,8 @@ def _figure(cell: Cell, column: str) -> str:
         shown = f"<video {media} muted loop playsinline preload=metadata></video>"
     else:
         shown = f'<img {media} loading=lazy alt="">'
-    words = escape(cell.words)
-    return (
-        f'<figure><button type=button data-words="{words}" aria-label="{words}">{shown}</button>'
-        f"<figcaption>{escape(column)}</figcaption></figure>\n"
-    )
+    told = f'data-column="{escape(column)}" data-files="{escape(cell.loras)}" aria-label="{escape(column)}"'
+    return f"<figure><button type=button {told}>{shown}</button><figcaption>{escape(column)}</figcaption></figure>\n"
 
 
 def url(file: str) -> str:
@@ -71,9 +68,8 @@ def compared(samples: Sequence[Sample]) -> tuple[Rows, list[str]]:
             "without" if each.epoch is None else f"epoch {each.epoch}{strength if len(strengths) > 1 else ''}{alone}"
         )
         columns[column] = None
-        loras = ", ".join(f"{expert}: {name}" for expert, name in each.loras.items())
-        words = f"epoch {each.epoch}{strength} ({loras})" if loras else column
-        rows[each.prompt, _settings(each)][column] = Cell(each.file, words, (each.width, each.height))
+        loras = ", ".join([*each.loras.values(), *([f"strength {each.strength:g}"] if each.loras else [])])
+        rows[each.prompt, _settings(each)][column] = Cell(each.file, (each.width, each.height), loras)
     return rows, [*columns]
 
 
@@ -95,5 +91,5 @@ def while_training(folder: Path) -> tuple[Rows, list[str]]:
             column = f"{'epoch' if found[1] else 'step'} {int(found[2])}"
             columns[column] = None
             file = f"{folder.name}/samples/{path.name}"
-            rows[f"prompt {int(found[3]) + 1}", ""][column] = Cell(file, column)
+            rows[f"prompt {int(found[3]) + 1}", ""][column] = Cell(file)
     return dict(sorted(rows.items())), [*columns]

@@ -206,7 +206,7 @@ def _training(report: Report) -> Iterator[str]:
         yield f"<figure class={_css(each)} data-epoch={record.steps_per_epoch or 0}>\n<h3>{escape(_name(each))}</h3>\n"
         for label, points in (("loss", report.losses[each.name]), ("learning rate", report.rates[each.name])):
             yield from plot(label, points, record.steps_planned, begun) if points else ()
-        more = f"; dashed: where attempt 2 to {len(begun) + 1} began" if begun else ""
+        more = "; dashed: where a later attempt began" if begun else ""
         yield f"<figcaption><output>by step{more}</output></figcaption>\n</figure>\n"
     yield f"</div>\n<p class=note>{LOSS}{EXPERTS if len(experts) > 1 else ''}</p>\n</section>\n"
 
