@@ -6,6 +6,7 @@
 | --- | --- | --- |
 | `windows` | runs | not run |
 | `signals`, `limits`, `terminals`, `pipes`, `flock`, `scripts`, `in_bash`, `posix_paths` | not run | runs |
+| `driven` | not run | where the machine has it |
 | `linux`, `odd_names`, `full_disk` | not run | not run |
 | `symlinks`, `permissions`, `long_paths`, `pwsh`, `in_browser` | where the user or the machine has them | the same |
 """
@@ -74,3 +75,6 @@ permissions = _needs(not WINDOWS and not _may_read_all(), "root may read everyth
 pwsh = _needs(shutil.which("pwsh"), "needs PowerShell 7 on PATH")
 long_paths = _needs(_long_paths(), "LongPathsEnabled is not set in this Windows' registry")
 in_browser = _needs(BROWSER, "needs Chromium or Chrome on PATH")
+driven = _needs(
+    BROWSER and not WINDOWS, "needs Chromium or Chrome on PATH, and hands it pipes by numbers, as POSIX does"
+)

@@ -13,6 +13,7 @@ from wanwrap.cli.options import BASE_DIR, Verb, json_option
 from wanwrap.cli.run_words import far, run_json, state
 from wanwrap.cli.terminal import show_result
 from wanwrap.cli.words import count, duration
+from wanwrap.errors import OutputError
 from wanwrap.look.report import Report, gather, write
 from wanwrap.run.status import Expert, Run, find, look
 from wanwrap.system import console
@@ -80,10 +81,17 @@ class Renewal:
         """Make it anew. Whatever is wrong with a page is told, and ends no training."""
         began = time.monotonic()
         try:
-            run = run or look(self._folder)
-            if run.experts:
-                write(_gather(run))
+            self._write(run or look(self._folder))
         except Exception as error:
-            console.say(f"note: the report was not written ({type(error).__name__}: {error}); nothing else is amiss.")
+            console.say(f"note: the report was not written ({type(error).__name__}: {error}); the run is not harmed.")
         now = time.monotonic()
         self._next = now + max(OFTEN, SHARE * (now - began))
+
+    def _write(self, run: Run) -> None:
+        if not run.experts:
+            return
+        try:
+            write(_gather(run))
+        except OutputError:  # the other expert's run is writing it
+            time.sleep(1)
+            write(_gather(look(self._folder)))
