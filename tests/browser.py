@@ -102,8 +102,9 @@ def browsing(
     assert BROWSER
     (theirs, write), (read, answers) = os.pipe(), os.pipe()
     argv = [sys.executable, "-c", NUMBERED, str(theirs), str(answers), BROWSER, *FLAGS, f"--user-data-dir={profile}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(argv, pass_fds=(theirs, answers), **quiet) as process:
+    with subprocess.Popen(
+        argv, pass_fds=(theirs, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             os.close(theirs)
             os.close(answers)

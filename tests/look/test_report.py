@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from helpers import Wanwrap
 from helpers import clip as film
 from PIL import Image
 from platforms import QUOTE, driven, odd_names
+from runs import folder as folder_of
 from runs import until
 
 from wanwrap.cli import report as verb
@@ -349,6 +351,16 @@ def test_the_verb_in_a_process_of_its_own(tmp_path: Path, wanwrap: Wanwrap) -> N
     assert none.returncode == 11 and "dogs" in none.stderr
 
 
+@pytest.mark.parametrize(("mischief", "code", "state"), [("", 0, "finished"), ("nan:31", 10, "failed")])
+def test_a_run_leaves_it_however_it_ends(
+    mischief: str, code: int, state: str, tmp_path: Path, cli: Wanwrap, low: tuple[object, ...]
+) -> None:
+    done = cli(*low, STANDIN_DO=mischief, STANDIN_CURVES="1")
+    assert done.returncode == code, done.stderr
+    told = re.sub("<[^>]*>", " ", (folder_of(tmp_path) / FILE).read_text(encoding="utf-8"))
+    assert state in told and f"{NAME}-low-000002.safetensors" in told and "learning rate" in told
+
+
 def test_while_a_gpu_trains_no_file_is_hashed(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, low=training(**GOING))
     with alive(folder):
@@ -359,7 +371,7 @@ def test_while_a_gpu_trains_no_file_is_hashed(tmp_path: Path) -> None:
 
 def test_a_run_that_goes_on_makes_it_at_states_and_seldom_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, clock, made = run_folder(tmp_path, low=training(**GOING)), [1e6], list[float]()
-    monkeypatch.setattr(verb.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(verb, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(verb, "write", lambda _: made.append(clock[0] - 1e6))
     page, run = Renewal(folder), look(folder)
     for second in range(1500):
