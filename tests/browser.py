@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage
 # it reads from 3 and writes to 4
 NUMBERED = "import os, sys; [os.dup2(int(sys.argv[at]), at + 2) for at in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Escape": 27, "b": 66}
+
+
+class Renewed(Exception):
+    """The page was loaded anew while it was asked."""
 
 
 class Page:
@@ -38,6 +42,8 @@ class Page:
             if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.complaints.append(json.dumps(answer["params"]))
             if answer.get("id") == self._number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise Renewed
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -75,9 +81,14 @@ class Page:
     def until(self, code: str, seconds: float = 20) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + seconds
-        while not self.js(code):
+        while not self._true(code):
             assert time.monotonic() < deadline, code
             time.sleep(0.05)
+
+    def _true(self, code: str) -> bool:
+        with suppress(Renewed):
+            return bool(self.js(code))
+        return False
 
     def key(self, key: str) -> None:
         """Press one."""

@@ -40,8 +40,8 @@ def report(run: str, base_dir: Path, as_json: bool) -> None:
 
 
 def _gather(run: Run) -> Report:
-    """While a GPU trains no file is read for its sha256."""
-    mark = marks.known if any(each.live for each in run.experts) else marks.thorough
+    """No file is read for its sha256 while a GPU trains, or while somebody waits for a run to stop."""
+    mark = marks.thorough if all(each.state == "done" for each in run.experts) else marks.known
     return gather(run, {each.name: [*_said(each)] for each in run.experts}, mark)
 
 
@@ -78,20 +78,22 @@ class Renewal:
             self.write(run)
 
     def write(self, run: Run | None = None) -> None:
-        """Make it anew. Whatever is wrong with a page is told, and ends no training."""
+        """Make it anew; without a `run`, as it is now, it is the last time. Whatever is wrong with a page ends no training."""
         began = time.monotonic()
         try:
-            self._write(run or look(self._folder))
+            place = self._write(run or look(self._folder))
+            if place and not run:
+                console.say(f"the report: {place}")
         except Exception as error:
             console.say(f"note: the report was not written ({type(error).__name__}: {error}); the run is not harmed.")
         now = time.monotonic()
         self._next = now + max(OFTEN, SHARE * (now - began))
 
-    def _write(self, run: Run) -> None:
+    def _write(self, run: Run) -> Path | None:
         if not run.experts:
-            return
+            return None
         try:
-            write(_gather(run))
+            return write(_gather(run))
         except OutputError:  # the other expert's run is writing it
             time.sleep(1)
-            write(_gather(look(self._folder)))
+            return write(_gather(look(self._folder)))

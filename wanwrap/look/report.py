@@ -1,7 +1,7 @@
 """A run's page: what was trained, its curves, its LoRAs and their samples, in one file of HTML beside its media.
 
-While the run goes on the page renews itself in the browser. It is made to be shown to others: paths of the machine stand in
-no more than the command that goes on with what has not ended.
+While the run goes on the page renews itself in the browser. It is made to be shown to others: paths of this machine are on
+it only in the command that goes on with what has not ended.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def _result(report: Report) -> Iterator[str]:
             )
             for each in report.loras
         ]
-        yield from _table(("file", "epoch", "size", "sha256"), rows)
+        yield from ("<div class=files>", *_table(("file", "epoch", "size", "sha256"), rows), "</div>\n")
     if use := [*_use(record)]:
         yield "<ul>\n" + "".join(f"<li>{line}</li>\n" for line in use) + "</ul>\n"
     if (report.run.folder / WORKFLOW).is_file():
