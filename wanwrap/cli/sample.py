@@ -22,6 +22,7 @@ from wanwrap.cli.options import (
     trigger,
     with_options,
 )
+from wanwrap.cli.report import Renewal
 from wanwrap.cli.terminal import show_result
 from wanwrap.errors import OptionError
 from wanwrap.look import sample_gpu, sampling
@@ -133,7 +134,10 @@ def sample(
     if sampling.todo(found.folder, plan.cells):
         preflight.check_recorded(gone(workspace, base, python, musubi_dir))
         sampler = _checked(sampler, plan, found, base, blocks_to_swap=blocks_to_swap, any_upstream=any_upstream)
-        sampling.make(sampler, plan.cells)
+        try:
+            sampling.make(sampler, plan.cells)
+        finally:
+            Renewal(found.folder).write()  # with those that are there
     files = [found.folder / cell.sample.file for cell in plan.cells]
     show_result(
         as_json, lambda: [vars(cell.sample) for cell in plan.cells], ["done:", *(f"  {file}" for file in files)]
