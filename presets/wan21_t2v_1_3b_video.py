@@ -19,9 +19,6 @@ from dataclasses import replace
 from wanwrap.preset import Clips, Expert, Pictures, Preset
 from wanwrap.upstream.sampling import WAN
 
-# Upstream adds Wan's usual negative prompt by itself. `--fs`: its default flow shift for samples is 14.5.
-SAMPLE = "--w 832 --h 480 --f 81 --s 40 --l 5.2 --fs 3 --d 42"
-
 preset = Preset(
     summary="Wan 2.1 T2V 1.3B on clips of 5 seconds, with samples (the SimpleTuner quick start)",
     task="t2v-1.3B",
@@ -42,9 +39,9 @@ preset = Preset(
     },
     pictures=Pictures(resolution=(832, 480), batch_size=2),
     clips=(Clips(resolution=(832, 480), target_frames=(73,), batch_size=2),),
-    sample_prompts=(
-        "两只拟人化的猫咪身穿舒适的拳击装备，戴着鲜艳的手套，在聚光灯照射的舞台上激烈对战 " + SAMPLE,
-        "a lifelike and intimate video portrait of a man, captured through nuanced movement and expression " + SAMPLE,
+    sample_prompts=(  # size, frames, steps and shift are those of `inference`; upstream adds Wan's usual negative prompt
+        "两只拟人化的猫咪身穿舒适的拳击装备，戴着鲜艳的手套，在聚光灯照射的舞台上激烈对战 --d 42",
+        "a lifelike and intimate video portrait of a man, captured through nuanced movement and expression --d 42",
     ),
     inference=replace(
         WAN["t2v-1.3B"], infer_steps=40, guidance_scale=5.2, flow_shift=3.0

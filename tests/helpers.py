@@ -20,7 +20,7 @@ from wanwrap.data.folder import arrange
 from wanwrap.data.media import Item
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.planner import make_plan
-from wanwrap.plan.request import Request
+from wanwrap.plan.request import Request, samples
 from wanwrap.preset import load
 from wanwrap.upstream.pin import COMMIT, VERSION, Upstream
 from wanwrap.weights.locate import locate
@@ -201,4 +201,6 @@ def golden_plan(name: str, train: Mapping[str, Any] = {}, **asked: Any) -> Plan:
     data = arrange(cats, items, preset)
     upstream = Upstream(folder=Path("/musubi-tuner"), version=VERSION, commit=COMMIT)
     request = Request(preset=preset, base_dir=base, upstream=upstream, python="python", **asked)
+    if "sample_prompts" not in request.given:  # a file that no test reads here
+        request = replace(request, samples=samples(request))
     return make_plan(request, data, {key: locate(key, base / "models", None) for key in request.needed})

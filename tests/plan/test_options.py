@@ -126,7 +126,7 @@ ADAFACTOR = {"optimizer_type": "adafactor", "optimizer_args": ("relative_step=Fa
 )
 def test_settings_that_fail_late_in_upstream(given: dict[str, Value], noun: str) -> None:
     with pytest.raises(OptionError, match=noun):
-        golden_plan("t2v-vanilla", given=given)
+        golden_plan("t2v-vanilla", given=given, sample_with_one_expert=True)
 
 
 def test_the_1_3b_model_is_smaller() -> None:
@@ -260,8 +260,11 @@ def test_what_may_not_be_meant_is_said(asked: dict[str, Any], noun: str | None) 
 @pytest.mark.parametrize("name", ["t2v-vanilla", "wan21-t2v-1.3b-video", "wan21-i2v-480p"])
 def test_samples_bring_what_they_need(name: str) -> None:
     given: dict[str, Value] = {"sample_prompts": "/p.txt", "sample_every_n_epochs": 1}
-    argv = golden_plan(name, given=given).trainings[0].argv
-    assert argv[argv.index("--sample_prompts") + 1] == "/p.txt" and {"--vae", "--t5"} <= {*argv}
+    plan = golden_plan(name, given=given, samples=("a cat", "a dog"))
+    (train, *_), argv = plan.trainings, plan.trainings[0].argv
+    prompts = train.folder / "sample_prompts.txt"
+    assert argv[argv.index("--sample_prompts") + 1] == str(prompts) and plan.files[prompts] == "a cat\na dog\n"
+    assert {"--vae", "--t5"} <= {*argv}
     assert ("--clip" in argv) == (name == "wan21-i2v-480p")
 
 

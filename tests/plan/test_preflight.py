@@ -45,23 +45,6 @@ def test_disk_for_all_merges_together_but_not_for_those_that_are_there(
     assert preflight.lacking_disk(plan, 0) is None and preflight.lacking_disk(plan, 10**11)
 
 
-def test_prompts_that_an_earlier_start_has_left_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preset's own are written when the run begins."""
-    asked = dict[str, list[str]]()
-
-    def ask(*arguments: Any) -> dict[str, Any]:
-        asked.update({name: row["argv"] for name, row in arguments[3].items()})
-        return {"missing": {}, "gpus": [{}], "python": "3.11", "packages": {}, "upstream": {}}
-
-    monkeypatch.setattr(preflight, "ask", ask)
-    own = golden_plan("wan21-t2v-1.3b-video")
-    preflight.check_machine(own, gpus=1)
-    assert "--sample_prompts" in own.trainings[0].argv and "--sample_prompts" not in asked["dit"]
-    given = {"sample_prompts": "/p.txt", "sample_every_n_epochs": 1}
-    preflight.check_machine(golden_plan("wan21-t2v-14b", given=given), gpus=1)
-    assert "/p.txt" in asked["dit"]
-
-
 @pytest.mark.parametrize(("why", "wrong"), [(NOT_THERE, "wanwrap setup"), ("AttributeError", "pip")])
 def test_no_way_is_named_that_leads_nowhere(why: str, wrong: str) -> None:
     with pytest.raises(PackageError, match="prodigyopt") as caught:

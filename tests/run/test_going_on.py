@@ -288,7 +288,8 @@ def test_a_name_with_what_globs_take_for_more(tmp_path: Path, cli: Wanwrap, low:
     """Trainings that were begun, LoRAs and samples are found all the same."""
     prompts, name = tmp_path / "prompts.txt", "a[1]"
     prompts.write_text("a cat --w 64 --h 64 --f 1 --s 2")
-    run, samples = (*low, "--output_name", name), ("--", "--sample_prompts", prompts, "--sample_every_n_epochs", 2)
+    run = (*low, "--output_name", name, "--sample_with_one_expert")
+    samples = ("--", "--sample_prompts", prompts, "--sample_every_n_epochs", 2)
     assert cli(*run, *samples, STANDIN_DO="after:30").returncode == 10
     done = cli(*run, *samples)
     assert done.returncode == 0 and "going on from 4" in done.stderr, done.stderr

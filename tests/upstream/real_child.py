@@ -373,6 +373,13 @@ def media(paths):
     return found
 
 
+def prompts(path):
+    """What upstream reads of a file of prompts."""
+    from musubi_tuner.training.sampling_prompts import load_prompts
+
+    return load_prompts(path)
+
+
 VERBS = {
     each.__name__: each
     for each in (
@@ -392,6 +399,7 @@ VERBS = {
         frames,
         distances,
         media,
+        prompts,
     )
 }
 

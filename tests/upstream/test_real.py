@@ -30,6 +30,9 @@ from wanwrap.system.safetensors import open_source, read_header
 from wanwrap.upstream.dit import PREFIX
 from wanwrap.upstream.options import TRAIN, spell
 from wanwrap.upstream.pin import find
+from wanwrap.upstream.sample_prompts import completed
+from wanwrap.upstream.sample_prompts import load as load_prompts
+from wanwrap.upstream.sampling import WAN
 from wanwrap.upstream.schedule import SCHEDULERS, WARM_UP, rewrite
 from wanwrap.weights import provenance
 from wanwrap.weights.models import MODELS, SHAPES, structure
@@ -462,6 +465,7 @@ FAILS: list[tuple[dict[str, Any], str]] = [
     ({"lr_scheduler_type": "OneCycleLR", "lr_scheduler_args": ("max_lr=1e-3", "total_steps=9")}, "learning rate"),
     ({"lr_scheduler_type": "ReduceLROnPlateau"}, "learning rate.*metrics"),
     ({"lr_scheduler_type": "torch.optim.lr_scheduler.SequentialLR"}, "learning rate.*schedulers"),
+    ({"sample_prompts": "/p.txt", "sample_every_n_epochs": 1, "vae_dtype": "foo"}, "samples.*foo"),
 ]
 
 
@@ -491,26 +495,42 @@ def test_what_upstream_can_build_is_not(built: dict[str, Any]) -> None:
     assert not built["problems"].keys() & BUILDS.keys()
 
 
-PROMPTS = {
-    "good.txt": ("a cat --w 64 --h 64 --f 1 --i first.png", {}, ""),
-    "lacking.txt": ("a cat --w 64 --h 64 --f 1", {}, "first frame"),
-    "empty.txt": ("# a cat", {}, "no prompt"),
-    "broken.json": ("{", {}, "samples"),
-    "prompts.md": ("a cat", {}, ".txt, .toml or .json"),
-    "type.txt": ("a cat --i first.png", {"vae_dtype": "foo"}, "foo"),
-}
+def test_prompts_are_read_by_upstream_as_they_are_written(tmp_path: Path) -> None:
+    """Of all that they are completed with; and those that are refused it does take for an option."""
+    path, first = tmp_path / "p.txt", picture(tmp_path / "first frame.png")
+    path.write_text(
+        "a cat - on a sofa --i first frame.png\n# a dog\na dog --W 64 --d 7 --n 5 legs --i first frame.png --fs 2.5"
+    )
+    read = completed(load_prompts(path), WAN["i2v-14B"], tmp_path, pictures=True)
+    given = {"sample_prompts": str(path), "sample_every_n_epochs": 1}
+    written = golden_plan("wan21-i2v-480p", given=given, samples=read)
+    (text,) = (text for place, text in written.files.items() if place.name == "sample_prompts.txt")
+    path.write_text(text, encoding="utf-8")
+    size = {"width": 832, "height": 480, "frame_count": 81}
+    own = {**size, "sample_steps": 40, "cfg_scale": 5.0, "discrete_flow_shift": 3.0, "image_path": str(first)}
+    dog = {"width": 64, "seed": 7, "negative_prompt": "5 legs", "discrete_flow_shift": 2.5}
+    assert ask("prompts", str(path), tmp_path) == [
+        {"enum": 0, "prompt": "a cat - on a sofa", **own},
+        {"enum": 1, "prompt": "a dog", **own, **dog},
+    ]
+    odd = [f"{name.upper()} 5 people" for name in "w h f d s g fs l n i ei cn ci of".split()]
+    path.write_text("\n".join(odd))
+    for line, taken in zip(odd, ask("prompts", str(path), tmp_path), strict=True):
+        assert len(taken) == 3, taken
+        (tmp_path / "one.txt").write_text(line)
+        with pytest.raises(OptionError, match=f"--{line.split()[0].lower()};"):
+            completed(load_prompts(tmp_path / "one.txt"), WAN["t2v-14B"], tmp_path, pictures=False)
 
 
-def test_prompts_of_which_upstream_would_draw_nothing(tmp_path: Path) -> None:
-    """It would skip them at each epoch, or fail after the caching."""
-    trainings = {}
-    for name, (text, more, _) in PROMPTS.items():
-        (tmp_path / name).write_text(text)
-        given = {"sample_prompts": str(tmp_path / name), "sample_every_n_epochs": 1, "optimizer_type": "adamw", **more}
-        trainings[name] = _asked(golden_plan("wan21-i2v-480p", given=given))
-    problems = preflight.ask(PYTHON, find(Path(FOLDER), Path()), ["musubi_tuner"], trainings)["problems"]
-    for name, (_, _, noun) in PROMPTS.items():
-        assert (name in problems) == bool(noun) and noun in str(problems.get(name)), problems
+@pytest.mark.parametrize(
+    ("name", "words"), [("wan21-i2v-480p", []), ("i2v-vanilla", ["--sample_with_one_expert", "--noise_level", "low"])]
+)
+def test_samples_are_rehearsed(name: str, words: list[str], tmp_path: Path) -> None:
+    picture(tmp_path / "first.png")
+    (tmp_path / "p.json").write_text('[{"prompt": "a cat", "image_path": "first.png"}]')
+    given = ("--", "--sample_prompts", tmp_path / "p.json", "--sample_every_n_epochs", 5)
+    (expert,) = rehearse(tmp_path, name, "sample", *words, *given).values()
+    assert [path.name.partition("_e0")[2][:5] for path in (Path(expert["folder"]) / "samples").iterdir()] == ["00002"]
 
 
 def test_a_lora_is_taken_where_upstream_would_load_all_of_it(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ RUN = [
     training("--resume_from", type=PATH, help="Start from a LoRA's weights (the schedule starts anew)."),
     option("--sample", is_flag=True, help="Make samples at the end, as `wanwrap sample` does."),
     training("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
+    training("--sample_with_one_expert", is_flag=True, help="Wan 2.2: samples while training, by one expert alone."),
     training("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),
     data("--dataset_config", type=PATH, help="Your own data set TOML, checked and used as it is."),
     data("--skip_bad", is_flag=True, help="Leave out files that can't be trained, instead of stopping."),

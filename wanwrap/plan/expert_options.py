@@ -45,7 +45,7 @@ def expert_options(
     precision = request.precision or rules.PRECISION[dit.dtype]
     kind: Options = {"task": preset.task, "mixed_precision": precision, "save_precision": precision}
     options, notes = _settled({**kind, **BASE, **preset.train, **expert.train}, request.given, dit)
-    rules.check(options, dit.dtype, samples=bool(preset.sample_prompts))
+    rules.check(options, dit.dtype, samples=bool(request.samples))
     if gpus > 1 and options.get("seed") is None:
         raise OptionError(f"with --gpus {gpus} each GPU would draw a seed, and batches, of its own; give --seed.")
     if expert.noise_level:

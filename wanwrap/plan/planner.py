@@ -22,9 +22,11 @@ from wanwrap.system.safetensors import digest
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, Value, spell, whole
 from wanwrap.upstream.pin import SETTINGS
+from wanwrap.upstream.sample_prompts import remarks
 from wanwrap.weights.weight_file import WeightFile
 
 Weights = Mapping[str, WeightFile]  # by the catalogue's names
+SAMPLE_PROMPTS = "sample_prompts.txt"
 
 
 def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
@@ -40,15 +42,15 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
         place = request.base_dir / "cache" / slug(dataset.name)
         entries = (replace(entry, cache=place / _cache(request.preset, entry, encoders)) for entry in dataset.entries)
         dataset = replace(dataset, entries=tuple(entries))
-    rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes]
+    rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes, *remarks(request.samples)]
     for expert in request.experts:
         dit, rewrite = _dit(request, expert, weights)
         rewrites += [rewrite] if rewrite else []
-        options, remarks = expert_options(request, expert, dataset, dit)
+        options, said = expert_options(request, expert, dataset, dit)
         train = _train(request, expert, dataset, weights, name, dit, options)
         trainings.append(train)
         files |= _files(request, dataset, train.folder)
-        notes += [remark for remark in remarks if remark not in notes]
+        notes += [remark for remark in said if remark not in notes]
     return Plan(
         request=request,
         dataset=dataset,
@@ -81,8 +83,8 @@ def _files(request: Request, dataset: Dataset, folder: Path) -> dict[Path, str]:
                 lists.setdefault(entry.items, folder / f"{entry.kind}s-{len(lists) + 1}.jsonl")
         files[folder / "dataset.toml"] = render(dataset, lists)
         files |= {path: file_list(items) for items, path in lists.items()}
-    if request.preset.sample_prompts:
-        files[folder / "sample_prompts.txt"] = "\n".join((*request.preset.sample_prompts, ""))
+    if request.samples:
+        files[folder / SAMPLE_PROMPTS] = "\n".join((*request.samples, ""))
     return files
 
 
@@ -209,7 +211,7 @@ def _train(
         "save_last_n_epochs": None,  # wanwrap's own business: what upstream would remove has been moved
         "save_state": True,
         "save_last_n_epochs_state": 2,  # the younger one may be half
-        **_sampling(request, weights, settings, folder),
+        **_sampling(request, weights, folder),
         "dit": str(dit.path),
         "dataset_config": str(dataset.config or folder / "dataset.toml"),
         "output_name": label,
@@ -251,13 +253,12 @@ def _launch(request: Request, folder: Path, settings: Options) -> tuple[str, ...
     return (request.python, "-m", "accelerate.commands.launch", *spell(words), *request.upstream.start(TRAIN))
 
 
-def _sampling(request: Request, weights: Weights, options: Options, folder: Path) -> Options:
+def _sampling(request: Request, weights: Weights, folder: Path) -> Options:
     """What upstream needs for samples while training; the trainer reads VAE, T5 and CLIP for nothing else."""
-    prompts = options.get("sample_prompts")
-    if not (prompts or request.preset.sample_prompts):
+    if not request.samples:
         return {}
     return {
-        "sample_prompts": prompts or str(folder / "sample_prompts.txt"),
+        "sample_prompts": str(folder / SAMPLE_PROMPTS),
         "vae": str(weights["vae"].path),
         "t5": str(weights["t5"].path),
         "clip": str(weights["clip"].path) if request.preset.needs_clip else None,

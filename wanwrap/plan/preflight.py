@@ -139,10 +139,7 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
     for train in plan.trainings:
         modules |= {*late_imports(train.options)}
-        options = dict(train.options)
-        if Path(str(options.get("sample_prompts"))) in plan.files:
-            del options["sample_prompts"]  # a preset's own: what lies there is of an earlier start
-        trainings[train.expert] = {"argv": [*spell(options)], "steps": train.steps * request.gpus}
+        trainings[train.expert] = {"argv": [*spell(train.options)], "steps": train.steps * request.gpus}
     answer = ask(request.python, request.upstream, modules, trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     check_packages(answer, request.python)

@@ -16,9 +16,10 @@ from wanwrap.errors import OptionError, PackageError, WeightsError
 from wanwrap.paths import PACKAGE, absolute
 from wanwrap.preset import Expert, Lightning, NoiseLevel, Preset, load
 from wanwrap.system.shell import Shell
-from wanwrap.upstream import pin
+from wanwrap.upstream import pin, sample_prompts
 from wanwrap.upstream.options import ALIASES, ATTENTION, TRAIN, Options, Value, check, parse
 from wanwrap.upstream.pin import Upstream
+from wanwrap.upstream.rules import SAMPLING
 from wanwrap.upstream.sampling import Inference
 from wanwrap.weights import workspace
 from wanwrap.weights.models import option
@@ -39,6 +40,7 @@ PASSED = (
     "vram",
     "fit",
     "shell",
+    "sample_with_one_expert",
 )
 # upstream's options that name a file, as wanwrap's users know them
 FILES = {"network_weights": "resume_from", **{name: name for name in ("sample_prompts", "log_tracker_config")}}
@@ -59,6 +61,8 @@ class Request:
     skip_lightning: bool = False
     sample: bool = False  # whether samples are made when all is trained
     precision: Precision | None = None  # None: the DiT's own
+    sample_with_one_expert: bool = False
+    samples: tuple[str, ...] = ()  # prompts of those while training, each line complete
     gpus: int = 1  # that train one expert together, each with a whole copy of the DiT
     vram: float | None = None  # GB of the card, where it isn't this machine's
     fit: Literal["auto", "off"] = "off"
@@ -132,7 +136,27 @@ def read(
     )
     if "network_weights" in request.given and len(request.experts) > 1:
         raise OptionError("--resume_from is one expert's file; say which with --noise_level high or low.")
-    return replace(request, files=weights_given(request, options))
+    return replace(request, files=weights_given(request, options), samples=samples(request))
+
+
+def samples(request: Request) -> tuple[str, ...]:
+    """The prompts of samples while training, completed: those of the file that was given, else the preset's own.
+
+    Raises:
+        OptionError: upstream would draw something else, or nothing that shows what the LoRAs do together.
+    """
+    preset, file = request.preset, request.given.get("sample_prompts")
+    own = {f"sample prompt {number} of {preset.name}": line for number, line in enumerate(preset.sample_prompts, 1)}
+    prompts = sample_prompts.load(Path(str(file))) if file else own
+    asked = prompts or SAMPLING & request.given.keys()
+    if asked and preset.timestep_boundary and not request.sample_with_one_expert:
+        raise OptionError(
+            "samples while training show nothing of Wan 2.2: upstream lets the expert that it trains do all steps, the other "
+            "one's too. `wanwrap sample RUN`, and `run --sample`, use both. With --sample_with_one_expert, before the `--`, "
+            "it is done all the same."
+        )
+    folder = Path(str(file)).parent if file else Path.cwd()
+    return sample_prompts.completed(prompts, request.inference, folder, pictures=preset.mode != "t2v")
 
 
 def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
@@ -156,6 +180,8 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
         raise OptionError(f"{preset.name} has no {level}-noise expert; leave out --noise_level.")
     if options.get("skip_lightning") and preset.lightning is None:
         raise OptionError(f"{preset.name} merges no Lightning; leave out --skip_lightning.")
+    if options.get("sample_with_one_expert") and not preset.timestep_boundary:
+        raise OptionError(f"{preset.name} trains one model, which samples itself; leave out --sample_with_one_expert.")
 
 
 def gone(known: Workspace, base: Path, python: Path | str | None, musubi_dir: Path | None) -> dict[str, str]:

@@ -106,7 +106,7 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     Its first step makes the toy weights that the others read; `length` is how long it trains, and how often it saves.
     """
     request, preset = real.request, real.request.preset
-    prompts = tuple(f"{prompt.partition(' --')[0]} {PROMPT}" for prompt in preset.sample_prompts[:1])
+    samples = tuple(map(_small_sample, request.samples[:1]))
     chosen = {fit.train.expert: fit.chosen for fit in real.fits}
     experts = [
         replace(expert, train=_soften({**preset.train, **expert.train, **chosen.get(expert.key, {})}, gpu))
@@ -115,9 +115,10 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     given = {name: value for name, value in _soften(request.given, gpu).items() if name not in LEFT_OUT}
     small = replace(
         request,
-        preset=replace(preset, train={}, experts=tuple(experts), sample_prompts=prompts),
+        preset=replace(preset, train={}, experts=tuple(experts)),
+        samples=samples,
         base_dir=base,
-        given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if prompts else {})},
+        given={**given, **length, **({"sample_every_n_epochs": EPOCHS} if samples else {})},
         output_name=f"{real.name}-toy",
         sample=False,  # it has its own
         upstream=replace(request.upstream, child=CHILD),
@@ -144,6 +145,12 @@ def _samples(small: Request, folder: Path) -> list[Sample]:
     if small.noise_level and len(small.preset.experts) > 1:
         return []
     return [sample_step(small, folder, size="64x64", steps=2, epochs="last", prompt="a toy")]
+
+
+def _small_sample(line: str) -> str:
+    """A line of prompts with its first frame, of a size that a CPU can draw."""
+    picture = "".join(line.partition(" --i ")[1:])
+    return f"{line.partition(' --')[0]} {PROMPT}{picture}"
 
 
 def _soften(options: Options, gpu: bool) -> dict[str, Value]:

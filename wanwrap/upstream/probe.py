@@ -102,8 +102,8 @@ def attempt(argv: "list[str]", steps: int) -> "dict[str, str] | None":
         args.max_train_steps = steps
         walk(trainer.get_lr_scheduler(args, optimizer, 1), optimizer, steps)
         stage = "samples"
-        if args.sample_prompts:
-            check_prompts(args)
+        if args.vae_dtype:
+            importlib.import_module("musubi_tuner.utils.model_utils").str_to_dtype(args.vae_dtype)
     except NotImplementedError:  # somebody's network or optimizer wants numbers, of which there are none here
         return None
     except Exception as error:
@@ -177,19 +177,6 @@ def walk(scheduler: Any, optimizer: Any, steps: int) -> None:
             scheduler.step()
     if steps - last > 1 + STALLED * steps and steps <= LONGEST:
         raise Problem(f"it would be 0 from step {last + 1} of {steps} on")
-
-
-def check_prompts(args: Any) -> None:
-    """Raises Problem, or what upstream does: prompts of which it would draw nothing, or at which it would fail."""
-    if not args.sample_prompts.endswith((".txt", ".toml", ".json")):
-        raise Problem(f"{args.sample_prompts} must end in .txt, .toml or .json")
-    prompts = importlib.import_module("musubi_tuner.training.sampling_prompts").load_prompts(args.sample_prompts)
-    if not prompts:
-        raise Problem(f"{args.sample_prompts} holds no prompt")
-    if args.task.startswith("i2v") and not all(prompt.get("image_path") for prompt in prompts):
-        raise Problem(f"a prompt in {args.sample_prompts} has no first frame (--i PICTURE)")
-    if args.vae_dtype:
-        importlib.import_module("musubi_tuner.utils.model_utils").str_to_dtype(args.vae_dtype)
 
 
 def problems(trainings: "dict[str, dict[str, Any]]") -> "dict[str, dict[str, str]]":

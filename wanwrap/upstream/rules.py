@@ -56,7 +56,7 @@ IDLE_WITHOUT = {
     **dict.fromkeys(("compile_backend", "compile_mode", "compile_dynamic", "compile_fullgraph"), "compile"),
     **dict.fromkeys(("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic"), "dynamo_backend"),
 }
-SAMPLING = ("sample_every_n_epochs", "sample_every_n_steps", "sample_at_first")
+SAMPLING = {"sample_every_n_epochs", "sample_every_n_steps", "sample_at_first"}
 # Upstream draws up to 1000 times for a timestep within the window, then takes one outside of it without a word.
 # At 0.5 % a draw that happens to 7 steps in 1000; the rarest window of a preset is at 1.4 %.
 RAREST = 0.005
@@ -66,7 +66,7 @@ HIGHEST_RATE = 1e-3  # of published recipes, which use 1e-5 and more; Prodigy fi
 def check(options: Options, dtype: str, *, samples: bool) -> None:
     """Raises OptionError: what upstream finds only after the caching, or never.
 
-    `dtype` is the DiT's, `samples` whether the preset has prompts.
+    `dtype` is the DiT's, `samples` whether there are prompts for some.
     """
     for name, limits in RANGES.items():
         if options.get(name) is not None:
