@@ -27,6 +27,7 @@ from wanwrap.preset import load, shipped
 from wanwrap.rehearsal import stage as module
 from wanwrap.run import record as records
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD
+from wanwrap.upstream.options import Value
 from wanwrap.upstream.pin import Upstream
 from wanwrap.weights.catalogue import CATALOGUE
 
@@ -87,6 +88,16 @@ def test_toys_are_merged_and_what_takes_long_is_left_out_and_said() -> None:
     assert not any("sha256" in word for step in plan.rewrites for word in step.argv)
     assert {"network_weights is left out", "vae_dtype is left out"} <= {*notes}
     assert plan.trainings[0].options["blocks_to_swap"] == module.SWAP
+
+
+def test_a_sample_is_drawn_too_as_small_as_can_be() -> None:
+    """Of the prompts that were given, with its first frame."""
+    given: dict[str, Value] = {"sample_prompts": "/p.txt", "sample_every_n_epochs": 9}
+    lines = ("a cat --w 832 --h 480 --f 81 --s 40 --l 5 --fs 3 --n a dog --i /first frame.png", "a dog")
+    plan, _ = module.stage(golden_plan("wan21-i2v-480p", given=given, samples=lines), Path("/r"), gpu=False)
+    (train,) = plan.trainings
+    written = plan.files[Path(str(train.options["sample_prompts"]))]
+    assert written == f"a cat {module.PROMPT} --i /first frame.png\n" and train.options["sample_every_n_epochs"] == 2
 
 
 def test_what_is_chosen_for_a_card_is_rehearsed() -> None:

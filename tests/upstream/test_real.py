@@ -513,7 +513,10 @@ def test_prompts_are_read_by_upstream_as_they_are_written(tmp_path: Path) -> Non
         {"enum": 0, "prompt": "a cat - on a sofa", **own},
         {"enum": 1, "prompt": "a dog", **own, **dog},
     ]
-    odd = [f"{name.upper()} 5 people" for name in "w h f d s g fs l n i ei cn ci of".split()]
+    odd = [
+        f"{name.upper()} 5 people"
+        for name in ["w", "h", "f", "d", "s", "g", "fs", "l", "n", "i", "ei", "cn", "ci", "of"]
+    ]
     path.write_text("\n".join(odd))
     for line, taken in zip(odd, ask("prompts", str(path), tmp_path), strict=True):
         assert len(taken) == 3, taken

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.options import FIT, RUN, VRAM, RunVerb, json_option, option, sizes, with_options
+from wanwrap.cli.options import FIT, PRESET, RUN, VRAM, RunVerb, json_option, option, sizes, with_options
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.cli.words import expected
 from wanwrap.errors import listing
@@ -33,7 +33,7 @@ def several(ctx: click.Context, param: click.Parameter, value: str | None) -> An
 
 
 @click.command(cls=RunVerb, epilog="Example: wanwrap fit t2v-vanilla cats --vram 16,24")
-@click.argument("preset", required=False)
+@PRESET(required=False)
 @with_options(OURS)
 @option("--vram", callback=several, help="GB of the cards, as in 12,16,24 (default: this machine's, and 8 to 80).")
 @option("--measured", is_flag=True, help="What runs have taken instead, beside what was foretold.")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from wanwrap.cli import run_file
 from wanwrap.errors import OptionError
 from wanwrap.paths import QUOTED, absolute
 
@@ -24,12 +25,17 @@ class Option(click.Option):
         super().__init__(*words, **attributes)
         self.group = group
 
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """What a run file gives is nearer than the environment."""
+        return None if self.name in (ctx.default_map or {}) else super().value_from_envvar(ctx)
+
 
 class Verb(click.Command):
     """A verb: its options in groups, its example in one piece, its data set by one name."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """DATASET is an argument, and an option as the guides have it."""
+        run_file.prefer_typed_data(ctx)
         names = {ctx.params.pop("dataset_option", None), ctx.params.get("dataset")} - {None}
         if len(names) > 1:
             raise click.UsageError("DATASET and --dataset name two data sets; give one.", ctx)
@@ -170,6 +176,7 @@ FIT = environment(
 )
 PLACES = [BASE_DIR, PYTHON, MUSUBI_DIR]
 ANY_UPSTREAM = environment("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")
+PRESET = partial(click.argument, "preset", is_eager=True, callback=run_file.read)
 DATASET = [
     click.argument("dataset", required=False),
     data("--dataset", "dataset_option", help="The same as DATASET."),
@@ -185,7 +192,7 @@ WEIGHTS = [
     weights("--clip", type=PATH, help="CLIP, for Wan 2.1 I2V."),
 ]
 RUN = [
-    click.argument("preset"),
+    PRESET(),
     *DATASET,
     NOISE_LEVEL,
     option("--output_name", help="What the LoRAs are called (default: data set and preset)."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wanwrap.cli import run_file
 from wanwrap.cli.options import PATH, RUN, RunVerb, control, environment, json_option, option, with_options
 from wanwrap.cli.terminal import show_json, show_text
 from wanwrap.errors import OptionError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @with_options(RUN)
 @option("--dry_run", is_flag=True, help="Print the run as a script instead; needs neither upstream nor weights.")
 @environment("--parallel", is_flag=True, help="Both experts side by side, on a GPU each.")
+@option("--save", type=PATH, help="Write all of this into a run file, X.toml, instead; `wanwrap run X.toml` reads it.")
 @control("--shell", type=click.Choice(["bash", "powershell"]), help="The script's language.")
 @control("--restart", is_flag=True, help="Begin anew; what an earlier run has made is put aside.")
 @control("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.")
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")
 def run(
     dry_run: bool,
+    save: Path | None,
     parallel: bool,
     shell: Any,
     restart: bool,
@@ -44,11 +47,18 @@ def run(
 ) -> None:
     """Train a PRESET (a name, or your own ./file.py) on a DATASET.
 
+    Both and all options may stand in a run file instead, `wanwrap run cats.toml`; --save writes one, and stops.
+
     DATASET is a folder, the name of one in BASE_DIR/datasets (default: the only one there), or a TOML of your own;
     `sample` is wanwrap's own. It is cached, then each expert is trained. The same command again goes on where a run has
     stopped, whatever has stopped it: from the last whole state, with the same learning rates as without the stop.
 
     What stands after `--` goes to upstream's training command, checked against its options.
+
+    Samples while training, of Wan 2.1: `-- --sample_prompts FILE --sample_every_n_epochs 5`. FILE holds a prompt a line,
+    with options behind it: --w 832 --h 480 (multiples of 16) --f 81 (frames, 4N+1) --s steps --l guidance --fs shift
+    --d seed --n negative prompt --i first frame (I2V). What is left out is the preset's. They lie in the expert's
+    samples/, clips at upstream's 24 fps.
     """
     from wanwrap.plan.build import build  # here and below: help waits for none of them, a dry run for few
     from wanwrap.plan.request import read
@@ -59,10 +69,15 @@ def run(
         )
     if comfyui_dir and not to_comfyui:
         raise OptionError("--comfyui_dir says where --to_comfyui copies the LoRAs; give both, or neither.")
+    if save and (dry_run or as_json):
+        raise OptionError("--save only writes the run file; leave out --dry_run and --json, or --save.")
     if out and (as_json or not dry_run):
         raise OptionError("--out goes with --dry_run, and without --json: it is the file for the script.")
     request = read(shell=shell, **options)
-    plan = build(request, whole=not dry_run)
+    plan = build(request, whole=not (dry_run or save))
+    if save:
+        run_file.write(click.get_current_context(), plan, save)
+        return
     target = None
     if to_comfyui:
         from wanwrap.run import comfyui

@@ -22,7 +22,7 @@ from wanwrap.system.safetensors import digest
 from wanwrap.upstream.buckets import NOT_CACHED, SAME_LATENTS, What
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, Value, spell, whole
 from wanwrap.upstream.pin import SETTINGS
-from wanwrap.upstream.sample_prompts import remarks
+from wanwrap.upstream.sample_prompts import remarks as remarks_on
 from wanwrap.weights.weight_file import WeightFile
 
 Weights = Mapping[str, WeightFile]  # by the catalogue's names
@@ -42,15 +42,16 @@ def make_plan(request: Request, dataset: Dataset, weights: Weights) -> Plan:
         place = request.base_dir / "cache" / slug(dataset.name)
         entries = (replace(entry, cache=place / _cache(request.preset, entry, encoders)) for entry in dataset.entries)
         dataset = replace(dataset, entries=tuple(entries))
-    rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes, *remarks(request.samples)]
+    rewrites, trainings, files, notes = list[Step](), list[Train](), dict[Path, str](), [*dataset.notes]
     for expert in request.experts:
         dit, rewrite = _dit(request, expert, weights)
         rewrites += [rewrite] if rewrite else []
-        options, said = expert_options(request, expert, dataset, dit)
+        options, remarks = expert_options(request, expert, dataset, dit)
         train = _train(request, expert, dataset, weights, name, dit, options)
         trainings.append(train)
         files |= _files(request, dataset, train.folder)
-        notes += [remark for remark in said if remark not in notes]
+        notes += [remark for remark in remarks if remark not in notes]
+    notes += remarks_on(request.samples)
     return Plan(
         request=request,
         dataset=dataset,

@@ -155,7 +155,7 @@ def samples(request: Request) -> tuple[str, ...]:
             "one's too. `wanwrap sample RUN`, and `run --sample`, use both. With --sample_with_one_expert, before the `--`, "
             "it is done all the same."
         )
-    folder = Path(str(file)).parent if file else Path.cwd()
+    folder = Path(str(file)).parent if file else Path()
     return sample_prompts.completed(prompts, request.inference, folder, pictures=preset.mode != "t2v")
 
 
