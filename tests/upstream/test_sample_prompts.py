@@ -40,7 +40,8 @@ def test_what_upstream_would_choose_is_the_presets(line: str, whole: str, tmp_pa
 @pytest.mark.parametrize(
     ("line", "noun"),
     [
-        ("a cat --w 830", "line 2: --w 830 .*16"),
+        ("a cat --w 840", "line 2: --w 840 .*16"),
+        ("a cat --h 72", "--h 72"),
         ("a cat --h 0", "--h 0"),
         ("a cat --f 6", r"4N\+1"),
         ("a cat --f 81 frames", "--f 81 frames"),

@@ -124,7 +124,7 @@ def _upstream(table: Any, folder: Path) -> list[str]:
         raise ValueError("upstream must be a table: [upstream], and musubi-tuner's options below it.")
     options = {name.replace("-", "_"): value for name, value in table.items()}
     check(options, TRAIN)
-    return [*spell({name: _below(folder, value) if name in FILES else value for name, value in options.items()})]
+    return [*spell({name: _below(folder, str(value)) if name in FILES else value for name, value in options.items()})]
 
 
 def prefer_typed_data(ctx: click.Context) -> None:
