@@ -78,23 +78,26 @@ def run(
     if save:
         run_file.write(click.get_current_context(), plan, save)
         return
-    target = None
+    target = shelf = None
     if to_comfyui:
         from wanwrap.run import comfyui
 
         target = comfyui.check(plan, comfyui_dir, request.workspace.comfyui)
+        shelf = comfyui.check_workflow(plan.folder, comfyui_dir, request.workspace.comfyui)
     if dry_run:
         _show(plan, shell, as_json, out, target)
         return
     from wanwrap.cli.train import train
     from wanwrap.cli.words import finished
+    from wanwrap.look import workflow
 
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
+    left = workflow.write(plan.folder, shelf)
     placed = comfyui.place(plan, target) if target else []
     if as_json:
-        console.say(*placed)
+        console.say(*placed, *left)
     else:
-        click.echo("\n".join(finished(plan, placed)))
+        click.echo("\n".join([*finished(plan, placed), *left]))
 
 
 def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Finished LoRAs into ComfyUI's models/loras: never over another file, and refused before the training, not after it."""
+"""What is finished into ComfyUI: LoRAs and a workflow, never over another file, and refused before the training, not after."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import filecmp
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wanwrap.errors import FULL, OptionError, OutputError, RoomError, WeightsError
 from wanwrap.paths import absolute
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.system import disk
-from wanwrap.system.files import atomic_file, opened
+from wanwrap.system.files import atomic_file, opened, write_atomic
 from wanwrap.weights import comfyui
 from wanwrap.weights.workspace import NAME
+
+WORKFLOW = "comfyui_workflow.json"  # in a run's folder
 
 
 def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
@@ -25,11 +28,7 @@ def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
         OutputError: it has no folder for LoRAs, none that can be written, or other files under their names.
         WeightsError: it is no ComfyUI.
     """
-    homes = [absolute(given)] if given else recorded
-    if len(homes) != 1:
-        known = f"{NAME} has several ({', '.join(map(str, homes))})" if homes else f"{NAME} has none"
-        raise OptionError(f"--to_comfyui: which one? {known}; give it with --comfyui_dir FOLDER.")
-    folder = _loras(homes[0])
+    folder = _loras(_home(given, recorded))
     disk.writable(folder)
     for train in plan.trainings:
         if _is_taken(train, folder / train.lora.name):
@@ -38,6 +37,53 @@ def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
                 "--output_name."
             )
     return folder
+
+
+def _home(given: Path | None, recorded: Sequence[Path]) -> Path:
+    """Which ComfyUI. Raises OptionError: nothing tells."""
+    homes = [absolute(given)] if given else recorded
+    if len(homes) != 1:
+        known = f"{NAME} has several ({', '.join(map(str, homes))})" if homes else f"{NAME} has none"
+        raise OptionError(f"--to_comfyui: which one? {known}; give it with --comfyui_dir FOLDER.")
+    return homes[0]
+
+
+def check_workflow(folder: Path, given: Path | None, recorded: Sequence[Path]) -> Path | None:
+    """Where ComfyUI lists the workflow of the run in `folder`; None where it keeps nothing of its user yet.
+
+    Raises:
+        OptionError: nothing tells which ComfyUI.
+        OutputError: another file is there under its name.
+    """
+    home = _home(given, recorded)
+    users = (place / "user" / "default" for place in (*comfyui.homes(home), home.parent))
+    if not (user := next((place for place in users if place.is_dir()), None)):
+        return None
+    out = user / "workflows" / f"{folder.name}.json"
+    if os.path.lexists(out) and not _same(folder / WORKFLOW, out):
+        raise OutputError(f"{out} is there already, and is another file; move it away, or give another --output_name.")
+    return out
+
+
+def place_workflow(text: str, before: Path, out: Path) -> str:
+    """Copy a finished run's workflow there, where nothing is or what it was `before`; what was done, or why nothing was.
+
+    Where it can't be, the run is done all the same.
+    """
+    if os.path.lexists(out) and not _same(before, out) and not _holds(out, text):
+        return f"{out} is another file, and stays as it is"
+    try:
+        out.parent.mkdir(exist_ok=True)
+        write_atomic(out, text)
+    except (OSError, OutputError) as error:
+        return f"{out} could not be written ({getattr(error, 'strerror', None) or error})"
+    return f"copied to {out}"
+
+
+def _holds(path: Path, text: str) -> bool:
+    with suppress(OSError):
+        return path.read_bytes() == text.encode("utf-8", "surrogateescape")
+    return False
 
 
 def _loras(home: Path) -> Path:

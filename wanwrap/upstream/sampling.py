@@ -55,6 +55,11 @@ LIGHTNING = Inference(
 )
 # wan/configs: the share of the noise from which on the high-noise expert denoises
 BOUNDARY = {"t2v-A14B": 0.875, "i2v-A14B": 0.9}
+# wan/configs/shared_config.py, sample_neg_prompt: Wan's own for each task (Alibaba, Apache-2.0)
+NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
+    "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
 SCALE = 16  # pixels: a side that is no multiple ends upstream with an assertion, for some after all steps
 SUFFIX = {"high": "_high_noise", "low": "", "dit": ""}  # of its options for an expert's DiT and LoRAs
 # of a line in a file of prompts: what upstream would set by it, and the type (wan_generate_video.py: parse_prompt_line)

@@ -29,9 +29,9 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
     if not given.is_dir():
         raise WeightsError(f"there is no folder {given}, which was given as --comfyui_dir; look at its path.")
     try:
-        homes = _homes(given)
-        found = [folder for home in homes for folder in _kinds(home, kinds)]
-        found += [folder for home in homes for name in YAMLS for folder in _named(home / name, kinds, quiet)]
+        there = homes(given)
+        found = [folder for home in there for folder in _kinds(home, kinds)]
+        found += [folder for home in there for name in YAMLS for folder in _named(home / name, kinds, quiet)]
     except OSError as error:
         raise WeightsError(f"{error.filename} can't be read: {error.strerror}; give its owner's ComfyUI.") from error
     if not found:
@@ -45,7 +45,7 @@ def folders(given: Path, kinds: Collection[str] = KINDS, *, quiet: bool = False)
     return [*once.values()]
 
 
-def _homes(given: Path) -> list[Path]:
+def homes(given: Path) -> list[Path]:
     """The folders beside whose `models` ComfyUI or a launcher may stand: users give any level."""
     bases = [given, given / "ComfyUI", given / "Data"]
     bases += sorted([*given.glob("Packages/*/"), *given.glob("Data/Packages/*/")])
