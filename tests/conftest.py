@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
 
 
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are written, not compared."""
+    return bool(request.config.getoption("--update-golden"))
+
+
 @pytest.fixture(scope="session")
 def hf_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face cache with the tokenizers, as `setup` leaves them."""
@@ -166,14 +172,17 @@ def anew(cats: Path, weights: list[str]) -> tuple[object, ...]:
     return (*LOW, cats, *weights)
 
 
+REAL = {
+    "upstream": ("WANWRAP_MUSUBI_DIR", "the real musubi-tuner"),
+    "comfyui": ("WANWRAP_COMFYUI_DIR", "a real ComfyUI"),
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without the real upstream its tests are skipped, and said to be; with it they take their time."""
-    there = os.environ.get("WANWRAP_MUSUBI_DIR")
-    how = (
-        pytest.mark.timeout(3600)
-        if there
-        else pytest.mark.skip(reason="needs WANWRAP_MUSUBI_DIR, the real musubi-tuner")
-    )
-    for item in items:
-        if item.get_closest_marker("upstream"):
-            item.add_marker(how)
+    """Without the real programs their tests are skipped, and said to be; with them they take their time."""
+    for marker, (variable, what) in REAL.items():
+        skip = pytest.mark.skip(reason=f"needs {variable}, {what}")
+        how = pytest.mark.timeout(3600) if os.environ.get(variable) else skip
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(how)

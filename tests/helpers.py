@@ -27,6 +27,7 @@ from wanwrap.weights.locate import locate
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDIN = Path(__file__).resolve().parent / "standin"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 TOYS = Path(__file__).resolve().parent / "toys"
 PYTHONPATH = f"{TOYS}{os.pathsep}{ROOT}"  # toys are models in each process that begins with it
 
@@ -50,6 +51,14 @@ Wanwrap = Callable[..., "subprocess.CompletedProcess[str]"]
 def record(tmp_path: Path) -> list[dict[str, Any]]:
     """What reached the stand-in, call by call."""
     return [json.loads(line) for line in (tmp_path / "record.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def compare(path: Path, text: str, update: bool) -> None:
+    """With a golden file, or into one."""
+    if update:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
 
 
 # What makes toys the published files, in every process that wanwrap starts with its folder on the path.

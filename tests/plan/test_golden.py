@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from helpers import golden_plan
+from helpers import GOLDEN, compare, golden_plan
 from platforms import posix_paths
 
 from wanwrap.cli.words import heading
@@ -19,24 +18,11 @@ from wanwrap.preset import load, shipped
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD
 from wanwrap.upstream.options import CACHE_LATENTS, CACHE_TEXT, TRAIN, parser
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 # what upstream gets wrong by itself
 WRITTEN_OUT = (
     "task mixed_precision save_precision timestep_sampling optimizer_type learning_rate max_grad_norm seed network_module "
     "network_dim network_alpha output_dir output_name logging_dir"
 )
-
-
-@pytest.fixture
-def update(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--update-golden"))
-
-
-def compare(path: Path, text: str, update: bool) -> None:
-    if update:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    assert path.read_text(encoding="utf-8") == text
 
 
 @posix_paths

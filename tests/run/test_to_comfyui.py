@@ -142,6 +142,54 @@ def test_a_finished_run_is_copied_without_weights(
     assert done.returncode == 0 and "copied to" in done.stdout, done.stderr
 
 
+def test_the_workflow_is_listed_by_comfyui(
+    tmp_path: Path, cli: Wanwrap, command: tuple[object, ...], comfy: Path
+) -> None:
+    """Of one expert, then, as that was wanwrap's own, of both."""
+    user, name = comfy / "user" / "default", folder(tmp_path).name
+    user.mkdir(parents=True)
+    command = (*command, "--comfyui_dir", comfy)
+    one, two = user / "workflows" / f"{name}.json", folder(tmp_path) / "comfyui_workflow.json"
+    for level, loras in (("low", NAMES[1:]), ("both", NAMES)):
+        done = cli(*command, "--noise_level", level)
+        assert done.returncode == 0 and f"copied to {one}" in done.stdout and str(two) in done.stdout, done.stderr
+        text = one.read_text(encoding="utf-8")
+        assert text == two.read_text(encoding="utf-8") and [lora in text for lora in NAMES] == [
+            lora in loras for lora in NAMES
+        ]
+    prompt = next(node for node in json.loads(text)["nodes"] if node["title"] == "Prompt")
+    assert prompt["widgets_values"] == ["a red balloon"]
+
+
+def test_another_workflow_is_refused_before_the_training(
+    tmp_path: Path, cli: Wanwrap, command: tuple[object, ...], comfy: Path
+) -> None:
+    place = comfy / "user" / "default" / "workflows" / f"{folder(tmp_path).name}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    for how in ([], ["--dry_run"]):
+        done = cli(*command, "--comfyui_dir", comfy, *how)
+        assert done.returncode == 11 and str(place) in done.stderr and not done.stdout, done.stderr
+    assert place.read_text() == "mine" and not (tmp_path / "record.jsonl").exists()
+
+
+def test_where_comfyui_keeps_nothing_the_workflow_is_beside_the_loras(
+    tmp_path: Path, cli: Wanwrap, command: tuple[object, ...], comfy: Path
+) -> None:
+    done = cli(*command, "--comfyui_dir", comfy)
+    assert done.returncode == 0 and str(folder(tmp_path) / "comfyui_workflow.json") in done.stdout, done.stderr
+    assert not (comfy / "user").exists()
+
+
+def test_a_workflow_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    out, before = tmp_path / "cats.json", tmp_path / "comfyui_workflow.json"
+    out.write_text("somebody's")
+    assert "another" in comfyui.place_workflow("new", before, out) and out.read_text() == "somebody's"
+    out.write_text("new")
+    assert "copied" in comfyui.place_workflow("new", before, out)
+    assert "could not" in comfyui.place_workflow("new", before, before / "workflows" / "cats.json")
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Plan:
     """A plan whose LoRAs are there."""

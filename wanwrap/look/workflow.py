@@ -218,11 +218,13 @@ def _notes(graph: Graph, uses: Uses) -> None:
     how, loras = uses.inference, [f"{name} (epoch {epoch})" for name, epoch in uses.loras.values()]
     lines = [
         f"The run {uses.run}, by wanwrap, with its LoRAs in models/loras: {', '.join(loras)}.",
-        f"As they were trained for: {how.words()}.",
+        f"The settings are those that they were trained for: {how.words()}.",
         f"The prompt is a caption of the data set. Write another one{f', and keep {uses.trigger}' if uses.trigger else ''}.",
         "Change size, length (4n+1 frames, 16 a second) and seed as you like.",
         "Other files of the same models do as well, fp16 for instance.",
     ]
+    if uses.task.startswith("i2v"):
+        lines.append("A clip begins with the first picture; load one of yours.")
     if uses.boundary:
         lines.append(
             f"The steps that begin above {uses.boundary:g} of the noise are the high-noise model's. With another number of "
