@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @control("--shell", type=click.Choice(["bash", "powershell"]), help="The script's language.")
 @control("--restart", is_flag=True, help="Begin anew; what an earlier run has made is put aside.")
 @control("--no_retry", is_flag=True, help="Out of memory ends it, instead of swapping more blocks.")
-@control("--to_comfyui", is_flag=True, help="Copy the finished LoRAs into ComfyUI's models/loras.")
+@control("--to_comfyui", is_flag=True, help="Copy the finished LoRAs and their workflow into ComfyUI.")
 @control("--comfyui_dir", type=PATH, help="Which ComfyUI (default: the one that setup was given).")
 @control("--out", type=PATH, help="With --dry_run: write the script to this file, as its shell reads it.")
 @json_option("With --dry_run the plan, else the run's records, as JSON.", "Control")

@@ -258,7 +258,7 @@ def write(folder: Path, out: Path | None = None) -> list[str]:
         write_atomic(place, text)
     except (OSError, OutputError) as error:
         return [*lines, f"{place} could not be written: {error}"]
-    return [*lines, f"{place}: drop it on ComfyUI's canvas, and it is loaded as it was trained"]
+    return [*lines, f"{place}: a workflow with these LoRAs; drop it on ComfyUI's canvas"]
 
 
 def rendered(content: Mapping[str, Any]) -> str:
