@@ -19,7 +19,7 @@ from runs import NAME, begin, finished_record, folder, sample
 from uploads import Refusal, Repo, Uploads
 
 from wanwrap.look import samples
-from wanwrap.look.card import WORKFLOW
+from wanwrap.run.comfyui import WORKFLOW
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the library's own, of its client
 TOKEN = "hf_" + "SecretOfTheUser" * 2

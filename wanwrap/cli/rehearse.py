@@ -8,10 +8,13 @@ from typing import Any
 import click
 
 from wanwrap.cli.options import RUN, RunVerb, json_option, with_options
+from wanwrap.cli.report import Renewal
 from wanwrap.cli.run_words import run_json
 from wanwrap.cli.terminal import show_json
 from wanwrap.cli.train import carry_out
 from wanwrap.cli.words import heading, lacking
+from wanwrap.look import workflow
+from wanwrap.look.report import FILE
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.preflight import missing
 from wanwrap.plan.request import read
@@ -37,6 +40,8 @@ def rehearse(as_json: bool, **options: Any) -> None:
         carry_out(staged.plan, staged.machine, retry=False)
         verify(staged.plan)
         sample(staged.plan)
+        workflow.write(staged.plan.folder)
+        Renewal(staged.plan.folder).write()
     finally:
         if as_json:
             show_json(run_json(look(staged.plan.folder)))
@@ -48,6 +53,7 @@ def _rehearsed(plan: Plan, notes: Sequence[str], needed: Sequence[str]) -> Itera
     """That all steps work, how they differed from the real ones, and what is still to be had before those."""
     yield f"rehearsed: upstream carried out all {len(plan.steps)} steps and made"
     yield from (f"  {train.lora}" for train in plan.trainings)
+    yield f"  {plan.folder / FILE}"
     yield f"These are toys that have learned nothing; {plan.request.base_dir} can be deleted."
     yield from notes
     yield from lacking(needed)

@@ -87,12 +87,14 @@ def run(
     if dry_run:
         _show(plan, shell, as_json, out, target)
         return
+    from wanwrap.cli.report import Renewal
     from wanwrap.cli.train import train
     from wanwrap.cli.words import finished
     from wanwrap.look import workflow
 
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
     left = workflow.write(plan.folder, shelf)
+    Renewal(plan.folder).write()  # which names it
     placed = comfyui.place(plan, target) if target else []
     if as_json:
         console.say(*placed, *left)

@@ -17,6 +17,7 @@ import yaml
 
 from wanwrap.look.samples import Sample
 from wanwrap.preset import shipped
+from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.record import Record
 from wanwrap.upstream import sampling
 from wanwrap.upstream.options import spell
@@ -24,7 +25,6 @@ from wanwrap.upstream.sampling import Inference
 from wanwrap.weights import provenance
 
 MARK = "wanwrap"  # the key in the front matter by which a repository is known again
-WORKFLOW = "comfyui_workflow.json"
 # Wan's repositories, by the beginning of the DiTs' names in weights/catalogue.py; each has a sister for diffusers
 BASES = {
     "wan2.2-t2v": "Wan-AI/Wan2.2-T2V-A14B",

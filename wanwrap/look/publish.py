@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from wanwrap.errors import DownloadError, OptionError, OutputError
 from wanwrap.look import samples
-from wanwrap.look.card import MARK, WORKFLOW, Card, Lora, text
+from wanwrap.look.card import MARK, Card, Lora, text
 from wanwrap.look.checkpoints import checkpoints, choose, inference
+from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
 from wanwrap.weights.patience import Fetching, causes, host, patiently, settle_library

@@ -18,13 +18,13 @@ from wanwrap.look.charts import Point, joined, plot, reduced
 from wanwrap.look.gallery import compared, gallery, url, while_training
 from wanwrap.look.samples import Sample
 from wanwrap.plan.fit_words import gib
+from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.record import BASE, DATA, ENCODERS, Record, now
 from wanwrap.run.status import Expert, Run
 from wanwrap.upstream import output, states
 from wanwrap.upstream.sampling import FPS, Inference
 
 FILE = "report.html"
-WORKFLOW = "comfyui_workflow.json"
 NAMES = {"high": "High noise", "low": "Low noise", "dit": "The model"}
 # of each expert's settings those that are asked for first
 SETTINGS = {
