@@ -43,7 +43,7 @@ def test_a_whole_run(tmp_path: Path, wanwrap: Wanwrap, weights: list[str], cats:
         log = (out / expert / "run.log").read_text(encoding="utf-8")
         assert log.count("steps: ") <= 52 and "steps: 100%" in log  # a bar's last state, not each of its drawings
         assert str(out / f"{label}.safetensors") in done.stdout
-    assert {path.name for path in out.iterdir()} == {"high", "low", "report.html", *files}
+    assert {path.name for path in out.iterdir()} == {"high", "low", "report.html", "comfyui_workflow.json", *files}
 
 
 def test_the_guides_options_reach_upstream(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
