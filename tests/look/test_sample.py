@@ -116,10 +116,10 @@ def test_the_script_has_the_same_commands(trained: Wanwrap) -> None:
 def test_clips_and_a_file_of_prompts(tmp_path: Path, trained: Wanwrap) -> None:
     assert {option(argv, "video_length") for argv in dry(trained, "--clips")} == {"33"}
     file = tmp_path / "prompts.txt"
-    file.write_bytes("\ufeff# mine\n猫 says -- hi --d 7 --w 96 --h 32 --n ugly --fs 3 --l 1.5\n".encode())
+    file.write_bytes("\ufeff# mine\n猫 says hi --d 7 --w 96 --h 32 --n ugly --fs 3 --l 1.5\n".encode())
     argv = dry(trained, "--prompts", file, "--epochs", "last")[-1]
     at = argv.index("--video_size")
-    assert argv[at + 1 : at + 3] == ["32", "96"] and option(argv, "prompt") == "猫 says -- hi"
+    assert argv[at + 1 : at + 3] == ["32", "96"] and option(argv, "prompt") == "猫 says hi"
     values = ["7", "ugly", "3.0", "1.5", "4.0"]
     names = ["seed", "negative_prompt", "flow_shift", "guidance_scale", "guidance_scale_high_noise"]
     assert [option(argv, name) for name in names] == values
@@ -142,7 +142,9 @@ def test_what_upstream_would_do_in_silence_is_refused(words: Sequence[object], n
     assert done.returncode == OptionError.exit_code and noun in done.stderr
 
 
-@pytest.mark.parametrize("line", ["a cat --zz 7", "a cat --d 5 there", "a cat --w wide", "--w 64", "# nothing"])
+@pytest.mark.parametrize(
+    "line", ["a cat --zz 7", "a cat --d 5 there", "a cat --w wide", "--w 64", "# nothing", "he -- it"]
+)
 def test_a_line_that_upstream_would_misread(line: str, tmp_path: Path, trained: Wanwrap) -> None:
     (tmp_path / "prompts.txt").write_text(line + "\n", encoding="utf-8")
     done = trained("sample", NAME, "--prompts", tmp_path / "prompts.txt")

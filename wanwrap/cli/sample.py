@@ -71,9 +71,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[fl
 @option("--epochs", callback=_words, help="Of which epochs, as in 10,20,last, or all (default: about five).")
 @option("--strength", callback=_numbers, default="1.0", show_default=True, help="Of the LoRAs, as in 0.6,1.0.")
 @option("--prompt", multiple=True, help="What is to be seen; again for each more (default: four of the data set's).")
-@option(
-    "--prompts", type=PATH, help="A file of prompts, a line each, with upstream's --w --h --f --d --s --l --fs --n --i."
-)
+@option("--prompts", type=PATH, help="A file of prompts, as --sample_prompts of `run`.")
 @option("--image", type=PATH, help="I2V's first frame (default: from the data set).")
 @option("--trigger", callback=trigger, help="The trigger word (default: what all captions begin with).")
 @option("--clips", is_flag=True, help="Clips of two seconds instead of pictures.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from wanwrap.data import clips
 from wanwrap.errors import OptionError
@@ -16,9 +15,8 @@ from wanwrap.look.checkpoints import NONE, Checkpoint
 from wanwrap.look.samples import FOLDER, Sample
 from wanwrap.plan.request import slug
 from wanwrap.run.record import Record
-from wanwrap.system.files import decode
 from wanwrap.system.safetensors import digest, header_sha256
-from wanwrap.upstream import sampling
+from wanwrap.upstream import sample_prompts, sampling
 from wanwrap.upstream.options import Options, spell
 from wanwrap.upstream.sampling import Inference, Loras
 
@@ -29,11 +27,11 @@ PLAIN = "a street market in the rain, people with umbrellas"  # without the trig
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be seen; of I2V with its first frame. `changes` are options of its own, by LINE's letters."""
+    """What is to be seen; of I2V with its first frame. `changes` are options of its own, as a line has them."""
 
     text: str
     image: Path | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,20 +99,15 @@ def _first_frame(row: Mapping[str, str], folder: Path) -> Path | None:
     return place
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Those of a file, a line each with upstream's options for it; `#` begins a comment.
-
-    Raises:
-        OptionError: it can't be read, or a line's options can't.
-    """
-    try:
-        lines = decode(path.read_bytes()).splitlines()
-    except (OSError, UnicodeError) as error:
-        raise OptionError(f"--prompts {path} can't be read ({error}).") from error
-    found = [sampling.prompt_line(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not found:
-        raise OptionError(f"--prompts {path} holds no prompt.")
-    return [Prompt(text, path.parent / image if (image := own.pop("i", None)) else None, own) for text, own in found]
+def read_prompts(path: Path) -> Iterator[Prompt]:
+    """Those of a file, as a training takes them too. Raises OptionError: upstream would misread it, or pass over a part."""
+    for where, line in sample_prompts.load(path, "--prompts").items():
+        try:
+            text, own = sample_prompts.parsed(line)
+        except ValueError as error:
+            raise OptionError(f"{where}: {error}.") from error
+        image = own.pop("i", None)
+        yield Prompt(text, path.parent / image if image else None, own)
 
 
 def cells(
@@ -136,14 +129,13 @@ def _row(models: Models, use: Inference, seed: int, prompt: Prompt) -> tuple[Pro
     """A prompt with the settings that are its own."""
     own = prompt.changes
     width, height = use.size
-    guidance = own.get("g", own.get("l"))
     use = replace(
         use,
-        size=(own.get("w", width), own.get("h", height)),
-        video_length=own.get("f", use.video_length),
-        infer_steps=own.get("s", use.infer_steps),
-        flow_shift=own.get("fs", use.flow_shift),
-        guidance_scale=use.guidance_scale if guidance is None else guidance,
+        size=(int(own.get("w", width)), int(own.get("h", height))),
+        video_length=int(own.get("f", use.video_length)),
+        infer_steps=int(own.get("s", use.infer_steps)),
+        flow_shift=float(own.get("fs", use.flow_shift)),
+        guidance_scale=float(own.get("l", use.guidance_scale)),
     )
     sampling.check(use)
     _check_image(models.task, prompt)
@@ -153,7 +145,7 @@ def _row(models: Models, use: Inference, seed: int, prompt: Prompt) -> tuple[Pro
         "prompt": prompt.text,
         "negative_prompt": own.get("n"),
         "image_path": str(prompt.image) if prompt.image else None,
-        **sampling.settings(use, own.get("d", seed)),
+        **sampling.settings(use, int(own.get("d", seed))),
     }
     return prompt, use, options
 

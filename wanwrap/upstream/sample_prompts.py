@@ -1,4 +1,4 @@
-"""Prompts of samples while training, as upstream's training/sampling_prompts.py reads them.
+"""Files of prompts for samples, in the form that upstream's training/sampling_prompts.py reads while it trains.
 
 A line is cut at each ` --`. Upstream passes over a part that it doesn't know, without a word, and completes what is left
 out with 256x256 pixels, one frame and a flow shift of 14.5 (training/trainer_base.py). So wanwrap gives it lines that
@@ -52,18 +52,18 @@ OPTIONS = {
 LETTERS = {option.name: letter for letter, option in OPTIONS.items()}
 
 
-def load(path: Path) -> Prompts:
+def load(path: Path, option: str = "--sample_prompts") -> Prompts:
     """The prompts of a file, each as a line. Raises OptionError: upstream could not read it, or would find none."""
     read = READERS.get(path.suffix.lower())
     if read is None:
-        raise OptionError(f"--sample_prompts {path} must end in .txt, .toml or .json, by which upstream reads it.")
+        raise OptionError(f"{option} {path} must end in .txt, .toml or .json, by which upstream reads it.")
     try:
         rows = read(decode(path.read_bytes()))
         found = rows if isinstance(rows, dict) else {f"prompt {n}": _line(row) for n, row in enumerate(rows, 1)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError(f"--sample_prompts {path} can't be read: {type(error).__name__}: {error}.") from error
+        raise OptionError(f"{option} {path} can't be read: {type(error).__name__}: {error}.") from error
     if not found:
-        raise OptionError(f"--sample_prompts {path} holds no prompt.")
+        raise OptionError(f"{option} {path} holds no prompt.")
     return {f"{path}, {where}": line for where, line in found.items()}
 
 
@@ -105,7 +105,12 @@ def completed(prompts: Prompts, inference: Inference, folder: Path, *, pictures:
     found = list[str]()
     for where, line in prompts.items():
         try:
-            prompt, given = _parsed(line)
+            prompt, given = parsed(line)
+            if match := re.match(READ, prompt):
+                name = next(filter(None, match.groups())).lower()
+                raise ValueError(
+                    f"upstream would take {prompt[:20]!r} for its option --{name}; begin with another word"
+                )
             if pictures or "i" in given:
                 given["i"] = _picture(given.get("i"), folder, pictures=pictures)
         except ValueError as error:
@@ -115,14 +120,11 @@ def completed(prompts: Prompts, inference: Inference, folder: Path, *, pictures:
     return tuple(found)
 
 
-def _parsed(line: str) -> tuple[str, dict[str, str]]:
+def parsed(line: str) -> tuple[str, dict[str, str]]:
     """A line's prompt and options. Raises ValueError: upstream would read something else, or pass over a part."""
     prompt, *parts = line.split(" --")
     if not prompt.strip() or prompt.startswith(("--", "#")):
         raise ValueError(f"a line begins with its prompt, not with {line[:20]!r}")
-    if match := re.match(READ, prompt):
-        name = next(filter(None, match.groups())).lower()
-        raise ValueError(f"upstream would take {prompt[:20]!r} for its option --{name}; begin with another word")
     return prompt.strip(), dict(map(_option, parts))
 
 
@@ -155,7 +157,7 @@ def _picture(given: str | None, folder: Path, *, pictures: bool) -> str:
 
 def remarks(lines: Sequence[str]) -> Iterator[str]:
     """What is to be known of samples."""
-    if any(int(_parsed(line)[1].get("f", 1)) > 1 for line in lines):
+    if any(int(parsed(line)[1].get("f", 1)) > 1 for line in lines):
         yield (
             f"sample clips are written at {TRAINING_FPS} frames a second, by upstream; Wan's have {FPS}, so they play "
             f"{TRAINING_FPS / FPS:g} times too fast."

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wanwrap.errors import OptionError
 from wanwrap.upstream.options import Options, Value
@@ -62,8 +60,6 @@ NEGATIVE = (
 )
 SCALE = 16  # pixels: a side that is no multiple ends upstream with an assertion, for some after all steps
 SUFFIX = {"high": "_high_noise", "low": "", "dit": ""}  # of its options for an expert's DiT and LoRAs
-# of a line in a file of prompts: what upstream would set by it, and the type (wan_generate_video.py: parse_prompt_line)
-LINE = {"w": int, "h": int, "f": int, "d": int, "s": int, "g": float, "l": float, "fs": float, "n": str, "i": str}
 Loras = Mapping[str, Sequence[tuple[Path, float]]]  # files and their strengths, by expert
 
 
@@ -126,28 +122,3 @@ def shape(use: Inference, picture: Size | None) -> Size:
     area, ratio = use.size[0] * use.size[1], picture[1] / picture[0]
     height, width = (round(math.sqrt(area * each) // 8 // 2 * 2) * 8 for each in (ratio, 1 / ratio))
     return width, height
-
-
-def prompt_line(line: str) -> tuple[str, dict[str, Any]]:
-    """A prompt and its options, from a line of a file, by the letters of LINE.
-
-    Raises:
-        OptionError: upstream would leave an option out without a word, or cut the prompt there.
-    """
-    prompt, *parts = re.split(r"(?:^|\s)--(?=\S)", line.strip())
-    found = dict[str, Any]()
-    for part in parts:
-        letter, _, word = part.partition(" ")
-        try:
-            found[letter] = LINE[letter](word.strip())
-        except KeyError:
-            raise OptionError(
-                f"--{letter} in a prompt: upstream knows {', '.join(f'--{each}' for each in LINE)}."
-            ) from None
-        except ValueError:
-            raise OptionError(
-                f"--{letter} {word.strip()} in a prompt: it must be a number, and nothing after it."
-            ) from None
-    if not prompt:
-        raise OptionError(f"{line.strip()!r} has no prompt.")
-    return prompt.strip(), found
