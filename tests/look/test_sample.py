@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 import pytest
-from helpers import STANDIN, Wanwrap, clip, picture, record
+from helpers import STANDIN, Wanwrap, clip, dit, picture, record
 from PIL import Image, ImageChops, ImageStat
 from runs import NAME, calls, folder, option, told
 
@@ -315,6 +315,13 @@ def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch
     at = argv.index("--lora_multiplier")
     assert argv[at + 1 : at + 3] == ["0.5", "1"]
     assert trained("sample", NAME, "--lightning").returncode == OptionError.exit_code
+
+
+def test_keys_for_which_upstream_merges_nothing(trained: Wanwrap, weights: list[str]) -> None:
+    low = Path(weights[weights.index("--dit_low") + 1])
+    assert "convert" not in trained("sample", NAME, *TWO, "--dry_run").stderr
+    dit(low, prefix="model.diffusion_model.")
+    assert "wanwrap convert" in trained("sample", NAME, *TWO, "--dry_run").stderr
 
 
 def test_it_fits_the_card_or_says_so(trained: Wanwrap) -> None:

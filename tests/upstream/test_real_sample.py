@@ -67,6 +67,11 @@ def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -
     pairs += [[pairs[0][0], str(tmp_path / "ours-4")], [pairs[0][1], pairs[2][1]], [pairs[1][1], pairs[3][1]]]
     found: list[dict[str, Any]] = ask("distances", pairs, tmp_path)
     assert [found[n]["same"] for n in (0, 1, 4)] == [True] * 3
+    if (
+        load(name).experts[0].dit == "wan2.1-t2v-1.3b"
+    ):  # whose keys have a prefix: upstream merges nothing, and says so to nobody
+        assert found[2]["distance"] == found[5]["distance"] > 0.02
+        return
     for hooked, effect in zip(found[2:4], found[5:7], strict=True):
         print(name, hooked, effect)
         assert 0.02 < effect["distance"] > 4 * hooked["distance"]  # a merge rounds to 16 bits, and is then quantised

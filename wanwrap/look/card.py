@@ -179,7 +179,7 @@ def _musubi(card: Card) -> str:
         "t5": "T5",
         "clip": "CLIP" if card.task == "i2v-14B" else None,
         **sampling.loras({expert: [(Path(name), 1.0)] for expert, name in card.newest.items()}),
-        **sampling.settings(card.use, seed=42),
+        **sampling.settings(card.record.inference["task"], card.use, seed=42),
         "image_path": "FIRST_FRAME" if card.task.startswith("i2v") else None,
         "prompt": prompt,
         "save_path": "samples",

@@ -145,7 +145,7 @@ def _row(models: Models, use: Inference, seed: int, prompt: Prompt) -> tuple[Pro
         "prompt": prompt.text,
         "negative_prompt": own.get("n"),
         "image_path": str(prompt.image) if prompt.image else None,
-        **sampling.settings(use, int(own.get("d", seed))),
+        **sampling.settings(models.task, use, int(own.get("d", seed))),
     }
     return prompt, use, options
 

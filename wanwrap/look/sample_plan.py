@@ -14,6 +14,8 @@ from wanwrap.look.grid import Cell, Models, Prompt
 from wanwrap.look.samples import FOLDER
 from wanwrap.run.record import Record
 from wanwrap.run.status import Run
+from wanwrap.system.safetensors import read_header
+from wanwrap.upstream.dit import PREFIX
 from wanwrap.upstream.sampling import LIGHTNING, Inference, Size
 from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import locate
@@ -76,7 +78,7 @@ def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace
     asked = _prompts(request, record, run.folder / FOLDER / "inputs")
     columns = list(product(chosen, sorted({*request.strength})))
     cells = [*grid.cells(models, use, request.seed, asked, columns)]
-    notes = [*notes, *_untrained(models, chosen[-1].loras)]
+    notes = [*notes, *_untrained(models, chosen[-1].loras), *_prefixed(models)]
     rank = max(int(each.record.settings.get("network_dim", 32)) for each in run.experts)
     network = str(record.settings.get("network_module", NETWORK))
     return SamplePlan(cells, models, network, rank, use, conversions, notes, record)
@@ -168,6 +170,16 @@ def _release(task: str) -> str:
     if not names or kind == task:
         raise OptionError(f"--lightning: there is none for {task}; leave it out.")
     return names[0].removeprefix("lightning-").removesuffix("-high")
+
+
+def _prefixed(models: Models) -> Iterator[str]:
+    """Where upstream would merge no LoRA, without a word that tells (utils/lora_utils.py)."""
+    for path in models.dits.values():
+        if any(name.startswith(PREFIX) for name in read_header(path)):
+            yield (
+                f"upstream's own commands, as --dry_run prints them, leave the LoRAs out for {path.name}, whose keys begin with "
+                f"{PREFIX}: `wanwrap convert` makes a file without. What is made here has them."
+            )
 
 
 def _untrained(models: Models, trained: Mapping[str, Path]) -> Iterator[str]:

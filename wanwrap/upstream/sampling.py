@@ -78,10 +78,12 @@ def loras(by_expert: Loras) -> Options:
     return options
 
 
-def settings(use: Inference, seed: int) -> Options:
+def settings(task: str, use: Inference, seed: int) -> Options:
     """How a picture (of one frame) or a clip is made; the noise is the same on each machine, and ComfyUI's.
 
-    At a guidance scale of 1 upstream would compute the negative prompt's pass all the same, unless it is told to skip it.
+    But for Wan 2.1 I2V: of one prompt upstream draws it from torch's own generator after CLIP was built by that, so that it
+    would be another one than of several. At a guidance scale of 1 upstream would compute the negative prompt's pass all the
+    same, unless it is told to skip it.
     """
     width, height = use.size
     unguided = {use.guidance_scale, use.guidance_scale_high_noise} <= {1.0, None}
@@ -97,7 +99,7 @@ def settings(use: Inference, seed: int) -> Options:
         "cfg_skip_mode": "late" if unguided else None,
         "cfg_apply_ratio": 0 if unguided else None,
         "seed": seed,
-        "cpu_noise": True,
+        "cpu_noise": task != "i2v-14B",
         "vae_dtype": "bfloat16",
         "attn_mode": "torch",
         "output_type": "video" if use.video_length > 1 else "images",
