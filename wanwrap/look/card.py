@@ -179,7 +179,7 @@ def _musubi(card: Card) -> str:
         "t5": "T5",
         "clip": "CLIP" if card.task == "i2v-14B" else None,
         **sampling.loras({expert: [(Path(name), 1.0)] for expert, name in card.newest.items()}),
-        **sampling.settings(card.record.inference["task"], card.use, seed=42),
+        **sampling.settings(card.task, card.use, seed=42),
         "image_path": "FIRST_FRAME" if card.task.startswith("i2v") else None,
         "prompt": prompt,
         "save_path": "samples",
@@ -187,6 +187,8 @@ def _musubi(card: Card) -> str:
     command = shlex.join(["python", "-m", "musubi_tuner.wan_generate_video", *spell(options)])
     lines = re.sub(r" (?=--)", " \\\\\n  ", command)
     note = " `wanwrap merge` merges Lightning's LoRA into the DiTs." if merged else ""
+    if card.task == "t2v-1.3B":  # its keys have a prefix, for which musubi-tuner merges no LoRA
+        note = " Take Wan-AI's own DiT: with the one that is repackaged for ComfyUI musubi-tuner leaves the LoRA out."
     return f"## With musubi-tuner\n\nIn capitals are your files.{note}\n\n```\n{lines}\n```"
 
 
