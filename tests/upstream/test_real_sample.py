@@ -41,13 +41,17 @@ def latents(argv: list[str], place: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -> None:
-    """Upstream merges the LoRAs into 16 bits before it quantises; here they are added as in a training."""
+    """Upstream merges the LoRAs into 16 bits, here they are added as in a training. Where it then quantises to fp8, the
+    merged weights are rounded anew, which in toys can be half of what a LoRA does: one preset alone is compared so.
+    """
     experts = rehearse(tmp_path, name, "sample", "--lr", "0.001")
     folder = lora_of(next(iter(experts.values()))).parent
     assert len(samples.read(folder)) == 2  # the rehearsal has made one without the LoRAs and one with them
     frames = ("--frames", 5) if load(name).mode != "t2v" else ()
     rows = json.loads(sample(folder, *frames, "--epochs", "last", "--dry_run", "--json"))
-    arguments = [row["argv"][row["argv"].index("wan_generate_video") + 1 :] for row in rows]
+    fp8 = () if name == "t2v-vanilla" else ("--fp8", "--fp8_scaled")
+    words = [row["argv"][row["argv"].index("wan_generate_video") + 1 :] for row in rows]
+    arguments = [[word for word in argv if word not in fp8] for argv in words]
     for number, argv in enumerate(arguments):
         call(PYTHON, TOYS, "wan_generate_video", *latents(argv, tmp_path / "theirs" / str(number)))
     loras = {name: str(lora_of(expert)) for name, expert in experts.items()}
