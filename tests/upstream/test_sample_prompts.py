@@ -78,6 +78,20 @@ def test_the_first_frame(tmp_path: Path) -> None:
             lines(prompts, line, pictures=True)
 
 
+def test_a_break_within_a_prompt_makes_no_second_one(tmp_path: Path) -> None:
+    """As upstream reads a JSON; and a lone carriage return ends a line for it, too."""
+    assert lines(tmp_path / "p.json", json.dumps(["a cat\nsits --f 1"])) == (
+        f"a cat sits {OWN.replace('--f 81', '--f 1')}",
+    )
+    assert completed({"the preset": "a cat\r\nsits"}, WAN["t2v-14B"], tmp_path, pictures=False) == (
+        f"a cat sits {OWN}",
+    )
+    assert lines(tmp_path / "p.txt", "a cat\rsits") == (f"a cat {OWN}", f"sits {OWN}")
+    place = picture(tmp_path / "my --pictures" / "a.png")
+    with pytest.raises(OptionError, match="cut"):
+        lines(place.with_name("i.txt"), "a cat --i a.png", pictures=True)
+
+
 def test_toml_and_json_become_such_lines_too(tmp_path: Path) -> None:
     whole = (
         "a cat --w 832 --h 480 --f 5 --s 50 --l 5 --fs 5",

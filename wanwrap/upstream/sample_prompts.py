@@ -68,7 +68,7 @@ def load(path: Path, option: str = "--sample_prompts") -> Prompts:
 
 
 def _lines(text: str) -> dict[str, str]:
-    rows = enumerate(text.split("\n"), 1)
+    rows = enumerate(re.split(r"\r\n|\r|\n", text), 1)
     return {f"line {number}": row.strip() for number, row in rows if row.strip() and row[0] != "#"}
 
 
@@ -87,10 +87,15 @@ READERS: Mapping[str, Callable[[str], Any]] = {".txt": _lines, ".toml": _toml, "
 def _line(row: Any) -> str:
     """A prompt of a TOML or JSON: a line already, or a table."""
     if isinstance(row, str):
-        return row.strip()
+        return _one_line(row)
     words = [str(row.get("prompt", "")).strip()]
     words += [f"--{LETTERS.get(name, name)} {value}" for name, value in row.items() if name != "prompt"]
-    return " ".join(" ".join(words).splitlines())
+    return _one_line(" ".join(words))
+
+
+def _one_line(text: str) -> str:
+    """Without breaks: upstream would read what is behind one as a prompt of its own."""
+    return re.sub(r"[\r\n]+", " ", text).strip()
 
 
 def completed(prompts: Prompts, inference: Inference, folder: Path, *, pictures: bool) -> tuple[str, ...]:
@@ -105,7 +110,7 @@ def completed(prompts: Prompts, inference: Inference, folder: Path, *, pictures:
     found = list[str]()
     for where, line in prompts.items():
         try:
-            prompt, given = parsed(line)
+            prompt, given = parsed(_one_line(line))
             if match := re.match(READ, prompt):
                 name = next(filter(None, match.groups())).lower()
                 raise ValueError(
@@ -152,6 +157,8 @@ def _picture(given: str | None, folder: Path, *, pictures: bool) -> str:
     path = absolute(given if given.startswith("~") else folder / given)
     if not path.is_file():
         raise ValueError(f"--i: there is no file {path}")
+    if " --" in str(path) or _one_line(str(path)) != str(path):
+        raise ValueError(f"--i: upstream would cut {str(path)!r} at its ` --` or line break; move it elsewhere")
     return str(path)
 
 
