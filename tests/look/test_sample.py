@@ -19,9 +19,12 @@ from wanwrap.data.media import kind_of
 from wanwrap.errors import GpuError, OptionError, OutputError, RoomError, StepError, WeightsError
 from wanwrap.look import grid, samples
 from wanwrap.look.grid import Models, Prompt
+from wanwrap.look.sample_plan import SampleRequest, make_plan
 from wanwrap.run.record import Record, unknown
+from wanwrap.run.status import find
 from wanwrap.upstream.sampling import WAN
 from wanwrap.weights.weight_file import WeightFile
+from wanwrap.weights.workspace import Workspace
 
 SIZE = ("--size", "64x64", "--steps", 4)
 TWO = (*SIZE, "--prompt", "a cat", "--prompt", "a dog")
@@ -292,7 +295,7 @@ def test_lightning_beside_the_loras(
     assert {row["infer_steps"] for row in rows(tmp_path)} == {4}
     argv = rows(tmp_path)[-1]["argv"]
     at = argv.index("--lora_weight")
-    made = tmp_path / "home" / "local_training" / "models" / "converted" / "lightning-low-musubi.safetensors"
+    made = tmp_path / "home" / "local_training" / "models" / "converted" / "lightning-t2v-v1.1-low-musubi.safetensors"
     assert argv[at + 1 : at + 3] == [str(made), str(folder(tmp_path) / f"{NAME}-low.safetensors")]
     assert option(argv, "guidance_scale") == "1.0" and option(argv, "cfg_skip_mode") == "late"
     assert option(argv, "flow_shift") == "5.0" and option(argv, "sample_solver") == "vanilla"
@@ -307,14 +310,102 @@ def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch
         place = folder(tmp_path) / expert / "record.json"
         row = json.loads(place.read_text(encoding="utf-8"))
         row["inference"] |= {"lightning": {"release": "t2v-v2.0", "strength": 0.5}, "infer_steps": 4}
+        row["weights"] += [
+            {"name": name, "path": "/x/l.safetensors", "bytes": 0} for name in row["inference"]["dits"].values()
+        ]
+        row["weights"] = row["weights"][::-1]
         place.write_text(json.dumps(row | {"dit": "/gone"}), encoding="utf-8")
     file = tmp_path / "l.safetensors"
     file.write_bytes(b"lightning")
     monkeypatch.setattr("wanwrap.look.sample_plan.locate", lambda *_: WeightFile(path=file, usable=True))
+    monkeypatch.setattr("wanwrap.look.sample_plan.read_header", lambda _: {})
     argv = dry(trained, *TWO)[-1]
     at = argv.index("--lora_multiplier")
     assert argv[at + 1 : at + 3] == ["0.5", "1"]
     assert trained("sample", NAME, "--lightning").returncode == OptionError.exit_code
+
+
+def test_another_dit_than_it_was_trained_on_is_not_taken(tmp_path: Path, trained: Wanwrap, weights: list[str]) -> None:
+    """Of one's own, which is gone: the published one that setup knows would show something else."""
+    high, other = Path(weights[weights.index("--dit_high") + 1]), tmp_path / "other.safetensors"
+    dit(other, metadata={"another": "one"})
+    high.unlink()
+    place = tmp_path / "home" / "local_training" / "wanwrap.toml"
+    place.write_text(f"[weights]\n'wan2.2-t2v-high' = {json.dumps(str(other))}\n", encoding="utf-8")
+    done = trained("sample", NAME, *TWO)
+    assert done.returncode == WeightsError.exit_code and str(high) in done.stderr
+
+
+def test_experts_that_have_come_to_different_epochs(tmp_path: Path, trained: Wanwrap) -> None:
+    """A column is of one epoch; of both ends there is one more, where both have ended."""
+
+    def change(expert: str, **changes: Any) -> None:
+        place = folder(tmp_path) / expert / "record.json"
+        row = json.loads(place.read_text(encoding="utf-8"))
+        place.write_text(json.dumps(row | changes), encoding="utf-8")
+
+    files = told(tmp_path)["files"]
+    change("low", files=files[:1], state="stopped")
+    (folder(tmp_path) / f"{NAME}-low.safetensors").unlink()
+    epochs = {option(argv, "lora_weight") for argv in dry(trained, *TWO)} - {None}
+    assert [Path(str(each)).name for each in epochs] == files[:1]
+    assert trained("sample", NAME, *TWO, "--epochs", 3).returncode == OptionError.exit_code
+    change("low", files=files[:1], state="done", epochs_planned=1, lora=f"{NAME}-low.safetensors")
+    both = dry(trained, *TWO, "--epochs", "last")[-1]
+    assert option(both, "lora_weight_high_noise") == str(folder(tmp_path) / f"{NAME}-high.safetensors")
+    assert option(both, "lora_weight") == str(folder(tmp_path) / files[0])
+    change("low", files=[])
+    change("high", files=[])
+    assert trained("sample", NAME).returncode == OutputError.exit_code
+
+
+def test_a_lora_that_was_made_anew_has_no_sample(tmp_path: Path, trained: Wanwrap) -> None:
+    assert trained("sample", NAME, *TWO, "--epochs", "2").returncode == 0
+    path = folder(tmp_path) / f"{NAME}-low-000002.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"lora_unet", b"lora_UNET"))
+    assert [row.epoch for row in samples.read(folder(tmp_path))] == [None, None]
+    path.write_bytes(content)
+    assert len(samples.read(folder(tmp_path))) == 4
+
+
+def test_a_first_frame_that_has_changed_is_another(tmp_path: Path) -> None:
+    still = picture(tmp_path / "still.png", (160, 100))
+    use = replace(WAN["i2v-A14B"], size=(96, 64))
+    (one,) = grid.cells(MODELS, use, 1, [Prompt("it sits", still)], [])
+    Image.new("RGB", (160, 100), "red").save(still)
+    (other,) = grid.cells(MODELS, use, 1, [Prompt("it sits", still)], [])
+    moved = still.rename(tmp_path / "elsewhere.png")
+    (same,) = grid.cells(MODELS, use, 1, [Prompt("it sits", moved)], [])
+    assert one.sample.file != other.sample.file == same.sample.file
+    (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    with pytest.raises(OptionError, match="first frame"):
+        grid.prompts(i2v(tmp_path, (tmp_path / "broken.mp4", "it runs")), "", tmp_path / "inputs")
+    assert not [*(tmp_path / "inputs").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        ({}, ["musubi_tuner.networks.lora_wan", {}]),
+        (
+            {"network_module": "networks.lokr", "network_args": ["factor=4"]},
+            ["musubi_tuner.networks.lokr", {"factor": "4"}],
+        ),
+        ({"network_module": "lycoris.kohya"}, None),
+    ],
+)
+def test_each_experts_own_network(given: dict[str, Any], network: Any, tmp_path: Path, trained: Wanwrap) -> None:
+    place = folder(tmp_path) / "low" / "record.json"
+    row = json.loads(place.read_text(encoding="utf-8"))
+    row["settings"] |= given
+    place.write_text(json.dumps(row), encoding="utf-8")
+    run = find(NAME, tmp_path / "home" / "local_training")
+    if network is None:
+        assert trained("sample", NAME).returncode == OptionError.exit_code
+        return
+    plan = make_plan(SampleRequest(prompt=("a cat",)), run, tmp_path, Workspace())
+    assert [list(each) for each in plan.networks.values()] == [["musubi_tuner.networks.lora_wan", {}], network]
 
 
 def test_keys_for_which_upstream_merges_nothing(trained: Wanwrap, weights: list[str]) -> None:

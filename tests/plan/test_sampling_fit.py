@@ -57,8 +57,8 @@ def test_what_is_chosen_fits_and_one_block_less_does_not(need: SamplingNeed, its
 
 
 def test_a_large_card_is_left_alone_and_an_unknown_one() -> None:
-    assert fitted(CLIP, card(80)) == fitted(CLIP, None) == {"fp8_scaled": True}
-    assert fitted(replace(CLIP, fp8="base"), None) == {"fp8": True} and fitted(SMALL, None) == {}
+    assert fitted(CLIP, card(80)) == fitted(CLIP, None) == {"fp8_t5": True, "fp8_scaled": True}
+    assert fitted(replace(CLIP, fp8="base"), None) == {"fp8_t5": True, "fp8": True} and fitted(SMALL, None) == {}
 
 
 def test_decoding_decides_over_denoising_a_clip() -> None:
@@ -67,14 +67,33 @@ def test_decoding_decides_over_denoising_a_clip() -> None:
     assert fitted(SMALL, card(12)).get(CACHE) and not fitted(SMALL, card(16)).get(CACHE)
 
 
-def test_t5_in_fp8_where_it_does_not_fit_else() -> None:
-    assert fitted(SMALL, card(12))["fp8_t5"] and "fp8_t5" not in fitted(SMALL, card(16))
-    assert fitted(replace(SMALL, frames=1), card(8))["fp8_t5"]  # it is all that can be done, as in training's caching
+def test_t5_is_the_same_on_each_card() -> None:
+    """Else samples of one grid that is made on two would not be comparable."""
+    assert all(fitted(replace(SMALL, frames=1), card(gib))["fp8_t5"] for gib in (8, 16, 80))
+
+
+def test_what_the_user_swaps_stays_and_the_rest_is_chosen_for_it() -> None:
+    chosen = fitted(CLIP, card(24), 25)
+    assert chosen["blocks_to_swap"] == 25 and taken(CLIP, chosen, card(24)).models <= room(card(24))
+    assert fitted(CLIP, card(24), 2) == {
+        "fp8_t5": True,
+        "fp8_scaled": True,
+        EMBEDDING: True,
+        CACHE: True,
+        "blocks_to_swap": 2,
+    }
+    assert "blocks_to_swap" not in fitted(PICTURE, card(80), 0)
 
 
 def test_two_dits_on_24_gb() -> None:
     chosen = fitted(CLIP, card(24))
-    assert chosen == {"fp8_scaled": True, EMBEDDING: True, CACHE: True, "blocks_to_swap": pytest.approx(18, abs=1)}
+    assert chosen == {
+        "fp8_t5": True,
+        "fp8_scaled": True,
+        EMBEDDING: True,
+        CACHE: True,
+        "blocks_to_swap": pytest.approx(18, abs=1),
+    }
     assert int(str(fitted(PICTURE, card(24))["blocks_to_swap"])) < int(str(chosen["blocks_to_swap"]))
 
 

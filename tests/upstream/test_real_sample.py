@@ -64,7 +64,11 @@ def test_the_cells_are_what_upstreams_commands_make(name: str, tmp_path: Path) -
             ]  # and once more without, after all
         )
     ]
-    job = {"load": arguments[0], "network_module": "musubi_tuner.networks.lora_wan", "cells": cells}
+    job = {
+        "load": arguments[0],
+        "networks": dict.fromkeys(loras, ("musubi_tuner.networks.lora_wan", {})),
+        "cells": cells,
+    }
     (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
     call(PYTHON, TOYS, CHILD, tmp_path / "job.json")
     pairs = [[str(next((tmp_path / "theirs" / str(n)).iterdir())), str(tmp_path / f"ours-{n}")] for n in range(4)]

@@ -211,7 +211,7 @@ RUN = [
     training("--attention", type=click.Choice(["sdpa", "xformers", "flash_attn", "flash3"]), help="Attention."),
     training("--network_args", multiple=True, help="name=value for the LoRA network; several may follow."),
     training("--resume_from", type=PATH, help="Start from a LoRA's weights (the schedule starts anew)."),
-    option("--sample", is_flag=True, help="Make samples at the end, as `wanwrap sample` does."),
+    option("--sample/--no_sample", help="Make samples at the end, as `wanwrap sample` does."),
     training("--skip_lightning", is_flag=True, help="Train on the DiT without merging Lightning into it."),
     training("--sample_with_one_expert", is_flag=True, help="Wan 2.2: samples while training, by one expert alone."),
     training("--precision", type=PRECISION, help="Train in this type; a DiT in another one is cast first."),

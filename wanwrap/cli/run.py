@@ -91,6 +91,7 @@ def run(
     from wanwrap.cli.train import train
     from wanwrap.cli.words import finished
     from wanwrap.look import workflow
+    from wanwrap.run.run import sample
 
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
     left = workflow.write(plan.folder, shelf)
@@ -100,6 +101,7 @@ def run(
         console.say(*placed, *left)
     else:
         click.echo("\n".join([*finished(plan, placed), *left]))
+    sample(plan)
 
 
 def _show(plan: Plan, shell: Any, as_json: bool, out: Path | None, target: Path | None) -> None:

@@ -124,6 +124,8 @@ def _upstream(table: Any, folder: Path) -> list[str]:
         raise ValueError("upstream must be a table: [upstream], and musubi-tuner's options below it.")
     options = {name.replace("-", "_"): value for name, value in table.items()}
     check(options, TRAIN)
+    if off := [name for name, value in options.items() if value is False]:
+        raise ValueError(f"upstream.{off[0]} is false: upstream has no way to switch a flag off; leave it out.")
     return [*spell({name: _below(folder, str(value)) if name in FILES else value for name, value in options.items()})]
 
 
@@ -167,7 +169,7 @@ def _toml(value: Any) -> str:
     """A value as it stands in a TOML; `...` where there is none."""
     import tomlkit
 
-    if value in (None, "", ()):
+    if value is None:
         return "..."
     several = isinstance(value, Sequence) and not isinstance(value, str)
     plain = [*value] if several else value if isinstance(value, bool | int | float) else str(value)

@@ -29,7 +29,7 @@ from wanwrap.look import sample_gpu, sampling
 from wanwrap.look.sample_plan import SEED, SamplePlan, SampleRequest, make_plan
 from wanwrap.look.sampling import Sampler
 from wanwrap.plan import card as cards
-from wanwrap.plan import preflight
+from wanwrap.plan import preflight, sampling_fit
 from wanwrap.plan.request import gone, training_python, workspace_folder
 from wanwrap.run.status import Run, find
 from wanwrap.system import console
@@ -75,10 +75,12 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[fl
 @option("--image", type=PATH, help="I2V's first frame (default: from the data set).")
 @option("--trigger", callback=trigger, help="The trigger word (default: what all captions begin with).")
 @option("--clips", is_flag=True, help="Clips of two seconds instead of pictures.")
-@option("--frames", type=int, help="Frames of each clip: 4N+1, 16 a second.")
+@option("--frames", type=click.IntRange(min=1), help="Frames of each clip: 4N+1, 16 a second.")
 @option("--size", callback=_size, help="WIDTHxHEIGHT (default: the preset's).")
 @option("--steps", type=click.IntRange(min=1), help="Steps (default: the preset's, 20 at most).")
-@option("--seed", type=int, default=SEED, show_default=True, help="Of the noise, the same for all.")
+@option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=SEED, show_default=True, help="Of the noise, the same for all."
+)
 @option("--lightning", is_flag=True, help="With Lightning's LoRAs beside: a preview in 4 steps.")
 @option("--dry_run", is_flag=True, help="Print upstream's command for each instead.")
 @environment(
@@ -119,10 +121,10 @@ def sample(
         folder=found.folder,
         python=training_python(python, workspace.python),
         upstream=upstream,
-        network=plan.network,
+        networks=plan.networks,
         options=sample_gpu.options(plan, None if found.rehearsal else card, blocks_to_swap),
         conversions=plan.conversions,
-        env={},
+        env=sampling_fit.environment(card),
     )
     console.say(*_heading(found, plan), *(f"note: {note}" for note in plan.notes))
     if dry_run:

@@ -45,7 +45,6 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
             _side_by_side(todo, machine)
         elif todo and machine:
             carry_out(todo, machine, retry=retry)
-        work.sample(plan)
     finally:
         if as_json:
             show_json(run_json(look(plan.folder)))
@@ -117,7 +116,7 @@ def _interrupted(plan: Plan) -> str:
 
 def _side_by_side(plan: Plan, machine: Machine) -> None:
     """Each expert as a run of its own, on a GPU of its own. Raises SystemExit: one has failed."""
-    words = [word for word in command_line() if word not in ("--parallel", "--json", "--sample")]
+    words = [word for word in command_line() if word not in ("--parallel", "--json")]
     try:
         if code := run_each(plan, machine, words):
             raise SystemExit(code)

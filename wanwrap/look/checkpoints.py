@@ -20,11 +20,13 @@ LAST, ALL = "last", "all"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The LoRAs after an `epoch`, by expert; none of them with `epoch` None. `last` are those that the run ended with."""
+    """The LoRAs after an `epoch`, by expert; none of them with `epoch` None. In a `mixed` one each expert has ended after
+    epochs of its own, of which `epoch` is the most.
+    """
 
     epoch: int | None
     loras: Mapping[str, Path]
-    last: bool = False
+    mixed: bool = False
 
 
 NONE = Checkpoint(None, {})
@@ -43,22 +45,25 @@ def inference(run: Run) -> tuple[Record, Inference]:
 
 
 def checkpoints(run: Run) -> list[Checkpoint]:
-    """Those that are there, the youngest last. An expert without a LoRA of its own stays as it is.
+    """Those that are there, the youngest last: the LoRAs of both experts after the same epoch, and where both have ended
+    after different ones their last. An expert without a LoRA of its own stays as it is.
 
     Raises:
-        OutputError: no LoRA is saved yet.
+        OutputError: no LoRA is saved yet, or none of both experts after one epoch.
     """
     by_expert = {each.name: found for each in run.experts if (found := _saved(each))}
     if not by_expert:
         raise OutputError(f"{run.folder} holds no LoRA yet; `wanwrap status {run.name}` tells when one is saved.")
-    common = set.intersection(*(set(found) for found in by_expert.values()))
+    common = sorted(set.intersection(*(set(found) for found in by_expert.values())))
+    rows = [Checkpoint(epoch, {expert: found[epoch] for expert, found in by_expert.items()}) for epoch in common]
     ends = {expert: max(found) for expert, found in by_expert.items()}
-    done = all(each.state == "done" for each in run.experts if each.name in by_expert)
-    rows = [
-        Checkpoint(epoch, {expert: found[epoch] for expert, found in by_expert.items()}) for epoch in sorted(common)
-    ]
-    last = Checkpoint(max(ends.values()), {expert: found[ends[expert]] for expert, found in by_expert.items()}, done)
-    return [*(row for row in rows if row.loras != last.loras), last]
+    if len({*ends.values()}) > 1 and all(each.state == "done" for each in run.experts):
+        rows.append(
+            Checkpoint(max(ends.values()), {each: by_expert[each][end] for each, end in ends.items()}, mixed=True)
+        )
+    if not rows:
+        raise OutputError(f"{run.name} has no epoch yet after which both experts have saved a LoRA; wait for the next.")
+    return rows
 
 
 def _saved(expert: Expert) -> dict[int, Path]:
@@ -81,7 +86,7 @@ def choose(found: Sequence[Checkpoint], wanted: Sequence[str]) -> list[Checkpoin
         step = max(1, len(found) - 1) / (FEW - 1)
         few = {round(len(found) - 1 - step * index) for index in range(FEW)} if len(found) > FEW else range(len(found))
         return [*found] if wanted else [found[index] for index in sorted(few)]
-    by_name = {**{str(each.epoch): each for each in found}, LAST: found[-1]}
+    by_name = {**{str(each.epoch): each for each in found if not each.mixed}, LAST: found[-1]}
     if missing := [word for word in wanted if word not in by_name]:
         raise OptionError(f"--epochs {missing[0]}: there are LoRAs of {listing([*by_name])}.")
     return [each for each in found if each in [by_name[word] for word in wanted]]

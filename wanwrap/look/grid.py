@@ -13,9 +13,11 @@ from wanwrap.data import clips
 from wanwrap.errors import OptionError
 from wanwrap.look.checkpoints import NONE, Checkpoint
 from wanwrap.look.samples import FOLDER, Sample
+from wanwrap.paths import absolute
 from wanwrap.plan.request import slug
 from wanwrap.run.record import Record
-from wanwrap.system.safetensors import digest, header_sha256
+from wanwrap.system.files import atomic_file
+from wanwrap.system.safetensors import digest, header_sha256, sha256, stat
 from wanwrap.upstream import sample_prompts, sampling
 from wanwrap.upstream.options import Options, spell
 from wanwrap.upstream.sampling import Inference, Loras
@@ -92,10 +94,18 @@ def _first_frame(row: Mapping[str, str], folder: Path) -> Path | None:
     path = Path(row["path"])
     if row["kind"] == "image" or not path.is_file():
         return path if path.is_file() else None
-    place = folder / f"{slug(path.stem)}-{digest(path)}.png"
+    place = folder / f"{slug(path.stem)}-{digest(*stat(path))}.png"
     if not place.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        clips.middle(path, 1).save(place)
+        try:
+            with atomic_file(place) as file, clips.middle(path, 1) as frame:
+                frame.save(file, "PNG")
+        except OSError:
+            raise
+        except Exception as error:  # whatever a decoder raises, the file is what is wrong
+            raise OptionError(
+                f"{path} has no first frame that can be read ({error}); give one with --image."
+            ) from error
     return place
 
 
@@ -107,7 +117,7 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
         except ValueError as error:
             raise OptionError(f"{where}: {error}.") from error
         image = own.pop("i", None)
-        yield Prompt(text, path.parent / image if image else None, own)
+        yield Prompt(text, absolute(image if image[0] == "~" else path.parent / image) if image else None, own)
 
 
 def cells(
@@ -167,8 +177,9 @@ def _cell(
     strength: float,
     marks: Mapping[str, str],
 ) -> Cell:
-    paths = {*models.dits.values(), *map(Path, models.encoders.values())}
+    paths = {*models.dits.values(), *map(Path, models.encoders.values()), prompt.image}
     same = [value for value in options.values() if not isinstance(value, str) or Path(value) not in paths]
+    same += [sha256(prompt.image)] if prompt.image else []
     mark = digest(same, [path.name for path in models.dits.values()], models.lightning, strength, sorted(marks.items()))
     column = f"epoch-{checkpoint.epoch}_{strength:g}" if checkpoint.epoch is not None else "without"
     kind = "mp4" if use.video_length > 1 else "png"
@@ -184,6 +195,7 @@ def _cell(
         infer_steps=use.infer_steps,
         seed=int(str(options["seed"])),
         loras={expert: path.name for expert, path in checkpoint.loras.items()},
+        marks=dict(marks),
         lightning=models.lightning,
         image=str(prompt.image or ""),
     )

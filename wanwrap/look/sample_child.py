@@ -2,7 +2,7 @@
 
     python sample_child.py JOB.json
 
-The job is {"load": arguments, "network_module": name, "cells": [{"argv": arguments, "loras": {expert: path}, "strength": number,
+The job is {"load": arguments, "networks": {expert: [module, its arguments]}, "cells": [{"argv": arguments, "loras": {expert: path}, "strength": number,
 "out": path}]}. All arguments are those of upstream's wan_generate_video, whose own parser reads them; but for the LoRAs of
 `loras`, which are hooked onto the DiTs as in a training, and exchanged from cell to cell. What `load` names is merged.
 Prints JSON lines: {"doing": ...}, and {"cell": its number, "seconds": ...} when its file is whole and in place.
@@ -29,8 +29,8 @@ def say(**words: Any) -> None:
 class Hook:
     """The LoRA on one DiT: hooked where upstream's training hooks it, so that no weight changes."""
 
-    def __init__(self, upstream: Any, model: Any, module: str) -> None:
-        self.upstream, self.model, self.module, self.path = upstream, model, module, ""
+    def __init__(self, upstream: Any, model: Any, module: str = "", arguments: Any = None) -> None:
+        self.upstream, self.model, self.module, self.arguments, self.path = upstream, model, module, arguments, ""
         self.network: Any = None
 
     def use(self, path: str | None, strength: float) -> None:
@@ -45,7 +45,9 @@ class Hook:
         weights = self.upstream.load_file(path)
         if self.network is None:
             module: Any = importlib.import_module(self.module)
-            self.network = module.create_arch_network_from_weights(1.0, weights, unet=self.model, for_inference=True)
+            self.network = module.create_arch_network_from_weights(
+                1.0, weights, unet=self.model, for_inference=True, **self.arguments
+            )
             self.network.apply_to(None, self.model, False, True)
             tensor = next(value for name, value in weights.items() if not name.endswith(".alpha"))
             self.network.to(self.model.device, tensor.dtype)
@@ -73,7 +75,7 @@ class Sampler:
         self.models = self.load_models(load)
         experts = ("high", "low") if len(self.models) > 1 else ("dit",)
         self.hooks = {
-            expert: Hook(upstream, model, job["network_module"])
+            expert: Hook(upstream, model, *job["networks"].get(expert, ()))
             for expert, model in zip(experts, self.models, strict=True)
         }
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wanwrap.errors import GpuError, RoomError
+from wanwrap.errors import GpuError, OptionError, RoomError
 from wanwrap.look.sample_plan import SamplePlan
 from wanwrap.plan import card as cards
 from wanwrap.plan.card import Card
 from wanwrap.plan.fit_words import gib
 from wanwrap.plan.sampling_fit import environment, fitted, taken
 from wanwrap.run.status import runs
+from wanwrap.upstream import dit
 from wanwrap.upstream.memory import CONTEXT, GIB
 from wanwrap.upstream.options import Options
 from wanwrap.upstream.sampling_memory import SamplingNeed
@@ -41,9 +42,10 @@ def options(plan: SamplePlan, card: Card | None, blocks_to_swap: int | None) -> 
     Raises:
         RoomError: nothing fits the card. What the user has chosen is not asked about.
     """
-    if blocks_to_swap is not None:
-        return {**fitted(need(plan), None), "blocks_to_swap": blocks_to_swap or None}
-    return fitted(need(plan), card)
+    most = dit.blocks(plan.models.task) - 1
+    if blocks_to_swap is not None and blocks_to_swap > most:
+        raise OptionError(f"--blocks_to_swap {blocks_to_swap}: of this model {most} at most can be swapped.")
+    return fitted(need(plan), card, blocks_to_swap)
 
 
 def choose(gpus: list[Mapping[str, Any]], base: Path, python: str) -> tuple[Card | None, dict[str, str], int]:

@@ -12,7 +12,8 @@ from wanwrap.look import checkpoints as loras
 from wanwrap.look import grid
 from wanwrap.look.grid import Cell, Models, Prompt
 from wanwrap.look.samples import FOLDER
-from wanwrap.run.record import Record
+from wanwrap.look.sampling import Network
+from wanwrap.run.record import BASE, Record
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.dit import PREFIX
@@ -24,7 +25,7 @@ from wanwrap.weights.workspace import Workspace
 ENCODERS = ("vae", "t5", "clip")
 CLIP_FRAMES = 33  # two seconds: enough to see it move, in half the time of a whole clip
 SEED = 42
-NETWORK = "musubi_tuner.networks.lora_wan"
+NETWORK = "networks.lora_wan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +48,13 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """The cells of the grid and their models, upstream's module of the LoRAs and their largest rank, the LoRAs to convert
-    before, and what is to be said.
+    """The cells of the grid and their models, upstream's network of each expert's LoRAs and their largest rank, the LoRAs to
+    convert before, and what is to be said.
     """
 
     cells: Sequence[Cell]
     models: Models
-    network: str
+    networks: Mapping[str, Network]
     rank: int
     use: Inference
     conversions: Sequence[tuple[Path, Path]]
@@ -80,8 +81,19 @@ def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace
     cells = [*grid.cells(models, use, request.seed, asked, columns)]
     notes = [*notes, *_untrained(models, chosen[-1].loras), *_prefixed(models)]
     rank = max(int(each.record.settings.get("network_dim", 32)) for each in run.experts)
-    network = str(record.settings.get("network_module", NETWORK))
-    return SamplePlan(cells, models, network, rank, use, conversions, notes, record)
+    networks = {each.name: _network(each.record) for each in run.experts}
+    return SamplePlan(cells, models, networks, rank, use, conversions, notes, record)
+
+
+def _network(record: Record) -> Network:
+    """The module that LoRAs are hooked with, and its arguments. Raises OptionError: it is none of upstream's."""
+    name = "musubi_tuner." + str(record.settings.get("network_module", NETWORK)).removeprefix("musubi_tuner.")
+    if not name.startswith("musubi_tuner.networks."):
+        raise OptionError(
+            f"{name.removeprefix('musubi_tuner.')} is no network of upstream's; samples are made of those alone."
+        )
+    pairs = (str(pair).partition("=") for pair in record.settings.get("network_args", ()))
+    return name, {key: value for key, _, value in pairs}
 
 
 def _use(request: SampleRequest, use: Inference) -> Inference:
@@ -101,11 +113,12 @@ def _prompts(request: SampleRequest, record: Record, inputs: Path) -> list[Promp
     if any(not each.text.strip() for each in asked):
         raise OptionError("--prompt is empty; give words, or leave it out.")
     trigger = record.trigger if request.trigger is None else request.trigger
-    asked = asked or grid.prompts(record, trigger, inputs)
-    own = request.image
-    if own is None and record.inference["task"].startswith("i2v"):
-        own = next((each.image for each in grid.prompts(record, trigger, inputs) if each.image), None)
-    asked = [replace(each, image=request.image or each.image or own) for each in asked]
+    default = grid.prompts(record, trigger, inputs) if not asked or record.inference["task"].startswith("i2v") else []
+    if asked:
+        own = next((each.image for each in default if each.image), None)
+        asked = [replace(each, image=request.image or each.image or own) for each in asked]
+    else:  # each caption with its own picture
+        asked = [replace(each, image=request.image or each.image) for each in default]
     return [*{(each.text, each.image, *each.changes.items()): each for each in asked}.values()]
 
 
@@ -115,7 +128,7 @@ class _Files:
 
     record: Record
     run: Run
-    base: Path
+    home: Path
     workspace: Workspace
 
     def find(self, name: str) -> Path:
@@ -123,9 +136,29 @@ class _Files:
         there = {row.get("name"): Path(row["path"]) for row in self.record.weights}
         if name in there and there[name].is_file():
             return there[name]
-        found = locate(name, self.base / "models", None, self.workspace.weights.get(name))
+        found = locate(name, self.home / "models", None, self.workspace.weights.get(name))
         if not found.usable:
             raise WeightsError(f"{found.reason} The run was trained with it; `wanwrap setup` gets what is missing.")
+        return found.path
+
+    def base(self, expert: str, name: str) -> Path:
+        """The DiT that an expert was trained on, where it is now; of one that was not trained any that serves.
+
+        Raises:
+            WeightsError: it is nowhere, or what is found is another.
+        """
+        record = next((each.record for each in self.run.experts if each.name == expert), None)
+        if record is None or not record.dit:
+            return self.find(name)
+        found = locate(name, self.home / "models", None, self.workspace.weights.get(name))
+        known = next((row for row in record.weights if row.get("name") == name), {})
+        same = (found.path.name, found.size) == (Path(str(known.get("path"))).name, known.get("bytes") or 0)
+        if not found.usable or not (
+            same if record.inference.get("lightning") else found.content == record.settings[BASE]
+        ):
+            raise WeightsError(
+                f"the {expert} LoRA was trained on {record.dit}, which is not there, nor is the same file elsewhere; put it back."
+            )
         return found.path
 
     def trained(self, expert: str) -> Path | None:
@@ -148,10 +181,10 @@ def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Mode
     dits, beside, conversions = dict[str, Path](), dict[str, list[tuple[Path, float]]](), []
     for expert, name in told["dits"].items():
         trained = files.trained(expert)
-        dits[expert] = trained or files.find(name)
+        dits[expert] = trained or files.base(expert, name)
         if release and not (merged and trained):
             source = files.find(f"lightning-{release}-{expert}")
-            out = files.base / "models" / "converted" / f"{source.stem}-musubi.safetensors"
+            out = files.home / "models" / "converted" / f"lightning-{release}-{expert}-musubi.safetensors"
             conversions.append((source, out))
             beside[expert] = [(out, merged["strength"] if merged else 1.0)]
     encoders = {name: str(files.find(name)) for name in ENCODERS[: 3 if task == "i2v-14B" else 2]}
@@ -173,9 +206,18 @@ def _release(task: str) -> str:
 
 
 def _prefixed(models: Models) -> Iterator[str]:
-    """Where upstream would merge no LoRA, without a word that tells (utils/lora_utils.py)."""
+    """Where upstream would merge no LoRA, without a word that tells (utils/lora_utils.py).
+
+    Raises:
+        WeightsError: Lightning is to be merged there.
+    """
     for path in models.dits.values():
         if any(name.startswith(PREFIX) for name in read_header(path)):
+            if models.beside:
+                raise WeightsError(
+                    f"upstream merges no Lightning into {path.name}, whose keys begin with {PREFIX}: `wanwrap convert` makes a "
+                    "file without; train on that, or sample without --lightning."
+                )
             yield (
                 f"upstream's own commands, as --dry_run prints them, leave the LoRAs out for {path.name}, whose keys begin with "
                 f"{PREFIX}: `wanwrap convert` makes a file without. What is made here has them."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PureWindowsPath
 
 from wanwrap.errors import OutputError
 from wanwrap.system.files import write_atomic
+from wanwrap.system.safetensors import header_sha256
 
 FOLDER = "samples"
 FILE = f"{FOLDER}/samples.json"
@@ -32,6 +33,7 @@ class Sample:
     infer_steps: int
     seed: int
     loras: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)  # the sha256 of their headers, by expert
     lightning: str = ""
     image: str = ""  # I2V's first frame, below the run's folder where wanwrap has made it
     seconds: float = 0.0  # that it took
@@ -54,7 +56,11 @@ class Sample:
 
 
 def read(folder: Path) -> list[Sample]:
-    """The samples of the run in that folder whose files are there. Raises OutputError: the list is damaged."""
+    """The samples of the run in that folder whose files are there, and whose LoRAs have not been made anew since.
+
+    Raises:
+        OutputError: the list is damaged.
+    """
     place = folder / FILE
     if not place.is_file():
         return []
@@ -64,7 +70,13 @@ def read(folder: Path) -> list[Sample]:
         found = [Sample(**{name: value for name, value in row.items() if name in known}) for row in rows]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(f"{place} is damaged ({error}); delete it, and `wanwrap sample` begins a new one.") from error
-    return [sample for sample in found if (folder / sample.file).is_file()]
+    there = {path.name: header_sha256(path) for path in folder.glob("*.safetensors")}
+    return [sample for sample in found if (folder / sample.file).is_file() and _of(sample, there)]
+
+
+def _of(sample: Sample, there: Mapping[str, str]) -> bool:
+    """Whether its LoRAs are those that are there; those that are gone are not asked about."""
+    return all(there.get(name, mark) == mark for each, name in sample.loras.items() if (mark := sample.marks.get(each)))
 
 
 def write(folder: Path, samples: Iterable[Sample]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from wanwrap.look import samples
 from wanwrap.look.grid import Cell
 from wanwrap.look.samples import FOLDER
 from wanwrap.paths import PACKAGE
-from wanwrap.plan.script import command
+from wanwrap.plan.script import command, environment
 from wanwrap.system import console
 from wanwrap.system.failures import failure
 from wanwrap.system.files import lock, remove, write_atomic
@@ -23,6 +24,7 @@ from wanwrap.system.shell import Shell
 from wanwrap.upstream.options import CONVERT_LORA, SAMPLE, Options, spell
 from wanwrap.upstream.pin import SETTINGS, Upstream
 
+Network = tuple[str, Mapping[str, str]]
 LOG, JOB = f"{FOLDER}/sample.log", f"{FOLDER}/job.json"
 CHILD = str(PACKAGE / "look" / "sample_child.py")
 ADVICE = {
@@ -35,14 +37,14 @@ ADVICE = {
 class Sampler:
     """What makes samples of one run: the training Python, upstream in it, and the `options` that change no result.
 
-    `network` is upstream's module of the LoRAs; `conversions` are LoRAs that upstream can't read and the files to make of
+    `networks` are upstream's modules of the LoRAs with their arguments, by expert; `conversions` are LoRAs that upstream can't read and the files to make of
     them first; `env` is added to the environment.
     """
 
     folder: Path
     python: str
     upstream: Upstream
-    network: str
+    networks: Mapping[str, Network]
     options: Options
     conversions: Sequence[tuple[Path, Path]] = ()
     env: dict[str, str]
@@ -65,11 +67,8 @@ class Sampler:
 
 def script(sampler: Sampler, cells: Sequence[Cell], shell: Shell) -> list[str]:
     """What would be done, as commands of upstream's: a process for each cell."""
-    env = {**sampler.upstream.env, **SETTINGS}
-    named = [
-        f"export {name}='{value}'" if shell == "bash" else f"$env:{name} = '{value}'" for name, value in env.items()
-    ]
-    lines = [*named, *(command(sampler.convert(*each), shell) for each in sampler.conversions)]
+    env = {**sampler.upstream.env, **SETTINGS, **sampler.env}
+    lines = [*environment(env, shell), *(command(sampler.convert(*each), shell) for each in sampler.conversions)]
     for cell in cells:
         lines += ["", f"# {cell.sample.file}", command(sampler.argv(cell), shell)]
     return lines
@@ -100,7 +99,7 @@ def make(sampler: Sampler, cells: Sequence[Cell]) -> None:
 
 def _convert(sampler: Sampler, source: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.stem}.part.safetensors")
+    part = out.with_name(f"{out.stem}.{os.getpid()}.part.safetensors")  # two runs may convert it at once
     _run(sampler, f"converting {source.name}", sampler.convert(source, part), lambda _: None)
     part.replace(out)
 
@@ -140,7 +139,7 @@ def _job(sampler: Sampler, cells: Sequence[Cell]) -> dict[str, Any]:
         }
         for cell in cells
     ]
-    return {"load": bare.argv(more), "network_module": sampler.network, "cells": rows}
+    return {"load": bare.argv(more), "networks": sampler.networks, "cells": rows}
 
 
 def _run(sampler: Sampler, name: str, argv: Sequence[str], hear: Any) -> None:

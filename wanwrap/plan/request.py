@@ -172,7 +172,7 @@ def _check_together(preset: Preset, options: Mapping[str, Any]) -> None:
     level, levels = options.get("noise_level"), [expert.noise_level for expert in preset.experts]
     if options.get("sample") and level not in (None, "both"):
         raise OptionError(
-            "--sample needs the LoRAs of both experts: leave it out here, and `wanwrap sample RUN` makes them."
+            "--sample needs the LoRAs of both experts: leave it out (--no_sample), and `wanwrap sample RUN` makes them."
         )
     if level and levels == [None]:
         raise OptionError(f"{preset.name} trains one model without noise levels; leave out --noise_level.")

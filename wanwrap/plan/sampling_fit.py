@@ -20,21 +20,24 @@ from wanwrap.upstream.sampling_memory import CACHE, SamplingMemory, SamplingNeed
 SCALES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of a size that doesn't fit
 
 
-def fitted(need: SamplingNeed, card: Card | None) -> dict[str, Value]:
+def fitted(need: SamplingNeed, card: Card | None, blocks: int | None = None) -> dict[str, Value]:
     """Options of upstream's wan_generate_video that fit a card; where nobody knows it, its fp8 alone.
 
-    Where T5 doesn't fit, fp8_t5 is chosen, with which the presets train too.
+    With `blocks` so many are swapped, whether it fits or not. T5 is always in fp8: so the presets train, and on each card
+    the samples are the same.
 
     Raises:
         RoomError: nothing fits that gives the same samples; which others would.
     """
-    fp8: dict[str, Value] = {"fp8_scaled" if need.fp8 == "scaled" else "fp8": True} if need.fp8 else {}
+    fp8: dict[str, Value] = {"fp8_t5": True}
+    fp8 |= {"fp8_scaled" if need.fp8 == "scaled" else "fp8": True} if need.fp8 else {}
     if card is None:
-        return fp8
-    chosen = _chosen(need, card)
-    if chosen is None:
+        return {**fp8, **({"blocks_to_swap": blocks} if blocks else {})}
+    chosen = _chosen(need, card, blocks)
+    if chosen is None and blocks is None:
         raise RoomError(_complaint(need, card))
-    return {**fp8, **chosen}
+    *_, most = _ways(need, blocks)
+    return {**fp8, **(most if chosen is None else chosen)}
 
 
 def taken(need: SamplingNeed, options: Options, card: Card | None) -> SamplingMemory:
@@ -47,15 +50,15 @@ def environment(card: Card | None) -> dict[str, str]:
     return {ALLOCATOR: EXPANDABLE} if card is not None and card.expandable is None else {}
 
 
-def _chosen(need: SamplingNeed, card: Card) -> dict[str, Value] | None:
-    return next((way for way in _ways(need, card) if _fits(taken(need, way, card), card)), None)
+def _chosen(need: SamplingNeed, card: Card, blocks: int | None = None) -> dict[str, Value] | None:
+    return next((way for way in _ways(need, blocks) if _fits(taken(need, way, card), card)), None)
 
 
-def _ways(need: SamplingNeed, card: Card) -> Iterator[dict[str, Value]]:
+def _ways(need: SamplingNeed, blocks: int | None = None) -> Iterator[dict[str, Value]]:
     """All that can be chosen: the fewest swapped blocks first, and of these the fewest options."""
-    text: dict[str, Value] = {"fp8_t5": True} if taken(need, {}, card).text > room(card) else {}
+    text: dict[str, Value] = {"fp8_t5": True}
     levers = [*([EMBEDDING] if "A14B" in need.task else []), CACHE]
-    for count in range(dit.blocks(need.task)):
+    for count in range(dit.blocks(need.task)) if blocks is None else [blocks]:
         swap: dict[str, Value] = {"blocks_to_swap": count} if count else {}
         for length in range(len(levers) + 1):
             for names in combinations(levers, length):
@@ -69,7 +72,7 @@ def _fits(memory: SamplingMemory, card: Card) -> bool:
 
 def _complaint(need: SamplingNeed, card: Card) -> str:
     """What doesn't fit, and what would."""
-    *_, most = _ways(need, card)
+    *_, most = _ways(need)
     memory, (width, height) = taken(need, most, card), need.size
     what = f"{gib(memory.models)} of GPU memory, and {card.name} has {gib(room(card))} to spare"
     if memory.models <= room(card):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -60,8 +60,13 @@ def _bash_start(plan: Plan) -> Iterator[str]:
             mark += "_"
         yield f"cat > {shlex.quote(str(path))} <<'{mark}'\n{text.rstrip()}\n{mark}\n"
     yield shlex.join(("cd", str(plan.folder)))
-    for name, value in plan.env.items():
-        yield f"export {name}={shlex.quote(value)}"
+    yield from environment(plan.env, "bash")
+
+
+def environment(env: Mapping[str, str], shell: Shell) -> Iterator[str]:
+    """What sets variables, a line each."""
+    for name, value in env.items():
+        yield f"export {name}={shlex.quote(value)}" if shell == "bash" else f"$env:{name} = {literal(value)}"
 
 
 def _powershell_start(plan: Plan) -> Iterator[str]:
@@ -75,8 +80,7 @@ def _powershell_start(plan: Plan) -> Iterator[str]:
         yield f"[IO.File]::WriteAllText({literal(str(path))}, {literal(text)})\n"
     yield f"Set-Location -LiteralPath {literal(str(plan.folder))}"
     yield "$ErrorActionPreference = 'Continue'  # PowerShell 5 takes a line on stderr, as of a progress bar, for an error"
-    for name, value in plan.env.items():
-        yield f"$env:{name} = {literal(value)}"
+    yield from environment(plan.env, "powershell")
 
 
 def _move(train: Train, shell: Shell) -> str:

@@ -136,15 +136,17 @@ def stage(real: Plan, base: Path, *, gpu: bool, length: Options = LENGTH) -> tup
     if not gpu:
         notes.append("without a GPU fp16 and fp8 weights are loaded as such, and computed with in fp32 or bf16")
     notes += [f"`{fit_words.typed(fit.chosen)}` is chosen for the real run" for fit in real.fits if fit.chosen]
-    steps = (make, *plan.steps, *_samples(small, plan.folder))
+    steps = (make, *plan.steps, *_samples(plan))
     return replace(plan, steps=steps, env={**real.env, **plan.env}), tuple(dict.fromkeys(notes))
 
 
-def _samples(small: Request, folder: Path) -> list[Sample]:
-    """A picture without the LoRAs and one with the last ones, which need all experts' toys."""
-    if small.noise_level and len(small.preset.experts) > 1:
+def _samples(plan: Plan) -> list[Sample]:
+    """A picture without the LoRAs and one with the last ones, which need all experts' toys, and upstream's own network."""
+    modules = [str(train.options["network_module"]).removeprefix("musubi_tuner.") for train in plan.trainings]
+    whole = len(plan.trainings) == len(plan.request.preset.experts)
+    if not whole or not all(module.startswith("networks.") for module in modules):
         return []
-    return [sample_step(small, folder, size="64x64", steps=2, epochs="last", prompt="a toy")]
+    return [sample_step(plan.request, plan.folder, size="64x64", steps=2, epochs="last", prompt="a toy")]
 
 
 def _small_sample(line: str) -> str:

@@ -55,4 +55,4 @@ def run_each(plan: Plan, machine: Machine, words: Sequence[str]) -> int:
 def _of_expert(words: Sequence[str], expert: str) -> list[str]:
     """The command line of one expert's run, upstream's options last."""
     at = words.index("--") if "--" in words else len(words)
-    return [*words[:at], "--noise_level", expert, *words[at:]]
+    return [*words[:at], "--noise_level", expert, "--no_sample", *words[at:]]
