@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +30,10 @@ from runs import until
 
 from wanwrap.cli import report as verb
 from wanwrap.cli.report import Renewal
-from wanwrap.look import charts, samples
+from wanwrap.look import charts, gallery, report, samples
 from wanwrap.look.report import FILE, Report, gather, page, write
 from wanwrap.look.samples import Sample
+from wanwrap.run.attempt import Attempt
 from wanwrap.run.status import look
 from wanwrap.system.files import lock
 from wanwrap.upstream.output import curves
@@ -180,6 +182,16 @@ def test_ticks_are_round_and_within() -> None:
         assert 2 <= len(charts.ticks(most)) <= 6 and charts.ticks(most)[-1] <= most * 1.01
 
 
+@pytest.mark.parametrize(
+    ("end", "told"), [(1, "01"), (2, "012"), (3, "0123"), (9, "05"), (10, "0 5 10"), (100, "0 25 50 75 100")]
+)
+def test_steps_are_whole_and_each_is_told_once_where_it_is(end: int, told: str) -> None:
+    drawn = "".join(charts.plot("loss", charts.reduced([(step, 0.5) for step in range(1, end + 1)]), end))
+    found = re.findall(r'<i class=x style="left:(.*?)%">(.*?)</i>', drawn)
+    assert [label for _, label in found] == (told.split() if " " in told else [*told])
+    assert [float(at) for at, _ in found] == pytest.approx([100 * int(label) / end for _, label in found], rel=1e-3)
+
+
 def test_one_step_or_zeros_alone_are_drawn() -> None:
     for curve in ([(1, 0.5)], [(1, 0.0), (2, 0.0)]):
         drawn = "".join(charts.plot("loss", charts.reduced(curve), 0))
@@ -278,6 +290,8 @@ def test_what_0_1_0_has_left(tmp_path: Path) -> None:
         {"file": "C:\\a.png"},
         {"file": 5},
         {"prompt": None},
+        {"negative_prompt": None},
+        {"guidance_scale": "1"},
         {"frames": "many"},
         {"strength": "1"},
         {"loras": ["low"]},

@@ -56,13 +56,14 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [(sums[end] - sums[begin]) / (end - begin) for begin, end in reach]
 
 
-def ticks(most: float, count: int = 4) -> list[float]:
-    """Round numbers from 0 up to `most`, about so many."""
+def ticks(most: float, count: int = 4, *, whole: bool = False) -> list[float]:
+    """Round numbers from 0 up to `most`, about so many; of steps `whole` ones."""
     if most <= 0:
         return [0.0]
     rough = most / count
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
+    steps = [unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999]
+    step = next(step for step in steps if not whole or step.is_integer())
     return [step * number for number in range(int(most / step * 1.001) + 1)]
 
 
@@ -90,7 +91,7 @@ def plot(label: str, points: Sequence[Point], end: int, begun: Sequence[int] = (
     yield from (f"<path class=begun {line([(step, 0), (step, most)])} />\n" for step in begun)
     yield f"<path class=raw {line(raw)} />\n<path class=smooth {line((p.step, p.smooth) for p in points)} />\n</svg>\n"
     yield from (f'<i class=y style="bottom:{100 * at / most:.4g}%">{at:.3g}</i>\n' for at in ticks(most))
-    yield from (f'<i class=x style="left:{100 * at / end:.4g}%">{at:.0f}</i>\n' for at in ticks(end))
+    yield from (f'<i class=x style="left:{100 * at / end:.4g}%">{at:.0f}</i>\n' for at in ticks(end, whole=True))
     yield "</div>\n"
 
 
