@@ -266,6 +266,44 @@ def test_settings_and_strengths_that_differ_are_kept_apart(tmp_path: Path) -> No
     assert all(words in told for words in ("seed 42", "seed 7", "Lightning v1.1, seed 42"))
 
 
+def test_what_differs_between_two_lines_of_a_file_of_prompts_is_a_row_of_its_own(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, low=training())
+    first, second, *_ = sampled(folder, guidance_scale=4.0, flow_shift=5.0)
+    assert "cfg" not in words_of(folder).partition("Curves")[0]  # the same for all
+    others: list[dict[str, Any]] = [{"guidance_scale": 1.5}, {"flow_shift": 3.0}, {"negative_prompt": "ugly"}]
+    samples.write(folder, [first, second, *(Sample(**{**vars(second), **other}) for other in others)])
+    told = words_of(folder)
+    for words in (
+        "cfg 4, shift 5, seed",
+        "cfg 1.5, shift 5, seed",
+        "cfg 4, shift 3, seed",
+        "negative prompt: ugly, seed",
+    ):
+        assert words in told
+    assert text_of(folder).count("class=row") == 4
+
+
+def test_a_pair_of_which_one_was_not_as_far_is_not_the_epochs_column(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, high=training("high"), low=training())
+    first, second, *_ = sampled(folder)
+    pairs = [{"high": f"{NAME}-high.safetensors", "low": f"{NAME}-low{end}.safetensors"} for end in ("", "-000005")]
+    samples.write(folder, [first, *(Sample(**{**vars(second), "epoch": 10, "loras": pair}) for pair in pairs)])
+    assert "without epoch 10 (high), 5 (low) epoch 10 " in words_of(folder)
+
+
+def test_samples_while_training_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, low=training())
+    made = folder / "low" / "attempt-1" / "sample"
+    made.mkdir(parents=True)
+    for prompt in ("00", "01", "09", "99", "100"):
+        (made / f"{NAME}-low_e000002_{prompt}_20261120120000_42.png").touch()
+    attempt: Any = SimpleNamespace(folder=made.parent, train=SimpleNamespace(folder=folder / "low"), epoch=5, step=50)
+    Attempt.move_samples(attempt)
+    rows, columns = gallery.while_training(folder / "low")
+    assert [prompt for prompt, _ in rows] == ["prompt 1", "prompt 2", "prompt 10", "prompt 100", "prompt 101"]
+    assert columns == ["epoch 7"]
+
+
 @pytest.mark.parametrize("lacking", [("inference", "examples", "trigger"), tuple(training())[6:]])
 def test_records_of_earlier_versions(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     record = {name: value for name, value in training().items() if name not in lacking}

@@ -126,6 +126,9 @@ def test_clips_and_a_file_of_prompts(tmp_path: Path, trained: Wanwrap) -> None:
     values = ["7", "ugly", "3.0", "1.5", "4.0"]
     names = ["seed", "negative_prompt", "flow_shift", "guidance_scale", "guidance_scale_high_noise"]
     assert [option(argv, name) for name in names] == values
+    assert trained("sample", NAME, "--prompts", file, "--epochs", "last").returncode == 0
+    (row, _) = rows(tmp_path)
+    assert (row["negative_prompt"], row["flow_shift"], row["guidance_scale"]) == ("ugly", 3, 1.5)
 
 
 @pytest.mark.parametrize(

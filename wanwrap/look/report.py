@@ -121,12 +121,14 @@ def _loras(expert: Expert, mark: Callable[[Path], str | None]) -> Iterator[Lora]
     there = record.files or sorted(
         path.name for path in folder.glob(f"*-{expert.name}*.safetensors")
     )  # 0.1.0 lists none
-    found = [
-        (states.lora_epoch(name, Path(record.lora).stem) or record.epochs_planned, folder / name) for name in there
-    ]
-    for epoch, path in sorted(found):
+    for epoch, path in sorted((_epoch(record, name), folder / name) for name in there):
         if path.is_file():
             yield Lora(expert.name, path.name, epoch, path.stat().st_size, mark(path))
+
+
+def _epoch(record: Record, name: str) -> int:
+    """That of a LoRA; the last one's name has none."""
+    return states.lora_epoch(name, Path(record.lora).stem) or record.epochs_planned
 
 
 # ---- the page
@@ -185,7 +187,10 @@ def _samples(report: Report) -> Iterator[str]:
         yield "<section>\n<h2>Samples</h2>\n"
         yield f"<p class=note>{escape(report.problem)}</p>\n" if report.problem else ""
         yield "<p class=note>Click one: arrow keys then show the next epoch in its place, B keeps one beside it.</p>\n"
-        yield from gallery(*compared(report.samples))
+        loras = {(expert, name) for each in report.samples for expert, name in each.loras.items()}
+        records = {each.name: each.record for each in report.run.experts}
+        epochs = {name: _epoch(records[expert], name) for expert, name in loras if expert in records}
+        yield from gallery(*compared(report.samples, epochs))
         yield "</section>\n"
     for each in report.run.experts:
         rows, columns = while_training(each.folder)

@@ -20,7 +20,8 @@ class Sample:
     """A picture or a clip of 16 frames a second, made with one pair of LoRAs at one strength; or without, for comparison.
 
     `file` stands below the run's folder, with slashes. `epoch` is that of the LoRAs, None without; `loras` are their files
-    by expert. `lightning` is the release that was merged in or loaded beside them, "" where there was none.
+    by expert. `lightning` is the release that was merged in or loaded beside them, "" where there was none. A prompt's line may
+    have a guidance, flow shift and negative prompt of its own, "" where that is upstream's.
     """
 
     file: str
@@ -32,6 +33,9 @@ class Sample:
     frames: int
     infer_steps: int
     seed: int
+    guidance_scale: float = 0.0
+    flow_shift: float = 0.0
+    negative_prompt: str = ""
     loras: dict[str, str] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)  # the sha256 of their headers, by expert
     lightning: str = ""
@@ -41,12 +45,14 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Raises TypeError: it is none, as a list that others have written may have it."""
-        texts = (self.file, self.prompt, self.lightning, self.image, *self.loras, *self.loras.values())
+        texts = [self.file, self.prompt, self.negative_prompt, self.lightning, self.image]
+        texts += [*self.loras, *self.loras.values()]
         whole = (self.width, self.height, self.frames, self.infer_steps, self.seed, self.epoch or 0)
         place = PureWindowsPath(self.file)
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in whole):
             raise TypeError(f"{self.file} is described by what is no text or no number")
-        if place.anchor or ".." in place.parts or not isinstance(self.strength + self.seconds, float | int):
+        numbers = self.strength + self.seconds + self.guidance_scale + self.flow_shift
+        if place.anchor or ".." in place.parts or not isinstance(numbers, float | int):
             raise TypeError(f"{self.file} is elsewhere, or its strength no number")
 
     @property

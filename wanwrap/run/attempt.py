@@ -26,7 +26,7 @@ from wanwrap.upstream.options import whole
 from wanwrap.upstream.output import Curves, TrainingOutput
 
 OURS = re.compile(rf"(state|attempt)-\d+({re.escape(states.REMOVED)})?")
-SAMPLE = re.compile(r"_(e)?(\d{6})(?=_\d\d_\d{14})")  # upstream's names: e000005 is an epoch, 000123 a step
+SAMPLE = re.compile(r"_(e)?(\d{6})(?=_\d{2,}_\d{14})")  # upstream's names: e000005 is an epoch, 000123 a step
 
 
 def leftovers(folder: Path) -> list[Path]:
