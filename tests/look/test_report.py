@@ -291,6 +291,13 @@ def test_a_pair_of_which_one_was_not_as_far_is_not_the_epochs_column(tmp_path: P
     assert "without epoch 10 (high), 5 (low) epoch 10 " in words_of(folder)
 
 
+def test_no_path_of_a_setting_is_told(tmp_path: Path) -> None:
+    files = {"network_weights": "/home/me/old.safetensors", "base_weights": ["C:\\me\\a.safetensors", "/me/b"]}
+    told = words_of(run_folder(tmp_path, low=training(settings=files)))
+    assert "network_weights old.safetensors" in told and "base_weights a.safetensors b" in told
+    assert "/home/me" not in told
+
+
 def test_samples_while_training_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, low=training())
     made = folder / "low" / "attempt-1" / "sample"
@@ -302,6 +309,20 @@ def test_samples_while_training_are_in_the_order_of_their_numbers(tmp_path: Path
     rows, columns = gallery.while_training(folder / "low")
     assert [prompt for prompt, _ in rows] == ["prompt 1", "prompt 2", "prompt 10", "prompt 100", "prompt 101"]
     assert columns == ["epoch 7"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps_per_epoch": HOSTILE},
+        {"epochs_planned": HOSTILE, "files": [f"{NAME}-low.safetensors"]},
+        {"inference": {**INFERENCE, "boundary": HOSTILE}},
+        {"inference": {**INFERENCE, "size": [HOSTILE, HOSTILE]}},
+    ],
+)
+def test_what_ought_to_be_a_number_is_escaped_too(tmp_path: Path, change: dict[str, Any]) -> None:
+    shown = text_of(run_folder(tmp_path, low=training(**change)))
+    assert "<img" not in shown and "owned&#x27;" in shown
 
 
 @pytest.mark.parametrize("lacking", [("inference", "examples", "trigger"), tuple(training())[6:]])

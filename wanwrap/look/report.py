@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from html import escape
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from wanwrap.errors import OutputError
@@ -208,7 +208,8 @@ def _training(report: Report) -> Iterator[str]:
     yield "<section>\n<h2>Curves</h2>\n<div class=charts>\n"
     for each in experts:
         record, begun = each.record, [_begun(attempt) for attempt in each.record.attempts[1:]]
-        yield f"<figure class={_css(each)} data-epoch={record.steps_per_epoch or 0}>\n<h3>{escape(_name(each))}</h3>\n"
+        epoch = escape(str(record.steps_per_epoch))
+        yield f'<figure class={_css(each)} data-epoch="{epoch}">\n<h3>{escape(_name(each))}</h3>\n'
         for label, points in (("loss", report.losses[each.name]), ("learning rate", report.rates[each.name])):
             yield from plot(label, points, record.steps_planned, begun) if points else ()
         more = "; dashed: where a later attempt began" if begun else ""
@@ -224,7 +225,7 @@ def _result(report: Report) -> Iterator[str]:
         rows = [
             (
                 f"<b>{escape(each.name)}</b>",
-                str(each.epoch or ""),
+                escape(str(each.epoch or "")),
                 f"{each.bytes / 1e6:.1f} MB",
                 f"<code>{each.sha256 or ''}</code>",
             )
@@ -245,9 +246,10 @@ def _use(record: Record) -> Iterator[str]:
     how = Inference(**{name: value for name, value in told.items() if name in known})
     width, height = how.size
     frames = f", {how.video_length} frames ({how.video_length / FPS:.1f} s)" if how.video_length > 1 else ""
-    yield f"Use: {escape(how.words())}, {width}x{height}{frames}."
+    yield escape(f"Use: {how.words()}, {width}x{height}{frames}.")
     if len(told.get("dits", ())) > 1:
-        yield f"Load each on its own model; the high-noise model denoises down to {told['boundary']} of the noise."
+        boundary = escape(str(told["boundary"]))
+        yield f"Load each on its own model; the high-noise model denoises down to {boundary} of the noise."
     if lightning := told.get("lightning"):
         yield f"On each model its Lightning LoRA ({escape(str(lightning['release']))}) at {lightning['strength']:g} first, then yours at 1."
     if record.trigger:
@@ -298,7 +300,13 @@ def _memory(record: Record) -> str:
 
 def _values(record: Record, names: Sequence[str]) -> str:
     values = [record.settings[name] for name in names if name in record.settings]
-    return escape(", ".join(" ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values))
+    return escape(", ".join(" ".join(map(_bare, value if isinstance(value, list) else [value])) for value in values))
+
+
+def _bare(value: object) -> str:
+    """Of a file, as --resume_from takes it, the name alone: the page is shown to others."""
+    path = PureWindowsPath(str(value))
+    return path.name if path.root else str(value)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
