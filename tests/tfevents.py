@@ -23,14 +23,14 @@ def part(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def event(step: int, summary: bytes) -> bytes:
+def event(step: int, summary: bytes, wall: float = 1.5e9) -> bytes:
     """As protobuf writes it: wall time, a step that isn't 0, summary."""
-    return b"\x09" + struct.pack("<d", 1.5e9 + step) + (b"\x10" + varint(step) if step else b"") + part(5, summary)
+    return b"\x09" + struct.pack("<d", wall + step) + (b"\x10" + varint(step) if step else b"") + part(5, summary)
 
 
-def scalar(tag: str, step: int, value: float) -> bytes:
+def scalar(tag: str, step: int, value: float, wall: float = 1.5e9) -> bytes:
     """As SummaryWriter.add_scalar writes it."""
-    return event(step, part(1, part(1, tag.encode()) + b"\x15" + struct.pack("<f", value)))
+    return event(step, part(1, part(1, tag.encode()) + b"\x15" + struct.pack("<f", value)), wall)
 
 
 def text(tag: str, step: int, words: str) -> bytes:

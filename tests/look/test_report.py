@@ -298,6 +298,30 @@ def test_no_path_of_a_setting_is_told(tmp_path: Path) -> None:
     assert "/home/me" not in told
 
 
+def test_the_most_memory_of_all_attempts(tmp_path: Path) -> None:
+    attempts = [
+        {**each, "memory": {"used": 23 * GIB}} if each["number"] == 1 else each for each in training()["attempts"]
+    ]
+    assert "20.0 GiB foretold, 23.0 GiB in use at most" in words_of(
+        run_folder(tmp_path, low=training(attempts=attempts))
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "told"), [(10 * 3600, "trained for 11 h 30 min"), (None, "trained for at least 1 h 30 min")]
+)
+def test_the_time_of_an_attempt_that_was_killed(tmp_path: Path, last: int | None, told: str) -> None:
+    attempts = training()["attempts"]
+    del attempts[0]["ended"]
+    attempts[1] |= {"started": "2026-01-09T03:00:00+00:00", "ended": "2026-01-09T04:30:00+00:00"}
+    folder = run_folder(tmp_path, low=training(attempts=attempts))
+    place = next((folder / "low" / "logs" / "attempt-1").rglob("*tfevents*"))
+    begun = datetime.fromisoformat(attempts[0]["started"]).timestamp()
+    tfevents.write(place, [tfevents.scalar("loss/current", 1, 0.5, wall=begun + last)] if last else [tfevents.VERSION])
+    (expert,) = look(folder).experts
+    assert any(line.startswith(told) for line in verb._said(expert)), [*verb._said(expert)]
+
+
 def test_samples_while_training_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, low=training())
     made = folder / "low" / "attempt-1" / "sample"

@@ -42,7 +42,7 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, cli
     refused = cli(*low)
     assert refused.returncode == 11 and "record.json" in refused.stderr and "--restart" not in refused.stderr
     path.rmdir()
-    kept.rename(path)
+    path.write_text(json.dumps({**json.loads(kept.read_text()), "memory": {"used": 23 * GIB}}))
     second = cli(*low)
     assert second.returncode == 0 and "going on from 4" in second.stderr, second.stderr
     before, after = calls(tmp_path)
@@ -57,6 +57,7 @@ def test_killed_in_the_middle_it_goes_on_from_the_last_state(tmp_path: Path, cli
     done = told(tmp_path)
     assert (done["state"], done["steps_done"], done["epochs_done"], done["saved_epoch"]) == ("done", 60, 10, 0)
     assert [(each["epoch"], each["step"]) for each in done["attempts"]] == [(0, 0), (4, 24)]
+    assert [each.get("memory") for each in done["attempts"]] == [{"used": 23 * GIB}, None]
     assert {path.name for path in (folder(tmp_path) / "low").iterdir() if path.is_dir()} <= {"logs"}
 
 

@@ -89,8 +89,8 @@ def _measured(base_dir: Path) -> Iterator[dict[str, Any]]:
     for run in runs(base_dir):
         for expert in run.experts:
             gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
-            failed = [attempt["memory"] for attempt in expert.record.attempts if "memory" in attempt]
-            for row in (*failed, expert.record.memory):
+            before = [attempt["memory"] for attempt in expert.record.attempts if "memory" in attempt]
+            for row in (*before, expert.record.memory):
                 if row.get("used") or "lacking" in row:
                     values = {name: row.get(name) for name in ("used", "foretold", "lacking")}
                     yield {"run": run.name, "expert": expert.name, "gpu": gpu.get("name"), **values}

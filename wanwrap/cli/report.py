@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ from wanwrap.errors import OutputError
 from wanwrap.look.report import Report, gather, write
 from wanwrap.run.status import Expert, Run, find, look
 from wanwrap.system import console
+from wanwrap.upstream.output import last_point
 from wanwrap.weights import marks
 
 OFTEN, SELDOM = 60, 300  # seconds between two pages of a run that goes on: where a state was saved, where none was
@@ -51,17 +53,21 @@ def _said(expert: Expert) -> Iterator[str]:
     yield state(expert)
     if record.steps_planned:
         yield far(expert)
-    if seconds := sum(map(_seconds, record.attempts)):
-        yield f"trained for {duration(seconds)} in {count(len(record.attempts), 'attempt')}"
+    taken = [_seconds(each, expert.folder / "logs" / f"attempt-{each.get('number')}") for each in record.attempts]
+    if seconds := sum(filter(None, taken)):
+        least = "at least " if None in taken else ""
+        yield f"trained for {least}{duration(seconds)} in {count(len(record.attempts), 'attempt')}"
     if record.slow:
         yield record.slow
 
 
-def _seconds(attempt: dict[str, str]) -> float:
-    """How long an attempt took; 0 where a kill has kept it off the record, or it goes on."""
-    if not (attempt.get("started") and attempt.get("ended")):
-        return 0
-    return (datetime.fromisoformat(attempt["ended"]) - datetime.fromisoformat(attempt["started"])).total_seconds()
+def _seconds(attempt: Mapping[str, Any], curves: Path) -> float | None:
+    """How long an attempt took: to its last step where a kill has kept its end off the record, or it goes on."""
+    if not attempt.get("started"):
+        return None
+    ended = attempt.get("ended")
+    end = datetime.fromisoformat(ended).timestamp() if ended else last_point(curves)
+    return max(end - datetime.fromisoformat(attempt["started"]).timestamp(), 0) if end else None
 
 
 class Renewal:

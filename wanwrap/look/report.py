@@ -291,10 +291,11 @@ def _around(record: Record) -> Iterator[str]:
 
 
 def _memory(record: Record) -> str:
-    """What was foretold of the GPU's, and the most that all programs were seen to use."""
-    memory = record.memory
+    """What was foretold of the GPU's, and the most that all programs were seen to use, in whatever attempt."""
+    memory, before = record.memory, [each.get("memory", {}) for each in record.attempts]
+    used = max(each.get("used", 0) for each in (memory, *before))
     told = [f"{gib(memory['foretold'])} foretold"] if memory.get("foretold") else []
-    told += [f"{gib(memory['used'])} in use at most"] if memory.get("used") else []
+    told += [f"{gib(used)} in use at most"] if used else []
     return ", ".join(told)
 
 

@@ -47,7 +47,7 @@ class Record:
     the files that are trained with their captions, `trigger` the words that all captions begin with. `saved_epoch` is that of the state to go on from, 0 where there
     is none. `memory` is that of the GPU in bytes in the newest attempt: foretold, and the most that was seen in use. `slow` is what is to be known of steps that take far too long; `raised` what has changed, since the GPU's
     memory ran out, in the options that decide on it and were `asked` for. An attempt is a start of upstream: its
-    number, the epoch and step that it went on from, how it ended.
+    number, the epoch and step that it went on from, how it ended; of those before the newest their `memory`.
     """
 
     expert: str

@@ -135,6 +135,10 @@ class Training:
         """Put it on record before it has a folder: what is on no record is nobody's."""
         train, record = self.train, self.record
         number, step = len(record.attempts) + 1, epoch * train.per_epoch
+        if record.attempts and record.memory.get(
+            "used"
+        ):  # of one that was out of memory it is there, with what was lacking
+            record.attempts[-1].setdefault("memory", record.memory)
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
         attempt, self._watch = Attempt(train, record), Watch(self.plan, train, record)
         record.memory = {"foretold": self._watch.way.memory.total}

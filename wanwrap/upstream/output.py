@@ -106,6 +106,13 @@ def curves(folder: Path) -> tuple[Curve, Curve]:
     return found[LOSS], found[rate]
 
 
+def last_point(folder: Path) -> float:
+    """When the newest point of one start was made, in seconds since 1970; 0 where there is none. Raises OSError."""
+    files = (path.read_bytes() for path in folder.rglob("*tfevents*"))
+    times = (struct.unpack("<d", found[0][1:9])[0] for text in files for found in re.finditer(POINT % b"[ -~]+", text))
+    return max(times, default=0.0)
+
+
 def points(file: IO[bytes], tags: bytes = b"[ -~]+") -> Iterator[Point]:
     """The points from the file's place on, of these tags alone; at one that is half there the place stays."""
     start, end = file.tell(), 0
