@@ -614,6 +614,22 @@ def test_what_is_not_escaped_would_not_run_either(tmp_path: Path) -> None:
 
 
 @driven
+def test_a_page_that_nobody_renews_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was killed: its last page says for ever that it goes on."""
+    folder = run_folder(tmp_path, low=training(**GOING))
+    for minutes, told in ((20, "not renewed since"), (10, "renews itself")):
+        made = (datetime.now(timezone.utc) - timedelta(minutes=minutes)).isoformat(timespec="seconds")
+        monkeypatch.setattr(report, "now", lambda made=made: made)
+        with alive(folder):
+            place = write(gathered(folder))
+        with browsing(place, tmp_path / str(minutes), before=FASTER) as browser:
+            assert told in browser.js("document.getElementById('renewed').textContent")
+            browser.js("window.old = true")
+            time.sleep(3)
+            assert bool(browser.js("window.old")) == (minutes == 20) and browser.complaints == []
+
+
+@driven
 def test_it_renews_itself_but_not_under_a_finger(tmp_path: Path) -> None:
     """A minute passes in 0.6 s."""
     folder = run_folder(tmp_path, low=training(**GOING))

@@ -144,7 +144,7 @@ def write(report: Report) -> Path:
 def page(report: Report) -> Iterator[str]:
     """The pieces of the page."""
     run = report.run
-    live = " data-live" if any(each.live for each in run.experts) else ""
+    live = f' data-live="{now()}"' if any(each.live for each in run.experts) else ""
     head, tail = template.halves("report", title=escape(run.name), live=live)
     yield head
     yield from _top(report)
@@ -170,7 +170,8 @@ def _top(report: Report) -> Iterator[str]:
         )
     yield "</div>\n"
     if any(each.live for each in run.experts):
-        yield "<p class=note>This page renews itself while the run goes on, unless it is being used.</p>\n"
+        made = now().replace("T", " ")
+        yield f"<p class=note id=renewed>As of {made}; the page renews itself while the run goes on, unless it is being used.</p>\n"
     yield from _again(run)
     yield "</header>\n"
 
