@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def test_each_is_readable_as_documentation(name: str) -> None:
     preset = load(name)
     assert preset.name == name and len(preset.summary) < 90
     assert "Where the numbers come from:" in preset.doc and preset.base_inference.words()
+
+
+# how the preset's LoRAs are used, with one of its settings changed
+INFERENCE = (
+    "from dataclasses import replace\nfrom wanwrap.upstream.sampling import WAN\n"
+    "preset = Preset(inference=replace(WAN['t2v-14B'], {}),"
+)
 
 
 def edited(tmp_path: Path, preset: str, old: str = "", new: str = "") -> str:
@@ -83,11 +91,28 @@ def test_what_a_run_without_the_merge_is_called(tmp_path: Path) -> None:
         ('(Expert(dit="wan2.1-t2v-14b"),)', '(Expert(dit="wan2.1-t2v-14b"),) * 2', "noise_level"),
         ("frame_sample=2", "frame_sample=0", "frame_sample"),
         ('"uniform"', '"full"', "uniform"),
+        ("preset = Preset(", INFERENCE.format("sample_solver='euler'"), "euler.*unipc"),
+        ("preset = Preset(", INFERENCE.format("size=(832, 470)"), "832x470"),
+        ("preset = Preset(", INFERENCE.format("video_length=80"), "4N.1"),
     ],
 )
 def test_mistakes(old: str, new: str, noun: str, tmp_path: Path) -> None:
     with pytest.raises(PresetError, match=noun):
         load(edited(tmp_path, "wan21-t2v-14b", old, new))
+
+
+def test_the_settings_with_lightning_too() -> None:
+    lightning = load("t2v-lightning").lightning
+    assert lightning
+    wrong = replace(lightning, inference=replace(lightning.inference, sample_solver="euler"))
+    with pytest.raises(PresetError, match="euler"):
+        replace(load("t2v-lightning"), lightning=wrong)
+
+
+def test_an_expert_of_a_pair_has_its_noise_level() -> None:
+    preset = load("t2v-vanilla")
+    with pytest.raises(PresetError, match="noise_level"):
+        replace(preset, experts=(replace(preset.experts[1], noise_level=None),))
 
 
 @pytest.mark.parametrize(("other", "noun"), [("t2v-high", "low-noise"), ("i2v-low", "t2v-A14B")])

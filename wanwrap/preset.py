@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wanwrap.errors import PresetError, WanwrapError, closest
+from wanwrap.errors import OptionError, PresetError, WanwrapError, closest
 from wanwrap.paths import absolute, folder
 from wanwrap.system.files import UTF_16, decode
 from wanwrap.system.shell import quote
-from wanwrap.upstream import dit
+from wanwrap.upstream import dit, sampling
 from wanwrap.upstream.options import ATTENTION, CACHE_LATENTS, CACHE_TEXT, TRAIN, Options, check
 from wanwrap.upstream.rules import ALL, Window, window
 from wanwrap.upstream.sampling import BOUNDARY, LIGHTNING, WAN, Inference
@@ -129,11 +129,16 @@ class Preset:
         levels = [expert.noise_level for expert in self.experts]
         if levels not in ([None], ["high"], ["low"], ["high", "low"], ["low", "high"]):
             raise PresetError(f"experts must be one without noise_level, or a high and a low one; not {levels}.")
+        if levels == [None] and self.task.endswith("A14B"):
+            raise PresetError("an expert of Wan 2.2 needs a noise_level: it tells which of both models has its LoRA.")
         for expert in self.experts:
             self._check_dit(expert.dit, expert.noise_level or "")
             _check_train({**self.train, **expert.train})
         if self.lightning:
             self._check_lightning(self.lightning.release)
+        for use in (self.inference, self.lightning.inference if self.lightning else None):
+            if use:
+                _check_inference(use)
         check(self.cache_latents, CACHE_LATENTS)
         check(self.cache_text, CACHE_TEXT)
 
@@ -208,6 +213,14 @@ def _check_train(train: Options) -> None:
         missing.append("one of " + ", ".join(sorted(ATTENTION)))
     if missing:
         raise PresetError(f"train lacks {', '.join(missing)}: upstream's own defaults would train something else.")
+
+
+def _check_inference(use: Inference) -> None:
+    """Raises PresetError: upstream could not sample so."""
+    try:
+        sampling.check(use)
+    except OptionError as error:
+        raise PresetError(f"inference: {error}") from error
 
 
 def check_size(size: Size) -> None:

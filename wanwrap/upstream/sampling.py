@@ -60,6 +60,7 @@ NEGATIVE = (
 )
 SCALE = 16  # pixels: a side that is no multiple ends upstream with an assertion, for some after all steps
 SUFFIX = {"high": "_high_noise", "low": "", "dit": ""}  # of its options for an expert's DiT and LoRAs
+SOLVERS = ("unipc", "dpm++", "vanilla")
 Loras = Mapping[str, Sequence[tuple[Path, float]]]  # files and their strengths, by expert
 
 
@@ -107,7 +108,9 @@ def settings(task: str, use: Inference, seed: int) -> Options:
 
 
 def check(use: Inference) -> None:
-    """Raises OptionError: upstream would break at such a size, or round the frames."""
+    """Raises OptionError: upstream has no such solver, would break at such a size, or round the frames."""
+    if use.sample_solver not in SOLVERS:
+        raise OptionError(f"sample_solver {use.sample_solver!r} is none of upstream's {', '.join(SOLVERS)}.")
     width, height = use.size
     if width % SCALE or height % SCALE or min(use.size) < 2 * SCALE:
         raise OptionError(f"{width}x{height}: both sides must be multiples of {SCALE}, {2 * SCALE} at least.")
