@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workflows import CAPTION, golden_uses, problems, records
 
-from wanwrap.look.workflow import drawn, literal, rendered, split, uses, workflow, write
+from wanwrap.look.workflow import SAMPLERS, drawn, literal, rendered, split, uses, workflow, write
 from wanwrap.preset import load, shipped
-from wanwrap.upstream.sampling import NEGATIVE
+from wanwrap.upstream.sampling import NEGATIVE, SOLVERS
 
 PAIRS = [name for name in shipped() if len(load(name).experts) == 2]
 COMMENT = r"/\*[\s\S]*?\*/|//.*"  # what the page takes out of a prompt
@@ -190,6 +190,34 @@ def test_an_older_record_tells_too_little(run: Path) -> None:
         )
     (line,) = write(run)
     assert "older" in line and not (run / "comfyui_workflow.json").exists()
+
+
+def test_experts_that_are_not_used_together(run: Path) -> None:
+    """With Lightning and without: no workflow would serve both."""
+    for name, expert in (("t2v-lightning", "high"), ("t2v-vanilla", "low")):
+        next(each for each in records(golden_plan(name)) if each.expert == expert).write(run / expert)
+    (line,) = write(run)
+    assert "different" in line and not (run / "comfyui_workflow.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("remix.safetensors", True),
+        ("wan2.2_t2v_low_noise_14B_fp16.safetensors", False),
+        ("diffusion_pytorch_model-00001-of-00006.safetensors", False),
+    ],
+)
+def test_a_dit_of_ones_own_is_named(file: str, told: bool) -> None:
+    """With Lightning too, where the training reads what was merged of it."""
+    weights = [{"name": "wan2.2-t2v-low", "path": f"/models/{file}", "bytes": 1}]
+    plan = golden_plan("t2v-lightning", noise_level="low")
+    found = uses("cats", [replace(each, weights=weights, dit="/merged_dits/x") for each in records(plan)])
+    assert found and (f"trained on {file}: load that" in rendered(workflow(found))) == told
+
+
+def test_each_of_upstreams_solvers_has_its_sampler() -> None:
+    assert {*SAMPLERS} == {*SOLVERS}
 
 
 def test_a_run_that_is_done_does_not_fail_for_it(run: Path) -> None:

@@ -65,6 +65,22 @@ def test_the_guides_options_reach_upstream(tmp_path: Path, cli: Wanwrap, low: Wo
     assert "get_cosine_schedule_with_warmup" in argv and "--sdpa" not in argv
 
 
+@pytest.mark.parametrize("how", [(), ("--restart",)])
+def test_the_other_expert_was_trained_for_another_use(
+    how: tuple[str, ...], tmp_path: Path, cli: Wanwrap, low: Words
+) -> None:
+    """One with Lightning, one without, are no pair: refused before the training, and nothing is put aside."""
+    assert cli(*low, "--epochs", 1).returncode == 0
+    place = folder(tmp_path) / "low" / "record.json"
+    row = json.loads(place.read_text(encoding="utf-8"))
+    row["inference"]["lightning"] = {"release": "t2v-v1.1", "strength": 1.0, "inference": {}}
+    place.write_text(json.dumps(row), encoding="utf-8")
+    before = len(calls(tmp_path))
+    done = cli(*low, "--epochs", 1, "--noise_level", "high", *how)
+    assert done.returncode == 11 and "t2v-v1.1" in done.stderr and "--output_name" in done.stderr, done.stderr
+    assert len(calls(tmp_path)) == before and not (folder(tmp_path) / "before-1").exists()
+
+
 def test_two_gpus(tmp_path: Path, cli: Wanwrap, low: Words) -> None:
     wanted = (*low, "--gpus", 2)
     done = cli(*wanted)

@@ -161,6 +161,34 @@ def test_the_workflow_is_listed_by_comfyui(
     assert prompt["widgets_values"] == ["a red balloon"]
 
 
+def test_after_a_restart_its_workflow_takes_the_old_ones_place(
+    tmp_path: Path, cli: Wanwrap, command: tuple[object, ...], comfy: Path
+) -> None:
+    """What is listed is this run's own; one that breaks off leaves no workflow of LoRAs that are put aside."""
+    (comfy / "user" / "default").mkdir(parents=True)
+    command, place = (*command, "--comfyui_dir", comfy), folder(tmp_path) / "comfyui_workflow.json"
+    assert cli(*command).returncode == 0
+    old = place.read_bytes()
+    assert cli(*command, "--restart", STANDIN_DO="fail").returncode == 10 and not place.exists()
+    assert (folder(tmp_path) / "before-1" / place.name).read_bytes() == old
+    done = cli(*command, "--restart", "--epochs", 3)
+    assert done.returncode == 0 and "stays as it is" not in done.stdout, done.stderr
+    listed = comfy / "user" / "default" / "workflows" / f"{folder(tmp_path).name}.json"
+    assert listed.read_bytes() == place.read_bytes() != old
+
+
+def test_loras_are_copied_whatever_the_workflow_does(
+    cli: Wanwrap, command: tuple[object, ...], comfy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("euler")
+
+    monkeypatch.setattr("wanwrap.look.workflow.write", broken)
+    with pytest.raises(KeyError):
+        cli(*command, "--comfyui_dir", comfy)
+    assert files(comfy) == {f"models/loras/{NAMES[1]}"}
+
+
 def test_another_workflow_is_refused_before_the_training(
     tmp_path: Path, cli: Wanwrap, command: tuple[object, ...], comfy: Path
 ) -> None:

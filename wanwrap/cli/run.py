@@ -94,9 +94,9 @@ def run(
     from wanwrap.run.run import sample
 
     train(plan, restart=restart, retry=not no_retry, parallel=parallel, as_json=as_json)
+    placed = comfyui.place(plan, target) if target else []
     left = workflow.write(plan.folder, shelf)
     Renewal(plan.folder).write()  # which names it
-    placed = comfyui.place(plan, target) if target else []
     if as_json:
         console.say(*placed, *left)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ from wanwrap.errors import OutputError
 from wanwrap.look.comfyui_nodes import GREEN, YELLOW, File, Graph, Node
 from wanwrap.run import comfyui
 from wanwrap.run.comfyui import WORKFLOW
-from wanwrap.run.record import Record
+from wanwrap.run.record import Record, trained_as
 from wanwrap.run.status import look
 from wanwrap.system.files import write_atomic
 from wanwrap.upstream.sampling import FPS, NEGATIVE, Inference
-from wanwrap.weights.catalogue import CATALOGUE, LIGHTX2V
+from wanwrap.weights.catalogue import ALSO, CATALOGUE, LIGHTX2V
 
 SAMPLERS = {"unipc": "uni_pc", "vanilla": "euler", "dpm++": "dpmpp_2m"}  # upstream's solvers, as ComfyUI calls them
 SCHEDULER = "simple"  # the one that upstream's sigmas are those of, and that `split` reckons with
 WORDS = {"high": "high-noise model", "low": "low-noise model", "dit": "model"}
 SEED = 42
 WAN_2_1 = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"
+WAN_AI = "diffusion_pytorch_model"  # how all DiTs in Wan-AI's own repositories begin
 HUB = "https://huggingface.co/{}/resolve/main/{}"
 
 
@@ -34,7 +35,8 @@ class Uses:
 
     `dits` and `loras` go by expert: a DiT's name in the catalogue, a LoRA's file and the epoch that it was saved after; who
     was not trained has none. `boundary` is the share of the noise above which the high-noise expert denoises, None for a
-    single model. `release` is that of the Lightning that was merged in, "" where there was none.
+    single model. `release` is that of the Lightning that was merged in, "" where there was none. `own` are DiTs' files, by
+    expert, that aren't published ones.
     """
 
     run: str
@@ -46,7 +48,9 @@ class Uses:
     release: str = ""
     strength: float = 1.0
     prompt: str = ""
+    prompt_is: str = "a caption of the data set"
     trigger: str = ""
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -64,12 +68,12 @@ class Uses:
 
 
 def uses(run: str, records: Iterable[Record]) -> Uses | None:
-    """How the LoRAs are used that are trained to their end; None where no record tells, as of wanwrap 0.2.0."""
+    """How the LoRAs are used that are trained to their end; None where no record tells, as of 0.2.0, or they differ."""
     done = [record for record in records if record.state == "done"]
     told = next((record for record in done if record.inference), None)
-    if not told:
+    if not told or len({trained_as(record.inference) for record in done if record.inference}) > 1:
         return None
-    row, known = told.inference, {field.name for field in fields(Inference)}
+    row, known = told.inference, {each.name for each in fields(Inference)}
     inference = Inference(**{name: value for name, value in row.items() if name in known})
     lightning = row["lightning"] or {"release": "", "strength": 1.0}
     return Uses(
@@ -83,7 +87,18 @@ def uses(run: str, records: Iterable[Record]) -> Uses | None:
         strength=lightning["strength"],
         prompt=next((example["caption"] for example in told.examples), ""),
         trigger=told.trigger,
+        own={record.expert: name for record in done if (name := _own(record))},
     )
+
+
+def _own(record: Record) -> str:
+    """The DiT of the user's own that was trained on, Lightning and conversions apart; "" where it is a published one."""
+    name = record.inference.get("dits", {}).get(record.expert, "")
+    file = next((Path(row["path"]).name for row in record.weights if row["name"] == name), "")
+    published = {
+        row.name for each, row in [*CATALOGUE.items(), *ALSO] if each.removesuffix("-fp8") == name.removesuffix("-fp8")
+    }
+    return "" if file in published or file.startswith(WAN_AI) else file
 
 
 def split(boundary: float, shift: float, steps: int) -> int:
@@ -219,10 +234,11 @@ def _notes(graph: Graph, uses: Uses) -> None:
     lines = [
         f"The run {uses.run}, by wanwrap, with its LoRAs in models/loras: {', '.join(loras)}.",
         f"The settings are those that they were trained for: {how.words()}.",
-        f"The prompt is a caption of the data set. Write another one{f', and keep {uses.trigger}' if uses.trigger else ''}.",
+        f"The prompt is {uses.prompt_is}. Write another one{f', and keep {uses.trigger}' if uses.trigger else ''}.",
         "Change size, length (4n+1 frames, 16 a second) and seed as you like.",
         "Other files of the same models do as well, fp16 for instance.",
     ]
+    lines += [f"The {WORDS[expert]}'s LoRA was trained on {name}: load that." for expert, name in uses.own.items()]
     if uses.task.startswith("i2v"):
         lines.append("A clip begins with the first picture; load one of yours.")
     if uses.boundary:
@@ -250,7 +266,8 @@ def write(folder: Path, out: Path | None = None) -> list[str]:
     found = uses(folder.name, [expert.record for expert in look(folder).experts])
     if not found:
         return [
-            "no workflow for ComfyUI: the records of this run are of an older wanwrap, and don't tell how it is used"
+            "no workflow for ComfyUI: the records of this run are of an older wanwrap and don't tell how it is used, or "
+            "its experts were trained for different uses"
         ]
     text, place = rendered(workflow(found)), folder / WORKFLOW
     lines = [comfyui.place_workflow(text, place, out)] if out else []

@@ -31,7 +31,7 @@ def check(plan: Plan, given: Path | None, recorded: Sequence[Path]) -> Path:
     folder = _loras(_home(given, recorded))
     disk.writable(folder)
     for train in plan.trainings:
-        if _is_taken(train, folder / train.lora.name):
+        if _is_taken(train.lora, folder / train.lora.name):
             raise OutputError(
                 f"{folder / train.lora.name} is there already, and is another file; move it away, or give another "
                 "--output_name."
@@ -60,7 +60,7 @@ def check_workflow(folder: Path, given: Path | None, recorded: Sequence[Path]) -
     if not (user := next((place for place in users if place.is_dir()), None)):
         return None
     out = user / "workflows" / f"{folder.name}.json"
-    if os.path.lexists(out) and not _same(folder / WORKFLOW, out):
+    if _is_taken(folder / WORKFLOW, out):
         raise OutputError(f"{out} is there already, and is another file; move it away, or give another --output_name.")
     return out
 
@@ -70,7 +70,7 @@ def place_workflow(text: str, before: Path, out: Path) -> str:
 
     Where it can't be, the run is done all the same.
     """
-    if os.path.lexists(out) and not _same(before, out) and not _holds(out, text):
+    if _is_taken(before, out) and not _holds(out, text):
         return f"{out} is another file, and stays as it is"
     try:
         out.parent.mkdir(exist_ok=True)
@@ -96,9 +96,9 @@ def _loras(home: Path) -> Path:
     return min(found, key=lambda folder: folder.parent.name.lower() != "models")
 
 
-def _is_taken(train: Train, out: Path) -> bool:
+def _is_taken(file: Path, out: Path) -> bool:
     """Whether another file is there; one that this run has made, now or before, is none."""
-    mine = [train.lora, *(path / train.lora.name for path in train.lora.parent.glob("before-*"))]
+    mine = [file, *(path / file.name for path in file.parent.glob("before-*"))]
     return os.path.lexists(out) and not any(_same(path, out) for path in mine)
 
 
@@ -122,7 +122,7 @@ def _placed(train: Train, out: Path) -> str:
     file = train.lora
     if _same(file, out):
         return f"{out} is there already, the same"
-    if _is_taken(train, out):
+    if _is_taken(file, out):
         raise OutputError(f"the training is done, and {file} was not copied: {out} is another file; copy it by hand.")
     try:
         with opened(file) as source, atomic_file(out) as copy:

@@ -9,6 +9,8 @@ from wanwrap.errors import OutputError, listing
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.run import record as records
 from wanwrap.run.attempt import leftovers, remove_leftovers
+from wanwrap.run.comfyui import WORKFLOW
+from wanwrap.run.status import EXPERTS
 from wanwrap.system import console, disk
 from wanwrap.system.files import is_locked, lock, move
 from wanwrap.upstream import states
@@ -28,11 +30,24 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
     """
     for place in (plan.folder, *plan.caches):
         disk.writable(place)
+    check_others(plan)
     for train in plan.trainings:
         if is_locked(train.folder):
             raise OutputError(BUSY.format(train.folder))
         if not restart:
             check_folder(plan, train)
+
+
+def check_others(plan: Plan) -> None:
+    """Raises OutputError: the other expert of the run is not one to use together with those of the plan."""
+    mine = records.trained_as(records.inference(plan.request))
+    for name in {*EXPERTS} - {train.expert for train in plan.trainings}:
+        other = records.begun(plan.folder / name)
+        if other and other.inference and (theirs := records.trained_as(other.inference)) != mine:
+            raise OutputError(
+                f"{plan.folder / name} was trained as {theirs}, and this is {mine}: they can't be used together; give "
+                "another --output_name."
+            )
 
 
 def hold(train: Train) -> AbstractContextManager[bool]:
@@ -72,7 +87,7 @@ def put_aside(plan: Plan) -> None:
         with hold(train):
             remove_leftovers(train)
             made = [*_loras(train), train.folder, plan.folder / "logs" / train.expert, *of_0_1_0]
-            made += [plan.folder / "samples"]  # which show those
+            made += [plan.folder / "samples", plan.folder / WORKFLOW]  # which show those
             if there := [path for path in made if path.exists()]:
                 aside = _new_folder(plan.folder)
                 for path in there:

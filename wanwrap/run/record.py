@@ -207,6 +207,15 @@ def inference(request: Request) -> dict[str, Any]:
     }
 
 
+def trained_as(inference: Mapping[str, Any]) -> str:
+    """In which both experts of a run must agree, in words: they are used together."""
+    lightning = inference["lightning"]
+    with_it = (
+        f"with Lightning {lightning['release']} at {lightning['strength']:g}" if lightning else "without Lightning"
+    )
+    return f"{inference['task']} {with_it}"
+
+
 def settings(train: Train, dataset: Dataset) -> dict[str, Any]:
     """All that matters of a training, by upstream's names, as JSON keeps it: of two that agree the second goes on."""
     paths = {"dit", "dataset_config", "output_name"}  # what is in them is told by marks
