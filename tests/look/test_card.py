@@ -13,6 +13,7 @@ from runs import finished_record, sample
 
 from wanwrap.look.card import Card, Lora, text
 from wanwrap.plan.plan import Plan
+from wanwrap.run.record import Record
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PRESETS = ("t2v-vanilla", "i2v-lightning", "wan21-t2v-1.3b")
@@ -21,6 +22,7 @@ SIZES = [{"resolution": [960, 544]}, {"resolution": [960, 544], "target_frames":
 
 def card_of(plan: Plan) -> Card:
     """Of a run that has ended, with a sample."""
+    records: dict[str, Record] = {train.expert: finished_record(plan, train) for train in plan.trainings}
     counted = {"ss_epoch": "50", "ss_steps": "300", "ss_datasets": json.dumps(SIZES)}
     prompt = 'mycat says: "hi" | in a garden'
     return Card(
@@ -28,7 +30,8 @@ def card_of(plan: Plan) -> Card:
         repo="joe/cats",
         license="apache-2.0",
         mark=f"{plan.name} 2026-01-02T03:04:05+00:00",
-        records={train.expert: finished_record(plan, train) for train in plan.trainings},
+        records=records,
+        record=next(iter(records.values())),
         use=plan.request.inference,
         loras=[Lora(train.lora.name, train.expert, counted) for train in plan.trainings],
         samples=[sample(file="samples/one.mp4", prompt=prompt)],

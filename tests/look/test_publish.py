@@ -19,6 +19,7 @@ from runs import NAME, begin, finished_record, folder, sample
 from uploads import Refusal, Repo, Uploads
 
 from wanwrap.look import samples
+from wanwrap.look.samples import Sample
 from wanwrap.run.comfyui import WORKFLOW
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the library's own, of its client
@@ -27,6 +28,7 @@ REPO = "joe/cats"
 LICENSE = ("--license", "apache-2.0")
 WORDS = ("publish", NAME, REPO, *LICENSE)
 HIGH, LOW = f"{NAME}-high.safetensors", f"{NAME}-low.safetensors"
+BOTH = {"high": HIGH, "low": LOW}
 EPOCH = f"{NAME}-low-000045.safetensors"
 
 
@@ -65,6 +67,13 @@ def made_run(tmp_path: Path, metadata: Mapping[str, str] = {}, **changes: Any) -
     return place
 
 
+def put_samples(run: Path, *shown: Sample) -> None:
+    (run / "samples").mkdir()
+    for each in shown:
+        (run / each.file).write_bytes(b"moves")
+    samples.write(run, shown)
+
+
 def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -72,11 +81,8 @@ def sha(path: Path) -> str:
 def test_what_is_sent(cli: Wanwrap, taken: Uploads, run: Path) -> None:
     """The last LoRAs with samples of theirs, the workflow and a card, in one commit; the token to the Hub alone."""
     (run / WORKFLOW).write_text("{}")
-    (run / "samples").mkdir()
-    shown = [sample(), sample(file="samples/early.mp4", epoch=5)]
-    for each in shown:
-        (run / each.file).write_bytes(b"moves")
-    samples.write(run, shown)
+    shown = [sample(loras=BOTH), sample(file="samples/early.mp4", epoch=5), sample(file="samples/alone.mp4", loras={"low": LOW})]  # fmt: skip
+    put_samples(run, *shown)
     done = cli(*WORDS, "--yes", "--json")
     assert done.returncode == 0, done.stderr
     repo, told = taken.repos[REPO], json.loads(done.stdout)
@@ -88,7 +94,35 @@ def test_what_is_sent(cli: Wanwrap, taken: Uploads, run: Path) -> None:
     assert repo.files["README.md"].decode() == told["card"] and "early.mp4" not in told["card"]
     assert all((token is None) == name.startswith("put ") for name, token in taken.tokens)
     assert TOKEN not in done.stdout + done.stderr + "".join(path.read_text() for path in run.rglob("*.json"))
-    assert str(run) not in told["card"] and told["remarks"] == []
+    assert str(run) not in told["card"] and "alone.mp4" not in told["card"] and len(told["remarks"]) == 1
+
+
+@pytest.mark.parametrize(("shown", "prompt"), [(True, "mycat on a mat"), (False, "mycat")])
+def test_the_workflow_is_that_of_what_is_published(
+    shown: bool, prompt: str, cli: Wanwrap, taken: Uploads, tmp_path: Path
+) -> None:
+    """With its LoRAs, and no caption of the data set: a sample's prompt, else the trigger; both are told before."""
+    run = made_run(tmp_path, examples=[{"caption": "joe at home", "path": "/cats/1.png", "kind": "image"}])
+    (run / WORKFLOW).write_text("joe at home")
+    early = {expert: f"{NAME}-{expert}-000020.safetensors" for expert in ("high", "low")}
+    if shown:
+        put_samples(run, sample(loras=BOTH), sample(file="samples/b.mp4", epoch=20, prompt=prompt, loras=early))
+    done = cli(*WORDS, "--yes", "--epochs", "20")
+    assert done.returncode == 0 and f'"{prompt}"' in done.stderr, done.stderr
+    text = taken.repos[REPO].files[WORKFLOW].decode()
+    nodes = {node["title"]: node["widgets_values"] for node in json.loads(text)["nodes"]}
+    assert nodes["Prompt"] == [prompt] and "joe at home" not in text and "caption" not in text
+    assert {nodes[f"Your LoRA for the {expert}-noise model"][0] for expert in early} == {*early.values()}
+    assert {*early.values()} < {*taken.repos[REPO].files} and LOW not in text
+
+
+def test_one_expert_of_wanwrap_0_2_0(cli: Wanwrap, run: Path) -> None:
+    """The other one's record tells how both are used."""
+    place = run / "high" / "record.json"
+    row = json.loads(place.read_text())
+    place.write_text(json.dumps({name: row[name] for name in row if name not in ("inference", "examples", "trigger")}))
+    done = cli(*WORDS, "--dry_run")
+    assert done.returncode == 0 and "instance_prompt: mycat" in done.stdout and HIGH in done.stdout, done.stderr
 
 
 def test_another_epoch_later(cli: Wanwrap, taken: Uploads) -> None:
@@ -160,10 +194,11 @@ def test_the_hub_refuses(where: str, status: int, noun: str, cli: Wanwrap, taken
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize(("env", "noun"), [({"HF_TOKEN": ""}, "hf auth login"), ({"HF_HUB_OFFLINE": "1"}, "OFFLINE"), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "reached")])  # fmt: skip
+@pytest.mark.parametrize(("env", "noun"), [({"HF_TOKEN": ""}, "hf auth login"), ({"HF_TOKEN": "hf_Jörg"}, "HF_TOKEN"), ({"HF_HUB_OFFLINE": "1"}, "OFFLINE"), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "reached")])  # fmt: skip
 def test_no_token_and_no_network(env: dict[str, str], noun: str, cli: Wanwrap) -> None:
     done = cli(*WORDS, "--yes", **env)
     assert done.returncode == 12 and noun in done.stderr and "setup" not in done.stderr, done.stderr
+    assert "Jörg" not in done.stderr
 
 
 def test_what_is_there_already(cli: Wanwrap, taken: Uploads, tmp_path: Path) -> None:
@@ -219,6 +254,12 @@ def test_a_rehearsal(cli: Wanwrap, run: Path) -> None:
     [
         ("/home/joe/cats", True),
         ('{"dit":"C:\\\\Users\\\\joe"}', True),
+        ("file:///home/joe/x", True),
+        ("dir:/home/joe/x", True),
+        ("/My Drive/wan/x", True),
+        (r"\\server\share\x", True),
+        (json.dumps(r"\\server\share\x"), True),
+        (json.dumps(json.dumps("a\nb\nc (d)")), False),
         ("see https://github.com/kohya-ss/musubi-tuner 1/2 a/b", False),
         ("wan2.1/lora and/or 12/05/2026", False),
     ],

@@ -54,22 +54,21 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the card is made of; `records` by expert, of `loras` the youngest last. `mark` tells the run from others."""
+    """What the card is made of; `records` by expert, of `loras` the youngest last. `mark` tells the run from others.
+
+    `record` is the one that tells how the LoRAs are used; a record of wanwrap 0.2.0 does not.
+    """
 
     title: str
     repo: str
     license: str
     mark: str
     records: Mapping[str, Record]
+    record: Record
     use: Inference
     loras: Sequence[Lora]
     samples: Sequence[Sample] = ()
     workflow: bool = False
-
-    @property
-    def record(self) -> Record:
-        """One expert's, for all that they share."""
-        return next(iter(self.records.values()))
 
     @property
     def base(self) -> str:

@@ -6,9 +6,10 @@ library's own affair: HF_TOKEN, or what `hf auth login` has kept.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING
 from wanwrap.errors import DownloadError, OptionError, OutputError
 from wanwrap.look import samples
 from wanwrap.look.card import MARK, Card, Lora, text
-from wanwrap.look.checkpoints import checkpoints, choose, inference
+from wanwrap.look.checkpoints import Checkpoint, checkpoints, choose, inference
+from wanwrap.look.samples import Sample
+from wanwrap.look.workflow import Uses, rendered, uses, workflow
 from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
+from wanwrap.weights import provenance
 from wanwrap.weights.patience import Fetching, causes, host, patiently, settle_library
 
 if TYPE_CHECKING:
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
 README = "README.md"
 MOST = 12  # samples
 THE_HUBS = {".gitattributes"}  # in a repository in which nothing is yet
-# a path from the root: none in `wan2.1/lora`, https://github.com/kohya-ss or 1/2
-PATHS = re.compile(r"(?<![\w.:/-])/[\w.@-]+/[\w.@-]|\b[A-Za-z]:[\\/]")
+# a path from the root: none in `wan2.1/lora`, https://github.com/kohya-ss or 1/2; in JSON \\server\share has twice as many \
+PATHS = re.compile(
+    r"(?<!http:/)(?<!https:/)(?<![\w.-])/[\w.@-][\w.@ -]*/[\w.@-]|\b[A-Za-z]:[\\/]|(?<!\\)(\\\\?)\1[\w.$-]+\1[\w.$-]"
+)
 
 
 class Sending(Fetching):
@@ -61,11 +67,14 @@ class There:
 
 @dataclass(frozen=True)
 class Publication:
-    """What is sent: files by their paths in the repository, and the model card. `remarks` are to be read before."""
+    """What is sent: files or their bytes, by their paths in the repository, and the model card.
+
+    `remarks` are to be read before.
+    """
 
     repo: str
     mark: str
-    files: Mapping[str, Path]
+    files: Mapping[str, Path | bytes]
     card: str
     remarks: Sequence[str]
 
@@ -77,7 +86,8 @@ class Publication:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        return {README: len(self.card.encode()), **{name: path.stat().st_size for name, path in self.files.items()}}
+        contents = {README: self.card.encode(), **self.files}
+        return {name: len(it) if isinstance(it, bytes) else it.stat().st_size for name, it in contents.items()}
 
 
 def check_name(repo: str) -> None:
@@ -131,37 +141,57 @@ def collect(run: Run, epochs: Sequence[str], repo: str, license: str, there: The
     """
     if run.rehearsal:
         raise OutputError(f"{run.name} is a rehearsal: its toys have learned nothing.")
-    (_, use), found = inference(run), checkpoints(run)
+    (record, use), found = inference(run), checkpoints(run)
     wanted = choose(found, epochs)
     chosen = [each for each in found if each in wanted or there.files & {path.name for path in each.loras.values()}]
-    loras = {path.name: (expert, path) for each in chosen for expert, path in each.loras.items()}
-    shown = [each for each in samples.read(run.folder) if each.epoch in {one.epoch for one in chosen}][:MOST]
-    files = {name: path for name, (_, path) in loras.items()} | {each.file: run.folder / each.file for each in shown}
-    if (workflow := run.folder / WORKFLOW).is_file():
-        files[WORKFLOW] = workflow
+    paths = {path.name: (expert, path) for each in chosen for expert, path in each.loras.items()}
+    loras = [Lora(name, expert, read_header(path).get("__metadata__", {})) for name, (expert, path) in paths.items()]
+    made_of = [{expert: path.name for expert, path in each.loras.items()} for each in chosen]
+    shown = [each for each in samples.read(run.folder) if each.loras in made_of][:MOST]
+    files: dict[str, Path | bytes] = {name: path for name, (_, path) in paths.items()}
+    files |= {each.file: run.folder / each.file for each in shown}
+    if use_of := _uses(run, chosen[-1], shown):
+        files[WORKFLOW] = rendered(workflow(use_of)).encode()
     card = Card(
         title=run.name,
         repo=repo,
         license=license,
         mark=f"{run.name} {min(each.record.started for each in run.experts)}",
-        records={
-            each.name: each.record for each in run.experts if each.name in {expert for expert, _ in loras.values()}
-        },
+        records={each.name: each.record for each in run.experts if each.name in {lora.expert for lora in loras}},
+        record=record,
         use=use,
-        loras=[Lora(name, expert, read_header(path).get("__metadata__", {})) for name, (expert, path) in loras.items()],
+        loras=loras,
         samples=shown,
         workflow=WORKFLOW in files,
     )
-    return Publication(repo, card.mark, files, text(card), [*_paths(card.loras, files)])
+    return Publication(repo, card.mark, files, text(card), [*_remarks(loras, use_of)])
 
 
-def _paths(loras: Sequence[Lora], files: Mapping[str, Path]) -> Iterator[str]:
-    """What tells of the user's machine; wanwrap writes no path into a LoRA, but options of upstream's may."""
+def _uses(run: Run, newest: Checkpoint, shown: Sequence[Sample]) -> Uses | None:
+    """What the workflow of these LoRAs is made of, without a caption of the data set; None: the run has no workflow."""
+    known = uses(run.name, [each.record for each in run.experts]) if (run.folder / WORKFLOW).is_file() else None
+    return known and replace(
+        known,
+        loras={expert: (path.name, _epoch(path) or newest.epoch or 0) for expert, path in newest.loras.items()},
+        prompt=shown[0].prompt if shown else known.trigger,
+        prompt_is="a sample's" if shown else "left to you",
+    )
+
+
+def _epoch(lora: Path) -> int | None:
+    """As its own metadata tell: the last ones of both experts may be of different epochs."""
+    return provenance.trained(read_header(lora).get("__metadata__", {})).get("epoch")
+
+
+def _remarks(loras: Sequence[Lora], use_of: Uses | None) -> Iterator[str]:
+    """The workflow's prompt, and what tells of the user's machine: options of upstream's may write paths into a LoRA."""
     for lora in loras:
         if keys := [key for key, value in lora.metadata.items() if PATHS.search(value)]:
             yield f"{lora.name} holds a path in its metadata, which everybody will see ({', '.join(keys)})."
-    if WORKFLOW in files and PATHS.search(files[WORKFLOW].read_text(encoding="utf-8")):
-        yield f"{WORKFLOW} holds a path, which everybody will see."
+    if use_of:
+        yield f"the prompt in {WORKFLOW} is {json.dumps(use_of.prompt, ensure_ascii=False)}."
+        if PATHS.search(rendered(workflow(use_of))):
+            yield f"{WORKFLOW} holds a path, which everybody will see."
 
 
 def check(publication: Publication, there: There, *, private: bool, overwrite: bool) -> None:
@@ -189,7 +219,7 @@ def send(publication: Publication, *, private: bool) -> None:
     api, repo, sent = HfApi(), publication.repo, 0
     ask = partial(patiently, repo, done=lambda: sent, doing=Sending)
     sizes = publication.sizes
-    adds = [CommitOperationAdd(name, path) for name, path in publication.files.items()]
+    adds = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
     adds.append(CommitOperationAdd(README, publication.card.encode()))
     try:
         ask(partial(api.create_repo, repo, private=private, exist_ok=True))

@@ -72,6 +72,8 @@ def _trouble(error: Exception, doing: type[Fetching], reached: bool) -> tuple[st
     """
     if getattr(error, "errno", None) in FULL:
         raise error
+    from huggingface_hub import get_token
+
     at, status, chain = host(), status_of(error), list(causes(error))
     kinds = {base.__name__ for each in chain for base in type(each).__mro__}
     if status in (408, 429) or (status or 0) >= 500:
@@ -81,6 +83,11 @@ def _trouble(error: Exception, doing: type[Fetching], reached: bool) -> tuple[st
         return f"{at} {what}", way_out
     if "OfflineModeIsEnabled" in kinds:
         return "HF_HUB_OFFLINE forbids it", f"unset it, then {doing.again}"
+    if any(isinstance(each, UnicodeEncodeError) for each in chain) and not (get_token() or "").isascii():
+        return (
+            "the token holds a letter that none has",
+            f"look at HF_TOKEN, or `hf auth login` anew, then {doing.again}",
+        )
     if any(isinstance(each, NO_WAY) or getattr(each, "errno", 0) in AWAY for each in chain):
         way_out = f"look at the network and the proxy, or name a mirror in HF_ENDPOINT, then {doing.again}"
         return f"{at} can't be reached ({chain[-1]})", None if reached else way_out
