@@ -22,6 +22,7 @@ from wanwrap.look.grid import Models, Prompt
 from wanwrap.look.sample_plan import SampleRequest, make_plan
 from wanwrap.run.record import Record, unknown
 from wanwrap.run.status import find
+from wanwrap.system.files import lock
 from wanwrap.upstream.sampling import WAN
 from wanwrap.weights.weight_file import WeightFile
 from wanwrap.weights.workspace import Workspace
@@ -430,3 +431,14 @@ def test_it_fits_the_card_or_says_so(trained: Wanwrap) -> None:
     assert done.returncode == RoomError.exit_code and "--size" in done.stderr
     done = trained("sample", NAME, *TWO, STANDIN_FREE=str(5 * 2**30))
     assert done.returncode == RoomError.exit_code and "other programs" in done.stderr
+
+
+def test_no_restart_while_samples_are_made(tmp_path: Path, trained: Wanwrap, weights: list[str], cats: Path) -> None:
+    """They would show LoRAs that were put aside."""
+    assert trained("sample", NAME, *TWO, "--epochs", "1").returncode == 0
+    words = ("run", "t2v-vanilla", cats, *weights, "--epochs", 3, "--save_every", 1, "--restart")
+    with lock(folder(tmp_path) / "samples", "busy"):
+        done = trained(*words)
+    assert done.returncode == OutputError.exit_code and "sample" in done.stderr
+    assert trained(*words).returncode == 0 and samples.read(folder(tmp_path)) == []
+    assert (folder(tmp_path) / "before-1" / "samples" / "samples.json").is_file()

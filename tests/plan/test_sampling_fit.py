@@ -58,7 +58,9 @@ def test_what_is_chosen_fits_and_one_block_less_does_not(need: SamplingNeed, its
 
 def test_a_large_card_is_left_alone_and_an_unknown_one() -> None:
     assert fitted(CLIP, card(80)) == fitted(CLIP, None) == {"fp8_t5": True, "fp8_scaled": True}
-    assert fitted(replace(CLIP, fp8="base"), None) == {"fp8_t5": True, "fp8": True} and fitted(SMALL, None) == {"fp8_t5": True}
+    assert fitted(replace(CLIP, fp8="base"), None) == {"fp8_t5": True, "fp8": True} and fitted(SMALL, None) == {
+        "fp8_t5": True
+    }
 
 
 def test_decoding_decides_over_denoising_a_clip() -> None:

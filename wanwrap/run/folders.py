@@ -15,6 +15,7 @@ from wanwrap.system import console, disk
 from wanwrap.system.files import is_locked, lock, move
 from wanwrap.upstream import states
 
+SAMPLES = "samples"  # of the LoRAs of both experts, by `wanwrap sample`
 BUSY = "another wanwrap is at work in {}; `wanwrap status` tells what it does, `wanwrap stop` ends it."
 NO_RECORD = (
     "{} holds {} of which no record is there; give another --output_name, move them away, or begin anew with --restart "
@@ -36,6 +37,8 @@ def check_folders(plan: Plan, *, restart: bool = False) -> None:
             raise OutputError(BUSY.format(train.folder))
         if not restart:
             check_folder(plan, train)
+    if restart and is_locked(plan.folder / SAMPLES):
+        raise OutputError(f"`wanwrap sample` is at work in {plan.folder / SAMPLES}; wait for it, or end it.")
 
 
 def check_others(plan: Plan) -> None:
@@ -87,7 +90,7 @@ def put_aside(plan: Plan) -> None:
         with hold(train):
             remove_leftovers(train)
             made = [*_loras(train), train.folder, plan.folder / "logs" / train.expert, *of_0_1_0]
-            made += [plan.folder / "samples", plan.folder / WORKFLOW]  # which show those
+            made += [plan.folder / SAMPLES, plan.folder / WORKFLOW]  # which show those
             if there := [path for path in made if path.exists()]:
                 aside = _new_folder(plan.folder)
                 for path in there:
