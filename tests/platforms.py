@@ -8,7 +8,7 @@
 | `signals`, `limits`, `terminals`, `pipes`, `flock`, `scripts`, `in_bash`, `posix_paths` | not run | runs |
 | `driven` | not run | where the machine has it |
 | `linux`, `odd_names`, `full_disk` | not run | not run |
-| `symlinks`, `permissions`, `long_paths`, `pwsh`, `in_browser` | where the user or the machine has them | the same |
+| `symlinks`, `permissions`, `long_paths`, `pwsh`, `in_browser`, `shellcheck`, `mini_slurm` | where the user or the machine has them | the same |
 """
 
 from __future__ import annotations
@@ -77,4 +77,9 @@ long_paths = _needs(_long_paths(), "LongPathsEnabled is not set in this Windows'
 in_browser = _needs(BROWSER, "needs Chromium or Chrome on PATH")
 driven = _needs(
     BROWSER and not WINDOWS, "needs Chromium or Chrome on PATH, and hands it pipes by numbers, as POSIX does"
+)
+shellcheck = _needs(shutil.which("shellcheck"), "needs shellcheck on PATH")
+mini_slurm = _needs(
+    all(map(shutil.which, ("sbatch", "slurmctld", "slurmd", "munged"))) and _may_read_all(),
+    "needs root and a Slurm to start: Debian's slurm-wlm and munge",
 )

@@ -57,6 +57,10 @@ class OutputError(WanwrapError, exit_code=11):
     """The run's folder can't be used: it holds another run's files, or can't be written."""
 
 
+class LaunchError(WanwrapError, exit_code=14):
+    """An engine that runs things elsewhere is not installed, knows no account, or has refused something."""
+
+
 class DownloadError(WanwrapError, exit_code=12):
     """A file could not be had from the Hub, or brought there: no network, no permission, or not what was published."""
 

@@ -65,7 +65,7 @@ def test_the_training_python_of_the_environment(cli: Wanwrap) -> None:
     """WANWRAP_PYTHON counts wherever WANWRAP_MUSUBI_DIR does, where no other is given."""
     found = {verb: {param.envvar for param in command.params} for verb, command in COMMANDS.items() if command}
     asked = {verb for verb, names in found.items() if "WANWRAP_PYTHON" in names}
-    assert asked == {"setup", "doctor", "caption", "fit", "run", "rehearse", "sample", "merge", "convert"}
+    assert asked == {"setup", "doctor", "caption", "fit", "run", "launch", "rehearse", "sample", "merge", "convert"}
     assert {verb for verb, names in found.items() if "WANWRAP_MUSUBI_DIR" in names} == asked - {"merge", "convert"}
     for words in (
         ("setup", "t2v-vanilla", "--dry_run"),

@@ -27,6 +27,8 @@ VERBS = {
     "check": "What of a data set will be trained, and how.",
     "fit": "On which card it can be trained, and with what.",
     "run": "Train on a data set, or print how.",
+    "launch": "Send a run to another machine.",
+    "fetch": "Bring home what was made there.",
     "rehearse": "Try a run in small, with toy weights.",
     "sample": "Pictures and clips that tell which epoch is the best.",
     "status": "What runs, how far it is, how long it will take.",
@@ -37,7 +39,7 @@ VERBS = {
     "convert": "Change a file into what musubi-tuner reads.",
     "prune": "Forget caches of what has changed.",
 }
-EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 130 interrupted."
+EPILOG = "Exit codes: 0 done, 2 usage, 3 preset, 4 data set, 5 weights, 6 upstream, 7 option, 8 package, 9 GPU, 10 step failed, 11 output, 12 download, 13 too little disk or memory, 14 launch, 130 interrupted."
 
 
 class Group(click.Group):

@@ -11,6 +11,8 @@ import click
 from wanwrap.cli.options import BASE_DIR, Verb, json_option, option
 from wanwrap.cli.run_words import detail, going, line, run_json, time_left
 from wanwrap.cli.terminal import indented, show_result
+from wanwrap.launch.launched import Launched, all_of
+from wanwrap.launch.send import look_after
 from wanwrap.run.status import Run, find, look, runs
 from wanwrap.system import console
 
@@ -19,14 +21,21 @@ OFTEN = 1  # seconds
 
 @click.command(cls=Verb, epilog="Example: wanwrap status cats-t2v-vanilla --follow")
 @click.argument("run", required=False)
+@option("--launched", is_flag=True, help="What was launched elsewhere, as the engines tell.")
 @option("--follow", is_flag=True, help="Lines that are renewed until the run ends; Ctrl-C leaves it alone.")
 @BASE_DIR
 @json_option("As JSON: of RUN an object, of all runs a list.")
-def status(run: str | None, follow: bool, base_dir: Path, as_json: bool) -> None:
+def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_json: bool) -> None:
     """Tell what a RUN is doing: the name of a folder in BASE_DIR/outputs, or a path to one (default: all runs).
 
     Reads what the run writes down, and changes nothing. Rehearsals are among them.
     """
+    if launched:
+        there = [each for _, each in all_of(base_dir) if run in (None, each.name)]
+        rows = [{**vars(each), "says": look_after(each, "follow" if follow else "status")} for each in there]
+        lines = list(map(_launched, there)) or [f"nothing was launched from {base_dir}"]
+        show_result(as_json, lambda: rows, lines)
+        return
     if run is None and not follow:
         found = runs(base_dir)
         none = f"nothing has run yet in {base_dir}"
@@ -35,6 +44,12 @@ def status(run: str | None, follow: bool, base_dir: Path, as_json: bool) -> None
     one = find(run, base_dir)
     one = follow_run(one) if follow else one
     show_result(as_json, lambda: run_json(one), detail(one))
+
+
+def _launched(each: Launched) -> str:
+    """`cats-t2v-vanilla: modal, A100-80GB, since 2026-11-22 17:00, ends after 12 hours`."""
+    ids = f" ({', '.join(each.ids)})" if each.ids else ""
+    return f"{each.name}: {each.engine}{ids}, {each.gpu}, launched at {each.started}, ends after {each.hours:g} hours"
 
 
 def _listed(found: Sequence[Run]) -> Iterator[str]:

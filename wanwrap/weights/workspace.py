@@ -18,14 +18,16 @@ TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
 HEAD = "What `wanwrap setup` found on this machine; `wanwrap run` reads it. Run setup again when something has moved."
 WORDS = {str: "a text", int: "a number", list: "a list of texts"}
 # what may stand in it, in [upstream], and in the table of one weight
-TOP = {"presets": list, "comfyui_dir": list, "upstream": object, "weights": object}
+TOP = {"presets": list, "comfyui_dir": list, "upstream": object, "weights": object, "launch": object}
 UPSTREAM = dict.fromkeys(("python", "musubi_dir", "commit"), str)
 WEIGHT = {"path": str, "bytes": int, "mtime_ns": int, "sha256": str}
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What stands in the file; `weights` by the catalogue's names, without a `stamp` those written by hand."""
+    """What stands in the file; `weights` by the catalogue's names, without a `stamp` those written by hand; of `launch` the
+    options that each engine was last given, by their names.
+    """
 
     presets: tuple[str, ...] = ()
     comfyui: tuple[Path, ...] = ()
@@ -33,6 +35,7 @@ class Workspace:
     musubi_dir: Path | None = None
     commit: str | None = None
     weights: Mapping[str, WeightFile] = field(default_factory=dict)
+    launch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load(base: Path) -> Workspace:
@@ -66,7 +69,15 @@ def _workspace(content: Mapping[str, Any], base: Path) -> Workspace:
         musubi_dir=_below(base, upstream["musubi_dir"]) if "musubi_dir" in upstream else None,
         commit=upstream.get("commit"),
         weights={name: _weight(name, row, base) for name, row in weights.items()},
+        launch=_tables(top.get("launch", {}), "launch"),
     )
+
+
+def _tables(table: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Tables in a table. Raises ValueError: it is none."""
+    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+        raise ValueError(f"{where} must hold tables, as [{where}.slurm]")
+    return {name: dict(row) for name, row in table.items()}
 
 
 def _weight(name: str, row: Any, base: Path) -> WeightFile:
@@ -118,4 +129,16 @@ def save(base: Path, found: Workspace) -> None:
             row = dict(zip(WEIGHT, (str(file.path), *file.stamp, file.sha256), strict=True))
             weights[name] = tomlkit.inline_table()
             weights[name].update({name: value for name, value in row.items() if value is not None})
+    write_atomic(path, tomlkit.dumps(document))
+
+
+def remember(base: Path, engine: str, options: Mapping[str, Any]) -> None:
+    """Keep the options that an engine was given, for the next launch. Raises OSError."""
+    import tomlkit
+
+    path = base / NAME
+    document = tomlkit.parse(path.read_text(**TEXT)) if path.is_file() else tomlkit.document()
+    row = document.setdefault("launch", tomlkit.table()).setdefault(engine, tomlkit.table())
+    for name, value in options.items():
+        row[name] = list(value) if isinstance(value, tuple) else value
     write_atomic(path, tomlkit.dumps(document))

@@ -1,0 +1,192 @@
+"""`launch`: what is checked before anything is sent, what is sent and run, and what looks after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from helpers import Wanwrap, golden_plan
+from platforms import in_bash
+from runs import NAME, finished_record, folder
+
+from wanwrap import __version__
+from wanwrap.errors import LaunchError, OptionError, RoomError
+from wanwrap.launch import wheel
+from wanwrap.launch.engines import ENGINES
+
+WORDS = ("t2v-vanilla", "--gpu", "A100-80GB", "--epochs", 4)
+PROGRAM = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$TOLD"
+case "$(basename "$0") $*" in {cases} esac
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Put a program on PATH that keeps its words; `cases` are bash's, of what it answers to them."""
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def make(name: str, cases: str = "") -> Path:
+        (bin_ / name).write_text(PROGRAM.format(cases=cases), encoding="utf-8")
+        (bin_ / name).chmod(0o755)
+        return tmp_path / "told"
+
+    return make
+
+
+def token(tmp_path: Path) -> None:
+    (tmp_path / ".modal.toml").write_text('[default]\ntoken_id = "ak-1"\ntoken_secret = "as-1"\n')
+
+
+def test_the_wheel_is_this_wanwrap(tmp_path: Path) -> None:
+    """Installed elsewhere it is the same version, with presets and templates; the same files make the same wheel."""
+    made = wheel.write(tmp_path / "one")
+    assert made.read_bytes() == wheel.write(tmp_path / "two").read_bytes()
+    place = tmp_path / "site"
+    with zipfile.ZipFile(made) as content:
+        content.extractall(place)
+        names = {*content.namelist()}
+    assert {"wanwrap/presets/t2v_vanilla.py", "wanwrap/templates/upstream_flags.json"} <= names
+    assert not [name for name in names if "__pycache__" in name]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "WANWRAP"))}
+    code = "import wanwrap, sys; sys.argv[1:] = ['presets']; from wanwrap.cli.main import main; main()"
+    argv = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(place)!r}); {code}"]
+    done = subprocess.run(argv, capture_output=True, encoding="utf-8", env=env, cwd=tmp_path)
+    assert done.returncode == 0 and "t2v-vanilla" in done.stdout, done.stderr
+    info = place / f"wanwrap-{__version__}.dist-info"
+    assert f"Version: {__version__}" in (info / "METADATA").read_text() and "pillow" in (info / "METADATA").read_text()
+    assert len((info / "RECORD").read_text().splitlines()) == len(names)
+
+
+@in_bash
+def test_sent_started_looked_after_and_fetched(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    """By Modal's own program, in the commands that a dry run prints."""
+    token(tmp_path)
+    plan = golden_plan("t2v-vanilla")
+    results = folder(tmp_path) / "launch" / NAME
+    got = f"mkdir -p '{results}/high' && echo mine > '{results}/{NAME}-high.safetensors' && cp '{tmp_path}/record' '{results}/high/record.json'"
+    told = program(
+        "modal", f"*run*) echo started ap-0123456789012345678901;; *get*) {got};; *logs*) echo step 7;; esac; case 1 in"
+    )
+    (tmp_path / "record").write_text(
+        json.dumps(asdict(finished_record(plan, plan.trainings[0], updated="2026-11-22T12:00:00+00:00"))),
+        encoding="utf-8",
+    )
+    dry = cli("launch", "modal", *WORDS[:1], cats, *WORDS[1:], "--price", 2.5, "--hours", 10, "--dry_run")
+    assert dry.returncode == 0 and "at most 25.00" in dry.stderr and not folder(tmp_path).exists(), dry.stderr
+    done = cli("launch", "modal", *WORDS[:1], cats, *WORDS[1:], "--hours", 10)
+    assert done.returncode == 0 and f"wanwrap fetch {NAME}" in done.stdout, done.stderr
+    text = (folder(tmp_path) / "launch" / "modal_app.py").read_text(encoding="utf-8")
+    assert text.rstrip() in dry.stdout and str(cats) in text and "'--epochs', '4'" in text.replace('"', "'")
+    assert told.read_text().splitlines() == ["modal run --detach modal_app.py"]
+    assert (folder(tmp_path) / "launch" / wheel.NAME).is_file()
+    again = cli("launch", "modal", *WORDS[:1], cats, *WORDS[1:])
+    assert again.returncode == LaunchError.exit_code and "--again" in again.stderr
+    status = cli("status", NAME, "--launched", "--json")
+    (row,) = json.loads(status.stdout)
+    assert "step 7" in row["says"] and row["ids"] == ["ap-0123456789012345678901"]
+    assert (
+        cli("fetch", NAME).returncode == 0 and (folder(tmp_path) / f"{NAME}-high.safetensors").read_text() == "mine\n"
+    )
+    assert (folder(tmp_path) / "report.html").is_file() and not results.exists()
+    assert "finished" in cli("status", NAME).stdout
+    assert cli("fetch", "dogs").returncode == LaunchError.exit_code
+
+
+@in_bash
+def test_a_cluster_gets_the_words_as_they_are(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    """Two jobs; the second is refused, and the first is on record. The site's options are remembered."""
+    told = program("sbatch", "*--parsable*high*) echo 12;; *--parsable*) exit 1;; esac; case 1 in")
+    (tmp_path / "bin" / "bash").write_text("#!/bin/sh\nexit 0\n")  # setup, which downloads
+    (tmp_path / "bin" / "bash").chmod(0o755)
+    words = (*WORDS[:1], cats, *WORDS[1:])
+    program("sbatch", "*--parsable*high*) echo 12;; *--parsable*) exit 1;; esac; case 1 in")
+    (tmp_path / "bin" / "sbatch").write_text(
+        (tmp_path / "bin" / "sbatch").read_text().replace("/bin/bash", "/usr/bin/env -S /bin/bash")
+    )
+    done = cli("launch", "slurm", *words, "--separate", "--account", "lab", "--modules", "cuda/12", "--hours", 2)
+    assert done.returncode == LaunchError.exit_code, done.stderr
+    files = {path.name: path.read_text() for path in (folder(tmp_path) / "launch").glob("*.sbatch")}
+    assert {*files} == {"high.sbatch", "low.sbatch"} and all("--account=lab" in text for text in files.values())
+    assert f"{cats}" in files["low.sbatch"] and "--noise_level low" in files["low.sbatch"]
+    launched = json.loads((folder(tmp_path) / "launch" / "launched.json").read_text())
+    assert launched["ids"] == ["12"] and launched["later"]["stop"] == [["scancel", "12"]]
+    assert "sbatch --parsable low.sbatch" in told.read_text()
+    dry = cli("launch", "slurm", *words, "--dry_run")
+    assert "--account=lab" in dry.stdout and "module load cuda/12" in dry.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "noun"),
+    [
+        (("modal", "t2v-vanilla", "--gpu", "H1000"), OptionError.exit_code, "H100"),
+        (("modal", "t2v-vanilla", "--gpu", "A100", "--account", "lab"), OptionError.exit_code, "--account"),
+        (("sky", "t2v-vanila", "--gpu", "A100"), 3, "t2v-vanilla"),
+        (("sky", "t2v-vanilla", "--gpu", "A100", "--vae", "v.safetensors"), 5, "v.safetensors"),
+        (("script", "t2v-vanilla", "--gpu", "T4", "--blocks_to_swap", "0"), RoomError.exit_code, "T4"),
+        (("modal", "t2v-vanilla", "--gpu", "A100", "--parallel", "--separate"), OptionError.exit_code, "--separate"),
+        (("modal", "t2v-vanilla", "--gpu", "A100"), LaunchError.exit_code, "modal"),
+    ],
+)
+def test_refused_before_it_costs(
+    words: tuple[str, ...],
+    code: int,
+    noun: str,
+    cli: Wanwrap,
+    cats: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    done = cli("launch", *words[:2], cats, *words[2:])
+    assert done.returncode == code and noun in done.stderr, done.stderr
+    assert not folder(tmp_path).exists()
+
+
+@in_bash
+def test_no_account(cli: Wanwrap, cats: Path, program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    told = program("modal")
+    monkeypatch.delenv("MODAL_TOKEN_ID", raising=False)
+    done = cli("launch", "modal", "t2v-vanilla", cats, "--gpu", "H100")
+    assert done.returncode == LaunchError.exit_code and "modal setup" in done.stderr and not told.exists()
+
+
+@pytest.mark.parametrize("word", ENGINES)
+def test_files_go_along(word: str, tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    """A preset and prompts of the user's own; a cluster finds them where they are."""
+    mine = tmp_path / "mine.py"
+    assert cli("show", "wan21-t2v-1.3b", "--out", mine).returncode == 0
+    prompts = tmp_path / "my prompts.txt"
+    prompts.write_text("a cat\n", encoding="utf-8")
+    more = ("--", "--sample_prompts", prompts, "--sample_every_n_epochs", 2)
+    done = cli("launch", word, mine, cats, "--gpu", "RTX4090", "--dry_run", "--json", *more)
+    if word == "modal" and done.returncode == OptionError.exit_code:  # which has no such card
+        done = cli("launch", word, mine, cats, "--gpu", "L4", "--dry_run", "--json", *more)
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)["job"]
+    (run,) = job["runs"]
+    if word == "slurm":
+        assert run[0] == str(mine) and str(prompts) in run
+        return
+    assert (
+        run[:2] == ["./inputs/mine.py", "cats"]
+        and "inputs/my prompts.txt" in run
+        and str(tmp_path) not in " ".join(run)
+    )
+    assert job["uploads"]["inputs/mine.py"] == str(mine) and job["uploads"]["local_training/datasets/cats"] == str(cats)
+    assert run[-6:-4] == ["--output_name", "cats-mine"] or "--output_name" in run
