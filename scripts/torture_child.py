@@ -21,7 +21,7 @@ from wanwrap.cli import train
 from wanwrap.cli.main import Group
 from wanwrap.plan import expert_options, preflight
 from wanwrap.plan.build import build
-from wanwrap.plan.plan import Plan
+from wanwrap.plan.plan import Plan, Sample
 from wanwrap.plan.preflight import Machine
 from wanwrap.plan.request import read
 from wanwrap.rehearsal.stage import stage
@@ -90,7 +90,8 @@ def go(text: str) -> None:
         return plan, machine
 
     train._preflight = check
-    train.train(replace(plan, steps=plan.steps[1:]), restart=False, retry=True, parallel=False, as_json=False)
+    steps = tuple(step for step in plan.steps[1:] if not isinstance(step, Sample))  # `wanwrap sample` needs a GPU
+    train.train(replace(plan, steps=steps), restart=False, retry=True, parallel=False, as_json=False)
 
 
 class Child(Group):
