@@ -105,7 +105,7 @@ def _base(plan: Plan, name: str) -> Path:
 def _files(plan: Plan) -> Iterator[str]:
     """Each LoRA whole and of the epoch in its name; nothing else."""
     loras = {name for train in plan.trainings for name in train.loras}
-    yield from _differs(plan.folder, {*loras, *(train.folder.name for train in plan.trainings)})
+    yield from _differs(plan.folder, {*loras, "report.html", *(train.folder.name for train in plan.trainings)})
     for train in plan.trainings:
         own = {path.name for path in plan.files if path.parent == train.folder}
         yield from _differs(train.folder, {*own, FILE, LOG, "run.sh", "logs"})
