@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan
@@ -17,7 +18,7 @@ from platforms import in_bash
 from runs import NAME, finished_record, folder
 
 from wanwrap import __version__
-from wanwrap.errors import LaunchError, OptionError, RoomError
+from wanwrap.errors import LaunchError, OptionError, OutputError, RoomError
 from wanwrap.launch import wheel
 from wanwrap.launch.engines import ENGINES
 
@@ -86,7 +87,7 @@ def test_sent_started_looked_after_and_fetched(
         encoding="utf-8",
     )
     dry = cli("launch", "modal", *WORDS[:1], cats, *WORDS[1:], "--price", 2.5, "--hours", 10, "--dry_run")
-    assert dry.returncode == 0 and "at most 25.00" in dry.stderr and not folder(tmp_path).exists(), dry.stderr
+    assert dry.returncode == 0 and "25.00 at most" in dry.stderr and not folder(tmp_path).exists(), dry.stderr
     done = cli("launch", "modal", *WORDS[:1], cats, *WORDS[1:], "--hours", 10)
     assert done.returncode == 0 and f"wanwrap fetch {NAME}" in done.stdout, done.stderr
     text = (folder(tmp_path) / "launch" / "modal_app.py").read_text(encoding="utf-8")
@@ -127,6 +128,8 @@ def test_a_cluster_gets_the_words_as_they_are(
     launched = json.loads((folder(tmp_path) / "launch" / "launched.json").read_text())
     assert launched["ids"] == ["12"] and launched["later"]["stop"] == [["scancel", "12"]]
     assert "sbatch --parsable low.sbatch" in told.read_text()
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 13\n")
+    assert cli("launch", "slurm", *words, "--account", "lab", "--modules", "cuda/12", "--again").returncode == 0
     dry = cli("launch", "slurm", *words, "--dry_run")
     assert "--account=lab" in dry.stdout and "module load cuda/12" in dry.stdout
 
@@ -190,3 +193,69 @@ def test_files_go_along(word: str, tmp_path: Path, cli: Wanwrap, cats: Path) -> 
     )
     assert job["uploads"]["inputs/mine.py"] == str(mine) and job["uploads"]["local_training/datasets/cats"] == str(cats)
     assert run[-6:-4] == ["--output_name", "cats-mine"] or "--output_name" in run
+
+
+def job_of(cli: Wanwrap, *words: object) -> dict[str, Any]:
+    done = cli("launch", *words, "--dry_run", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["job"]
+    return found
+
+
+def test_what_stands_in_a_run_file_goes_along(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(f'preset = "t2v-vanilla"\ndataset = {json.dumps(str(cats))}\nepochs = 7\noutput_name = "mine"\n')
+    (run,) = job_of(cli, "modal", file, "--gpu", "H100")["runs"]
+    assert run[2:] == ["--epochs", "7", "--output_name", "mine"] or {"--epochs", "7", "mine"} <= {*run}
+
+
+def test_ones_own_data_set_called_sample_is_sent(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    cats.rename(tmp_path / "home" / "sample")
+    job = job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")
+    assert job["uploads"]["local_training/datasets/sample"] == str(tmp_path / "home" / "sample")
+    cats.parent.joinpath("home", "sample").rename(cats)
+    assert not [
+        name for name in job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")["uploads"] if "datasets" in name
+    ]
+
+
+@in_bash
+def test_what_may_have_begun_is_on_record(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    """A start that fails may have rented a machine; and one that the engine has forgotten hides no other."""
+    program("sky", "*launch*) exit 1;; *status*) exit 1")
+    monkey = tmp_path / ".sky"
+    monkey.mkdir()
+    (tmp_path / ".runpod").mkdir()
+    (tmp_path / ".runpod" / "config.toml").write_text("[default]\napi_key = 'x'\n")
+    done = cli("launch", "sky", "t2v-vanilla", cats, "--gpu", "H100")
+    assert done.returncode == LaunchError.exit_code and "sky down" in done.stderr, done.stderr
+    told = cli("status", "--launched")
+    assert told.returncode == 0 and NAME in told.stdout and "ended long ago" in told.stderr
+    assert cli("status", "dogs", "--launched").returncode == LaunchError.exit_code
+
+
+@in_bash
+def test_a_run_of_this_machine_is_not_written_over(
+    tmp_path: Path, cli: Wanwrap, cats: Path, weights: list[str], program: Callable[..., Path]
+) -> None:
+    token(tmp_path)
+    told = program("modal")
+    assert cli("run", "t2v-vanilla", cats, *weights, "--epochs", 1).returncode == 0
+    done = cli("launch", "modal", "t2v-vanilla", cats, "--gpu", "H100", "--epochs", 1)
+    assert done.returncode == OutputError.exit_code and not told.exists()
+
+
+@pytest.mark.parametrize("words", [("--separate", "--sample"), ("--parallel", "--noise_level", "high")])
+def test_what_would_end_there_is_refused_here(words: tuple[str, ...], cli: Wanwrap, cats: Path) -> None:
+    done = cli("launch", "script", "t2v-vanilla", cats, "--gpu", "H100", *words, "--dry_run")
+    assert done.returncode == OptionError.exit_code
+
+
+def test_a_names_own_dollar_is_no_mark(cli: Wanwrap, cats: Path) -> None:
+    """And a pod that is destroyed takes the results along."""
+    done = cli("launch", "modal", "t2v-vanilla", cats, "--gpu", "H100", "--output_name", "a$url", "--dry_run")
+    assert done.returncode == 0 and "'a$url'" in done.stdout
+    end = ("--end", "vastai destroy instance 1")
+    assert "destroys" in cli("launch", "script", "t2v-vanilla", cats, "--gpu", "H100", *end, "--dry_run").stderr

@@ -136,7 +136,7 @@ def test_words_and_folder_arrive_whole(tmp_path: Path) -> None:
     ran = Batch(tmp_path, made.files["both.sbatch"], CODE="0", CUDA_VISIBLE_DEVICES="0")
     assert ran.process.wait(20) == 0
     assert told(ran.told) == [str(place), "1", "0", "-m", "wanwrap", "run", *words]
-    subprocess.run(made.before[0], env={**os.environ, "TOLD": str(tmp_path / "setup")}, check=True)
+    subprocess.run(made.before[-1], env={**os.environ, "TOLD": str(tmp_path / "setup")}, check=True)
     assert told(tmp_path / "setup.")[3:] == ["-m", "wanwrap", "setup", ODD]
 
 
@@ -264,4 +264,4 @@ class TestSlurm:
         """Refused before anything is submitted."""
         made = render(job(), python=stub(tmp_path), cwd=tmp_path, **wrong)
         (tmp_path / "both.sbatch").write_text(made.files["both.sbatch"])
-        assert subprocess.run(made.before[-1], cwd=tmp_path, env={**os.environ, **slurm}).returncode
+        assert subprocess.run(made.before[0], cwd=tmp_path, env={**os.environ, **slurm}).returncode

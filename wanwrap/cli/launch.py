@@ -14,17 +14,18 @@ from click.core import ParameterSource
 from wanwrap.cli.options import RUN, RunVerb, json_option, option, with_options
 from wanwrap.cli.terminal import show_result
 from wanwrap.cli.words import duration, heading
-from wanwrap.errors import LaunchError, OptionError, closest
+from wanwrap.errors import LaunchError, OptionError, OutputError, closest
 from wanwrap.launch import request as work
 from wanwrap.launch import wheel
 from wanwrap.launch.engines import ENGINES, engine
 from wanwrap.launch.job import Job, gpu
 from wanwrap.launch.launched import FOLDER, read
-from wanwrap.launch.request import FILES, HERE, LaunchRequest, Words
+from wanwrap.launch.request import FILES, HERE, WEIGHTS, LaunchRequest, Words
 from wanwrap.launch.send import check, script, send
 from wanwrap.plan.build import build
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read as read_run
+from wanwrap.run.status import look
 from wanwrap.system import console
 from wanwrap.system.disk import large
 from wanwrap.system.shell import joined
@@ -90,7 +91,13 @@ def launch(
     )
     if sum((parallel, separate, options["gpus"] > 1)) > 1:
         raise OptionError("--parallel, --separate and --gpus say in three ways what the cards do; give one of them.")
+    if separate and options["sample"]:
+        raise OptionError(
+            "--sample needs both experts in one place; leave it out, and `wanwrap sample` makes them here."
+        )
     plan = work.checked(build(read_run(**{**options, "fit": "off", "shell": "bash"}), whole=not dry_run), asked)
+    if parallel and len(plan.trainings) < 2:
+        raise OptionError("--parallel is for two experts, and this run has one; leave it out.")
     job = _job(ctx, plan, asked, options, module)
     typed = {name: value for name, value in engine_options.items() if name in own and value}
     kept = plan.request.workspace.launch.get(engine_word, {})
@@ -99,7 +106,7 @@ def launch(
     used = {**kept, **typed}
     here = {"python": sys.executable, "cwd": Path.cwd()} if shared(module) else {}
     rendered = module.render(job, **here, **used)
-    console.say(*heading(plan), *_told(plan, job), *(f"note: {note}" for note in rendered.notes))
+    console.say(*heading(plan), *_told(plan, job, module), *(f"note: {note}" for note in rendered.notes))
     if dry_run:
         show_result(as_json, lambda: {"job": vars(job), **vars(rendered)}, script(job, rendered))
         return
@@ -109,10 +116,14 @@ def launch(
             f"{job.name} was launched at {before.started} by {before.engine}; `wanwrap status --launched` tells what it does, and "
             "--again starts it once more."
         )
+    if not before and not shared(module) and look(job.folder).experts:
+        raise OutputError(
+            f"{job.folder} holds a run that was made here, which `wanwrap fetch` would write over; give another --output_name."
+        )
     wheel.write(job.folder / FOLDER)
-    if typed:
-        remember(plan.request.base_dir, engine_word, typed)
     launched = send(engine_word, job, rendered)
+    if typed and shared(module):  # a cluster's are the same each time
+        remember(plan.request.base_dir, engine_word, typed)
     show_result(as_json, lambda: vars(launched), [f"launched: {launched.name}", *_ways(job, launched.later)])
 
 
@@ -121,6 +132,7 @@ def shared(module: ModuleType) -> bool:
     return getattr(module, "SHARED_FILES", False)
 
 
+GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)  # typed, or in a run file
 OWN = {
     "engine_word",
     "gpu_name",
@@ -139,7 +151,7 @@ OWN = {
 def _job(ctx: click.Context, plan: Plan, asked: LaunchRequest, options: Mapping[str, Any], module: ModuleType) -> Job:
     """The run there; on a cluster, whose machines see this one's files, with the words as they were typed."""
     there = not shared(module)
-    typed = {name for name in ctx.params if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    typed = {name for name in ctx.params if ctx.get_parameter_source(name) in GIVEN}
     typed -= {name for word in ENGINES for name, *_ in engine(word).OPTIONS} | OWN
     given = {**{name: options.get(name) for name in typed}, "preset": options["preset"], "dataset": options["dataset"]}
     spelled = [*_spelled(ctx, typed - (HERE | FILES if there else set()))]
@@ -148,7 +160,9 @@ def _job(ctx: click.Context, plan: Plan, asked: LaunchRequest, options: Mapping[
     else:
         dataset = [options["dataset"]] if options["dataset"] else []
         after = ("--", *options["upstream_options"]) if options["upstream_options"] else ()
-        words = Words((options["preset"], *dataset, *spelled), after, {}, ("--base_dir", str(plan.request.base_dir)))
+        setup = _spelled(ctx, typed & {"python", "musubi_dir", *WEIGHTS})
+        base = ("--base_dir", str(plan.request.base_dir))
+        words = Words((options["preset"], *dataset, *spelled), after, {}, (*base, *setup))
     return work.job(plan, asked, words, plan.folder / FOLDER / wheel.NAME)
 
 
@@ -162,14 +176,15 @@ def _spelled(ctx: click.Context, names: set[str]) -> Iterator[str]:
                 yield from (switch,) if getattr(param, "is_flag", False) else (param.opts[0], str(each))
 
 
-def _told(plan: Plan, job: Job) -> Iterator[str]:
+def _told(plan: Plan, job: Job, module: ModuleType) -> Iterator[str]:
     """Where it will run, for how long, and what that costs."""
     cards = f"{job.gpus} of {job.gpu}" if job.gpus > 1 else job.gpu
     several = f", {len(job.runs)} jobs at the same time" if len(job.runs) > 1 else ""
     known = work.hours(plan)
     takes = f"it takes {duration(3600 * known[0])} to {duration(3600 * known[1])} (a guess), and " if known else ""
-    cost = "" if job.cost is None else f", at most {job.cost:.2f} at {job.price:g} a card and hour"
-    yield f"on {cards}{several}: {takes}is ended after {job.hours:g} hours{cost}"
+    cost = "" if job.cost is None else f", {job.cost:.2f} at most for these, at {job.price:g} a card and hour"
+    each = "each start is" if shared(module) else "is"
+    yield f"on {cards}{several}: {takes}{each} ended after {job.hours:g} hours{cost}"
     if job.uploads:
         yield f"to send: {large(work.data_bytes(plan))} of data; the weights are fetched there"
     if known and job.hours < known[0]:

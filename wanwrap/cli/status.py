@@ -11,6 +11,7 @@ import click
 from wanwrap.cli.options import BASE_DIR, Verb, json_option, option
 from wanwrap.cli.run_words import detail, going, line, run_json, time_left
 from wanwrap.cli.terminal import indented, show_result
+from wanwrap.errors import LaunchError
 from wanwrap.launch.launched import Launched, all_of
 from wanwrap.launch.send import look_after
 from wanwrap.run.status import Run, find, look, runs
@@ -32,7 +33,11 @@ def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_jso
     """
     if launched:
         there = [each for _, each in all_of(base_dir) if run in (None, each.name)]
-        rows = [{**vars(each), "says": look_after(each, "follow" if follow else "status")} for each in there]
+        if run and not there:
+            raise LaunchError(
+                f"no run {run} was launched from {base_dir}; `wanwrap status --launched` lists those that were."
+            )
+        rows = [{**vars(each), "says": _says(each, "follow" if follow else "status")} for each in there]
         lines = list(map(_launched, there)) or [f"nothing was launched from {base_dir}"]
         show_result(as_json, lambda: rows, lines)
         return
@@ -44,6 +49,15 @@ def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_jso
     one = find(run, base_dir)
     one = follow_run(one) if follow else one
     show_result(as_json, lambda: run_json(one), detail(one))
+
+
+def _says(each: Launched, what: str) -> str:
+    """What the engine tells of it; of one that it has forgotten, that it can't."""
+    try:
+        return look_after(each, what)
+    except LaunchError as error:
+        console.say(f"{each.name}: {each.engine} tells nothing of it; it may have ended long ago ({error})")
+        return str(error)
 
 
 def _launched(each: Launched) -> str:

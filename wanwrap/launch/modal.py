@@ -40,8 +40,8 @@ def render(job: Job, volume: str | None = None, secret: str | None = None, packa
     volume, secret = volume or "wanwrap", secret or "wanwrap"
     fields = {**_fields(job, secret, packages or ""), '"$volume"': repr(volume)}
     text = (folder("templates") / "launch" / FILE).read_text(encoding="utf-8")
-    for mark, value in fields.items():
-        text = text.replace(mark, value)
+    marks = "|".join(map(re.escape, sorted(fields, key=len, reverse=True)))  # at once: a value may hold another's mark
+    text = re.sub(marks, lambda found: fields[found[0]], text)
     return Rendered(
         files={FILE: text},
         start=((PROGRAM, "run", "--detach", FILE),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from string import Template
@@ -27,12 +28,21 @@ def render(job: Job, end: str | None = None) -> Rendered:
         image = Template(template("Dockerfile"))
         files[named["dockerfile"]] = image.safe_substitute(named, url=URL, commit=COMMIT)
     scripts = [file for file in files if file.endswith(".sh")]
+    lost = (
+        ["--end destroys the pod, and the results with it, as soon as they are packed: take a command that stops it."]
+        if re.search("destroy|remove|delete|terminate", end or "")
+        else []
+    )
     costs = (
         [] if end else ["Nothing ends the pod when the run has ended: it costs until you do. --end COMMAND does it."]
     )
     return Rendered(
         files=files,
-        notes=[*(f"{script} tells at its top what to rent, to upload and to fetch." for script in scripts), *costs],
+        notes=[
+            *(f"{script} tells at its top what to rent, to upload and to fetch." for script in scripts),
+            *costs,
+            *lost,
+        ],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from wanwrap.errors import OptionError, RoomError
 from wanwrap.launch.job import GPUS, TERAFLOPS, WORKSPACE, Job
-from wanwrap.paths import absolute
+from wanwrap.paths import absolute, folder
 from wanwrap.plan import card as cards
 from wanwrap.plan import fit_words
 from wanwrap.plan.build import SAMPLE
@@ -157,7 +157,7 @@ def words(plan: Plan, given: Mapping[str, Any], spelled: Sequence[str], upstream
     if str(given["preset"]).endswith(".py"):
         preset = f"./{_sent(uploads, absolute(given['preset']))}"
     dataset = SAMPLE
-    if plan.dataset.root and given.get("dataset") != SAMPLE:
+    if plan.dataset.root and plan.dataset.root != folder("templates") / SAMPLE:
         dataset = slug(plan.dataset.name)
         uploads[f"{WORKSPACE}/datasets/{dataset}"] = plan.dataset.root
     files = [w for name in sorted(FILES & given.keys()) for w in (f"--{name}", _sent(uploads, absolute(given[name])))]

@@ -56,9 +56,17 @@ def send(engine: str, job: Job, rendered: Rendered) -> Launched:
         _carry_out(words, place)
     ids, launched = list[str](), _launched(engine, job, rendered, [], place)
     for words in rendered.start:
-        ids += filter(None, [_id(rendered.id_pattern, _carry_out(words, place))])
+        launched.write(job.folder)  # before: what fails may have rented a machine all the same
+        try:
+            ids += filter(None, [_id(rendered.id_pattern, _carry_out(words, place))])
+        except (LaunchError, KeyboardInterrupt):
+            stops = [joined(each) for each in launched.later.get("stop", [])]
+            console.say(
+                "It may have begun all the same, and cost: look there.", *(f"To end it: {stop}" for stop in stops)
+            )
+            raise
         launched = _launched(engine, job, rendered, ids, place)
-        launched.write(job.folder)  # at once: the next one may be refused
+        launched.write(job.folder)
     return launched
 
 
@@ -106,7 +114,7 @@ def _carry_out(words: Sequence[str], place: Path) -> str:
 
     status = run(Command(words, place), listen)
     if status:
-        raise LaunchError(f"{words[0]} ended with {status}; what it says stands above. Nothing more was started.")
+        raise LaunchError(f"{words[0]} ended with {status}; what it says stands above.")
     return printed.decode("utf-8", "replace")
 
 

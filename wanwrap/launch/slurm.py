@@ -78,7 +78,10 @@ def render(job: Job, *, python: str, cwd: Path, **options: Any) -> Rendered:
     setup = f"cd {shlex.quote(str(cwd))} && {shlex.join((*wanwrap, 'setup', *job.setup))}"
     return Rendered(
         files=files,
-        before=(("bash", "-c", setup), *(("sbatch", "--test-only", name) for name in files)),
+        before=(
+            *(("sbatch", "--test-only", name) for name in files),
+            ("bash", "-c", setup),
+        ),  # which downloads for long
         start=[("sbatch", "--parsable", name) for name in files],
         id_pattern=r"(?m)^(\d+)",
         later={
