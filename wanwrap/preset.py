@@ -154,10 +154,9 @@ class Preset:
 
     def _check_lightning(self, release: str) -> None:
         """Raises PresetError: no release, or one for another model: those of T2V and I2V have the same shapes."""
-        known = [name.removeprefix("lightning-").removesuffix("-high") for name in CATALOGUE if name.endswith("-high")]
-        releases = [name for name in known if name.startswith(self.task.removesuffix("A14B"))]
-        if release not in releases:
-            there = ", ".join(releases) or "none"
+        known = releases(self.task)
+        if release not in known:
+            there = ", ".join(known) or "none"
             raise PresetError(f"Lightning {release!r} is not for {self.task}: its releases are {there}.")
 
     @property
@@ -201,6 +200,12 @@ class Preset:
     def timestep_boundary(self) -> float | None:
         """The share of the noise from which on the high-noise expert denoises; None for a single model."""
         return self.boundary / 1000 if self.boundary else BOUNDARY.get(self.task)
+
+
+def releases(task: str) -> list[str]:
+    """Lightning's for a task; none for most."""
+    names = [name.removeprefix("lightning-").removesuffix("-high") for name in CATALOGUE if name.endswith("-high")]
+    return [name for name in names if name.startswith(task.removesuffix("A14B"))]
 
 
 def _check_train(train: Options) -> None:

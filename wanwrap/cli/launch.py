@@ -23,6 +23,7 @@ from wanwrap.launch.launched import FOLDER, read
 from wanwrap.launch.request import FILES, HERE, WEIGHTS, LaunchRequest, Words
 from wanwrap.launch.send import check, script, send
 from wanwrap.plan.build import build
+from wanwrap.plan.fit import seconds
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import read as read_run
 from wanwrap.run.status import look
@@ -180,14 +181,14 @@ def _told(plan: Plan, job: Job, module: ModuleType) -> Iterator[str]:
     """Where it will run, for how long, and what that costs."""
     cards = f"{job.gpus} of {job.gpu}" if job.gpus > 1 else job.gpu
     several = f", {len(job.runs)} jobs at the same time" if len(job.runs) > 1 else ""
-    known = work.hours(plan)
-    takes = f"it takes {duration(3600 * known[0])} to {duration(3600 * known[1])} (a guess), and " if known else ""
+    known = seconds(plan)
+    takes = f"it takes {duration(known[0])} to {duration(known[1])} (a guess), and " if known else ""
     cost = "" if job.cost is None else f", {job.cost:.2f} at most for these, at {job.price:g} a card and hour"
     each = "each start is" if shared(module) else "is"
     yield f"on {cards}{several}: {takes}{each} ended after {job.hours:g} hours{cost}"
     if job.uploads:
         yield f"to send: {large(work.data_bytes(plan))} of data; the weights are fetched there"
-    if known and job.hours < known[0]:
+    if known and job.hours < known[0] / 3600:
         yield f"note: {job.hours:g} hours are too few: the same command goes on after them."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,12 +125,13 @@ def sample(
         conversions=plan.conversions,
         env=sampling_fit.environment(card),
     )
-    console.say(*_heading(found, plan), *(f"note: {note}" for note in plan.notes))
+    left = sampling.todo(found.folder, plan.cells)
+    console.say(_heading(found, plan, len(plan.cells) - len(left)), *(f"note: {note}" for note in plan.notes))
     if dry_run:
         rows = [{"file": cell.sample.file, "argv": sampler.argv(cell)} for cell in plan.cells]
         show_result(as_json, lambda: rows, sampling.script(sampler, plan.cells, native()))
         return
-    if sampling.todo(found.folder, plan.cells):
+    if left:
         preflight.check_recorded(gone(workspace, base, python, musubi_dir))
         sampler = _checked(sampler, plan, found, base, blocks_to_swap=blocks_to_swap, any_upstream=any_upstream)
         try:
@@ -144,11 +144,11 @@ def sample(
     )
 
 
-def _heading(run: Run, plan: SamplePlan) -> Iterator[str]:
-    left, use = sampling.todo(run.folder, plan.cells), plan.use
+def _heading(run: Run, plan: SamplePlan, done: int) -> str:
+    use = plan.use
     what = f"{use.video_length} frames" if use.video_length > 1 else "pictures"
-    there = f", {len(plan.cells) - len(left)} of them are there" if len(left) < len(plan.cells) else ""
-    yield f"{run.name}: {len(plan.cells)} samples{there}; {what}, {use.size[0]}x{use.size[1]}, {use.words()}"
+    there = f", {done} of them are there" if done else ""
+    return f"{run.name}: {len(plan.cells)} samples{there}; {what}, {use.size[0]}x{use.size[1]}, {use.words()}"
 
 
 def _checked(

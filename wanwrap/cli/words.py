@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wanwrap import __version__
-from wanwrap.plan.fit import Fit
+from wanwrap.plan.fit import Fit, seconds
 from wanwrap.plan.fit_words import as_json, line
 from wanwrap.plan.plan import Plan, Train
 
@@ -79,14 +79,6 @@ def at_inference(plan: Plan) -> str:
     return f"At inference: {request.inference.words()}, {width}x{height}; {each}."
 
 
-def _seconds(plan: Plan) -> list[float] | None:
-    """Seconds that all trainings take one after the other, at least and at most; None where nobody knows."""
-    each = [fit.seconds for fit in plan.fits]
-    if not each or None in each:
-        return None
-    return [sum(seconds[end] * fit.train.steps for fit in plan.fits if (seconds := fit.seconds)) for end in (0, 1)]
-
-
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan for other programs."""
     steps = list[dict[str, Any]]()
@@ -106,5 +98,5 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "weights": [{"path": weight.path, "exists": weight.exists} for weight in plan.weights.values()],
         "notes": list(plan.notes),
         "memory": [as_json(fit) for fit in plan.fits],
-        "time": _seconds(plan),
+        "time": seconds(plan),
     }

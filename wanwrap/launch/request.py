@@ -15,7 +15,7 @@ from wanwrap.plan import card as cards
 from wanwrap.plan import fit_words
 from wanwrap.plan.build import SAMPLE
 from wanwrap.plan.card import LEAST, MOST, Card
-from wanwrap.plan.fit import fitted
+from wanwrap.plan.fit import fitted, seconds
 from wanwrap.plan.plan import Plan
 from wanwrap.plan.request import slug
 from wanwrap.system.disk import large
@@ -70,21 +70,12 @@ def data_bytes(plan: Plan) -> int:
     return sum({item.path: item.path.stat().st_size for entry in plan.dataset.entries for item in entry.items}.values())
 
 
-def hours(plan: Plan) -> tuple[float, float] | None:
-    """How long the trainings take one after the other, at least and at most; None where nobody knows."""
-    seconds = [(fit.seconds, fit.train.steps) for fit in plan.fits]
-    if not seconds or any(each is None for each, _ in seconds):
-        return None
-    least, most = (sum(each[end] * steps for each, steps in seconds if each) / 3600 for end in (0, 1))
-    return least, most
-
-
 def limit(plan: Plan, request: LaunchRequest) -> float:
     """The hours after which it is ended: those that were asked for, else what it takes at most and two for what comes before."""
     if request.hours is not None:
         return request.hours
-    known = hours(plan)
-    return math.ceil(known[1]) + 2.0 if known else HOURS
+    known = seconds(plan)
+    return math.ceil(known[1] / 3600) + 2.0 if known else HOURS
 
 
 def disk(plan: Plan) -> int:

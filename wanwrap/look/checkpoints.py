@@ -34,10 +34,9 @@ NONE = Checkpoint(None, {})
 
 def inference(run: Run) -> tuple[Record, Inference]:
     """The record that tells how a run's LoRAs are used, and the settings. Raises OutputError: none does."""
-    known = Inference.__dataclass_fields__
     for each in run.experts:
-        if settings := {name: value for name, value in each.record.inference.items() if name in known}:
-            return each.record, Inference(**{**settings, "size": tuple(settings["size"])})
+        if use := each.record.use:
+            return each.record, use
     raise OutputError(
         f"{run.name} was begun by an earlier wanwrap, whose records don't tell how its LoRAs are used; a run that is begun "
         "now tells."

@@ -7,7 +7,7 @@ it only in the command that goes on with what has not ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -22,7 +22,7 @@ from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.record import BASE, DATA, ENCODERS, Record, now
 from wanwrap.run.status import Expert, Run
 from wanwrap.upstream import output, states
-from wanwrap.upstream.sampling import FPS, Inference
+from wanwrap.upstream.sampling import FPS
 
 FILE = "report.html"
 NAMES = {"high": "High noise", "low": "Low noise", "dit": "The model"}
@@ -241,10 +241,9 @@ def _result(report: Report) -> Iterator[str]:
 
 
 def _use(record: Record) -> Iterator[str]:
-    known, told = {each.name for each in fields(Inference)}, record.inference
-    if not told:
+    told, how = record.inference, record.use
+    if not how:
         return
-    how = Inference(**{name: value for name, value in told.items() if name in known})
     width, height = how.size
     frames = f", {how.video_length} frames ({how.video_length / FPS:.1f} s)" if how.video_length > 1 else ""
     yield escape(f"Use: {how.words()}, {width}x{height}{frames}.")

@@ -13,12 +13,12 @@ from wanwrap.look import grid
 from wanwrap.look.grid import Cell, Models, Prompt
 from wanwrap.look.samples import FOLDER
 from wanwrap.look.sampling import Network
+from wanwrap.preset import releases
 from wanwrap.run.record import BASE, Record
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
 from wanwrap.upstream.dit import PREFIX
 from wanwrap.upstream.sampling import LIGHTNING, Inference, Size
-from wanwrap.weights.catalogue import CATALOGUE
 from wanwrap.weights.locate import locate
 from wanwrap.weights.workspace import Workspace
 
@@ -147,8 +147,8 @@ class _Files:
         Raises:
             WeightsError: it is nowhere, or what is found is another.
         """
-        record = next((each.record for each in self.run.experts if each.name == expert), None)
-        if record is None or not record.dit:
+        record = self._record(expert)
+        if record is None:
             return self.find(name)
         found = locate(name, self.home / "models", None, self.workspace.weights.get(name))
         known = next((row for row in record.weights if row.get("name") == name), {})
@@ -163,10 +163,12 @@ class _Files:
 
     def trained(self, expert: str) -> Path | None:
         """The DiT that an expert was trained on, if it is still there."""
-        path = next(
-            (Path(each.record.dit) for each in self.run.experts if each.name == expert and each.record.dit), None
-        )
-        return path if path and path.is_file() else None
+        record = self._record(expert)
+        return Path(record.dit) if record and Path(record.dit).is_file() else None
+
+    def _record(self, expert: str) -> Record | None:
+        """An expert's, if it tells what it was trained on."""
+        return next((each.record for each in self.run.experts if each.name == expert and each.record.dit), None)
 
 
 def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Models, list[tuple[Path, Path]], list[str]]:
@@ -198,11 +200,9 @@ def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Mode
 
 def _release(task: str) -> str:
     """Lightning's first release for a task. Raises OptionError: there is none."""
-    kind = task.removesuffix("-A14B")
-    names = [name for name in CATALOGUE if name.startswith(f"lightning-{kind}-") and name.endswith("-high")]
-    if not names or kind == task:
+    if not (known := releases(task)):
         raise OptionError(f"--lightning: there is none for {task}; leave it out.")
-    return names[0].removeprefix("lightning-").removesuffix("-high")
+    return known[0]
 
 
 def _prefixed(models: Models) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,8 @@ def uses(run: str, records: Iterable[Record]) -> Uses | None:
     told = next((record for record in done if record.inference), None)
     if not told or len({trained_as(record.inference) for record in done if record.inference}) > 1:
         return None
-    row, known = told.inference, {each.name for each in fields(Inference)}
-    inference = Inference(**{name: value for name, value in row.items() if name in known})
+    row, inference = told.inference, told.use
+    assert inference
     lightning = row["lightning"] or {"release": "", "strength": 1.0}
     return Uses(
         run=run,

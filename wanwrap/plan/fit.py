@@ -114,6 +114,15 @@ def refitted(plan: Plan, card: Card | None) -> Plan:
     return replace(plan, fits=tuple(replace(each, card=replace(before, speed=card.speed)) for each in plan.fits))
 
 
+def seconds(plan: Plan) -> tuple[float, float] | None:
+    """Seconds that all trainings take one after the other, at least and at most; None where nobody knows."""
+    each = [(fit.seconds, fit.train.steps) for fit in plan.fits]
+    if not each or any(pair is None for pair, _ in each):
+        return None
+    least, most = (sum(pair[end] * steps for pair, steps in each if pair) for end in (0, 1))
+    return least, most
+
+
 def taken(plan: Plan, fits: Sequence[Fit]) -> Plan:
     """The plan with its trainings' options as these fits have them."""
     by_expert = {each.train.expert: each for each in fits}

@@ -25,6 +25,7 @@ from wanwrap.system.files import patiently, write_atomic
 from wanwrap.system.safetensors import digest
 from wanwrap.system.shell import joined
 from wanwrap.upstream.options import Value, changes_result
+from wanwrap.upstream.sampling import Inference
 
 FILE = "record.json"
 BASE, ENCODERS = "the base model", "the VAE, the text encoder or CLIP"
@@ -87,6 +88,13 @@ class Record:
     attempts: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def use(self) -> Inference | None:
+        """How its LoRA is used; None of a record of 0.2.0."""
+        known = {each.name for each in fields(Inference)}
+        told = {name: value for name, value in self.inference.items() if name in known}
+        return Inference(**{**told, "size": tuple(told["size"])}) if told else None
 
     def write(self, folder: Path, **changes: Any) -> None:
         """Change fields, and put all of it on disk. Raises OSError."""
