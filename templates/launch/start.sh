@@ -14,7 +14,7 @@ if [ -e ended ]; then
     wait_for_you
 fi
 while IFS= read -r -d '' pair; do # a session over SSH lacks what the pod was given
-    [[ $pair =~ ^(RUNPOD_|CONTAINER_|WANWRAP_|HF_TOKEN=) ]] && export "${pair?}"
+    [[ $pair =~ ^(RUNPOD_|CONTAINER_|WANWRAP_|WANDB_|HF_TOKEN=) ]] && export "${pair?}"
 done 2> /dev/null < /proc/1/environ
 uploads=$PWD/uploads deadline=$PWD/deadline
 export HF_HOME=$PWD/hf

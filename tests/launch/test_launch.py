@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from helpers import Wanwrap, golden_plan
-from platforms import in_bash
+from platforms import in_bash, posix_paths
 from runs import NAME, finished_record, folder
 
 from wanwrap import __version__
-from wanwrap.errors import LaunchError, OptionError, OutputError, RoomError
+from wanwrap.errors import LaunchError, OptionError, OutputError, PackageError, RoomError
 from wanwrap.launch import wheel
 from wanwrap.launch.engines import ENGINES
 
@@ -186,13 +186,9 @@ def test_files_go_along(word: str, tmp_path: Path, cli: Wanwrap, cats: Path) -> 
     if word == "slurm":
         assert run[0] == str(mine) and str(prompts) in run
         return
-    assert (
-        run[:2] == ["./inputs/mine.py", "cats"]
-        and "inputs/my prompts.txt" in run
-        and str(tmp_path) not in " ".join(run)
-    )
-    assert job["uploads"]["inputs/mine.py"] == str(mine) and job["uploads"]["local_training/datasets/cats"] == str(cats)
-    assert run[-6:-4] == ["--output_name", "cats-mine"] or "--output_name" in run
+    assert str(tmp_path) not in " ".join(run) and "cats-mine" in run
+    named = (run[0], run[1], next(word for word in run if word.endswith("my prompts.txt")))
+    assert [job["uploads"][word.removeprefix("./")] for word in named] == [str(mine), str(cats), str(prompts)]
 
 
 def job_of(cli: Wanwrap, *words: object) -> dict[str, Any]:
@@ -211,12 +207,11 @@ def test_what_stands_in_a_run_file_goes_along(tmp_path: Path, cli: Wanwrap, cats
 
 def test_ones_own_data_set_called_sample_is_sent(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
     cats.rename(tmp_path / "home" / "sample")
-    job = job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")
-    assert job["uploads"]["local_training/datasets/sample"] == str(tmp_path / "home" / "sample")
+    mine = job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")
+    assert mine["uploads"][mine["runs"][0][1]] == str(tmp_path / "home" / "sample")
     cats.parent.joinpath("home", "sample").rename(cats)
-    assert not [
-        name for name in job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")["uploads"] if "datasets" in name
-    ]
+    shipped = job_of(cli, "modal", "t2v-vanilla", "sample", "--gpu", "H100")
+    assert shipped["runs"][0][1] == "sample" and [*shipped["uploads"]] == [wheel.NAME]
 
 
 @in_bash
@@ -259,3 +254,102 @@ def test_a_names_own_dollar_is_no_mark(cli: Wanwrap, cats: Path) -> None:
     assert done.returncode == 0 and "'a$url'" in done.stdout
     end = ("--end", "vastai destroy instance 1")
     assert "destroys" in cli("launch", "script", "t2v-vanilla", cats, "--gpu", "H100", *end, "--dry_run").stderr
+
+
+def told(cli: Wanwrap, *words: object) -> str:
+    """What a refused launch says."""
+    done = cli("launch", *words)
+    assert done.returncode, done.stdout
+    return f"{done.returncode} {done.stderr}"
+
+
+def test_packages_that_options_want(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    """An optimizer by the name that pip knows, which the user says; loggers by their own, with their key."""
+    words = ("t2v-vanilla", cats, "--gpu", "H100", "--optimizer", "prodigyopt.Prodigy", "--lr", 1)
+    for word in ENGINES:
+        assert told(cli, word, *words, "--dry_run").startswith(str(PackageError.exit_code))
+    assert job_of(cli, "sky", *words, "--package", "prodigyopt")["setup"][-2:] == ["--package", "prodigyopt"]
+    mine = tmp_path / "mine.py"
+    assert cli("show", "t2v-vanilla", "--out", mine).returncode == 0
+    text = mine.read_text(encoding="utf-8")
+    mine.write_text(text.replace('"network_dim"', '"log_with": "wandb", "network_dim"'), encoding="utf-8")
+    job = job_of(cli, "sky", mine, cats, "--gpu", "H100")
+    assert job["secrets"] == ["WANDB_API_KEY"] and job["setup"][-2:] == ["--package", "wandb"]
+
+
+def test_two_runs_at_once_on_one_volume(tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]) -> None:
+    """They would not see each other's locks."""
+    token(tmp_path)
+    calls = program("modal", "*run*) echo started ap-0123456789012345678901;; esac; case 1 in")
+    words = ("modal", "t2v-vanilla", cats, "--gpu", "H100")
+    assert cli("launch", *words).returncode == 0
+    assert NAME in told(cli, *words, "--epochs", 3, "--output_name", "another")
+    assert len(calls.read_text().splitlines()) == 1
+    assert cli("launch", *words, "--output_name", "third", "--volume", "mine").returncode == 0
+    plan = golden_plan("t2v-vanilla")
+    for train in plan.trainings:  # both fetched
+        record = finished_record(plan, train, updated="2026-11-22T12:00:00+00:00")
+        place = folder(tmp_path) / train.expert
+        place.mkdir(parents=True)
+        (place / "record.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
+        if train.expert == "high":
+            assert NAME in told(cli, *words, "--output_name", "another")
+    assert cli("launch", *words, "--output_name", "another").returncode == 0
+
+
+def test_what_would_not_be_sent(cli: Wanwrap, cats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("t2v-vanilla", cats, "--gpu", "H100", "--dry_run")
+    (cats / ".gitignore").write_text("*.mp4\n")
+    assert ".gitignore" in told(cli, "sky", *words)
+    assert cli("launch", "modal", *words).returncode == 0
+    (cats / ".gitignore").unlink()
+    monkeypatch.setattr("wanwrap.launch.words.MOST_DATA", 10)
+    assert told(cli, "modal", *words).startswith(str(RoomError.exit_code))
+    assert cli("launch", "slurm", *words).returncode == 0  # which sends nothing
+    monkeypatch.undo()
+
+
+@posix_paths
+def test_a_link_is_not_sent(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    """But the data set itself may be one."""
+    words = ("t2v-vanilla", "linked", "--gpu", "H100")
+    (tmp_path / "home" / "linked").symlink_to(cats)
+    job = job_of(cli, "sky", *words)
+    assert job["uploads"][job["runs"][0][1]] == str(cats)
+    picture = next(cats.rglob("*.png"))
+    picture.rename(tmp_path / "elsewhere.png")
+    picture.symlink_to(tmp_path / "elsewhere.png")
+    assert picture.name in told(cli, "sky", *words, "--dry_run")
+
+
+def test_pictures_of_prompts_stay_here(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    (tmp_path / "p.txt").write_text(f"a cat --i {next(cats.rglob('*.png'))}\n", encoding="utf-8")
+    more = ("--", "--sample_prompts", tmp_path / "p.txt", "--sample_every_n_epochs", 2)
+    words = ("wan21-i2v-480p", cats, "--gpu", "H100", "--dry_run", *more)
+    assert "pictures" in told(cli, "modal", *words) and cli("launch", "slurm", *words).returncode == 0
+
+
+def test_a_machine_that_waits_costs(cli: Wanwrap, cats: Path) -> None:
+    words = ("sky", "t2v-vanilla", cats, "--gpu", "H100", "--hours", 2, "--price", 3, "--idle", 20, "--dry_run")
+    assert "7.00 at most" in cli("launch", *words).stderr
+
+
+def test_an_option_that_is_remembered_is_told_and_taken_back(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    words = ("slurm", "t2v-vanilla", cats, "--gpu", "H100")
+    file = tmp_path / "home" / "local_training" / "wanwrap.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('[launch.slurm]\naccount = "lab" # ours\nmodules = ["cuda"]\n', encoding="utf-8")
+    dry = cli("launch", *words, "--dry_run")
+    assert "--account lab" in dry.stderr and "--account=lab" in dry.stdout
+    program("sbatch", "*) echo 12;; esac; case 1 in")
+    program("bash")  # setup, which downloads
+    for name in ("bash", "sbatch"):
+        path = tmp_path / "bin" / name
+        path.write_text(path.read_text().replace("#!/bin/bash", "#!/usr/bin/env -S /bin/bash"))
+    done = cli("launch", *words, "--modules", "", "--torch", "cu128")
+    assert done.returncode == 0, done.stderr
+    text = file.read_text(encoding="utf-8")
+    assert 'account = "lab" # ours' in text and "modules" not in text and 'torch = "cu128"' in text
+    assert "setup t2v-vanilla" in (calls := (tmp_path / "told").read_text()) and "--torch cu128" in calls

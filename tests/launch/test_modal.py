@@ -234,7 +234,7 @@ def test_words_arrive_whole(put: Callable[..., Job], tmp_path: Path) -> None:
     (name,) = (arguments[0] for name, arguments, _ in found["calls"] if name == "App")
     assert re.fullmatch("[a-zA-Z0-9._-]{1,64}", name)
     installed = [shlex.split(words[0]) for name, words, _ in found["calls"] if name.endswith("run_commands")]
-    assert ["pip", "install", "-e", "/opt/musubi-tuner", "tensorboard", "wandb"] in installed
+    assert ["pip", "install", "-e", "/opt/musubi-tuner", "tensorboard"] in installed
 
 
 @signals

@@ -30,6 +30,7 @@ SITE: dict[str, Any] = {
     "cpus": 16,
     "mem": "120G",
     "modules": ["gcc/12.3", "cuda/12.8"],
+    "torch": "cu128",
     "sbatch": ["--qos=long", "--mail-type=END"],
 }
 posix_signals: Any = signal  # with those that Windows has not

@@ -127,10 +127,12 @@ class Bench:
         request = self.request(python, given)
         return commands(request, ask(python, request.upstream, question(wanted)), SEEN)
 
-    def planned(self, missing: str, torch: str | None = None, there: str = "2.9", seen: Driver | None = None) -> str:
+    def planned(
+        self, missing: str, torch: str | None = None, there: str = "2.9", seen: Driver | None = None, packages: str = ""
+    ) -> str:
         """The commands for an answer of the training Python, TRAIN, with a checkout of the user's, OWN."""
         answer = {"missing": dict.fromkeys(missing.split(), "why"), "packages": {"torch": there} if there else {}}
-        found = commands(self.request("TRAIN", self.folder), answer, seen, torch)
+        found = commands(self.request("TRAIN", self.folder), answer, seen, torch, packages.split())
         return "\n".join(" ".join(each.argv) for each in found).replace(str(self.folder), "OWN")
 
 
@@ -258,6 +260,14 @@ def test_a_torch_that_is_broken_or_for_the_cpu_is_replaced_where_a_gpu_is(bench:
     assert bench.planned(CUDA_BUILD) == bench.planned(CUDA_BUILD, "cpu", seen=SEEN) == bench.planned("") == ""
     with pytest.raises(GpuError, match="driver"):
         bench.planned("torch")
+
+
+def test_packages_that_are_named_come_last(bench: Bench) -> None:
+    """When torch is there, which they must not change."""
+    named = "TRAIN -m pip install prodigyopt wandb==0.20"
+    assert bench.planned("", packages="prodigyopt wandb==0.20") == f"{named} torch==2.9"
+    fresh = bench.planned("torch", seen=SEEN)
+    assert bench.planned("torch", seen=SEEN, packages="prodigyopt wandb==0.20") == f"{fresh}\n{named}"
 
 
 @pytest.mark.parametrize("package", ["xformers", "torchvision"])

@@ -30,7 +30,7 @@ from torture_run import Run
 
 pytestmark = [pytest.mark.upstream, pytest.mark.slurm, pytest.mark.slow, linux, mini_slurm]
 PYTHON = os.environ.get("WANWRAP_PYTHON", sys.executable)
-EPOCHS = 60  # of 2 steps for each expert: longer than the shortest limit, 2 minutes
+EPOCHS = 200  # of 2 steps for each expert: longer than the shortest limit, 2 minutes, at 7 steps a second
 MINUTE = 60  # seconds
 # the Python of a wanwrap that trains toys as `wanwrap run` trains; there is nothing to set up
 TRAINS = """#!/bin/bash

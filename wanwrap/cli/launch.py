@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,9 +21,11 @@ from wanwrap.launch import request as work
 from wanwrap.launch import wheel
 from wanwrap.launch.engines import ENGINES, engine
 from wanwrap.launch.job import Job, gpu
-from wanwrap.launch.launched import FOLDER, read
-from wanwrap.launch.request import FILES, HERE, WEIGHTS, LaunchRequest, Words
+from wanwrap.launch.launched import FOLDER, all_of, read
+from wanwrap.launch.request import LaunchRequest
 from wanwrap.launch.send import check, script, send
+from wanwrap.launch.words import FILES, WEIGHTS, Words, check_data, data_bytes, words
+from wanwrap.plan import preflight
 from wanwrap.plan.build import build
 from wanwrap.plan.fit import seconds
 from wanwrap.plan.plan import Plan
@@ -40,9 +44,7 @@ def _engine_options() -> Iterator[Any]:
         for name, kind, text in engine(word).OPTIONS:
             found.setdefault(name, (kind, []))[1].append(f"{word}: {text}")
     for name, (kind, texts) in found.items():
-        how: dict[str, Any] = (
-            {"is_flag": True} if kind is bool else {"multiple": True} if kind is list else {"type": kind}
-        )
+        how: dict[str, Any] = {"multiple": True} if kind is list else {"type": kind}
         yield option(f"--{name}", help=" ".join(texts), group="Environment", **how)
 
 
@@ -56,6 +58,7 @@ def _engine_options() -> Iterator[Any]:
 @option("--price", type=click.FloatRange(min=0), help="Of a card and hour, to tell what it costs at most.")
 @option("--parallel", is_flag=True, help="Both experts side by side on two cards of one machine.")
 @option("--separate", is_flag=True, help="Each expert as a job of its own, at the same time.")
+@option("--package", multiple=True, help="One more package there, for an optimizer: prodigyopt; may be repeated.")
 @option("--dry_run", is_flag=True, help="Print what would be written and run; nothing is sent.")
 @option("--again", is_flag=True, help="Start it once more, though it was launched before.")
 @with_options([*_engine_options()])
@@ -70,6 +73,7 @@ def launch(
     price: float | None,
     parallel: bool,
     separate: bool,
+    package: tuple[str, ...],
     dry_run: bool,
     again: bool,
     as_json: bool,
@@ -82,50 +86,96 @@ def launch(
     there are the same `wanwrap setup` and `wanwrap run`.
     """
     module = engine(engine_word)
-    own = {name for name, *_ in module.OPTIONS}
-    others = {name for word in ENGINES for name, *_ in engine(word).OPTIONS} - own
-    if wrong := [name for name in others if options.get(name)]:
-        raise OptionError(f"--{wrong[0]} is not for {engine_word}; leave it out.")
-    engine_options = {name: options.pop(name) for name in sorted(own | others)}
+    typed = _typed(engine_word, options)
     asked = LaunchRequest(
         gpu=gpu(gpu_name), hours=hours, price=price, separate=separate, parallel=parallel, fit=options["fit"]
     )
-    if sum((parallel, separate, options["gpus"] > 1)) > 1:
-        raise OptionError("--parallel, --separate and --gpus say in three ways what the cards do; give one of them.")
-    if separate and options["sample"]:
-        raise OptionError(
-            "--sample needs both experts in one place; leave it out, and `wanwrap sample` makes them here."
-        )
+    _check_together(asked, options)
     plan = work.checked(build(read_run(**{**options, "fit": "off", "shell": "bash"}), whole=not dry_run), asked)
     if parallel and len(plan.trainings) < 2:
         raise OptionError("--parallel is for two experts, and this run has one; leave it out.")
-    job = _job(ctx, plan, asked, options, module)
-    typed = {name: value for name, value in engine_options.items() if name in own and value}
-    kept = plan.request.workspace.launch.get(engine_word, {})
-    if wrong := [name for name in kept if name not in own]:
-        raise OptionError(f"{NAME}, launch.{engine_word}: there is no {wrong[0]}.{closest(wrong[0], own)}")
-    used = {**kept, **typed}
+    job = _job(ctx, plan, asked, options, module, package)
+    kept = _kept(engine_word, plan.request.workspace.launch.get(engine_word, {}))
+    used = {name: value for name, value in {**kept, **typed}.items() if value not in ("", ("",))}
     here = {"python": sys.executable, "cwd": Path.cwd()} if shared(module) else {}
     rendered = module.render(job, **here, **used)
-    console.say(*heading(plan), *_told(plan, job, module), *(f"note: {note}" for note in rendered.notes))
+    notes = [*rendered.notes, *_remembered({name: kept[name] for name in kept.keys() - typed.keys()})]
+    console.say(*heading(plan), *_told(plan, job, module, rendered.idle), *(f"note: {note}" for note in notes))
     if dry_run:
         show_result(as_json, lambda: {"job": vars(job), **vars(rendered)}, script(job, rendered))
         return
     check(module)
-    if (before := read(job.folder)) and not again:
-        raise LaunchError(
-            f"{job.name} was launched at {before.started} by {before.engine}; `wanwrap status --launched` tells what it does, and "
-            "--again starts it once more."
-        )
-    if not before and not shared(module) and look(job.folder).experts:
-        raise OutputError(
-            f"{job.folder} holds a run that was made here, which `wanwrap fetch` would write over; give another --output_name."
-        )
+    if not again:
+        _check_free(plan.request.base_dir, job, module, rendered.volume)
     wheel.write(job.folder / FOLDER)
     launched = send(engine_word, job, rendered)
     if typed and shared(module):  # a cluster's are the same each time
-        remember(plan.request.base_dir, engine_word, typed)
+        remember(plan.request.base_dir, engine_word, used)
     show_result(as_json, lambda: vars(launched), [f"launched: {launched.name}", *_ways(job, launched.later)])
+
+
+def _typed(engine_word: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The engine's own options that were typed, which `options` lose. Raises OptionError: one is another engine's."""
+    own = {name for name, *_ in engine(engine_word).OPTIONS}
+    names = {name for word in ENGINES for name, *_ in engine(word).OPTIONS}
+    typed = {name: value for name in sorted(names) if (value := options.pop(name)) not in (None, ())}
+    if wrong := [name for name in typed if name not in own]:
+        raise OptionError(f"--{wrong[0]} is not for {engine_word}; leave it out.")
+    return typed
+
+
+def _check_together(asked: LaunchRequest, options: Mapping[str, Any]) -> None:
+    """Raises OptionError: two options contradict each other."""
+    if sum((asked.parallel, asked.separate, options["gpus"] > 1)) > 1:
+        raise OptionError("--parallel, --separate and --gpus say in three ways what the cards do; give one of them.")
+    if asked.separate and options["sample"]:
+        raise OptionError(
+            "--sample needs both experts in one place; leave it out, and `wanwrap sample` makes them here."
+        )
+
+
+def _kept(engine_word: str, kept: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The engine's options that the workspace remembers. Raises OptionError: there is none of that name."""
+    own = {name for name, *_ in engine(engine_word).OPTIONS}
+    if wrong := [name for name in kept if name not in own]:
+        raise OptionError(f"{NAME}, launch.{engine_word}: there is no {wrong[0]}.{closest(wrong[0], own)}")
+    return kept
+
+
+def _remembered(kept: Mapping[str, Any]) -> Iterator[str]:
+    """What goes along untyped."""
+    if words := [word for name in sorted(kept) for word in (f"--{name}", *_texts(kept[name]))]:
+        yield f"as before: {joined(words)} ({NAME}; an empty value takes one back)."
+
+
+def _texts(value: Any) -> list[str]:
+    return list(map(str, value)) if isinstance(value, list) else [str(value)]
+
+
+def _check_free(base_dir: Path, job: Job, module: ModuleType, volume: str) -> None:
+    """Nothing that is made, or being made, is written over.
+
+    Raises:
+        LaunchError: the run was launched before, or another one may be at work on its volume.
+        OutputError: it was made here.
+    """
+    if before := read(job.folder):
+        raise LaunchError(
+            f"{job.name} was launched at {before.started} by {before.engine}; `wanwrap status --launched` tells what it "
+            "does, and --again starts it once more."
+        )
+    if not shared(module) and look(job.folder).experts:
+        raise OutputError(
+            f"{job.folder} holds a run that was made here, which `wanwrap fetch` would write over; give another "
+            "--output_name."
+        )
+    for folder, other in all_of(base_dir):
+        done = {each.name for each in look(folder).experts if each.state == "done"}
+        if volume and other.volume == volume and not done.issuperset(other.experts):
+            raise LaunchError(
+                f"{other.name} was launched on the volume {volume}, and two runs at once would write the same files there. If "
+                f"it has ended, `wanwrap fetch {other.name}`, or add --again; else take another --volume."
+            )
 
 
 def shared(module: ModuleType) -> bool:
@@ -134,6 +184,8 @@ def shared(module: ModuleType) -> bool:
 
 
 GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP)  # typed, or in a run file
+# run's options that are about this machine: the far side has its own
+HERE = {"python", "musubi_dir", "base_dir", "vram", "any_upstream"}
 OWN = {
     "engine_word",
     "gpu_name",
@@ -142,6 +194,7 @@ OWN = {
     "separate",
     "dry_run",
     "again",
+    "package",
     "as_json",
     "preset",
     "dataset",
@@ -149,7 +202,14 @@ OWN = {
 }
 
 
-def _job(ctx: click.Context, plan: Plan, asked: LaunchRequest, options: Mapping[str, Any], module: ModuleType) -> Job:
+def _job(
+    ctx: click.Context,
+    plan: Plan,
+    asked: LaunchRequest,
+    options: Mapping[str, Any],
+    module: ModuleType,
+    package: Sequence[str],
+) -> Job:
     """The run there; on a cluster, whose machines see this one's files, with the words as they were typed."""
     there = not shared(module)
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) in GIVEN}
@@ -157,14 +217,18 @@ def _job(ctx: click.Context, plan: Plan, asked: LaunchRequest, options: Mapping[
     given = {**{name: options.get(name) for name in typed}, "preset": options["preset"], "dataset": options["dataset"]}
     spelled = [*_spelled(ctx, typed - (HERE | FILES if there else set()))]
     if there:
-        words = work.words(plan, given, spelled, options["upstream_options"])
+        made = words(plan, given, spelled, options["upstream_options"])
+        check_data(made, getattr(module, "IGNORE_FILES", ()))
     else:
         dataset = [options["dataset"]] if options["dataset"] else []
         after = ("--", *options["upstream_options"]) if options["upstream_options"] else ()
         setup = _spelled(ctx, typed & {"python", "musubi_dir", *WEIGHTS})
         base = ("--base_dir", str(plan.request.base_dir))
-        words = Words((options["preset"], *dataset, *spelled), after, {}, (*base, *setup))
-    return work.job(plan, asked, words, plan.folder / FOLDER / wheel.NAME)
+        made = Words((options["preset"], *dataset, *spelled), after, {}, (*base, *setup))
+    lacking = partial(preflight.absent, plan.request) if shared(module) else list
+    named = [word for each in work.packages(plan, package, lacking) for word in ("--package", each)]
+    made = replace(made, setup=(*made.setup, *named))
+    return work.job(plan, asked, made, plan.folder / FOLDER / wheel.NAME)
 
 
 def _spelled(ctx: click.Context, names: set[str]) -> Iterator[str]:
@@ -177,17 +241,19 @@ def _spelled(ctx: click.Context, names: set[str]) -> Iterator[str]:
                 yield from (switch,) if getattr(param, "is_flag", False) else (param.opts[0], str(each))
 
 
-def _told(plan: Plan, job: Job, module: ModuleType) -> Iterator[str]:
+def _told(plan: Plan, job: Job, module: ModuleType, idle: float) -> Iterator[str]:
     """Where it will run, for how long, and what that costs."""
     cards = f"{job.gpus} of {job.gpu}" if job.gpus > 1 else job.gpu
     several = f", {len(job.runs)} jobs at the same time" if len(job.runs) > 1 else ""
     known = seconds(plan)
     takes = f"it takes {duration(known[0])} to {duration(known[1])} (a guess), and " if known else ""
-    cost = "" if job.cost is None else f", {job.cost:.2f} at most for these, at {job.price:g} a card and hour"
+    most = job.cost(idle)
+    with_idle = f" and {idle:g} more in which it waits for you" if idle else ""
+    cost = "" if most is None else f"{with_idle}, {most:.2f} at most for these, at {job.price:g} a card and hour"
     each = "each start is" if shared(module) else "is"
     yield f"on {cards}{several}: {takes}{each} ended after {job.hours:g} hours{cost}"
     if job.uploads:
-        yield f"to send: {large(work.data_bytes(plan))} of data; the weights are fetched there"
+        yield f"to send: {large(sum(map(data_bytes, job.uploads.values())))}; the weights are fetched there"
     if known and job.hours < known[0] / 3600:
         yield f"note: {job.hours:g} hours are too few: the same command goes on after them."
 

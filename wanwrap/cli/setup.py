@@ -34,6 +34,9 @@ TORCH = click.Choice(["cu124", "cu128", "cu130", "cpu"])
 @option("--weights_only", is_flag=True, help="Leave musubi-tuner and packages alone.")
 @with_options([*WEIGHTS, *PLACES])
 @environment("--torch", type=TORCH, help="Build of PyTorch (default: the newest that the driver runs).")
+@environment(
+    "--package", multiple=True, help="One more package, for an optimizer or logger: prodigyopt; may be repeated."
+)
 @json_option()
 def setup(
     presets: tuple[str, ...],

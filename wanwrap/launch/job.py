@@ -72,10 +72,9 @@ class Job:
     disk: int = 250  # GB: DiTs, merged DiTs, caches, LoRAs and states
     secrets: tuple[str, ...] = ()  # variables that the engine's own secrets hold, as HF_TOKEN
 
-    @property
-    def cost(self) -> float | None:
-        """Of all GPUs for all hours, at most."""
-        return None if self.price is None else self.price * self.hours * self.gpus * len(self.runs)
+    def cost(self, idle: float) -> float | None:
+        """Of all GPUs for all hours, and those that they stay `idle`, at most."""
+        return None if self.price is None else self.price * (self.hours + idle) * self.gpus * len(self.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +84,7 @@ class Rendered:
     `before` upload and check, each of `start` begins a job, whose id `id_pattern` (a regular expression with one group) finds
     in what it prints. `later` are commands by what they do: status, follow, fetch, stop; `{id}` in their words is that id.
     `fetch` brings the run's folder to `results` on this machine, or into the run's folder itself where `results` is None.
+    Two runs at once on one `volume` would write the same files, as neither sees the other's locks.
     """
 
     files: Mapping[str, str]
@@ -93,6 +93,8 @@ class Rendered:
     id_pattern: str = ""
     later: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
     results: Path | None = None
+    volume: str = ""
+    idle: float = 0.0  # hours for which a machine stays, and costs, when its run has ended
     notes: Sequence[str] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from wanwrap.errors import OutputError
@@ -21,6 +21,7 @@ class Launched:
     engine: str
     name: str
     ids: list[str]
+    experts: list[str] = field(default_factory=list)  # high, low or dit
     later: dict[str, list[list[str]]]
     cwd: str
     results: str | None = None  # where fetch brings the run's folder, if that is not its own place
@@ -28,6 +29,7 @@ class Launched:
     gpus: int = 1
     hours: float = 0.0
     price: float | None = None
+    volume: str = ""  # as Rendered has it
     started: str = ""
 
     def write(self, folder: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from pprint import pformat
@@ -22,7 +21,6 @@ INSTALL = "`pipx install modal` (or `uv tool install modal`) gets it, in an envi
 OPTIONS = (
     ("volume", str, "Modal's volume for weights, caches and runs (default: wanwrap)."),
     ("secret", str, "Modal's secret that holds the variables which are asked for (default: wanwrap)."),
-    ("packages", str, "More packages for the image, with spaces between them."),
 )
 FILE = "modal_app.py"
 GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
@@ -30,7 +28,7 @@ GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H1
 RETRIES, TRY, MOST = 3, 23, 10
 
 
-def render(job: Job, volume: str | None = None, secret: str | None = None, packages: str | None = None) -> Rendered:
+def render(job: Job, volume: str | None = None, secret: str | None = None) -> Rendered:
     """The file, and the commands that start, follow, fetch and end the run; its `main` uploads.
 
     Raises:
@@ -38,7 +36,7 @@ def render(job: Job, volume: str | None = None, secret: str | None = None, packa
     """
     _check(job)
     volume, secret = volume or "wanwrap", secret or "wanwrap"
-    fields = {**_fields(job, secret, packages or ""), '"$volume"': repr(volume)}
+    fields = {**_fields(job, secret), '"$volume"': repr(volume)}
     text = (folder("templates") / "launch" / FILE).read_text(encoding="utf-8")
     marks = "|".join(map(re.escape, sorted(fields, key=len, reverse=True)))  # at once: a value may hold another's mark
     text = re.sub(marks, lambda found: fields[found[0]], text)
@@ -54,6 +52,7 @@ def render(job: Job, volume: str | None = None, secret: str | None = None, packa
             "fetch": ((PROGRAM, "volume", "get", "--force", volume, f"{WORKSPACE}/outputs/{job.name}", "."),),
         },
         results=job.folder / "launch" / job.name,
+        volume=volume,
         notes=_notes(job, volume, secret),
     )
 
@@ -78,11 +77,10 @@ def _check(job: Job) -> None:
         )
 
 
-def _fields(job: Job, secret: str, packages: str) -> dict[str, str]:
+def _fields(job: Job, secret: str) -> dict[str, str]:
     """What stands in the template, and what in its place; of `"$name"` the quotes too."""
     uploads = {f"/{place}": str(path) for place, path in job.uploads.items() if place != job.wheel}
     held = f"[modal.Secret.from_name({secret!r}, required_keys={[*job.secrets]!r})]" if job.secrets else "[]"
-    wandb = ["wandb"] if "WANDB_API_KEY" in job.secrets else []
     values = {
         "setup": _listed(["setup", *job.setup]),
         "run": _listed(["run", *job.runs[0]]),
@@ -100,7 +98,7 @@ def _fields(job: Job, secret: str, packages: str) -> dict[str, str]:
         "$url": URL,
         "$commit": COMMIT,
         "$wheel_name": PurePosixPath(job.wheel).name,
-        "$packages": shlex.join((*PIP["tensorboard"].split(), *wandb, *packages.split())),
+        "$packages": PIP["tensorboard"],
     }
     return {**{f'"${name}"': value for name, value in values.items()}, **words}
 

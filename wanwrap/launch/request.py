@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from wanwrap.errors import OptionError, RoomError
-from wanwrap.launch.job import GPUS, TERAFLOPS, WORKSPACE, Job
-from wanwrap.paths import absolute, folder
+from wanwrap.errors import PackageError, listing
+from wanwrap.launch.job import GPUS, TERAFLOPS, Job
+from wanwrap.launch.words import Words, data_bytes
+from wanwrap.machine.request import SetupRequest
 from wanwrap.plan import card as cards
 from wanwrap.plan import fit_words
-from wanwrap.plan.build import SAMPLE
 from wanwrap.plan.card import LEAST, MOST, Card
 from wanwrap.plan.fit import fitted, seconds
 from wanwrap.plan.plan import Plan
-from wanwrap.plan.request import slug
-from wanwrap.system.disk import large
+from wanwrap.upstream.pin import BRINGS, BROUGHT
+from wanwrap.upstream.rules import late_imports
 from wanwrap.weights.catalogue import CATALOGUE
 
 HOURS = 12.0  # where nobody knows how long it takes
 LEAST_RAM = 64  # GB: a DiT passes through RAM
 SPARE = 60  # GB of disk beside what is reckoned: upstream, packages, caches
-MOST_DATA = 200_000_000_000  # bytes of a data set: more than a night's line takes
-INPUTS = "inputs"  # where single files go there
-FILES = {"resume_from"}  # run's options that name a file which is sent along
-UPSTREAM_FILES = {"--sample_prompts", "--log_tracker_config"}
-# run's options that are about this machine: the far side has its own
-HERE = {"python", "musubi_dir", "base_dir", "vram", "any_upstream"}
-WEIGHTS = {"dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip"}
+LOGGERS = {"tensorboard", "wandb"}  # which are called the same by pip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +48,31 @@ def card_of(gpu: str) -> Card:
 
 
 def checked(plan: Plan, request: LaunchRequest) -> Plan:
-    """The plan fitted to the card there.
-
-    Raises:
-        RoomError: it doesn't fit it, or its data set is too large to be sent.
-    """
+    """The plan fitted to the card there. Raises RoomError: it doesn't fit it."""
     plan = fitted(replace(plan, request=replace(plan.request, fit=request.fit)), card_of(request.gpu))
     fit_words.check(plan)
-    if (size := data_bytes(plan)) > MOST_DATA:
-        raise RoomError(f"{plan.dataset.name} has {large(size)}, too much to be sent; leave out or shorten clips.")
     return plan
 
 
-def data_bytes(plan: Plan) -> int:
-    """Of all files that are trained."""
-    return sum({item.path: item.path.stat().st_size for entry in plan.dataset.entries for item in entry.items}.values())
+def packages(plan: Plan, given: Sequence[str], absent: Callable[[set[str]], Collection[str]]) -> tuple[str, ...]:
+    """What `wanwrap setup` is told to install there beside what it brings: those that were `given`, and loggers.
+
+    `absent` are those of modules that are not there already. Raises PackageError: the options want one of unknown name.
+    """
+    brings = BROUGHT | (BRINGS & set(_packages(SetupRequest(runs=(plan.request,)).modules)))
+    imports = [module for train in plan.trainings for module in late_imports(train.options)]
+    wanted = {*_packages(imports)} - brings
+    if (others := wanted - LOGGERS) and not given and (lacking := sorted(absent(others))):
+        raise PackageError(
+            f"the options want {listing(lacking)}, which `wanwrap setup` doesn't bring there; add --package and its name in "
+            "pip, or leave out that option."
+        )
+    return (*given, *sorted(wanted & LOGGERS))
+
+
+def _packages(modules: Iterable[str]) -> Iterator[str]:
+    """Of modules, some with an attribute."""
+    return (re.split("[.:]", module)[0] for module in modules)
 
 
 def limit(plan: Plan, request: LaunchRequest) -> float:
@@ -81,7 +86,8 @@ def limit(plan: Plan, request: LaunchRequest) -> float:
 def disk(plan: Plan) -> int:
     """GB: weights, merged DiTs, LoRAs and states, data, and packages."""
     weights = sum(CATALOGUE[name].bytes for name in plan.request.needed)
-    return math.ceil((weights + sum(step.bytes for step in plan.rewrites) + data_bytes(plan)) / 1e9 + SPARE)
+    data = data_bytes(plan.dataset.root) if plan.dataset.root else 0
+    return math.ceil((weights + sum(step.bytes for step in plan.rewrites) + data) / 1e9 + SPARE)
 
 
 def job(plan: Plan, request: LaunchRequest, words: Words, wheel: Path) -> Job:
@@ -107,72 +113,7 @@ def job(plan: Plan, request: LaunchRequest, words: Words, wheel: Path) -> Job:
         price=request.price,
         ram=max(LEAST_RAM, math.ceil(1.2 * max(fit.ram for fit in plan.fits) / 1e9)),
         disk=disk(plan),
-        secrets=("WANDB_API_KEY",) if plan.request.given.get("log_with") in ("wandb", "all") else (),
+        secrets=("WANDB_API_KEY",)
+        if any(t.options.get("log_with") in ("wandb", "all") for t in plan.trainings)
+        else (),
     )
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words after `wanwrap run` there, `after` being upstream's, what they name by its place there, and more words for
-    `wanwrap setup`.
-    """
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    uploads: Mapping[str, Path]
-    setup: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """In one piece."""
-        return (*self.before, *self.after)
-
-
-def words(plan: Plan, given: Mapping[str, Any], spelled: Sequence[str], upstream: Sequence[str]) -> Words:
-    """The run's words there: `given` are its options by their names, `spelled` the same as words but for files, and
-    `upstream` what stands after `--`.
-
-    Raises:
-        OptionError: one names files of this machine that can't be sent.
-    """
-    if own := sorted(WEIGHTS & given.keys()):
-        raise OptionError(
-            f"--{own[0]} is a file of this machine; there the published weights are fetched: leave it out."
-        )
-    if plan.dataset.config is not None:
-        raise OptionError(
-            f"{plan.dataset.config} names folders of this machine; give the folder of the data set itself."
-        )
-    uploads = dict[str, Path]()
-    preset = plan.request.preset.name
-    if str(given["preset"]).endswith(".py"):
-        preset = f"./{_sent(uploads, absolute(given['preset']))}"
-    dataset = SAMPLE
-    if plan.dataset.root and plan.dataset.root != folder("templates") / SAMPLE:
-        dataset = slug(plan.dataset.name)
-        uploads[f"{WORKSPACE}/datasets/{dataset}"] = plan.dataset.root
-    files = [w for name in sorted(FILES & given.keys()) for w in (f"--{name}", _sent(uploads, absolute(given[name])))]
-    name = [] if "output_name" in given else ["--output_name", plan.name]
-    return Words((preset, dataset, *spelled, *files, *name), _upstream(upstream, uploads), uploads)
-
-
-def _sent(uploads: dict[str, Path], path: Path) -> str:
-    """The place there of a single file."""
-    place = f"{INPUTS}/{path.name}"
-    uploads[place] = path
-    return place
-
-
-def _upstream(words: Sequence[str], uploads: dict[str, Path]) -> tuple[str, ...]:
-    """Upstream's options, whose files are sent too."""
-    found, file = list[str](), False
-    for word in words:
-        option, equals, value = word.partition("=")
-        named = equals and option.replace("-", "_").replace("__", "--", 1) in UPSTREAM_FILES
-        found.append(
-            f"{option}={_sent(uploads, absolute(value))}" if named else _sent(uploads, absolute(word)) if file else word
-        )
-        file = (
-            not equals and f"--{word.removeprefix('--').replace('-', '_')}" in UPSTREAM_FILES and word.startswith("--")
-        )
-    return ("--", *found) if found else ()

@@ -75,6 +75,7 @@ def _launched(engine: str, job: Job, rendered: Rendered, ids: list[str], place: 
         engine=engine,
         name=job.name,
         ids=ids,
+        experts=["high", "low"] if job.experts == ("both",) else [*job.experts],
         later={what: [[*words] for words in with_ids(several, ids)] for what, several in rendered.later.items()},
         cwd=str(place),
         results=str(rendered.results) if rendered.results else None,
@@ -82,6 +83,7 @@ def _launched(engine: str, job: Job, rendered: Rendered, ids: list[str], place: 
         gpus=job.gpus * len(job.runs),
         hours=job.hours,
         price=job.price,
+        volume=rendered.volume,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 

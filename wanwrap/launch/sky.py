@@ -15,6 +15,7 @@ from wanwrap.launch.bash import IMAGE, labels, mistakes, plain, seconds, templat
 from wanwrap.launch.job import Job, Rendered
 
 PROGRAM = "sky"
+IGNORE_FILES = (".gitignore", ".skyignore")  # SkyPilot leaves out what they name
 INSTALL = (
     "Install SkyPilot in an environment of its own: `uv tool install 'skypilot[runpod,vast]'`, or the same with pipx."
 )
@@ -84,6 +85,8 @@ def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | Non
             "fetch": [("rsync", "-az", f"{name}:results/", f"{job.folder}/") for name in names],
             "stop": (("sky", "down", "-y", *names),),
         },
+        volume=volume or "",
+        idle=idle / 60,
         notes=_notes(job, idle, volume),
     )
 
@@ -93,7 +96,6 @@ def _notes(job: Job, idle: int, volume: str | None) -> list[str]:
     return [
         f"The machine ends itself {idle} minutes after the run has ended or failed. The results go with it: {kept}",
         f"The run is ended after {job.hours:g} hours; what is there by then can be fetched.",
-        "A .gitignore in a data set keeps files from being uploaded, as SkyPilot has it.",
     ]
 
 

@@ -26,6 +26,7 @@ OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("cpus", int, "CPU cores of each job (default: 8)."),
     ("mem", str, "RAM of each job as Slurm writes it: 96G (default: what the run needs)."),
     ("modules", list, "What each job loads by `module load`."),
+    ("torch", str, "Build of PyTorch that setup gets where there is no GPU to ask: cu128."),
     ("sbatch", list, "Any other option of sbatch: --qos=long."),
 )
 BEFORE = 300  # seconds before its limit that a job is told; Slurm may do so up to 60 s earlier (sbatch's manual)
@@ -75,7 +76,8 @@ def render(job: Job, *, python: str, cwd: Path, **options: Any) -> Rendered:
         f"{expert}.sbatch": _batch(job, expert, shlex.join((*wanwrap, "run", *words)), cwd, options)
         for expert, words in zip(job.experts, job.runs, strict=True)
     }
-    setup = f"cd {shlex.quote(str(cwd))} && {shlex.join((*wanwrap, 'setup', *job.setup))}"
+    build = ("--torch", options["torch"]) if options.get("torch") else ()
+    setup = f"cd {shlex.quote(str(cwd))} && {shlex.join((*wanwrap, 'setup', *job.setup, *build))}"
     return Rendered(
         files=files,
         before=(

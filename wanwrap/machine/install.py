@@ -23,9 +23,8 @@ from wanwrap.system import console, process
 from wanwrap.system.files import PART, patiently
 from wanwrap.system.shell import joined, native
 from wanwrap.upstream import pin
-from wanwrap.upstream.pin import BRINGS, COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
+from wanwrap.upstream.pin import BRINGS, BROUGHT, COMMIT, NEEDS, PIP, PYTHONS, URL, VERSION, Upstream
 
-BROUGHT = {*NEEDS, "bitsandbytes"}
 FITTING = {"torchvision", "xformers"}  # each of their builds fits one build of torch
 REMOVE = {"bash": ("rm", "-rf"), "powershell": ("rm", "-Recurse", "-Force")}
 CUDA_BUILD = "torch._C:_cuda_getDeviceCount"  # not in a build for the CPU (torch.cuda asks the same)
@@ -55,14 +54,15 @@ class Command(NamedTuple):
     argv: tuple[str, ...]
 
 
-def missing(request: Request, modules: Iterable[str], torch: str | None) -> list[Command]:
-    """The commands that install what is missing; `torch` is the build that the user names. Nothing is changed.
+def missing(request: Request, modules: Iterable[str], torch: str | None, packages: Sequence[str] = ()) -> list[Command]:
+    """The commands that install what is missing, and the `packages` that the user names, as the build of `torch`. Nothing
+    is changed.
 
     Raises:
         PackageError, GpuError, UpstreamError: it can't be installed.
     """
     answer = preflight.ask(request.python, request.upstream, question(modules))
-    return commands(request, answer, driver(), torch)
+    return commands(request, answer, driver(), torch, packages)
 
 
 def install_all(request: Request, modules: Iterable[str], commands: Sequence[Command]) -> Upstream:
@@ -85,9 +85,13 @@ def question(wanted: Iterable[str]) -> set[str]:
 
 
 def commands(
-    request: Request, answer: Mapping[str, Any], seen: Driver | None, torch: str | None = None
+    request: Request,
+    answer: Mapping[str, Any],
+    seen: Driver | None,
+    torch: str | None = None,
+    packages: Sequence[str] = (),
 ) -> list[Command]:
-    """What is missing, in order; `answer` is to `question`, `torch` the build that the user named.
+    """What is missing, in order; `answer` is to `question`, `torch` the build and `packages` those that the user named.
 
     A module that neither upstream brings nor `pin.PIP` names gets nothing installed: a package of its name may be
     anybody's. `preflight.check_packages` says so afterwards.
@@ -114,7 +118,9 @@ def commands(
     if cloned or needs:
         whole = (python, "-m", "pip", "install", "-e", str(checkout), *kept)
         listed.append(Command(f"what musubi-tuner {VERSION} needs", whole))
-    return [*listed, *(_extra(name, python, checkout, kept) for name in sorted(extras))]
+    listed += [_extra(name, python, checkout, kept) for name in sorted(extras)]
+    named = (python, "-m", "pip", "install", *packages, *kept)
+    return [*listed, *([Command("the packages that you name", named)] if packages else [])]
 
 
 def _extra(module: str, python: str, checkout: Path, kept: Sequence[str]) -> Command:

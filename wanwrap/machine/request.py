@@ -27,6 +27,7 @@ class SetupRequest:
     runs: tuple[Request, ...]
     words: tuple[str, ...] = ()  # the presets as the user names them
     comfyui: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = ()  # more of them for the training Python, as pip is told
 
     @property
     def first(self) -> Request:
@@ -81,6 +82,7 @@ def read(
     base_dir: Path,
     comfyui_dir: Sequence[Path] = (),
     default: Sequence[str] = (),
+    package: Sequence[str] = (),
     **options: Any,
 ) -> SetupRequest:
     """What the command line asks for; without `names` what was set up before, else `default`. ComfyUIs of earlier
@@ -108,4 +110,5 @@ def read(
         runs=runs,
         words=tuple(word if word in shipped() else str(absolute(word)) for word in words),
         comfyui=tuple(dict.fromkeys([*map(absolute, comfyui_dir), *before.comfyui])),
+        packages=tuple(package),
     )

@@ -41,7 +41,7 @@ def survey(
     request = _anew(request)
     commands, problem = list[Command](), None
     try:
-        commands = [] if weights_only else missing(request.first, request.modules, torch)
+        commands = [] if weights_only else missing(request.first, request.modules, torch, request.packages)
     except WanwrapError as error:
         if not dry_run:
             raise  # before minutes of hashing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from wanwrap.plan.fit_words import complaints as unfit
 from wanwrap.plan.fit_words import gib
 from wanwrap.plan.long_paths import check_paths, too_long
 from wanwrap.plan.plan import Plan, Train
+from wanwrap.plan.request import Request
 from wanwrap.system import console, disk
 from wanwrap.system.process import capture
 from wanwrap.system.shell import joined
@@ -74,6 +75,11 @@ def ask(python: str, upstream: Upstream, modules: Iterable[str], trainings: Mapp
             f"{python} is Python {version}; musubi-tuner needs {listing(PYTHONS)}: give another --python."
         )
     return answer
+
+
+def absent(request: Request, modules: Iterable[str]) -> Collection[str]:
+    """Those that the training Python can't import. Raises PackageError: it can't be started."""
+    return {*ask(request.python, request.upstream, modules)["missing"]}
 
 
 def check_upstream(answer: Mapping[str, Any], python: str, upstream: Upstream, *, any_upstream: bool) -> Upstream:

@@ -25,6 +25,7 @@ PIP = {
 }
 # What its Wan scripts import at their start, and comes with it (read from its code and its pyproject.toml).
 NEEDS = ("accelerate", "av", "cv2", "diffusers", "easydict", "einops", "ftfy", "toml", "transformers", "voluptuous")
+BROUGHT = {*NEEDS, "bitsandbytes"}  # with upstream, of which the second is imported only where options want it
 BRINGS = {*PIP, *NEEDS, "torchvision"}  # all modules that `wanwrap setup` brings
 # Upstream prints Japanese, whatever the terminal speaks; its progress is to be seen at once.
 SETTINGS = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"}

@@ -133,12 +133,14 @@ def save(base: Path, found: Workspace) -> None:
 
 
 def remember(base: Path, engine: str, options: Mapping[str, Any]) -> None:
-    """Keep the options that an engine was given, for the next launch. Raises OSError."""
+    """Keep the options that an engine is given, and no others, for the next launch. Raises OSError."""
     import tomlkit
 
     path = base / NAME
     document = tomlkit.parse(path.read_text(**TEXT)) if path.is_file() else tomlkit.document()
     row = document.setdefault("launch", tomlkit.table()).setdefault(engine, tomlkit.table())
+    for name in {*row} - {*options}:
+        del row[name]
     for name, value in options.items():
         row[name] = list(value) if isinstance(value, tuple) else value
     write_atomic(path, tomlkit.dumps(document))
