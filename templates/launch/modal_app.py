@@ -18,6 +18,7 @@ UPLOADS = "$uploads"
 WHEEL = "$wheel"
 HOURS = "$hours"  # after which the run is ended
 MISTAKES = "$mistakes"  # exit codes of wanwrap that another try doesn't mend
+SETUP_MISTAKES = "$setup_mistakes"
 PLACE = "/workspace"  # where the volume is mounted; in paths within the volume it is left out
 
 app = modal.App("$app")
@@ -42,7 +43,7 @@ image = (
 @app.function(
     image=image,
     gpu="$gpu",
-    cpu=8,
+    cpu="$cores",
     memory="$memory",  # MiB
     volumes={PLACE: workspace},
     secrets="$secrets",
@@ -53,7 +54,7 @@ image = (
 def train(end: float) -> int:
     """One try. Modal follows it with another one where it raises, and where it takes the machine away."""
     here_until = min(end, time.time() + 23.5 * 3600)
-    for words in (SETUP, RUN):  # setup brings only what is missing
+    for words, mistakes in ((SETUP, SETUP_MISTAKES), (RUN, MISTAKES)):  # setup brings only what is missing
         try:
             code = wanwrap(words, here_until - time.time())
         except subprocess.TimeoutExpired:
@@ -61,7 +62,7 @@ def train(end: float) -> int:
                 raise  # Modal's 24 hours are nearly over
             print(f"The {HOURS} hours are over. What it has is kept; the same launch goes on.", flush=True)
             return 130
-        if code in MISTAKES:
+        if code in mistakes:
             print(f"wanwrap ended with {code}: see above. Another try would not help; mend it and launch again.")
             return code
         if code:

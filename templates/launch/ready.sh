@@ -10,10 +10,11 @@ ready() { # what a bare image lacks, and wanwrap in an environment of its own: o
     local root=()
     [ "$(id -u)" = 0 ] || root=(sudo)
     if ! dpkg -s "${packages[@]}" > /dev/null 2>&1; then
-        again "${root[@]}" apt-get update -qq || return
-        again "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" || return
+        again "" "${root[@]}" apt-get update -qq || return
+        again "" "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" || return
     fi
     PATH=$PWD/venv/bin:/opt/venv/bin:$PATH # the second is the Dockerfile's
     wanwrap --help > /dev/null 2>&1 || python3 -m venv --clear venv || return
-    again pip install --quiet "./$wheel"
+    again "" pip install --quiet "./$wheel" || return
+    again "" pip install --quiet --force-reinstall --no-deps "./$wheel" # of two of one version the new one counts
 }

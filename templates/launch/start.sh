@@ -2,7 +2,7 @@
 
 cd "$(dirname "$0")" || exit
 exec 9> "${TMPDIR:-/tmp}/wanwrap-start.lock"
-flock -n 9 || { echo "$0 is at work already: tail -f start.log"; exit 1; }
+flock -n 9 || { echo "a start script is at work already"; exit 1; }
 exec > >(tee -a start.log 9>&-) 2>&1
 wait_for_you() { # a start command that exits is started again, and billed
     exec 9>&-
@@ -23,12 +23,14 @@ while sleep 60; do echo >> minutes; done 9>&- &
 clock=$!
 echo $(($(date +%s) + seconds - 60 * $(wc -l < minutes))) > deadline
 
-placed "${places[@]}" && ready && again wanwrap setup "${setup[@]}" && again wanwrap run "${run[@]}"
+placed "${places[@]}" && ready && again "$setup_mistakes" wanwrap setup "${setup[@]}" &&
+    again "$mistakes" wanwrap run "${run[@]}"
 code=$?
 echo "ended with $code, $(date)"
 if [ -d "local_training/outputs/$name" ]; then
     cp start.log "local_training/outputs/$name/pod.log"
-    tar -cf results.tar.part -C local_training/outputs "./$name" && mv results.tar.part results.tar
+    tar -cf results.tar.part -C local_training/outputs "./$name" && mv results.tar.part results.tar ||
+        { echo "results.tar could not be written"; [ -z "$destroys" ] || end=; }
 fi
 kill "$clock"
 rm deadline minutes

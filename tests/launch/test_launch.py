@@ -21,6 +21,7 @@ from wanwrap import __version__
 from wanwrap.errors import LaunchError, OptionError, OutputError, PackageError, RoomError
 from wanwrap.launch import wheel
 from wanwrap.launch.engines import ENGINES
+from wanwrap.launch.job import gpu
 
 WORDS = ("t2v-vanilla", "--gpu", "A100-80GB", "--epochs", 4)
 PROGRAM = """#!/bin/bash
@@ -329,6 +330,21 @@ def test_pictures_of_prompts_stay_here(tmp_path: Path, cli: Wanwrap, cats: Path)
     assert "pictures" in told(cli, "modal", *words) and cli("launch", "slurm", *words).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
+        ("rtx_a6000", "A6000"),
+        ("RTXA6000", "A6000"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("a100-40gb", "A100-40GB"),
+    ],
+)
+def test_a_card_by_any_of_its_names(name: str, found: str) -> None:
+    assert gpu(name) == found
+
+
 def test_a_machine_that_waits_costs(cli: Wanwrap, cats: Path) -> None:
     words = ("sky", "t2v-vanilla", cats, "--gpu", "H100", "--hours", 2, "--price", 3, "--idle", 20, "--dry_run")
     assert "7.00 at most" in cli("launch", *words).stderr
@@ -353,3 +369,121 @@ def test_an_option_that_is_remembered_is_told_and_taken_back(
     text = file.read_text(encoding="utf-8")
     assert 'account = "lab" # ours' in text and "modules" not in text and 'torch = "cu128"' in text
     assert "setup t2v-vanilla" in (calls := (tmp_path / "told").read_text()) and "--torch cu128" in calls
+
+
+def test_a_cluster_trains_what_was_looked_at(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    """Whatever lies in `datasets` when the job begins; and with the whole of its card."""
+    there = tmp_path / "home" / "local_training" / "datasets" / "-pets"
+    there.parent.mkdir(parents=True)
+    cats.rename(there)
+    (run,) = job_of(cli, "slurm", "t2v-vanilla", "--gpu", "H100", "--vram", 24)["runs"]
+    assert run[:2] == ["t2v-vanilla", str(there)] and "--vram" not in run
+
+
+@pytest.mark.parametrize("word", ENGINES)
+def test_what_a_run_file_switches_off_or_run_alone_knows(word: str, tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    file = tmp_path / "r.toml"
+    lines = ["skip_bad = false", "sample = false", "parallel = false", "no_retry = true"]
+    file.write_text("\n".join([f'preset = "t2v-vanilla"\ndataset = {json.dumps(str(cats))}', *lines]))
+    done = cli("launch", word, file, "--gpu", "H100", "--dry_run", "--json")
+    assert done.returncode == 0 and "no_retry is not sent" in done.stderr, done.stderr
+    (run,) = json.loads(done.stdout)["job"]["runs"]
+    assert "--no_sample" in run and "--skip_bad" not in run and "--parallel" not in run
+
+
+def test_one_that_cannot_be_fetched_keeps_no_other_back(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    program("sky")
+    (tmp_path / ".runpod").mkdir()
+    (tmp_path / ".runpod" / "config.toml").touch()
+    assert cli("launch", "sky", "t2v-vanilla", cats, "--gpu", "H100", "--separate").returncode == 0
+    told = program("rsync", "*-high:*) exit 255;; esac; case 1 in")
+    assert cli("fetch", NAME).returncode == LaunchError.exit_code
+    calls = [line for line in told.read_text().splitlines() if line.startswith("rsync")]
+    assert [call.split()[2] for call in calls] == [f"{NAME}-high:results/", f"{NAME}-low:results/"]
+
+
+def test_what_goes_on_elsewhere_was_not_killed(
+    tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]
+) -> None:
+    """A record that was fetched in the middle; the workspace has been moved meanwhile."""
+    token(tmp_path)
+    program(
+        "modal", "*run*) echo started ap-0123456789012345678901;; *get*) cp -r ../../../../got/. .;; esac; case 1 in"
+    )
+    assert cli("launch", "modal", "t2v-vanilla", cats, "--gpu", "H100").returncode == 0
+    plan = golden_plan("t2v-vanilla")
+    record = finished_record(plan, plan.trainings[0], updated="2026-11-22T12:00:00+00:00")
+    place = tmp_path / "home" / "got" / NAME / "high"
+    place.mkdir(parents=True)
+    there = {**asdict(record), "state": "running", "command": "wanwrap run there", "cwd": "/workspace", "steps_done": 5}
+    (place / "record.json").write_text(json.dumps(there), encoding="utf-8")
+    (tmp_path / "home" / "local_training").rename(tmp_path / "home" / "moved")
+    assert cli("fetch", NAME, "--base_dir", "moved").returncode == 0
+    said = cli("status", NAME, "--base_dir", "moved").stdout
+    assert "killed" not in said and "wanwrap run there" not in said and "--launched" in said
+
+
+def test_again_forgets_nothing(tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]) -> None:
+    """The first goes on, and costs, whether the second starts or not; other settings can't go on there."""
+    token(tmp_path)
+    words = ("modal", "t2v-vanilla", cats, "--gpu", "H100", "--epochs", 3)
+    program("modal", "*run*) echo started ap-0123456789012345678901;; esac; case 1 in")
+    assert cli("launch", *words).returncode == 0
+    program("modal", "*run*) exit 1;; esac; case 1 in")
+    assert "app stop ap-0123456789012345678901" in told(cli, *words, "--again")
+    program("modal", "*run*) echo started ap-1123456789012345678901;; esac; case 1 in")
+    assert cli("launch", *words, "--again").returncode == 0
+    launched = json.loads((folder(tmp_path) / "launch" / "launched.json").read_text())
+    assert len(launched["ids"]) == len(launched["later"]["stop"]) == 2
+    plan = golden_plan("t2v-vanilla")
+    record = finished_record(plan, plan.trainings[0], updated="2026-11-22T12:00:00+00:00")
+    (folder(tmp_path) / "high").mkdir()
+    (folder(tmp_path) / "high" / "record.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
+    assert told(cli, *words, "--again", "--lr", "1e-3").startswith(str(OutputError.exit_code))
+
+
+def test_experts_at_the_same_time(cli: Wanwrap, cats: Path) -> None:
+    """Take as long as one, and its RAM twice where they are on one machine."""
+    words = ("script", "t2v-vanilla", cats, "--gpu", "H100", "--epochs", 4000)
+    plain, parallel, separate = (job_of(cli, *words, *more) for more in ((), ("--parallel",), ("--separate",)))
+    assert separate["hours"] == parallel["hours"] < plain["hours"] - 2
+    assert separate["ram"] <= parallel["ram"]
+
+
+def test_a_script_is_on_record(cli: Wanwrap, cats: Path) -> None:
+    words = ("launch", "script", "t2v-vanilla", cats, "--gpu", "H100")
+    assert "written to" in cli(*words).stdout
+    assert NAME in cli("status", "--launched").stdout and "start.sh" in cli("fetch", NAME).stderr
+    assert cli(*words).returncode == LaunchError.exit_code  # unasked it is not written over
+
+
+def test_a_damaged_record_hides_no_other(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    assert cli("launch", "script", "t2v-vanilla", cats, "--gpu", "H100").returncode == 0
+    other = folder(tmp_path).parent / "other" / "launch"
+    other.mkdir(parents=True)
+    (other / "launched.json").write_text("{")
+    said = cli("status", "--launched")
+    assert NAME in said.stdout and "other" in said.stderr and said.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "noun"),
+    [
+        (("modal", "--hours", "nan"), "nan"),
+        (("modal", "--price", "inf"), "inf"),
+        (("modal", "--package", ""), "empty"),
+        (("modal", "--any_upstream"), "--any_upstream"),
+    ],
+)
+def test_what_makes_no_sense(words: tuple[str, ...], noun: str, cli: Wanwrap, cats: Path) -> None:
+    assert noun in told(cli, words[0], "t2v-vanilla", cats, "--gpu", "H100", *words[1:], "--dry_run")
+
+
+@pytest.mark.parametrize("line", ['modules = "cuda"', "cpus = 8", 'acount = "lab"'])
+def test_wrong_lines_by_hand(line: str, tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
+    (base := tmp_path / "home" / "local_training").mkdir(parents=True)
+    (base / "wanwrap.toml").write_text(f"[launch.slurm]\n{line}\n", encoding="utf-8")
+    said = told(cli, "slurm", "t2v-vanilla", cats, "--gpu", "H100", "--dry_run")
+    assert said.startswith(str(OptionError.exit_code)) and "wanwrap.toml" in said

@@ -176,7 +176,7 @@ def test_commands() -> None:
     assert made.start == (("modal", "run", "--detach", FILE),)
     get = ("modal", "volume", "get", "--force", "mine", "local_training/outputs/cats-t2v-vanilla", ".")
     assert made.later["fetch"] == (get,)
-    assert made.results == Path("/here/local_training/outputs/cats-t2v-vanilla/launch/cats-t2v-vanilla")
+    assert made.results == "cats-t2v-vanilla"
     assert {name for name, (words,) in made.later.items() if "{id}" in words} == {"status", "follow", "stop"}
 
 
@@ -239,7 +239,9 @@ def test_words_arrive_whole(put: Callable[..., Job], tmp_path: Path) -> None:
 
 @signals
 def test_exit_codes(put: Callable[..., Job], begin: Callable[..., subprocess.Popen[str]]) -> None:
-    """A mistake of the user's is told and not tried again; raising is what makes Modal try again."""
+    """A mistake of the user's is told and not tried again; raising is what makes Modal try again: another machine has a
+    GPU, and a setup ends with 6 and 8 when the network fails.
+    """
     put()
     code = """
 for code in sys.argv[2:] or os.environ["CODES"].split():
@@ -249,15 +251,14 @@ for code in sys.argv[2:] or os.environ["CODES"].split():
     except RuntimeError as error:
         print("code", code, "raised")
 """
-    again = (1, 10, 12, 130)
-    lines = ended(begin(code, CODES=" ".join(map(str, (0, *MISTAKES, *again)))))
-    told = dict(line.split()[1:] for line in lines if line.startswith("code "))
-    assert told == {
-        "0": "0",
-        **{str(code): str(code) for code in MISTAKES},
-        **{str(code): "raised" for code in again},
-    }
-    assert len([line for line in lines if "mend it" in line]) == len(MISTAKES)
+    codes = (0, *MISTAKES, 1, 10, 12, 130)
+    lines = ended(begin(code, CODES=" ".join(map(str, codes))))
+    told = {int(line.split()[1]): line.split()[2] for line in lines if line.startswith("code ")}
+    assert {code for code in codes if told[code] == "raised"} == {1, 9, 10, 12, 130}
+    assert all(told[code] in ("raised", str(code)) for code in codes)
+    assert len([line for line in lines if "mend it" in line]) == len(MISTAKES) - 1
+    lines = ended(begin(code.replace('"CODE"', '"SETUP_CODE"'), CODES="4 6 8"))
+    assert [line for line in lines if line.startswith("code ")] == ["code 4 4", "code 6 raised", "code 8 raised"]
 
 
 @signals
@@ -432,5 +433,5 @@ def test_the_real_client_takes_the_other_commands(
         modal(*(word.replace("{id}", "ap-" + "0" * 22) for word in made.later[what][0]))
     assert asked(tmp_path, "AppStop")
     assert asked(tmp_path, "VolumeListFiles2")[0]["path"] == "local_training/outputs/cats-t2v-vanilla"
-    assert made.results and made.results.name == "cats-t2v-vanilla"
-    assert (tmp_path / made.results.name / "high" / "a.safetensors").is_file()
+    assert made.results == "cats-t2v-vanilla"
+    assert (tmp_path / made.results / "high" / "a.safetensors").is_file()

@@ -49,11 +49,13 @@ def test_golden(update: bool) -> None:
 
 
 def test_a_pod_for_each_expert() -> None:
+    """Which fetches its DiT alone."""
     made = pod.render(each())
     assert sorted(made.files) == ["Dockerfile-high", "Dockerfile-low", "start-high.sh", "start-low.sh"]
     for level in ("high", "low"):
         text = made.files[f"start-{level}.sh"]
-        assert f"--noise_level {level})" in text and f"/workspace/cats-t2v-vanilla-{level}/" in text
+        assert f"setup=(t2v-vanilla --noise_level {level})" in text
+        assert f"--epochs 30 --noise_level {level})" in text and f"/workspace/cats-t2v-vanilla-{level}/" in text
         assert f"bash start-{level}.sh" in text and f"exec bash start-{level}.sh" in made.files[f"Dockerfile-{level}"]
 
 
@@ -72,6 +74,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert calls[2:] == [
         ["python3", "-m", "venv", "--clear", "venv"],
         ["pip", "install", "--quiet", "./wanwrap-0.2.0-py3-none-any.whl"],
+        ["pip", "install", "--quiet", "--force-reinstall", "--no-deps", "./wanwrap-0.2.0-py3-none-any.whl"],
         ["wanwrap", "setup", "t2v-vanilla"],
         ["wanwrap", "run", "t2v-vanilla", "cats"],
     ]
@@ -86,9 +89,10 @@ def test_a_run(tmp_path: Path) -> None:
     ("codes", "calls", "ended"),
     [
         ((0, 4), ["setup", "run"], 4),  # a mistake
-        ((0, 10, 130, 0), ["setup", "run", "run", "run"], 0),
+        ((0, 10, 12, 0), ["setup", "run", "run", "run"], 0),
+        ((0, 130, 0), ["setup", "run"], 130),  # somebody has stopped it
         ((0, 10, 10, 10, 10, 0), ["setup", *["run"] * 4], 10),
-        ((12, 0, 0), ["setup", "setup", "run"], 0),
+        ((6, 8, 12, 0, 0), ["setup", "setup", "setup", "setup", "run"], 0),  # the network
         ((13,), ["setup"], 13),
     ],
 )
@@ -103,6 +107,28 @@ def test_what_is_tried_again(tmp_path: Path, codes: tuple[int, ...], calls: list
     assert (far.home / "ended").read_text() == f"{ended}\n" and f"ended with {ended}," in done.stdout
     assert (far.home / "stopped").exists()
     assert (far.home / "results.tar").exists() == ("run" in calls)
+
+
+@linux
+@pytest.mark.parametrize(("end", "stopped"), [(END, True), (f"{END} # destroy", False)])
+def test_what_could_not_be_packed_is_not_destroyed(tmp_path: Path, end: str, stopped: bool) -> None:
+    work = small(tmp_path)
+    far = Far(tmp_path, work.name)
+    (tmp_path / "bin" / "tar").write_text("#!/bin/bash\nexit 1\n")
+    (tmp_path / "bin" / "tar").chmod(0o755)
+    assert "could not be written" in far.bash(uploaded(work, far, end)).stdout
+    assert (far.home / "stopped").exists() == stopped
+
+
+@linux
+def test_the_network_fails_while_pip_downloads(tmp_path: Path) -> None:
+    """Which pip ends with 2."""
+    work = small(tmp_path)
+    far = Far(tmp_path, work.name)
+    pip = far.stubs / "pip"
+    once = '[ -e "$STUBS/again" ] || { touch "$STUBS/again"; exit 2; }\n'
+    pip.write_text(pip.read_text(encoding="utf-8").replace("cp ", f"{once}cp "), encoding="utf-8")
+    assert "ended with 0" in far.bash(uploaded(work, far, END)).stdout
 
 
 @linux

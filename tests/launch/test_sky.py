@@ -54,18 +54,30 @@ def test_golden(update: bool) -> None:
 
 
 def test_types() -> None:
-    made = task(job(gpus=2, ram=96, disk=300), idle=15)
+    made = task(job(gpus=2, ram=96, disk=300), idle=15, infra="runpod, vast,")
     rented = made["resources"]
     assert rented["any_of"] == [{"infra": "runpod"}, {"infra": "vast"}]
     assert rented["accelerators"] == {"A100-80GB": 2, "A100-80GB-SXM": 2}
     assert (rented["memory"], rented["disk_size"], rented["max_hourly_cost"]) == ("96+", 300, 5.0)
-    assert rented["autostop"] == {"idle_minutes": 15, "down": True}
+    assert rented["autostop"] == {"idle_minutes": 15, "down": True, "wait_for": "jobs"}
     assert "secrets" not in made and "volumes" not in made
-    assert "max_hourly_cost" not in task(job(price=None))["resources"]
+    assert not [price for price in (None, 0) if "max_hourly_cost" in task(job(price=price))["resources"]]
     assert task(job(secrets=("HF_TOKEN",)))["secrets"] == {"HF_TOKEN": None}
 
 
+def test_a_picture_that_is_gone_here_is_not_there(tmp_path: Path) -> None:
+    """SkyPilot deletes nothing of what it has sent before."""
+    made = small(tmp_path)
+    before = task(made)["file_mounts"]
+    assert task(made)["file_mounts"] == before
+    next(iter(made.uploads.values())).joinpath("one.txt").unlink()
+    assert len(task(made)["file_mounts"].keys() - before.keys()) == 1
+
+
 def test_where() -> None:
+    """Vast has A100s of both sizes under one name."""
+    assert task(job())["resources"]["infra"] == "runpod"
+    assert len(task(job(gpu="H100"))["resources"]["any_of"]) == 2
     assert task(job(), infra="ssh/mine")["resources"]["infra"] == "ssh/mine"
     assert task(job(), infra="k8s, lambda")["resources"]["any_of"] == [{"infra": "k8s"}, {"infra": "lambda"}]
     made = task(job(), volume="wan")
@@ -132,7 +144,8 @@ def test_no_account(tmp_path: Path) -> None:
         ((), ["setup", "run"], 0),
         ((0, 4), ["setup", "run"], 4),
         ((5,), ["setup"], 5),
-        ((0, 10, 130, 0), ["setup", "run", "run", "run"], 0),
+        ((0, 10, 12, 0), ["setup", "run", "run", "run"], 0),
+        ((6, 8, 12, 0, 0), ["setup", "setup", "setup", "setup", "run"], 0),
         ((0, 10, 10, 10, 10, 0), ["setup", *["run"] * 4], 10),
     ],
 )

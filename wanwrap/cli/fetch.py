@@ -29,9 +29,11 @@ def fetch(run: str, base_dir: Path, as_json: bool) -> None:
         have = f"launched are {listing(there)}" if there else "nothing was launched from there"
         raise LaunchError(f"no run {run} in {base_dir}: {have}.{closest(run, there)}")
     folder, launched = there[run]
-    bring(folder, launched)
-    Renewal(folder).write()
-    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
+    try:
+        bring(folder, launched)
+    finally:
+        Renewal(folder).write()
+    files = sorted(folder.glob("*.safetensors"))
     show_result(
         as_json, lambda: {"folder": folder, "files": files}, [f"fetched: {folder}", *(f"  {each}" for each in files)]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -131,6 +132,20 @@ def sizes(_: click.Context, param: click.Parameter, value: Any) -> Any:
     return value
 
 
+def finite(_: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """A number that can be reckoned with: ranges let nan through."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value:g} is no number to reckon with.", param=param)
+    return value
+
+
+def package(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names for pip. An empty one is an unset variable of a shell's."""
+    if not all(map(str.strip, value)):
+        raise click.BadParameter("it is empty.", param=param)
+    return value
+
+
 def trigger(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A word, or several, that captions are to hold. Raises OptionError: it says nothing, or is more than a line."""
     word = value and value.strip()
@@ -173,6 +188,12 @@ FIT = environment(
     default="auto",
     show_default=True,
     help="Choose what makes it fit the card and trains the same.",
+)
+PACKAGE = environment(
+    "--package",
+    multiple=True,
+    callback=package,
+    help="One more package, for an optimizer or logger: prodigyopt; may be repeated.",
 )
 PLACES = [BASE_DIR, PYTHON, MUSUBI_DIR]
 ANY_UPSTREAM = environment("--any_upstream", is_flag=True, help="Accept another commit of musubi-tuner.")

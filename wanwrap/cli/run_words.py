@@ -13,7 +13,7 @@ from wanwrap.cli.words import count, duration
 from wanwrap.plan.card import ALLOCATOR
 from wanwrap.plan.fit_words import typed
 from wanwrap.run.record import Record
-from wanwrap.run.status import Expert, Run
+from wanwrap.run.status import FETCHED, Expert, Run
 from wanwrap.system.shell import joined
 
 
@@ -81,7 +81,10 @@ def detail(run: Run) -> Iterator[str]:
         if each.record.slow:
             yield indented(f"          slow: {each.record.slow}")
     yield from (f"  {left}" for left in time_left(run))
-    ended = [each.record for each in run.experts if each.record.command and not each.running and each.state != "done"]
+    if elsewhere := (run.folder / FETCHED).is_file():
+        yield "  as it was fetched; `wanwrap status --launched` asks there"
+    ended = [each.record for each in run.experts if each.record.command and not each.live and each.state != "done"]
+    ended = [] if elsewhere else ended  # it goes on there
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
         if cwd not in ("", str(Path.cwd())):
             yield f"  in      {cwd}"  # from which its paths may be seen; shells join commands in many ways

@@ -8,7 +8,18 @@ from typing import Any
 import click
 
 from wanwrap.cli import setup_report as report
-from wanwrap.cli.options import NOISE_LEVEL, PATH, PLACES, WEIGHTS, Verb, environment, json_option, option, with_options
+from wanwrap.cli.options import (
+    NOISE_LEVEL,
+    PACKAGE,
+    PATH,
+    PLACES,
+    WEIGHTS,
+    Verb,
+    environment,
+    json_option,
+    option,
+    with_options,
+)
 from wanwrap.cli.terminal import show_json, show_result
 from wanwrap.machine import setup as work
 from wanwrap.machine.request import read
@@ -34,9 +45,7 @@ TORCH = click.Choice(["cu124", "cu128", "cu130", "cpu"])
 @option("--weights_only", is_flag=True, help="Leave musubi-tuner and packages alone.")
 @with_options([*WEIGHTS, *PLACES])
 @environment("--torch", type=TORCH, help="Build of PyTorch (default: the newest that the driver runs).")
-@environment(
-    "--package", multiple=True, help="One more package, for an optimizer or logger: prodigyopt; may be repeated."
-)
+@PACKAGE
 @json_option()
 def setup(
     presets: tuple[str, ...],

@@ -32,13 +32,14 @@ def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_jso
     Reads what the run writes down, and changes nothing. Rehearsals are among them.
     """
     if launched:
-        there = [each for _, each in all_of(base_dir) if run in (None, each.name)]
+        there = [(folder, each) for folder, each in all_of(base_dir) if run in (None, each.name)]
         if run and not there:
             raise LaunchError(
                 f"no run {run} was launched from {base_dir}; `wanwrap status --launched` lists those that were."
             )
-        rows = [{**vars(each), "says": _says(each, "follow" if follow else "status")} for each in there]
-        lines = list(map(_launched, there)) or [f"nothing was launched from {base_dir}"]
+        what = "follow" if follow else "status"
+        rows = [{**vars(each), "says": _says(folder, each, what)} for folder, each in there]
+        lines = [_launched(each) for _, each in there] or [f"nothing was launched from {base_dir}"]
         show_result(as_json, lambda: rows, lines)
         return
     if run is None and not follow:
@@ -51,10 +52,10 @@ def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_jso
     show_result(as_json, lambda: run_json(one), detail(one))
 
 
-def _says(each: Launched, what: str) -> str:
+def _says(folder: Path, each: Launched, what: str) -> str:
     """What the engine tells of it; of one that it has forgotten, that it can't."""
     try:
-        return look_after(each, what)
+        return look_after(folder, each, what)
     except LaunchError as error:
         console.say(f"{each.name}: {each.engine} tells nothing of it; it may have ended long ago ({error})")
         return str(error)

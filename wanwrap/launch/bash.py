@@ -7,10 +7,12 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from wanwrap.launch.job import MISTAKES, Job
+from wanwrap.launch.job import Job
 from wanwrap.paths import folder
 
-IMAGE = "nvidia/cuda:12.8.1-cudnn-runtime-ubuntu22.04"  # torch brings CUDA with it; the driver is the machine's
+# Torch brings CUDA with it, and setup chooses the build that the driver runs. An image of a newer CUDA would not start on
+# machines whose driver is older (runpod/containers #98).
+IMAGE = "nvidia/cuda:12.4.1-base-ubuntu22.04"
 
 
 def template(name: str) -> str:
@@ -27,9 +29,9 @@ def values(**named: str | int | Sequence[str]) -> str:
     return "".join(f"{name}={row}\n" for name, row in rows.items())
 
 
-def mistakes() -> str:
-    """The exit codes after which nothing is tried again."""
-    return " ".join(map(str, MISTAKES))
+def codes(mistakes: Sequence[int]) -> str:
+    """Exit codes after which nothing is tried again, as `again` takes them."""
+    return " ".join(map(str, mistakes))
 
 
 def plain(name: str) -> str:
@@ -43,6 +45,12 @@ def plain(name: str) -> str:
 def labels(job: Job) -> list[str]:
     """What tells its runs apart: nothing where there is one, else `-high`, `-low`."""
     return [f"-{expert}" for expert in job.experts] if len(job.runs) > 1 else [""]
+
+
+def setups(job: Job) -> list[tuple[str, ...]]:
+    """The words after `wanwrap setup` on the machine of each run: each fetches the DiT of its expert alone."""
+    levels = [("--noise_level", expert) for expert in job.experts] if len(job.runs) > 1 else [()]
+    return [(*job.setup, *level) for level in levels]
 
 
 def seconds(job: Job) -> int:

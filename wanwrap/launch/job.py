@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from wanwrap.errors import OptionError, closest
 WORKSPACE = "local_training"  # below the folder in which wanwrap is started there
 # of wanwrap's exit codes: a mistake of the user's, which another try doesn't mend
 MISTAKES = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13)
+# of `wanwrap setup` those alone: git and pip end so when the network fails
+SETUP_MISTAKES = tuple(code for code in MISTAKES if code not in (6, 8))
 INTERRUPTED = 130  # ended as it was asked; the same command goes on
 # GB of memory of the cards that are rented, as nvidia-smi counts them (GiB), by the names that people use
 GPUS = {
@@ -68,9 +71,14 @@ class Job:
     gpus: int = 1  # of each run
     hours: float  # after which it is ended, at the latest
     price: float | None = None  # of a GPU and hour, in the user's own currency
-    ram: int = 64  # GB
+    ram: int = 24  # GB that each of the runs needs
     disk: int = 250  # GB: DiTs, merged DiTs, caches, LoRAs and states
     secrets: tuple[str, ...] = ()  # variables that the engine's own secrets hold, as HF_TOKEN
+
+    @property
+    def ample_ram(self) -> int:
+        """GB where the limit is a hard one and RAM costs little: each DiT of 28.6 GB passes through it."""
+        return max(self.ram, 64)
 
     def cost(self, idle: float) -> float | None:
         """Of all GPUs for all hours, and those that they stay `idle`, at most."""
@@ -83,7 +91,7 @@ class Rendered:
 
     `before` upload and check, each of `start` begins a job, whose id `id_pattern` (a regular expression with one group) finds
     in what it prints. `later` are commands by what they do: status, follow, fetch, stop; `{id}` in their words is that id.
-    `fetch` brings the run's folder to `results` on this machine, or into the run's folder itself where `results` is None.
+    `fetch` brings the run's folder to `results` beside the files, or into the run's folder itself where that is empty.
     Two runs at once on one `volume` would write the same files, as neither sees the other's locks.
     """
 
@@ -92,17 +100,23 @@ class Rendered:
     start: Sequence[tuple[str, ...]] = ()  # a job each
     id_pattern: str = ""
     later: Mapping[str, Sequence[tuple[str, ...]]] = field(default_factory=dict)
-    results: Path | None = None
+    results: str = ""
     volume: str = ""
     idle: float = 0.0  # hours for which a machine stays, and costs, when its run has ended
     notes: Sequence[str] = ()
 
 
+SHORT = {"a100": "A100-80GB", "4090": "RTX4090", "3090": "RTX3090", "5090": "RTX5090", "a10g": "A10"}
+SHORT |= {"rtxa6000": "A6000", "h10080gb": "H100", "h200141gb": "H200"}
+
+
+def _plain(name: str) -> str:
+    """Without what nvidia-smi and the clouds add to it."""
+    return re.sub(r"nvidia|geforce|sxm\d?|pcie|hbm\d\w?|[^a-z0-9]", "", name.lower())
+
+
 def gpu(name: str) -> str:
     """A card's name as GPUS has it. Raises OptionError: it is unknown."""
-    plain = {each.lower().replace("-", "").replace("_", ""): each for each in GPUS}
-    short = {"a100": "A100-80GB", "4090": "RTX4090", "3090": "RTX3090", "5090": "RTX5090", "a10g": "A10"}
-    word = name.lower().replace("-", "").replace("_", "").replace(" ", "")
-    if found := plain.get(word) or short.get(word):
+    if found := {**{_plain(each): each for each in GPUS}, **SHORT}.get(_plain(name)):
         return found
     raise OptionError(f"--gpu {name}: known are {', '.join(GPUS)}.{closest(name, GPUS)}")

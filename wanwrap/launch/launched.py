@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from wanwrap.errors import OutputError
+from wanwrap.system import console
 from wanwrap.system.files import write_atomic
 
 FOLDER = "launch"
@@ -16,19 +17,16 @@ FILE = f"{FOLDER}/launched.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
-    """A run that was sent somewhere; `later` are commands by what they do (status, follow, fetch, stop), started in `cwd`."""
+    """A run that was sent somewhere; `later` are commands by what they do (status, follow, fetch, stop), started where this is."""
 
     engine: str
     name: str
     ids: list[str]
     experts: list[str] = field(default_factory=list)  # high, low or dit
     later: dict[str, list[list[str]]]
-    cwd: str
-    results: str | None = None  # where fetch brings the run's folder, if that is not its own place
+    results: str = ""  # as Rendered has it
     gpu: str = ""
-    gpus: int = 1
     hours: float = 0.0
-    price: float | None = None
     volume: str = ""  # as Rendered has it
     started: str = ""
 
@@ -47,11 +45,18 @@ def read(folder: Path) -> Launched | None:
         row = json.loads(place.read_text(encoding="utf-8"))
         return Launched(**{name: value for name, value in row.items() if name in known})
     except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(f"{place} can't be read ({error}); look there with the engine's own program.") from error
+        raise OutputError(
+            f"{place} can't be read ({error}); look with the engine's own program what runs there, then delete that file."
+        ) from error
 
 
 def all_of(base_dir: Path) -> Iterator[tuple[Path, Launched]]:
-    """All runs of a workspace that were launched, the latest first."""
-    folders = (base_dir / "outputs").iterdir() if (base_dir / "outputs").is_dir() else ()
-    found = [(folder, launched) for folder in folders if (launched := read(folder))]
+    """All runs of a workspace that were launched, the latest first; says which can't be read."""
+    found = list[tuple[Path, Launched]]()
+    for folder in (base_dir / "outputs").iterdir() if (base_dir / "outputs").is_dir() else ():
+        try:
+            if launched := read(folder):
+                found.append((folder, launched))
+        except OutputError as error:
+            console.say(f"warning: {error}")
     yield from sorted(found, key=lambda pair: pair[1].started, reverse=True)

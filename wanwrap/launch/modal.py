@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from pprint import pformat
 
-from wanwrap.errors import OptionError
-from wanwrap.launch.job import MISTAKES, WORKSPACE, Job, Rendered
+from wanwrap.errors import GpuError, OptionError
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, WORKSPACE, Job, Rendered
 from wanwrap.paths import folder
 from wanwrap.upstream.pin import COMMIT, PIP, URL
 
@@ -23,6 +23,7 @@ OPTIONS = (
     ("secret", str, "Modal's secret that holds the variables which are asked for (default: wanwrap)."),
 )
 FILE = "modal_app.py"
+CORES = 8
 GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
 # Tries after the first: three for failures, and one for each 23 hours, as no try may take more than 24.
 RETRIES, TRY, MOST = 3, 23, 10
@@ -51,7 +52,7 @@ def render(job: Job, volume: str | None = None, secret: str | None = None) -> Re
             # what is there under its name in this folder is replaced; the mount point is no part of the path
             "fetch": ((PROGRAM, "volume", "get", "--force", volume, f"{WORKSPACE}/outputs/{job.name}", "."),),
         },
-        results=job.folder / "launch" / job.name,
+        results=job.name,
         volume=volume,
         notes=_notes(job, volume, secret),
     )
@@ -87,10 +88,12 @@ def _fields(job: Job, secret: str) -> dict[str, str]:
         "uploads": _listed(uploads),
         "wheel": repr(str(job.uploads[job.wheel])),
         "hours": f"{job.hours:g}",
-        "mistakes": repr(MISTAKES),
+        "mistakes": repr(tuple(code for code in MISTAKES if code != GpuError.exit_code)),  # another machine has one
+        "setup_mistakes": repr(SETUP_MISTAKES),
         "app": repr("wanwrap-" + re.sub(r"[^a-zA-Z0-9._-]+", "-", job.name)[:56]),  # Modal's names have 64 at most
         "gpu": repr(job.gpu if job.gpus == 1 else f"{job.gpu}:{job.gpus}"),
-        "memory": str(job.ram * 1024),
+        "cores": str(CORES),
+        "memory": str(job.ample_ram * 1024),
         "secrets": held,
         "retries": str(min(MOST, RETRIES + math.ceil(job.hours / TRY) - 1)),
     }
@@ -109,7 +112,11 @@ def _listed(values: list[str] | dict[str, str]) -> str:
 
 
 def _notes(job: Job, volume: str, secret: str) -> list[str]:
-    notes = [f"no two runs at once on the volume {volume}: its locks don't hold between containers."]
+    notes = [
+        f"no two runs at once on the volume {volume}: its locks don't hold between containers.",
+        f"Modal bills {CORES} cores and {job.ample_ram} GB of RAM beside the card.",
+        "The hours begin with the upload, and go by while Modal looks for a card.",
+    ]
     if job.secrets:
         notes.append(f"the Modal secret {secret} must hold {', '.join(job.secrets)}; modal.com/secrets makes it.")
     return notes

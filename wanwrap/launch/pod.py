@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from string import Template
 
-from wanwrap.launch.bash import IMAGE, labels, mistakes, plain, seconds, template, values
-from wanwrap.launch.job import Job, Rendered
-from wanwrap.upstream.pin import COMMIT, URL
+from wanwrap.launch.bash import IMAGE, codes, labels, plain, seconds, setups, template, values
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Job, Rendered
+from wanwrap.upstream.pin import COMMIT, PIP, URL
 
 PROGRAM = ""  # ssh and scp, which each system has
 INSTALL = ""
@@ -21,16 +21,19 @@ OPTIONS = (
 def render(job: Job, end: str | None = None) -> Rendered:
     """A script for a pod, for each of the runs, and an image in which it starts at once."""
     files = dict[str, str]()
-    for label, run in zip(labels(job), job.runs, strict=True):
+    destroys = bool(re.search("destroy|remove|delete|terminate", end or ""))
+    for label, setup, run in zip(labels(job), setups(job), job.runs, strict=True):
         named = {"script": f"start{label}.sh", "dockerfile": f"Dockerfile{label}", "image": IMAGE, "wheel": job.wheel}
         named["place"] = f"/workspace/{plain(job.name)}{label}"
-        files[named["script"]] = _script(job, run, end or "", named)
+        own = values(end=end or "", destroys="yes" if destroys else "", setup=setup, run=run)
+        own += values(mistakes=codes(MISTAKES), setup_mistakes=codes(SETUP_MISTAKES))
+        files[named["script"]] = _script(job, own, end or "", named)
         image = Template(template("Dockerfile"))
-        files[named["dockerfile"]] = image.safe_substitute(named, url=URL, commit=COMMIT)
+        files[named["dockerfile"]] = image.safe_substitute(named, url=URL, commit=COMMIT, packages=PIP["tensorboard"])
     scripts = [file for file in files if file.endswith(".sh")]
     lost = (
         ["--end destroys the pod, and the results with it, as soon as they are packed: take a command that stops it."]
-        if re.search("destroy|remove|delete|terminate", end or "")
+        if destroys
         else []
     )
     costs = (
@@ -46,22 +49,13 @@ def render(job: Job, end: str | None = None) -> Rendered:
     )
 
 
-def _script(job: Job, run: Sequence[str], end: str, named: Mapping[str, str]) -> str:
-    """What to do by hand, the run's own values, then what is the same for all runs."""
+def _script(job: Job, own: str, end: str, named: Mapping[str, str]) -> str:
+    """What to do by hand, the run's `own` values, then what is the same for all runs."""
     heading = Template(template("start.txt")).substitute(named, **_heading(job, end, named))
     places = [
         word for number, (place, path) in enumerate(job.uploads.items(), 1) for word in (f"{number}/{path.name}", place)
     ]
-    own = values(
-        name=job.name,
-        seconds=seconds(job),
-        end=end,
-        wheel=job.wheel,
-        places=places,
-        setup=job.setup,
-        run=run,
-        mistakes=mistakes(),
-    )
+    own += values(name=job.name, seconds=seconds(job), wheel=job.wheel, places=places)
     comments = "".join(f"# {line}".rstrip() + "\n" for line in heading.splitlines())  # whatever stands in a path
     return f"#!/bin/bash\n{comments}\n{own}\n" + "".join(map(template, ("try.sh", "ready.sh", "start.sh")))
 

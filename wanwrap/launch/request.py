@@ -23,7 +23,7 @@ from wanwrap.upstream.rules import late_imports
 from wanwrap.weights.catalogue import CATALOGUE
 
 HOURS = 12.0  # where nobody knows how long it takes
-LEAST_RAM = 64  # GB: a DiT passes through RAM
+LEAST_RAM = 24  # GB: T5 in bf16 has 11.4, and each passes through RAM
 SPARE = 60  # GB of disk beside what is reckoned: upstream, packages, caches
 LOGGERS = {"tensorboard", "wandb"}  # which are called the same by pip
 
@@ -79,8 +79,20 @@ def limit(plan: Plan, request: LaunchRequest) -> float:
     """The hours after which it is ended: those that were asked for, else what it takes at most and two for what comes before."""
     if request.hours is not None:
         return request.hours
-    known = seconds(plan)
+    known = lasts(plan, request)
     return math.ceil(known[1] / 3600) + 2.0 if known else HOURS
+
+
+def lasts(plan: Plan, request: LaunchRequest) -> tuple[float, float] | None:
+    """Seconds that the trainings take, at least and at most, one after the other or at the same time; None where nobody
+    knows.
+    """
+    each = [seconds(replace(plan, fits=(fit,))) for fit in plan.fits]
+    known = [pair for pair in each if pair]
+    if not known or len(known) < len(each):
+        return None
+    together = max if request.separate or request.parallel else sum
+    return together(least for least, _ in known), together(most for _, most in known)
 
 
 def disk(plan: Plan) -> int:
@@ -105,13 +117,13 @@ def job(plan: Plan, request: LaunchRequest, words: Words, wheel: Path) -> Job:
         setup=(words.before[0], *(["--noise_level", levels[0]] if levels in (["high"], ["low"]) else []), *words.setup),
         runs=runs,
         experts=experts,
-        uploads={**words.uploads, wheel.name: wheel},  # which shared files make needless
+        uploads={**words.uploads, wheel.name: wheel},
         wheel=wheel.name,
         gpu=request.gpu,
         gpus=2 if request.parallel else plan.request.gpus,
         hours=limit(plan, request),
         price=request.price,
-        ram=max(LEAST_RAM, math.ceil(1.2 * max(fit.ram for fit in plan.fits) / 1e9)),
+        ram=max(LEAST_RAM, math.ceil(1.2 * (sum if request.parallel else max)(fit.ram for fit in plan.fits) / 1e9)),
         disk=disk(plan),
         secrets=("WANDB_API_KEY",)
         if any(t.options.get("log_with") in ("wandb", "all") for t in plan.trainings)

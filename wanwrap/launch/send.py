@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 from wanwrap.errors import LaunchError
+from wanwrap.launch.engines import engine, shared
 from wanwrap.launch.job import Job, Rendered
-from wanwrap.launch.launched import FOLDER, Launched
+from wanwrap.launch.launched import FOLDER, Launched, read
 from wanwrap.plan.script import command
+from wanwrap.run.status import FETCHED
 from wanwrap.system import console
 from wanwrap.system.files import remove_tree, write_atomic
 from wanwrap.system.process import Command, run
@@ -42,6 +44,8 @@ def script(job: Job, rendered: Rendered) -> Iterator[str]:
     """The files, and the commands that would be run in their folder."""
     for name, text in rendered.files.items():
         yield from (f"# ---- {job.folder / FOLDER / name}", text.rstrip(), "")
+    if not rendered.start:
+        return
     yield "# ---- commands"
     yield f"cd {joined([str(job.folder / FOLDER)])}"
     yield from (command(words, native()) for words in (*rendered.before, *rendered.start))
@@ -50,14 +54,17 @@ def script(job: Job, rendered: Rendered) -> Iterator[str]:
 
 
 def send(engine: str, job: Job, rendered: Rendered) -> Launched:
-    """Upload and start. Raises LaunchError: a command failed; OSError: a file can't be written."""
-    place = write(job, rendered)
+    """Upload and start. What was started before stays on record. Raises LaunchError: a command failed; OSError: a file
+    can't be written.
+    """
+    place, before = write(job, rendered), read(job.folder)
     for words in rendered.before:
         _carry_out(words, place)
-    ids, launched = list[str](), _launched(engine, job, rendered, [], place)
+    ids = [*before.ids] if before and before.engine == engine else []
+    launched = _launched(engine, job, rendered, ids)
+    launched.write(job.folder)
     for words in rendered.start:
-        launched.write(job.folder)  # before: what fails may have rented a machine all the same
-        try:
+        try:  # it is on record already: what fails may have rented a machine all the same
             ids += filter(None, [_id(rendered.id_pattern, _carry_out(words, place))])
         except (LaunchError, KeyboardInterrupt):
             stops = [joined(each) for each in launched.later.get("stop", [])]
@@ -65,24 +72,21 @@ def send(engine: str, job: Job, rendered: Rendered) -> Launched:
                 "It may have begun all the same, and cost: look there.", *(f"To end it: {stop}" for stop in stops)
             )
             raise
-        launched = _launched(engine, job, rendered, ids, place)
+        launched = _launched(engine, job, rendered, ids)
         launched.write(job.folder)
     return launched
 
 
-def _launched(engine: str, job: Job, rendered: Rendered, ids: list[str], place: Path) -> Launched:
+def _launched(engine: str, job: Job, rendered: Rendered, ids: list[str]) -> Launched:
     return Launched(
         engine=engine,
         name=job.name,
         ids=ids,
         experts=["high", "low"] if job.experts == ("both",) else [*job.experts],
         later={what: [[*words] for words in with_ids(several, ids)] for what, several in rendered.later.items()},
-        cwd=str(place),
-        results=str(rendered.results) if rendered.results else None,
+        results=rendered.results,
         gpu=job.gpu,
-        gpus=job.gpus * len(job.runs),
         hours=job.hours,
-        price=job.price,
         volume=rendered.volume,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -120,22 +124,35 @@ def _carry_out(words: Sequence[str], place: Path) -> str:
     return printed.decode("utf-8", "replace")
 
 
-def look_after(launched: Launched, what: str) -> str:
+def look_after(folder: Path, launched: Launched, what: str) -> str:
     """Run what looks after a job (status, follow, fetch, stop): what its commands printed.
 
     Raises:
-        LaunchError: one failed.
+        LaunchError: one failed; the others have been run.
     """
-    return "".join(_carry_out(words, Path(launched.cwd)) for words in launched.later.get(what, ()))
+    printed, failed = "", list[str]()
+    for words in launched.later.get(what, ()):
+        try:
+            printed += _carry_out(words, folder / FOLDER)
+        except LaunchError as error:
+            failed.append(str(error))
+    if failed:
+        raise LaunchError("\n".join(failed))
+    return printed
 
 
 def fetch(folder: Path, launched: Launched) -> None:
-    """Bring the run's folder home. Raises LaunchError: there is no way, or it failed; what was fetched before stays."""
+    """Bring the run's folder home. Raises LaunchError: there is no way, or a part failed; what has come stays."""
+    if shared(engine(launched.engine)):
+        return  # it is here
     if "fetch" not in launched.later:
-        if launched.engine == "slurm":
-            return  # it is here
-        raise LaunchError(f"{launched.engine} fetches nothing by itself; {folder / FOLDER} says what to do.")
-    look_after(launched, "fetch")
-    if launched.results and (results := Path(launched.results)).is_dir():
-        shutil.copytree(results, folder, dirs_exist_ok=True)
-        remove_tree(results)
+        raise LaunchError(
+            f"nothing is fetched from a machine of your own; the top of {folder / FOLDER}/start.sh says how."
+        )
+    try:
+        look_after(folder, launched, "fetch")
+    finally:
+        (folder / FETCHED).touch()
+        if launched.results and (results := folder / FOLDER / launched.results).is_dir():
+            shutil.copytree(results, folder, dirs_exist_ok=True)
+            remove_tree(results)

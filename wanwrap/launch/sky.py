@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OptionError
-from wanwrap.launch.bash import IMAGE, labels, mistakes, plain, seconds, template, values
-from wanwrap.launch.job import Job, Rendered
+from wanwrap.launch.bash import IMAGE, codes, labels, plain, seconds, setups, template, values
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Job, Rendered
+from wanwrap.launch.words import mark
 
 PROGRAM = "sky"
 IGNORE_FILES = (".gitignore", ".skyignore")  # SkyPilot leaves out what they name
@@ -20,7 +21,7 @@ INSTALL = (
     "Install SkyPilot in an environment of its own: `uv tool install 'skypilot[runpod,vast]'`, or the same with pipx."
 )
 OPTIONS = (
-    ("infra", str, "Where, by SkyPilot's names, parted by commas; ssh/POOL and k8s too (default: runpod,vast)."),
+    ("infra", str, "Where, by SkyPilot's names, parted by commas; ssh/POOL and k8s too (default: runpod, and vast)."),
     ("idle", int, "Minutes that the machine stays when the run has ended, for the results (default: 60)."),
     ("volume", str, "RunPod's network volume, by SkyPilot's name, that keeps weights and results."),
 )
@@ -38,11 +39,11 @@ SETUP = """
 uploads=~/uploads
 echo $(($(date +%s) + seconds)) > "$deadline"
 ln -sfnT "$PWD/local_training/outputs/$name" ~/results
-placed "${places[@]}" && ready && again wanwrap setup "${setup[@]}"
+placed "${places[@]}" && ready && again "$setup_mistakes" wanwrap setup "${setup[@]}"
 """
 RUN = """
 PATH=$PWD/venv/bin:$PATH
-again wanwrap run "${run[@]}"
+again "$mistakes" wanwrap run "${run[@]}"
 """
 # by what SkyPilot reaches machines
 ACCOUNTS = ".runpod/config.toml .config/vastai/vast_api_key .lambda_cloud/lambda_keys .sky/ssh_node_pools.yaml "
@@ -61,7 +62,9 @@ def complaint(environ: Mapping[str, str], home: Path) -> str | None:
 
 def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | None = None) -> Rendered:
     """A file and a machine for each of the runs. Raises OptionError: SkyPilot can't do that."""
-    clouds = (infra or ("runpod" if volume else "runpod,vast")).replace(" ", "").split(",")
+    # Vast has A100s of 40 and 80 GB under one name
+    default = "runpod" if volume or job.gpu == "A100-80GB" else "runpod,vast"
+    clouds = [*filter(None, (infra or default).replace(" ", "").split(","))]
     if volume and (len(clouds) > 1 or not clouds[0].startswith("runpod")):
         raise OptionError("--volume is RunPod's: leave out --infra, or give --infra runpod.")
     if volume and len(job.runs) > 1:
@@ -71,7 +74,10 @@ def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | Non
     names = [plain(job.name) + label for label in labels(job)]
     files = [f"sky{label}.yaml" for label in labels(job)]
     resources = _resources(job, clouds, idle)
-    tasks = [_task(job, name, run, resources, volume) for name, run in zip(names, job.runs, strict=True)]
+    tasks = [
+        _task(job, name, setup, run, resources, volume)
+        for name, setup, run in zip(names, setups(job), job.runs, strict=True)
+    ]
     secrets = [word for secret in job.secrets for word in ("--secret", secret)]  # the name alone: sky takes the value
     starts = [
         ("sky", "launch", "-y", "-d", "-c", name, *secrets, file) for name, file in zip(names, files, strict=True)
@@ -82,7 +88,7 @@ def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | Non
         later={
             "status": (("sky", "status", *names),),
             "follow": [("sky", "logs", name) for name in names],
-            "fetch": [("rsync", "-az", f"{name}:results/", f"{job.folder}/") for name in names],
+            "fetch": [("rsync", "-az", f"{name}:results/", "../") for name in names],
             "stop": (("sky", "down", "-y", *names),),
         },
         volume=volume or "",
@@ -92,10 +98,17 @@ def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | Non
 
 
 def _notes(job: Job, idle: int, volume: str | None) -> list[str]:
-    kept = f"{volume} keeps them." if volume else "fetch them before, or give --idle more minutes, or --volume."
+    kept = (
+        f"The volume {volume}, of {job.disk} GB or more, keeps weights and results; --again brings a machine to fetch them from."
+        if volume
+        else "The results go with it: fetch them before, or give --idle more minutes, or --volume."
+    )
+    most = [f"No machine that costs more than {job.price:g} dollars a card and hour is taken."] if job.price else []
     return [
-        f"The machine ends itself {idle} minutes after the run has ended or failed. The results go with it: {kept}",
+        "Until `launched:` appears leave this computer on: only then the machine knows when to end itself.",
+        f"The machine ends itself {idle} minutes after the run has ended or failed. {kept}",
         f"The run is ended after {job.hours:g} hours; what is there by then can be fetched.",
+        *most,
     ]
 
 
@@ -103,7 +116,7 @@ def _resources(job: Job, clouds: Sequence[str], idle: int) -> dict[str, Any]:
     """What is rented, and when it is given back."""
     where = {"any_of": [{"infra": cloud} for cloud in clouds]} if len(clouds) > 1 else {"infra": clouds[0]}
     # in dollars, as SkyPilot counts
-    most = {} if job.price is None else {"max_hourly_cost": round(job.price * job.gpus, 4)}
+    most = {"max_hourly_cost": round(job.price * job.gpus, 4)} if job.price else {}
     return {
         **where,
         "accelerators": dict.fromkeys(ACCELERATORS.get(job.gpu, (job.gpu,)), job.gpus),
@@ -111,14 +124,22 @@ def _resources(job: Job, clouds: Sequence[str], idle: int) -> dict[str, Any]:
         "disk_size": job.disk,
         "image_id": f"docker:{IMAGE}",
         **most,
-        "autostop": {"idle_minutes": idle, "down": True},
+        "autostop": {"idle_minutes": idle, "down": True, "wait_for": "jobs"},  # not for a forgotten SSH session
     }
 
 
 def _task(
-    job: Job, name: str, run: Sequence[str], resources: Mapping[str, Any], volume: str | None
+    job: Job,
+    name: str,
+    setup: Sequence[str],
+    run: Sequence[str],
+    resources: Mapping[str, Any],
+    volume: str | None,
 ) -> dict[str, object]:
-    """Uploads have plain names there until the setup has put them in place: SkyPilot quotes none for the other shell."""
+    """Uploads have plain names there until the setup has put them in place: SkyPilot quotes none for the other shell. A
+    data set that has changed goes to another place: SkyPilot deletes nothing on a machine that is there still.
+    """
+    marks = [mark(path) for path in job.uploads.values()]
     start = START.format("/workspace/wanwrap" if volume else "~/wanwrap")
     secrets = {"secrets": dict.fromkeys(job.secrets)} if job.secrets else {}
     volumes = {"volumes": {"/workspace": volume}} if volume else {}
@@ -127,16 +148,17 @@ def _task(
         "resources": dict(resources),
         **secrets,
         **volumes,
-        "file_mounts": {f"~/uploads/{number}": _local(path) for number, path in enumerate(job.uploads.values(), 1)},
-        "setup": start + _setup(job),
-        "run": start + values(mistakes=mistakes(), run=run) + template("try.sh") + RUN,
+        "file_mounts": {f"~/uploads/{m}": _local(path) for m, path in zip(marks, job.uploads.values(), strict=True)},
+        "setup": start + _setup(job, setup, marks),
+        "run": start + values(mistakes=codes(MISTAKES), run=run) + template("try.sh") + RUN,
     }
 
 
-def _setup(job: Job) -> str:
-    places = [word for number, place in enumerate(job.uploads, 1) for word in (str(number), place)]
+def _setup(job: Job, setup: Sequence[str], marks: Sequence[str]) -> str:
+    places = [word for pair in zip(marks, job.uploads, strict=True) for word in pair]
+    never = codes(SETUP_MISTAKES)
     named = values(
-        name=job.name, seconds=seconds(job), wheel=job.wheel, places=places, setup=job.setup, mistakes=mistakes()
+        name=job.name, seconds=seconds(job), wheel=job.wheel, places=places, setup=setup, setup_mistakes=never
     )
     return named + template("try.sh") + template("ready.sh") + SETUP
 

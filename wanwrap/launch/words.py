@@ -11,15 +11,15 @@ from wanwrap.errors import OptionError, RoomError
 from wanwrap.paths import absolute, folder
 from wanwrap.plan.build import SAMPLE
 from wanwrap.plan.plan import Plan
+from wanwrap.plan.request import FILES, WEIGHTS
 from wanwrap.system.disk import large
-from wanwrap.system.safetensors import digest
+from wanwrap.system.safetensors import digest, stat
+from wanwrap.upstream.options import parse, spell
 from wanwrap.upstream.sample_prompts import parsed
 
 MOST_DATA = 200_000_000_000  # bytes of a data set: more than a night's line takes
 INPUTS = "inputs"  # where files and the data set go there
-FILES = {"resume_from"}  # run's options that name a file which is sent along
-UPSTREAM_FILES = {"--sample_prompts", "--log_tracker_config"}
-WEIGHTS = {"dit", "dit_high", "dit_low", "lightning_high", "lightning_low", "vae", "t5", "clip"}
+RESUME = "resume_from"  # run's option that names a file which is sent along
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ def words(plan: Plan, given: Mapping[str, Any], spelled: Sequence[str], upstream
     Raises:
         OptionError: one names files of this machine that can't be sent.
     """
-    if own := sorted(WEIGHTS & given.keys()):
+    if "any_upstream" in given:
+        raise OptionError(
+            "--any_upstream: there the musubi-tuner trains that wanwrap is checked against; leave it out."
+        )
+    if own := sorted({*WEIGHTS} & given.keys()):
         raise OptionError(
             f"--{own[0]} is a file of this machine; there the published weights are fetched: leave it out."
         )
@@ -66,7 +70,7 @@ def words(plan: Plan, given: Mapping[str, Any], spelled: Sequence[str], upstream
     dataset = SAMPLE
     if plan.dataset.root and plan.dataset.root != folder("templates") / SAMPLE:
         dataset = _sent(uploads, plan.dataset.root)
-    files = [w for name in sorted(FILES & given.keys()) for w in (f"--{name}", _sent(uploads, absolute(given[name])))]
+    files = [f"--{RESUME}", _sent(uploads, absolute(given[RESUME]))] if RESUME in given else []
     name = [] if "output_name" in given else ["--output_name", plan.name]
     return Words((preset, dataset, *spelled, *files, *name), _upstream(upstream, uploads), uploads)
 
@@ -80,17 +84,15 @@ def _sent(uploads: dict[str, Path], path: Path) -> str:
 
 def _upstream(words: Sequence[str], uploads: dict[str, Path]) -> tuple[str, ...]:
     """Upstream's options, whose files are sent too."""
-    found, file = list[str](), False
-    for word in words:
-        option, equals, value = word.partition("=")
-        named = equals and option.replace("-", "_").replace("__", "--", 1) in UPSTREAM_FILES
-        found.append(
-            f"{option}={_sent(uploads, absolute(value))}" if named else _sent(uploads, absolute(word)) if file else word
-        )
-        file = (
-            not equals and f"--{word.removeprefix('--').replace('-', '_')}" in UPSTREAM_FILES and word.startswith("--")
-        )
-    return ("--", *found) if found else ()
+    options = parse(words)
+    options |= {name: _sent(uploads, absolute(str(options[name]))) for name in options.keys() & FILES.keys()}
+    return ("--", *spell(options)) if options else ()
+
+
+def mark(path: Path) -> str:
+    """Of a file or folder, another one when a file in it has changed."""
+    there = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return digest(path, *((each.relative_to(path), *stat(each)) for each in there))
 
 
 def data_bytes(path: Path) -> int:

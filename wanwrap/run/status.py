@@ -16,13 +16,14 @@ from wanwrap.run.training import NOW, STOP, stop_asked
 from wanwrap.system.files import is_locked, remove, write_atomic
 
 EXPERTS = ("high", "low", "dit")
+FETCHED = "launch/fetched"  # in a run's folder: what is there was brought from another machine, which holds its locks
 
 
 @dataclass(frozen=True)
 class Expert:
     """One expert's training at one moment.
 
-    `running` is None where the drive has no locks; `stop` as stop_asked has it; `pace` in seconds a step, the other
+    `running` is None where nobody knows: the drive has no locks, or another machine holds them; `stop` as stop_asked has it; `pace` in seconds a step, the other
     expert's where it has none of its own yet.
     """
 
@@ -128,6 +129,8 @@ def look(folder: Path) -> Run:
 
 def _expert(folder: Path) -> Expert | None:
     running = is_locked(folder)  # before its files: what ends meanwhile has written all of them
+    if not running and (folder.parent / FETCHED).is_file():
+        running = None
     try:
         record = records.read(folder) or (records.unknown(folder) if running else None)
     except OSError:
