@@ -19,6 +19,7 @@ from platforms import linux, posix_paths
 
 from wanwrap.errors import OptionError
 from wanwrap.launch import sky
+from wanwrap.launch.bash import IMAGE
 from wanwrap.launch.job import GPUS, Job
 
 pytestmark = posix_paths  # SkyPilot is not for Windows
@@ -248,15 +249,15 @@ def read(tmp_path: Path, *texts: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("_", [pytest.param(0, marks=real)])
 def test_sky_reads_it(tmp_path: Path, _: int) -> None:
-    plain, strange = small(tmp_path / "a"), odd(tmp_path / "b", "$HOME `id` 猫")
+    plain, strange = small(tmp_path / "a", gpu="H100"), odd(tmp_path / "b", "$HOME `id` 猫")
     jobs = [plain, strange, *(job(gpu=gpu, gpus=2, uploads={}, secrets=("HF_TOKEN",)) for gpu in GPUS)]
     texts = [sky.render(work).files["sky.yaml"] for work in jobs]
     texts += [sky.render(plain, volume="wan").files["sky.yaml"], sky.render(plain, infra="ssh/mine").files["sky.yaml"]]
     first, second, *others = found = read(tmp_path, *texts)
     assert {row["cloud"] for row in first["rows"]} == {"RunPod", "Vast"} and len(first["rows"]) == 4
     for row in first["rows"]:
-        assert row["stop"] == {"idle_minutes": 60, "down": True} and row["most"] == 2.5
-        assert list(row["image"].values()) == ["docker:nvidia/cuda:12.8.1-cudnn-runtime-ubuntu22.04"]
+        assert row["stop"] == {"idle_minutes": 60, "down": True, "wait_for": "jobs"} and row["most"] == 2.5
+        assert list(row["image"].values()) == [f"docker:{IMAGE}"]
     assert [*second["mounts"].values()] == [str(path) for path in strange.uploads.values()]
     for text, row in zip(texts, found, strict=True):
         made = yaml.safe_load(text)
