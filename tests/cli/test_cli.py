@@ -19,7 +19,7 @@ from wanwrap.cli.words import heading
 from wanwrap.preset import shipped
 
 TRAINS = ["torch", "accelerate", "transformers", "huggingface_hub", "numpy"]
-HEAVY = [*TRAINS, "tqdm", "av", "PIL", "tomlkit", "psutil"]
+HEAVY = [*TRAINS, "tqdm", "av", "PIL", "tomlkit", "psutil", "jinja2"]
 COMMANDS = {verb: main.get_command(click.Context(main), verb) for verb in VERBS}
 
 
@@ -151,7 +151,9 @@ def test_a_full_disk_behind_a_redirection(words: list[str], tmp_path: Path) -> N
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("words", "heavy"), [("--help", HEAVY), ("run t2v-vanilla sample --dry_run", TRAINS)])
+@pytest.mark.parametrize(
+    ("words", "heavy"), [("--help", HEAVY), ("run t2v-vanilla sample --dry_run", [*TRAINS, "jinja2"])]
+)
 def test_what_trains_is_not_imported_before_it_is_needed(words: str, heavy: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; from wanwrap.cli.main import main\n"
@@ -167,7 +169,8 @@ def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run(argv, check=True, capture_output=True)
     (built,), site = tmp_path.glob("*.whl"), tmp_path / "site"
     zipfile.ZipFile(built).extractall(site)  # as pip would
-    for words in (["presets"], ["show", "t2v-style"], ["run", "t2v-lightning", "sample", "--dry_run"]):
+    sheet, dry = ["check", "sample", "--contact_sheet", "sample.html"], ["run", "t2v-lightning", "sample", "--dry_run"]
+    for words in (["presets"], ["show", "t2v-style"], sheet, dry):
         done = start(*words, cwd=tmp_path, path=site)
         assert done.returncode == 0, done.stderr
     assert f'image_directory = "{site.as_posix()}/wanwrap/templates/sample"' in done.stdout

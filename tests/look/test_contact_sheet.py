@@ -177,13 +177,13 @@ def test_the_page_and_its_filter(tmp_path: Path) -> None:
 
 HOSTILE = """</p></figure><script>document.title = "owned"</script><img src="http://127.0.0.1:9/a" onerror="document.title
 = 'owned'"><style>body { display: none; background: url(http://127.0.0.1:9/b) }</style><iframe src="http://127.0.0.1:9/c">
-</iframe><a id=x href="javascript:alert(1)">"double" 'single' &amp; & $title $groups 😀 \u202egnp.exe עברית"""
+</iframe><a id=x href="javascript:alert(1)">"double" 'single' &amp; & {{ title }} {% if %} {# 😀 \u202egnp.exe עברית"""
 
 
 @in_browser
 def test_captions_and_names_are_words_only(tmp_path: Path) -> None:
     """Whatever is in them, it is shown as it stands: nothing of it runs, loads, or breaks out."""
-    path = striped(tmp_path / f"'{QUOTE}a{QUOTE} & $title.png", (64, 64))
+    path = striped(tmp_path / f"'{QUOTE}a{QUOTE} & {{ title }}.png", (64, 64))
     rows = [
         shown(path, caption=HOSTILE, remarks=[HOSTILE]),
         shown(striped(tmp_path / "plain.png"), caption="", problem=HOSTILE),
@@ -257,7 +257,7 @@ def test_a_thumbnail_is_what_upstream_crops_only_smaller(tmp_path: Path, ending:
 
 def test_who_stops_is_not_waited_for(tmp_path: Path) -> None:
     pieces = page("Cats", [], [shown(striped(tmp_path / "a.png", (3000, 3000)))] * 1000)
-    assert [next(pieces) for _ in range(3)]
+    assert any("data:image/jpeg" in piece for piece in pieces)
     began = time.monotonic()
     pieces.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 5  # all of them take a minute

@@ -33,6 +33,7 @@ from wanwrap.cli.report import Renewal
 from wanwrap.look import charts, gallery, report, samples
 from wanwrap.look.report import FILE, Report, gather, page, write
 from wanwrap.look.samples import Sample
+from wanwrap.paths import folder as ours
 from wanwrap.run.attempt import Attempt
 from wanwrap.run.status import look
 from wanwrap.system.files import lock
@@ -42,7 +43,7 @@ GIB = 2**30
 NAME = "cats-t2v-vanilla"
 GOING: dict[str, Any] = {"state": "running", "files": [f"{NAME}-low-000005.safetensors"]}
 HOSTILE = """</script></p><script>document.title = "owned"</script><img src=x onerror="document.title = 'owned'">
-<b id=x onclick='1'>"double" 'single' &amp; $title $content \u202egnp.exe עברית"""
+<b id=x onclick='1'>"double" 'single' &amp; $title {{ run }} {% if %} {# \u202egnp.exe עברית"""
 INFERENCE = {
     "task": "t2v-A14B",
     "boundary": 0.875,
@@ -182,20 +183,34 @@ def test_ticks_are_round_and_within() -> None:
         assert 2 <= len(charts.ticks(most)) <= 6 and charts.ticks(most)[-1] <= most * 1.01
 
 
+def losses_drawn(base: Path, values: list[float], steps: int) -> str:
+    """The first plot on the page of a run with these losses."""
+    folder = run_folder(base, low=training(steps_planned=steps, attempts=[{"number": 1}]))
+    events(folder / "low" / "logs" / "attempt-1", values)
+    return text_of(folder).partition("<div class=plot ")[2].partition("</div>")[0]
+
+
 @pytest.mark.parametrize(
     ("end", "told"), [(1, "01"), (2, "012"), (3, "0123"), (9, "05"), (10, "0 5 10"), (100, "0 25 50 75 100")]
 )
-def test_steps_are_whole_and_each_is_told_once_where_it_is(end: int, told: str) -> None:
-    drawn = "".join(charts.plot("loss", charts.reduced([(step, 0.5) for step in range(1, end + 1)]), end))
+def test_steps_are_whole_and_each_is_told_once_where_it_is(tmp_path: Path, end: int, told: str) -> None:
+    drawn = losses_drawn(tmp_path, [0.5] * end, end)
     found = re.findall(r'<i class=x style="left:(.*?)%">(.*?)</i>', drawn)
     assert [label for _, label in found] == (told.split() if " " in told else [*told])
     assert [float(at) for at, _ in found] == pytest.approx([100 * int(label) / end for _, label in found], rel=1e-3)
 
 
-def test_one_step_or_zeros_alone_are_drawn() -> None:
-    for curve in ([(1, 0.5)], [(1, 0.0), (2, 0.0)]):
-        drawn = "".join(charts.plot("loss", charts.reduced(curve), 0))
-        assert "<path" in drawn and "nan" not in drawn
+@pytest.mark.parametrize("values", [[0.5], [0.0, 0.0]])
+def test_one_step_or_zeros_alone_are_drawn(tmp_path: Path, values: list[float]) -> None:
+    drawn = losses_drawn(tmp_path, values, 0)
+    assert "<path" in drawn and "nan" not in drawn
+
+
+def test_a_curve_is_as_high_as_its_values(tmp_path: Path) -> None:
+    drawn = losses_drawn(tmp_path, [0.0, 1.0, 1.0], 3)  # 1.08 is at the top
+    assert 'd="M1,100V100L2,7.407V7.407L3,7.407V7.407"' in drawn
+    data = drawn.partition('data-points="')[2].partition('"')[0]
+    assert json.loads(data) == [[1, 0, 0.5], [2, 1, 0.667], [3, 1, 1]]
 
 
 def test_the_rate_that_an_optimizer_has_found_is_meant(tmp_path: Path) -> None:
@@ -346,7 +361,7 @@ def test_samples_while_training_are_in_the_order_of_their_numbers(tmp_path: Path
 )
 def test_what_ought_to_be_a_number_is_escaped_too(tmp_path: Path, change: dict[str, Any]) -> None:
     shown = text_of(run_folder(tmp_path, low=training(**change)))
-    assert "<img" not in shown and "owned&#x27;" in shown
+    assert "<img" not in shown and "owned&#39;" in shown
 
 
 @pytest.mark.parametrize("lacking", [("inference", "examples", "trigger"), tuple(training())[6:]])
@@ -415,6 +430,11 @@ def test_the_policy_names_the_script_and_the_page_nothing_outside(tmp_path: Path
     assert f"script-src 'sha256-{digest}';" in text  # who changes the script puts its sha256 into the template
     links = re.findall(r"""(?:src|href|url|action|@import)\s*[=(]\s*["']?([^"'\s>)]{5})""", text)
     assert {*links} == {"sampl"} and "http" not in text.replace("http-equiv", "")
+
+
+def test_templates_trust_nothing() -> None:
+    for path in ours("templates").glob("*.html"):
+        assert not re.search(r"\|\s*safe|autoescape|=\{\{", path.read_text(encoding="utf-8")), path
 
 
 @odd_names
@@ -589,7 +609,7 @@ def test_names_and_words_run_nothing(tmp_path: Path) -> None:
     record |= {"inference": {**INFERENCE, "boundary": 1, "lightning": {"release": HOSTILE, "strength": 1}}}
     folder = run_folder(tmp_path, low=record)
     sampled(folder, prompt=HOSTILE, lightning=HOSTILE, loras={HOSTILE: HOSTILE})
-    odd = f"'{QUOTE}a#?&%41 $title;<b>.png" if QUOTE else "'a#&%41 $title;.png"
+    odd = f"'{QUOTE}a#?&%41 {{ run }};<b>.png" if QUOTE else "'a#&%41 {{ run }};.png"
     (folder / "low" / "samples").mkdir()
     Image.new("RGB", (64, 64)).save(folder / "low" / "samples" / f"x_e000005_00_20261120120000_{odd}")
     (folder / f"{odd}.safetensors").touch()

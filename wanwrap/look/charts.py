@@ -1,17 +1,14 @@
-"""Curves for a page: those of several attempts as one, in few enough points, as SVG that stretches to any width."""
+"""Curves for a page: those of several attempts as one, in few enough points, and the marks at its sides."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
 Curve = Sequence[tuple[int, float]]  # step, value
 MOST = 400  # points of a curve: more than a phone has pixels across
-WIDE, HIGH = 1000, 100  # of the drawing, whatever its size on the screen
 
 
 @dataclass(frozen=True)
@@ -71,30 +68,3 @@ def top(points: Sequence[Point]) -> float:
     """The largest value that is drawn: a few that are far above the others would flatten all of them."""
     highs = sorted(point.high for point in points)
     return max(highs[int(0.98 * (len(highs) - 1))], max(point.smooth for point in points)) * 1.08 or 1.0
-
-
-def plot(label: str, points: Sequence[Point], end: int, begun: Sequence[int] = ()) -> Iterator[str]:
-    """A curve up to the step `end`, raw and smoothed; `begun` are the steps after which later attempts began.
-
-    Its points are in it as data too, for who asks with a pointer: step, mean, smoothed.
-    """
-    most, end = top(points), max(end, points[-1].step, 1)
-
-    def line(values: Iterable[tuple[int, float]]) -> str:
-        places = (f"{WIDE * step / end:.4g},{HIGH - HIGH * value / most:.4g}" for step, value in values)
-        return f'd="M{"L".join(places)}"'
-
-    data = json.dumps([[each.step, _short(each.mean), _short(each.smooth)] for each in points], separators=(",", ":"))
-    raw = [(each.step, value) for each in points for value in dict.fromkeys((each.low, each.high))]
-    yield f'<div class=plot data-label="{escape(label)}" data-end={end} data-points="{data}">\n<h4>{escape(label)}</h4>\n'
-    yield f'<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio=none role=img aria-label="{escape(label)}">\n'
-    yield from (f"<path class=begun {line([(step, 0), (step, most)])} />\n" for step in begun)
-    yield f"<path class=raw {line(raw)} />\n<path class=smooth {line((p.step, p.smooth) for p in points)} />\n</svg>\n"
-    yield from (f'<i class=y style="bottom:{100 * at / most:.4g}%">{at:.3g}</i>\n' for at in ticks(most))
-    yield from (f'<i class=x style="left:{100 * at / end:.4g}%">{at:.0f}</i>\n' for at in ticks(end, whole=True))
-    yield "</div>\n"
-
-
-def _short(value: float) -> float:
-    """As much of it as anybody reads."""
-    return float(f"{value:.3g}")

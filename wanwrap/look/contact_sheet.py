@@ -9,7 +9,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from html import escape
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 GENERATOR = b'content="wanwrap contact sheet"'  # as the template has it
 LONGEST = 200  # pixels of a thumbnail's longer side
-DROPPED = "Dropped"
+Figure = tuple[Row, dict[str, object]]  # with the attributes of its picture; none where it can't be shown
 
 
 def check_place(place: Path) -> None:
@@ -51,49 +50,35 @@ def page(title: str, summary: Sequence[str], rows: Sequence[Row]) -> Iterator[st
     A file comes under each bucket that it lands in, in the order of their first; what is dropped comes last. A file that
     can't be read is shown without a picture.
     """
-    groups = defaultdict[Key, list[Row]](list)
+    buckets = defaultdict[Key, list[Row]](list)
     for row in rows:
         for key in dict.fromkeys(row.keys) or [()]:
-            groups[key].append(row)
-    lines = "\n".join(f"<li>{escape(line)}</li>" for line in summary)
-    head, tail = template.halves("contact_sheet", title=escape(title), summary=lines)
-    yield head
-    total = sum(map(len, groups.values()))
-    threads = min(8, cores())  # each may hold a picture of 100 MP
-    with ThreadPoolExecutor(threads) as pool, console.bar("thumbnails", total) as done:
-        for key, group in sorted(groups.items(), key=lambda pair: not pair[0]):
-            heading = bucket_name(key) if key else DROPPED
-            yield f"<section>\n<h2>{heading} <small>({len(group)})</small></h2>\n<div>\n"
+            buckets[key].append(row)
+    pool = ThreadPoolExecutor(min(8, cores()))  # each may hold a picture of 100 MP
+    with console.bar("thumbnails", sum(map(len, buckets.values()))) as done:
+
+        def figures(group: list[Row], key: Key) -> Iterator[Figure]:
             for figure in pool.map(_figure, group, repeat(key)):
-                yield figure
                 done()
-            yield "</div>\n</section>\n"
-    yield tail
+                yield figure
+
+        ordered = sorted(buckets.items(), key=lambda pair: not pair[0])
+        sections = [(bucket_name(key) if key else "Dropped", len(group), figures(group, key)) for key, group in ordered]
+        try:
+            yield from template.render("contact_sheet", title=title, summary=summary, sections=sections)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _figure(row: Row, key: Key) -> str:
-    item, name = row.item, escape(row.item.path.name)
-    remarks = [f"{DROPPED}: {item.problem}"] if item.problem else []
-    remarks += [f"Note: {remark}" for remark in row.remarks]
-    try:
-        picture = _img(thumbnail(item, key), name)
-    except Exception:  # whatever a decoder raises, the file is what is wrong
-        picture = "<div class=none>can't be shown</div>"
-    caption = f'<p lang="" dir=auto>{escape(item.caption)}</p>' if item.caption else "<p class=none>no caption</p>"
-    return (
-        f"<figure{' class=dropped' if item.problem else ''}>\n{picture}\n<figcaption>\n"
-        f'<h3 title="{escape(str(item.path))}"><bdi>{name}</bdi></h3>\n<small>{row.facts}</small>\n'
-        + "".join(f"<strong>{escape(remark)}</strong>\n" for remark in remarks)
-        + f"{caption}\n</figcaption>\n</figure>\n"
-    )
-
-
-def _img(picture: Image.Image, name: str) -> str:
+def _figure(row: Row, key: Key) -> Figure:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
+    try:
+        picture = thumbnail(row.item, key)
+        picture.save(file, "JPEG", quality=80)
+    except Exception:  # whatever a decoder raises, the file is what is wrong
+        return row, {}
     data = base64.b64encode(file.getvalue()).decode()
-    size = f"width={picture.width} height={picture.height}"
-    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{name}" loading=lazy>'
+    return row, {"src": f"data:image/jpeg;base64,{data}", "width": picture.width, "height": picture.height}
 
 
 def thumbnail(item: Item, key: Key) -> Image.Image:

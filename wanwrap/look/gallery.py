@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from wanwrap.look.samples import Sample
 
-CLIPS, PICTURES = {".mp4", ".webm"}, {".png", ".jpg", ".jpeg", ".webp"}
+SHOWN = {".mp4", ".webm", ".png", ".jpg", ".jpeg", ".webp"}
 OWN = re.compile(r"_(e)?(\d{6})_(\d{2,})_\d{14}")  # what upstream makes while it trains: an epoch or a step, the prompt
 OWN_SETTINGS = {"guidance_scale": "cfg {:g}", "flow_shift": "shift {:g}", "negative_prompt": "negative prompt: {}"}
 
@@ -23,38 +22,17 @@ class Cell:
     """A picture or a clip: its `file` below the run's folder, its pixels where they are known, the LoRAs it was made with."""
 
     file: str
-    size: tuple[int, int] | None = None
+    width: int | None = None
+    height: int | None = None
     loras: str = ""
+
+    @property
+    def url(self) -> str:
+        """The file, for a page in the run's folder; whatever it is called, nothing but that."""
+        return quote(os.fsencode(self.file))
 
 
 Rows = Mapping[tuple[str, str], Mapping[str, Cell]]  # by prompt and settings, then by column
-
-
-def gallery(rows: Rows, columns: Sequence[str]) -> Iterator[str]:
-    """The rows, each with a cell or a gap in every column."""
-    yield f'<div class=gallery style="--columns: {len(columns)}">\n'
-    for (prompt, settings), cells in rows.items():
-        yield f'<h3><span lang="" dir=auto>{escape(prompt)}</span> <small>{escape(settings)}</small></h3>\n<div class=row>\n'
-        for column in columns:
-            yield _figure(cells[column], column) if column in cells else "<figure class=gap></figure>\n"
-        yield "</div>\n"
-    yield "</div>\n"
-
-
-def _figure(cell: Cell, column: str) -> str:
-    size = f" width={cell.size[0]} height={cell.size[1]}" if cell.size else ""
-    media = f'src="{url(cell.file)}"{size}'
-    if Path(cell.file).suffix.lower() in CLIPS:
-        shown = f"<video {media} muted loop playsinline preload=metadata></video>"
-    else:
-        shown = f'<img {media} loading=lazy alt="">'
-    told = f'data-column="{escape(column)}" data-files="{escape(cell.loras)}" aria-label="{escape(column)}"'
-    return f"<figure><button type=button {told}>{shown}</button><figcaption>{escape(column)}</figcaption></figure>\n"
-
-
-def url(file: str) -> str:
-    """A file below the page's folder; whatever it is called, nothing but that."""
-    return escape(quote(os.fsencode(file)))
 
 
 def compared(samples: Sequence[Sample], epochs: Mapping[str, int]) -> tuple[Rows, list[str]]:
@@ -74,7 +52,7 @@ def compared(samples: Sequence[Sample], epochs: Mapping[str, int]) -> tuple[Rows
         column = "without" if each.epoch is None else f"epoch {_epoch(each, epochs)}{strength}{alone}"
         columns[column] = None
         loras = ", ".join([*each.loras.values(), *([f"strength {each.strength:g}"] if each.loras else [])])
-        rows[each.prompt, _settings(each, own)][column] = Cell(each.file, (each.width, each.height), loras)
+        rows[each.prompt, _settings(each, own)][column] = Cell(each.file, each.width, each.height, loras)
     return rows, [*columns]
 
 
@@ -102,7 +80,7 @@ def while_training(folder: Path) -> tuple[Rows, list[str]]:
     there = sorted((folder / "samples").glob("*"), key=lambda path: path.name)
     for path in there:
         found = OWN.search(path.name)
-        if found and path.suffix.lower() in CLIPS | PICTURES:
+        if found and path.suffix.lower() in SHOWN:
             column = f"{'epoch' if found[1] else 'step'} {int(found[2])}"
             columns[column] = None
             file = f"{folder.name}/samples/{path.name}"

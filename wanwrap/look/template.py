@@ -1,4 +1,4 @@
-"""Pages of HTML: what stands in a template before and after what changes, and the whole of it on disk.
+"""Pages of HTML: templates in which all that is filled in is escaped, and the whole of it on disk.
 
 Each loads nothing from elsewhere: its policy allows its own script alone, so that nothing in a caption or a name could
 run or load anything even if it were not escaped.
@@ -6,20 +6,25 @@ run or load anything even if it were not escaped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from string import Template
 
 from wanwrap.paths import folder
 from wanwrap.system.files import atomic_file
 
-PLACE = "$content"
 
+def render(name: str, **values: object) -> Iterator[str]:
+    """The pieces of a page, as they are made, of the template `name`; a value that it lacks is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here: help and a dry run make no page
 
-def halves(name: str, **texts: str) -> tuple[str, str]:
-    """What stands before and after the content of a template; `texts` are filled into the first, escaped already."""
-    head, tail = (folder("templates") / f"{name}.html").read_text(encoding="utf-8").split(PLACE)
-    return Template(head).substitute(texts), tail
+    pages = Environment(
+        loader=FileSystemLoader(folder("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,  # of a script, whose sha256 is in the page's policy
+    )
+    return pages.get_template(f"{name}.html").generate(values)
 
 
 def write(place: Path, pieces: Iterable[str]) -> None:
