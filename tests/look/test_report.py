@@ -23,6 +23,7 @@ import tfevents
 from browser import Page, browsing
 from helpers import Wanwrap
 from helpers import clip as film
+from jinja2 import UndefinedError
 from PIL import Image
 from platforms import QUOTE, driven, odd_names
 from runs import folder as folder_of
@@ -30,7 +31,7 @@ from runs import until
 
 from wanwrap.cli import report as verb
 from wanwrap.cli.report import Renewal
-from wanwrap.look import charts, gallery, report, samples
+from wanwrap.look import charts, gallery, report, samples, template
 from wanwrap.look.report import FILE, Report, gather, page, write
 from wanwrap.look.samples import Sample
 from wanwrap.paths import folder as ours
@@ -435,6 +436,14 @@ def test_the_policy_names_the_script_and_the_page_nothing_outside(tmp_path: Path
 def test_templates_trust_nothing() -> None:
     for path in ours("templates").glob("*.html"):
         assert not re.search(r"\|\s*safe|autoescape|=\{\{", path.read_text(encoding="utf-8")), path
+
+
+def test_a_value_that_is_lacking_leaves_the_old_page(tmp_path: Path) -> None:
+    place = tmp_path / "a.html"
+    place.write_text("old")
+    with pytest.raises(UndefinedError):
+        template.write(place, template.render("contact_sheet", title="Cats"))
+    assert place.read_text() == "old" and [*tmp_path.iterdir()] == [place]
 
 
 @odd_names
