@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,6 +104,29 @@ class Rendered:
     volume: str = ""
     idle: float = 0.0  # hours for which a machine stays, and costs, when its run has ended
     notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What can carry a run out elsewhere, by the program that a user has of it.
+
+    `options` are its own ones, a name, type and help each; `render(job, **options)` makes of a job what it is given, and where
+    the machines there see the files of this one (`shared_files`) needs the `python` and `cwd` of this process too.
+    """
+
+    word: str  # that means it
+    program: str = ""
+    install: str = ""  # how to get the program
+    options: Sequence[tuple[str, type, str]]
+    render: Callable[..., Rendered]
+    complaint: Callable[[Mapping[str, str], Path], str | None] = lambda _environ, _home: None  # why nobody is let in
+    shared_files: bool = False
+    ignore_files: Sequence[str] = ()  # in which it looks for the names of files to leave out
+
+    @property
+    def option_types(self) -> dict[str, type]:
+        """By their names."""
+        return {name: kind for name, kind, _ in self.options}
 
 
 SHORT = {"a100": "A100-80GB", "4090": "RTX4090", "3090": "RTX3090", "5090": "RTX5090", "a10g": "A10"}

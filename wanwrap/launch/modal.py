@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from pprint import pformat
 
 from wanwrap.errors import GpuError, OptionError
-from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, WORKSPACE, Job, Rendered
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, WORKSPACE, Engine, Job, Rendered
 from wanwrap.paths import folder
 from wanwrap.upstream.pin import COMMIT, PIP, URL
 
 PROGRAM = "modal"
-INSTALL = "`pipx install modal` (or `uv tool install modal`) gets it, in an environment of its own; then `modal setup`."
 OPTIONS = (
     ("volume", str, "Modal's volume for weights, caches and runs (default: wanwrap)."),
     ("secret", str, "Modal's secret that holds the variables which are asked for (default: wanwrap)."),
@@ -120,3 +119,13 @@ def _notes(job: Job, volume: str, secret: str) -> list[str]:
     if job.secrets:
         notes.append(f"the Modal secret {secret} must hold {', '.join(job.secrets)}; modal.com/secrets makes it.")
     return notes
+
+
+ENGINE = Engine(
+    word="modal",
+    program=PROGRAM,
+    install="`pipx install modal` (or `uv tool install modal`) gets it, in an environment of its own; then `modal setup`.",
+    options=OPTIONS,
+    render=render,
+    complaint=complaint,
+)

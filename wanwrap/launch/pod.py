@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from string import Template
 
 from wanwrap.launch.bash import IMAGE, codes, labels, plain, seconds, setups, template, values
-from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Job, Rendered
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Engine, Job, Rendered
 from wanwrap.upstream.pin import COMMIT, PIP, URL
 
-PROGRAM = ""  # ssh and scp, which each system has
-INSTALL = ""
 OPTIONS = (
     ("end", str, "Command that ends the pod when the run has ended or failed, as: runpodctl stop pod $RUNPOD_POD_ID"),
 )
@@ -85,3 +83,10 @@ def _heading(job: Job, end: str, named: Mapping[str, str]) -> dict[str, object]:
         "outputs": shlex.quote(str(job.folder.parent)),
         "ended": f"then `{end}` ends the pod." if end else "you end the pod.",
     }
+
+
+ENGINE = Engine(
+    word="script",
+    options=OPTIONS,
+    render=render,
+)

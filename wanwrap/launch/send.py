@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from types import ModuleType
 
 from wanwrap.errors import LaunchError
-from wanwrap.launch.engines import engine, shared
+from wanwrap.launch.engines import ENGINES
 from wanwrap.launch.job import Job, Rendered
 from wanwrap.launch.launched import FOLDER, Launched, read
 from wanwrap.plan.script import command
@@ -20,15 +18,6 @@ from wanwrap.system import console
 from wanwrap.system.files import remove_tree, write_atomic
 from wanwrap.system.process import Command, run
 from wanwrap.system.shell import joined, native
-
-
-def check(engine: ModuleType) -> None:
-    """Raises LaunchError: the engine is not installed here, or knows no account."""
-    if engine.PROGRAM and not shutil.which(engine.PROGRAM):
-        raise LaunchError(f"there is no {engine.PROGRAM} in PATH. {engine.INSTALL}")
-    told = engine.complaint(os.environ, Path.home()) if hasattr(engine, "complaint") else None
-    if told:
-        raise LaunchError(told)
 
 
 def write(job: Job, rendered: Rendered) -> Path:
@@ -143,7 +132,7 @@ def look_after(folder: Path, launched: Launched, what: str) -> str:
 
 def fetch(folder: Path, launched: Launched) -> None:
     """Bring the run's folder home. Raises LaunchError: there is no way, or a part failed; what has come stays."""
-    if shared(engine(launched.engine)):
+    if ENGINES[launched.engine].shared_files:
         return  # it is here
     if "fetch" not in launched.later:
         raise LaunchError(

@@ -12,14 +12,9 @@ from typing import Any
 
 from wanwrap.errors import OptionError
 from wanwrap.launch.bash import IMAGE, codes, labels, plain, seconds, setups, template, values
-from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Job, Rendered
+from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Engine, Job, Rendered
 from wanwrap.launch.words import mark
 
-PROGRAM = "sky"
-IGNORE_FILES = (".gitignore", ".skyignore")  # SkyPilot leaves out what they name
-INSTALL = (
-    "Install SkyPilot in an environment of its own: `uv tool install 'skypilot[runpod,vast]'`, or the same with pipx."
-)
 OPTIONS = (
     ("infra", str, "Where, by SkyPilot's names, parted by commas; ssh/POOL and k8s too (default: runpod, and vast)."),
     ("idle", int, "Minutes that the machine stays when the run has ended, for the results (default: 60)."),
@@ -182,3 +177,16 @@ def _yaml(task: Mapping[str, object]) -> str:
 
     Dumper.add_representer(str, Dumper.represent_str)
     return str(yaml.dump(task, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+ENGINE = Engine(
+    word="sky",
+    program="sky",
+    install=(
+        "Install SkyPilot in an environment of its own: `uv tool install 'skypilot[runpod,vast]'`, or the same with pipx."
+    ),
+    options=OPTIONS,
+    render=render,
+    complaint=complaint,
+    ignore_files=(".gitignore", ".skyignore"),
+)

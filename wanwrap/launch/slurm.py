@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OptionError
-from wanwrap.launch.job import INTERRUPTED, Job, Rendered
+from wanwrap.launch.job import INTERRUPTED, Engine, Job, Rendered
 
-PROGRAM = "sbatch"
-SHARED_FILES = True  # the machines there see this one's
-INSTALL = "sbatch belongs to Slurm, which a cluster has or has not: type this command on the cluster's login node."
 OPTIONS: tuple[tuple[str, type, str], ...] = (
     ("account", str, "Whom the time is charged to."),
     ("partition", str, "The nodes, by a name that `sinfo` lists."),
@@ -141,3 +138,13 @@ def _notes(job: Job, options: Mapping[str, Any]) -> Iterator[str]:
     )
     if ":" not in (options.get("gres") or ""):
         yield f"Slurm gives any of its GPUs; for {job.gpu} alone add --gres gpu:KIND (`sinfo -o %G` lists the kinds)."
+
+
+ENGINE = Engine(
+    word="slurm",
+    program="sbatch",
+    install="sbatch belongs to Slurm, which a cluster has or has not: type this command on the cluster's login node.",
+    options=OPTIONS,
+    render=render,
+    shared_files=True,
+)
