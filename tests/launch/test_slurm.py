@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from cluster import Submitted, cluster, stub
-from helpers import ROOT
+from helpers import ROOT, Wanwrap
 from jobs import each, job
 from platforms import in_bash, mini_slurm, posix, posix_paths, shellcheck
 from runs import until
@@ -216,6 +217,16 @@ class TestSlurm:
         assert ran.fields()["ExitCode"] == f"{code}:0"
         assert f"wanwrap has ended with {code}" in ran.log()
         assert ODD in ran.later("status") and state in ran.later("status")
+
+    def test_launched(self, slurm: dict[str, str], wanwrap: Wanwrap, cats: Path, weights: list[str]) -> None:
+        """By the verb: set up here, trained there by the stand-in for upstream, each expert on a GPU of its own."""
+        words = ("t2v-vanilla", cats, *weights, "--gpu", "H100", "--gpus", 1, "--epochs", 1, "--separate")
+        done = wanwrap("launch", "slurm", *words, **slurm)
+        assert done.returncode == 0, done.stdout + done.stderr
+        until(lambda: wanwrap("status", "--launched", "--json", **slurm).stdout.count("COMPLETED") == 2)
+        (run,) = json.loads(wanwrap("status", "--json").stdout)
+        assert {expert: each["state"] for expert, each in run["experts"].items()} == {"high": "done", "low": "done"}
+        assert wanwrap("fetch", run["name"]).stdout.count(".safetensors") == 2
 
     def test_two_at_the_same_time(self, tmp_path: Path, slurm: dict[str, str]) -> None:
         """Each has a GPU of its own; both are stopped by one command."""
