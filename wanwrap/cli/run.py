@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wanwrap.cli import run_file
 from wanwrap.cli.options import PATH, RUN, RunVerb, control, environment, json_option, option, with_options
 from wanwrap.cli.terminal import show_json, show_text
 from wanwrap.errors import OptionError
@@ -76,7 +75,9 @@ def run(
     request = read(shell=shell, **options)
     plan = build(request, whole=not (dry_run or save))
     if save:
-        run_file.write(click.get_current_context(), plan, save)
+        from wanwrap.cli.save import write_run_file
+
+        write_run_file(click.get_current_context(), plan, save)
         return
     target = shelf = None
     if to_comfyui:
