@@ -25,7 +25,6 @@ from wanwrap.run.status import find
 from wanwrap.system.files import lock
 from wanwrap.upstream.sampling import WAN
 from wanwrap.weights.weight_file import WeightFile
-from wanwrap.weights.workspace import Workspace
 
 SIZE = ("--size", "64x64", "--steps", 4)
 TWO = (*SIZE, "--prompt", "a cat", "--prompt", "a dog")
@@ -408,7 +407,7 @@ def test_each_experts_own_network(given: dict[str, Any], network: Any, tmp_path:
     if network is None:
         assert trained("sample", NAME).returncode == OptionError.exit_code
         return
-    plan = make_plan(SampleRequest(prompt=("a cat",)), run, tmp_path, Workspace())
+    plan = make_plan(SampleRequest(run=run, base_dir=tmp_path, prompt=("a cat",)))
     assert [list(each) for each in plan.networks.values()] == [["musubi_tuner.networks.lora_wan", {}], network]
 
 
@@ -431,6 +430,18 @@ def test_it_fits_the_card_or_says_so(trained: Wanwrap) -> None:
     assert done.returncode == RoomError.exit_code and "--size" in done.stderr
     done = trained("sample", NAME, *TWO, STANDIN_FREE=str(5 * 2**30))
     assert done.returncode == RoomError.exit_code and "other programs" in done.stderr
+
+
+def test_what_a_dry_run_prints_is_done(tmp_path: Path, trained: Wanwrap) -> None:
+    """On the card that is named, too: another one than torch sees, which may be too small for it."""
+    words = (*TWO, "--epochs", "last", "--vram", 16)
+    printed = dry(trained, *words)
+    assert "--blocks_to_swap" in printed[0]
+    done = trained("sample", NAME, *words)
+    assert done.returncode == 0 and [row["argv"] for row in rows(tmp_path)] == printed, done.stderr
+    assert "out of memory" not in done.stderr
+    done = trained("sample", NAME, "--size", "1280x720", "--frames", 321, "--epochs", "last", "--vram", 320)
+    assert done.returncode == 0 and "out of memory" in done.stderr, done.stderr
 
 
 def test_no_restart_while_samples_are_made(tmp_path: Path, trained: Wanwrap, weights: list[str], cats: Path) -> None:

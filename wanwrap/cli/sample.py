@@ -26,11 +26,9 @@ from wanwrap.cli.terminal import show_result
 from wanwrap.errors import OptionError
 from wanwrap.look import sample_gpu, sampling
 from wanwrap.look.sample_plan import SEED, SamplePlan, SampleRequest, make_plan
-from wanwrap.look.sampling import Sampler
-from wanwrap.plan import card as cards
-from wanwrap.plan import preflight, sampling_fit
+from wanwrap.plan import preflight
 from wanwrap.plan.request import gone, training_python, workspace_folder
-from wanwrap.run.status import Run, find
+from wanwrap.run.status import find
 from wanwrap.system import console
 from wanwrap.system.shell import native
 from wanwrap.upstream import pin
@@ -87,18 +85,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[fl
 )
 @with_options([*PLACES, ANY_UPSTREAM, VRAM])
 @json_option("The samples as JSON.")
-def sample(
-    run: str,
-    dry_run: bool,
-    blocks_to_swap: int | None,
-    base_dir: Path,
-    python: str | None,
-    musubi_dir: Path | None,
-    any_upstream: bool,
-    vram: float | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def sample(run: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Make pictures or clips with the LoRAs of a RUN, to see which epoch is the best at which strength.
 
     Both experts of Wan 2.2 take part, as in ComfyUI. All samples have the same noise, and one column is made without
@@ -106,64 +93,62 @@ def sample(
     """
     if options["frames"] and options["clips"]:
         raise OptionError("--clips means 33 frames; give it or --frames.")
-    base = workspace_folder(base_dir)
-    workspace, found = load(base), find(run, base)
-    home = found.folder.parents[1] if found.rehearsal else base  # toys are no weights
-    plan = make_plan(SampleRequest(**options), found, home, workspace)
-    upstream = pin.find(musubi_dir, base, workspace.musubi_dir)
-    if found.rehearsal:
-        from wanwrap.rehearsal.stage import CHILD
-
-        upstream = replace(upstream, child=CHILD)
-    card = cards.described(vram) if vram else cards.here()
-    sampler = Sampler(
-        folder=found.folder,
-        python=training_python(python, workspace.python),
-        upstream=upstream,
-        networks=plan.networks,
-        options=sample_gpu.options(plan, None if found.rehearsal else card, blocks_to_swap),
-        conversions=plan.conversions,
-        env=sampling_fit.environment(card),
-    )
-    left = sampling.todo(found.folder, plan.cells)
-    console.say(_heading(found, plan, len(plan.cells) - len(left)), *(f"note: {note}" for note in plan.notes))
+    plan = make_plan(_request(run, **options))
+    left = sampling.todo(plan)
+    console.say(_heading(plan, len(plan.cells) - len(left)), *(f"note: {note}" for note in plan.notes))
     if dry_run:
-        rows = [{"file": cell.sample.file, "argv": sampler.argv(cell)} for cell in plan.cells]
-        show_result(as_json, lambda: rows, sampling.script(sampler, plan.cells, native()))
+        plan = sample_gpu.fitted(plan)
+        rows = [{"file": cell.sample.file, "argv": sampling.argv(plan, cell)} for cell in plan.cells]
+        show_result(as_json, lambda: rows, sampling.script(plan, native()))
         return
     if left:
-        preflight.check_recorded(gone(workspace, base, python, musubi_dir))
-        sampler = _checked(sampler, plan, found, base, blocks_to_swap=blocks_to_swap, any_upstream=any_upstream)
-        try:
-            sampling.make(sampler, plan.cells)
-        finally:
-            Renewal(found.folder).write()  # with those that are there
-    files = [found.folder / cell.sample.file for cell in plan.cells]
+        _make(plan)
+    files = [plan.folder / cell.sample.file for cell in plan.cells]
     show_result(
         as_json, lambda: [vars(cell.sample) for cell in plan.cells], ["done:", *(f"  {file}" for file in files)]
     )
 
 
-def _heading(run: Run, plan: SamplePlan, done: int) -> str:
+def _request(run: str, base_dir: Path, python: str | None, musubi_dir: Path | None, **options: Any) -> SampleRequest:
+    """What is asked for, looked up on this machine."""
+    base = workspace_folder(base_dir)
+    workspace, found = load(base), find(run, base)
+    upstream = pin.find(musubi_dir, base, workspace.musubi_dir)
+    if found.rehearsal:
+        from wanwrap.rehearsal.stage import CHILD
+
+        upstream = replace(upstream, child=CHILD)
+    return SampleRequest(
+        run=found,
+        base_dir=base,
+        python=training_python(python, workspace.python),
+        upstream=upstream,
+        workspace=workspace,
+        gone=gone(workspace, base, python, musubi_dir),
+        **options,
+    )
+
+
+def _heading(plan: SamplePlan, done: int) -> str:
     use = plan.use
     what = f"{use.video_length} frames" if use.video_length > 1 else "pictures"
     there = f", {done} of them are there" if done else ""
-    return f"{run.name}: {len(plan.cells)} samples{there}; {what}, {use.size[0]}x{use.size[1]}, {use.words()}"
+    size = f"{use.size[0]}x{use.size[1]}"
+    return f"{plan.request.run.name}: {len(plan.cells)} samples{there}; {what}, {size}, {use.words()}"
 
 
-def _checked(
-    sampler: Sampler, plan: SamplePlan, run: Run, base: Path, *, blocks_to_swap: int | None, any_upstream: bool
-) -> Sampler:
-    """With what makes it fit the GPU that is free. Raises GpuError, RoomError, PackageError, UpstreamError."""
-    answer = preflight.ask(sampler.python, sampler.upstream, MODULES)
-    upstream = preflight.check_upstream(answer, sampler.python, sampler.upstream, any_upstream=any_upstream)
-    preflight.check_packages(answer, sampler.python)
+def _make(plan: SamplePlan) -> None:
+    """Those that are not there yet. Raises GpuError, RoomError, PackageError, UpstreamError, and sampling.make's."""
+    request = plan.request
+    preflight.check_recorded(request.gone)
+    answer = preflight.ask(request.python, request.upstream, MODULES)
+    upstream = preflight.check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
+    preflight.check_packages(answer, request.python)
     console.say(*upstream.remarks())
-    if run.rehearsal:
-        return sampler
-    card, env, free = sample_gpu.choose(answer["gpus"], base, sampler.python)
-    chosen = sample_gpu.options(plan, card, blocks_to_swap)
-    sample_gpu.check_free(plan, chosen, card, free)
-    if words := " ".join(spell(chosen)):
+    plan = sample_gpu.fitted(plan) if request.run.rehearsal else sample_gpu.on_free_gpu(plan, answer["gpus"])
+    if words := " ".join(spell(plan.options)):
         console.say(f"with {words}, which change no sample")
-    return replace(sampler, options=chosen, env=env)
+    try:
+        sampling.make(plan)
+    finally:
+        Renewal(plan.folder).write()  # with those that are there

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -12,26 +13,33 @@ from wanwrap.look import checkpoints as loras
 from wanwrap.look import grid
 from wanwrap.look.grid import Cell, Models, Prompt
 from wanwrap.look.samples import FOLDER
-from wanwrap.look.sampling import Network
+from wanwrap.plan.card import Card
 from wanwrap.preset import releases
 from wanwrap.run.record import BASE, Record
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
+from wanwrap.upstream import dit
 from wanwrap.upstream.dit import PREFIX
+from wanwrap.upstream.options import Options
+from wanwrap.upstream.pin import Upstream
 from wanwrap.upstream.sampling import LIGHTNING, Inference, Size
 from wanwrap.weights.locate import locate
+from wanwrap.weights.weight_file import WeightFile
 from wanwrap.weights.workspace import Workspace
 
 ENCODERS = ("vae", "t5", "clip")
 CLIP_FRAMES = 33  # two seconds: enough to see it move, in half the time of a whole clip
 SEED = 42
 NETWORK = "networks.lora_wan"
+Network = tuple[str, Mapping[str, str]]  # a module of upstream's, and its arguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What was asked for, by the options' names; what is None or empty is left to the run."""
+    """Samples of a run as they were asked for, by the options' names; what is None or empty is left to the run."""
 
+    run: Run
+    base_dir: Path
     epochs: Sequence[str] = ()
     strength: Sequence[float] = (1.0,)
     prompt: Sequence[str] = ()
@@ -44,34 +52,57 @@ class SampleRequest:
     steps: int | None = None
     seed: int = SEED
     lightning: bool = False
+    vram: float | None = None  # GB of the card, where it isn't this machine's
+    blocks_to_swap: int | None = None
+    python: str = sys.executable
+    upstream: Upstream = field(default_factory=Upstream)
+    any_upstream: bool = False
+    workspace: Workspace = field(default_factory=Workspace)
+    gone: Mapping[str, str] = field(default_factory=dict)  # see plan.request.gone
+
+    @property
+    def home(self) -> Path:
+        """The workspace whose weights the run has read: of a rehearsal its own, for toys are no weights."""
+        return self.run.folder.parents[1] if self.run.rehearsal else self.base_dir
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplePlan:
-    """The cells of the grid and their models, upstream's network of each expert's LoRAs and their largest rank, the LoRAs to
-    convert before, and what is to be said.
+    """The cells of the grid and their models, upstream's network of each expert's LoRAs, LoRAs that upstream can't read with
+    the files to make of them first, and what is to be said.
+
+    `options` change no sample: with them, and with `env` in its environment, it fits the `card`.
     """
 
+    request: SampleRequest
     cells: Sequence[Cell]
     models: Models
     networks: Mapping[str, Network]
-    rank: int
     use: Inference
     conversions: Sequence[tuple[Path, Path]]
     notes: Sequence[str]
     record: Record
+    card: Card | None = None
+    options: Options = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run's."""
+        return self.request.run.folder
 
 
-def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace) -> SamplePlan:
-    """The samples that are asked for of a run, those that are there included.
+def make_plan(request: SampleRequest) -> SamplePlan:
+    """The samples that are asked for, those that are there included; fitted to no card yet.
 
     Raises:
         OutputError: the run has no LoRAs, or is of an earlier wanwrap.
         OptionError: what is asked for can't be made. WeightsError: a file that is needed is not there.
     """
+    run = request.run
     record, use = loras.inference(run)
-    files = _Files(record, run, base, workspace)
-    models, conversions, notes = _models(request, record, files)
+    models, conversions, notes = _models(request, record, _Files(request, record))
+    _check_blocks(request.blocks_to_swap, models.task)
     use = _use(request, LIGHTNING if models.beside and request.lightning else use)
     chosen = loras.choose(loras.checkpoints(run), request.epochs)
     for checkpoint in chosen:
@@ -80,9 +111,23 @@ def make_plan(request: SampleRequest, run: Run, base: Path, workspace: Workspace
     columns = list(product(chosen, sorted({*request.strength})))
     cells = [*grid.cells(models, use, request.seed, asked, columns)]
     notes = [*notes, *_untrained(models, chosen[-1].loras), *_prefixed(models)]
-    rank = max(int(each.record.settings.get("network_dim", 32)) for each in run.experts)
-    networks = {each.name: _network(each.record) for each in run.experts}
-    return SamplePlan(cells, models, networks, rank, use, conversions, notes, record)
+    return SamplePlan(
+        request=request,
+        cells=cells,
+        models=models,
+        networks={each.name: _network(each.record) for each in run.experts},
+        use=use,
+        conversions=conversions,
+        notes=notes,
+        record=record,
+    )
+
+
+def _check_blocks(blocks: int | None, task: str) -> None:
+    """Raises OptionError: the model has not so many."""
+    most = dit.blocks(task) - 1
+    if blocks is not None and blocks > most:
+        raise OptionError(f"--blocks_to_swap {blocks}: of this model {most} at most can be swapped.")
 
 
 def _network(record: Record) -> Network:
@@ -126,17 +171,15 @@ def _prompts(request: SampleRequest, record: Record, inputs: Path) -> list[Promp
 class _Files:
     """Weights where the run has read them, or where they are now."""
 
+    request: SampleRequest
     record: Record
-    run: Run
-    home: Path
-    workspace: Workspace
 
     def find(self, name: str) -> Path:
         """Raises WeightsError: it is nowhere."""
         there = {row.get("name"): Path(row["path"]) for row in self.record.weights}
         if name in there and there[name].is_file():
             return there[name]
-        found = locate(name, self.home / "models", None, self.workspace.weights.get(name))
+        found = self._located(name)
         if not found.usable:
             raise WeightsError(f"{found.reason} The run was trained with it; `wanwrap setup` gets what is missing.")
         return found.path
@@ -150,7 +193,7 @@ class _Files:
         record = self._record(expert)
         if record is None:
             return self.find(name)
-        found = locate(name, self.home / "models", None, self.workspace.weights.get(name))
+        found = self._located(name)
         known = next((row for row in record.weights if row.get("name") == name), {})
         same = (found.path.name, found.size) == (Path(str(known.get("path"))).name, known.get("bytes") or 0)
         if not found.usable or not (
@@ -166,9 +209,12 @@ class _Files:
         record = self._record(expert)
         return Path(record.dit) if record and Path(record.dit).is_file() else None
 
+    def _located(self, name: str) -> WeightFile:
+        return locate(name, self.request.home / "models", None, self.request.workspace.weights.get(name))
+
     def _record(self, expert: str) -> Record | None:
         """An expert's, if it tells what it was trained on."""
-        return next((each.record for each in self.run.experts if each.name == expert and each.record.dit), None)
+        return next((each.record for each in self.request.run.experts if each.name == expert and each.record.dit), None)
 
 
 def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Models, list[tuple[Path, Path]], list[str]]:
@@ -186,7 +232,7 @@ def _models(request: SampleRequest, record: Record, files: _Files) -> tuple[Mode
         dits[expert] = trained or files.base(expert, name)
         if release and not (merged and trained):
             source = files.find(f"lightning-{release}-{expert}")
-            out = files.home / "models" / "converted" / f"lightning-{release}-{expert}-musubi.safetensors"
+            out = request.home / "models" / "converted" / f"lightning-{release}-{expert}-musubi.safetensors"
             conversions.append((source, out))
             beside[expert] = [(out, merged["strength"] if merged else 1.0)]
     encoders = {name: str(files.find(name)) for name in ENCODERS[: 3 if task == "i2v-14B" else 2]}

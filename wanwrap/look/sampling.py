@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wanwrap.look import samples
 from wanwrap.look.grid import Cell
+from wanwrap.look.sample_plan import SamplePlan
 from wanwrap.look.samples import FOLDER
 from wanwrap.paths import PACKAGE
 from wanwrap.plan.script import command, environment
@@ -22,9 +23,8 @@ from wanwrap.system.log import JsonLines, run_logged
 from wanwrap.system.process import Command
 from wanwrap.system.shell import Shell
 from wanwrap.upstream.options import CONVERT_LORA, SAMPLE, Options, spell
-from wanwrap.upstream.pin import SETTINGS, Upstream
+from wanwrap.upstream.pin import SETTINGS
 
-Network = tuple[str, Mapping[str, str]]
 LOG, JOB = f"{FOLDER}/sample.log", f"{FOLDER}/job.json"
 CHILD = str(PACKAGE / "look" / "sample_child.py")
 ADVICE = {
@@ -33,81 +33,64 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampler:
-    """What makes samples of one run: the training Python, upstream in it, and the `options` that change no result.
-
-    `networks` are upstream's modules of the LoRAs with their arguments, by expert; `conversions` are LoRAs that upstream can't read and the files to make of
-    them first; `env` is added to the environment.
-    """
-
-    folder: Path
-    python: str
-    upstream: Upstream
-    networks: Mapping[str, Network]
-    options: Options
-    conversions: Sequence[tuple[Path, Path]] = ()
-    env: dict[str, str]
-
-    def argv(self, cell: Cell) -> tuple[str, ...]:
-        """Upstream's own command that makes the same, but for what rounding the merged weights changes."""
-        more = {**self.options, "save_path": str(self.folder / FOLDER)}
-        return (self.python, *self.upstream.start(SAMPLE), *cell.argv(more))
-
-    def convert(self, source: Path, out: Path) -> tuple[str, ...]:
-        """Upstream's command that brings a LoRA into its own format."""
-        words: Options = {"input": str(source), "output": str(out), "target": "default"}
-        return (self.python, *self.upstream.start(CONVERT_LORA), *spell(words))
-
-    @property
-    def start(self) -> tuple[str, ...]:
-        """How the child is started."""
-        return (self.python, *([self.upstream.child] if self.upstream.child else []), CHILD)
-
-
-def script(sampler: Sampler, cells: Sequence[Cell], shell: Shell) -> list[str]:
+def script(plan: SamplePlan, shell: Shell) -> list[str]:
     """What would be done, as commands of upstream's: a process for each cell."""
-    env = {**sampler.upstream.env, **SETTINGS, **sampler.env}
-    lines = [*environment(env, shell), *(command(sampler.convert(*each), shell) for each in sampler.conversions)]
-    for cell in cells:
-        lines += ["", f"# {cell.sample.file}", command(sampler.argv(cell), shell)]
+    lines = [*environment(_env(plan), shell), *(command(_conversion(plan, *each), shell) for each in plan.conversions)]
+    for cell in plan.cells:
+        lines += ["", f"# {cell.sample.file}", command(argv(plan, cell), shell)]
     return lines
 
 
-def todo(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+def argv(plan: SamplePlan, cell: Cell) -> tuple[str, ...]:
+    """Upstream's own command that makes the same, but for what rounding the merged weights changes."""
+    request, more = plan.request, {**plan.options, "save_path": str(plan.folder / FOLDER)}
+    return (request.python, *request.upstream.start(SAMPLE), *cell.argv(more))
+
+
+def _conversion(plan: SamplePlan, source: Path, out: Path) -> tuple[str, ...]:
+    """Upstream's command that brings a LoRA into its own format."""
+    words: Options = {"input": str(source), "output": str(out), "target": "default"}
+    return (plan.request.python, *plan.request.upstream.start(CONVERT_LORA), *spell(words))
+
+
+def _env(plan: SamplePlan) -> dict[str, str]:
+    return {**plan.request.upstream.env, **SETTINGS, **plan.env}
+
+
+def todo(plan: SamplePlan) -> list[Cell]:
     """The cells that are not there yet. Raises OutputError: the list of those that are is damaged."""
-    there = {sample.file for sample in samples.read(folder)}
-    return [cell for cell in cells if cell.sample.file not in there]
+    there = {sample.file for sample in samples.read(plan.folder)}
+    return [cell for cell in plan.cells if cell.sample.file not in there]
 
 
-def make(sampler: Sampler, cells: Sequence[Cell]) -> None:
+def make(plan: SamplePlan) -> None:
     """Make what is not there yet; each is on the list as soon as its file is whole.
 
     Raises:
         OutputError: another is at it. StepError, GpuError, RoomError: the child failed; what it has made stays.
     """
-    folder = sampler.folder
+    folder = plan.folder
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with lock(folder / FOLDER, f"another `wanwrap sample` is at work in {folder}; wait for it, or end it."):
-        left = todo(folder, cells)
-        for source, out in sampler.conversions if left else ():
+        left = todo(plan)
+        for source, out in plan.conversions if left else ():
             if not out.is_file():
-                _convert(sampler, source, out)
+                _convert(plan, source, out)
         if left:
-            _make(sampler, left)
+            _make(plan, left)
 
 
-def _convert(sampler: Sampler, source: Path, out: Path) -> None:
+def _convert(plan: SamplePlan, source: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f"{out.stem}.{os.getpid()}.part.safetensors")  # two runs may convert it at once
-    _run(sampler, f"converting {source.name}", sampler.convert(source, part), lambda _: None)
+    _run(plan, f"converting {source.name}", _conversion(plan, source, part), lambda _: None)
     part.replace(out)
 
 
-def _make(sampler: Sampler, cells: Sequence[Cell]) -> None:
-    place = sampler.folder / JOB
-    write_atomic(place, json.dumps(_job(sampler, cells), indent=1))
-    made = samples.read(sampler.folder)
+def _make(plan: SamplePlan, cells: Sequence[Cell]) -> None:
+    place = plan.folder / JOB
+    write_atomic(place, json.dumps(_job(plan, cells), indent=1))
+    made = samples.read(plan.folder)
     try:
         with console.bar("samples", len(cells)) as done:
 
@@ -116,37 +99,37 @@ def _make(sampler: Sampler, cells: Sequence[Cell]) -> None:
                     console.say(words["doing"])
                     return
                 cell = cells[words["cell"]]
-                made.append(replace(cell.sample, seconds=words["seconds"], argv=[*sampler.argv(cell)]))
-                samples.write(sampler.folder, made)
+                made.append(replace(cell.sample, seconds=words["seconds"], argv=[*argv(plan, cell)]))
+                samples.write(plan.folder, made)
                 done()
 
-            _run(sampler, "making samples", (*sampler.start, str(place)), hear)
+            child = filter(None, [plan.request.upstream.child, CHILD])
+            _run(plan, "making samples", (plan.request.python, *child, str(place)), hear)
     finally:
         with suppress(OSError):
             remove(place)
 
 
-def _job(sampler: Sampler, cells: Sequence[Cell]) -> dict[str, Any]:
+def _job(plan: SamplePlan, cells: Sequence[Cell]) -> dict[str, Any]:
     """What the child reads."""
-    more = {**sampler.options, "save_path": FOLDER}
+    more = {**plan.options, "save_path": FOLDER}
     bare = replace(cells[0], loras={})
     rows = [
         {
             "argv": cell.argv(more),
             "loras": {expert: str(path) for expert, path in cell.loras.items()},
             "strength": cell.sample.strength,
-            "out": str(sampler.folder / cell.sample.file),
+            "out": str(plan.folder / cell.sample.file),
         }
         for cell in cells
     ]
-    return {"load": bare.argv(more), "networks": sampler.networks, "cells": rows}
+    return {"load": bare.argv(more), "networks": plan.networks, "cells": rows}
 
 
-def _run(sampler: Sampler, name: str, argv: Sequence[str], hear: Any) -> None:
+def _run(plan: SamplePlan, name: str, argv: Sequence[str], hear: Any) -> None:
     """Raises StepError, GpuError, RoomError, KeyboardInterrupt."""
-    env = {**sampler.upstream.env, **SETTINGS, **sampler.env}
-    log = sampler.folder / LOG
-    status, tail = run_logged(name, Command(argv, sampler.folder, env), log, listen=JsonLines(hear))
+    log = plan.folder / LOG
+    status, tail = run_logged(name, Command(argv, plan.folder, _env(plan)), log, listen=JsonLines(hear))
     if status:
         why = failure(status, tail, ADVICE)
         raise why.error(f"{name} {why.text}\n{tail}\nThe whole log: {log}")
