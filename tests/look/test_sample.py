@@ -79,8 +79,12 @@ def test_the_same_command_goes_on(tmp_path: Path, trained: Wanwrap) -> None:
     assert died.returncode == 9 or died.returncode == StepError.exit_code, died.stderr
     assert "--size" in died.stderr and len(rows(tmp_path)) == 3
     before = {row["file"]: (folder(tmp_path) / row["file"]).stat().st_mtime_ns for row in rows(tmp_path)}
-    assert trained("sample", NAME, *TWO, "--epochs", "1,2").returncode == 0
-    assert len(rows(tmp_path)) == 6
+    done = trained("sample", NAME, *TWO, "--epochs", "1,2")
+    page = folder(tmp_path) / "report.html"
+    assert done.returncode == 0 and len(rows(tmp_path)) == 6
+    (line,) = done.stdout.splitlines()
+    assert "6 samples" in line and str(folder(tmp_path) / "samples") in line and line.endswith(str(page))
+    assert all(Path(row["file"]).name in page.read_text(encoding="utf-8") for row in rows(tmp_path))
     assert all((folder(tmp_path) / name).stat().st_mtime_ns == time for name, time in before.items())
     again = trained("sample", NAME, *TWO, "--epochs", "1,2", "--python", "/bin/false", STANDIN_GPUS="0")
     assert again.returncode == 0 and "6 of them are there" in again.stderr

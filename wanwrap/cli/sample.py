@@ -25,10 +25,12 @@ from wanwrap.cli.report import Renewal
 from wanwrap.cli.terminal import show_result
 from wanwrap.errors import OptionError
 from wanwrap.look import sample_gpu, sampling
+from wanwrap.look.report import FILE
 from wanwrap.look.sample_plan import SEED, SamplePlan, SampleRequest, make_plan
+from wanwrap.look.samples import FOLDER
 from wanwrap.plan import preflight
 from wanwrap.plan.request import gone, training_python, workspace_folder
-from wanwrap.run.status import find
+from wanwrap.run.status import find, look
 from wanwrap.system import console
 from wanwrap.system.shell import native
 from wanwrap.upstream import pin
@@ -103,10 +105,8 @@ def sample(run: str, dry_run: bool, as_json: bool, **options: Any) -> None:
         return
     if left:
         _make(plan)
-    files = [plan.folder / cell.sample.file for cell in plan.cells]
-    show_result(
-        as_json, lambda: [vars(cell.sample) for cell in plan.cells], ["done:", *(f"  {file}" for file in files)]
-    )
+    done = f"done: {len(plan.cells)} samples in {plan.folder / FOLDER}; side by side on {plan.folder / FILE}"
+    show_result(as_json, lambda: [vars(cell.sample) for cell in plan.cells], [done])
 
 
 def _request(run: str, base_dir: Path, python: str | None, musubi_dir: Path | None, **options: Any) -> SampleRequest:
@@ -151,4 +151,4 @@ def _make(plan: SamplePlan) -> None:
     try:
         sampling.make(plan)
     finally:
-        Renewal(plan.folder).write()  # with those that are there
+        Renewal(plan.folder).write(look(plan.folder))  # with those that are there
