@@ -18,8 +18,10 @@ from runs import NAME, calls, folder, option, told
 from wanwrap.data.media import kind_of
 from wanwrap.errors import GpuError, OptionError, OutputError, RoomError, StepError, WeightsError
 from wanwrap.look import grid, samples
-from wanwrap.look.grid import Models, Prompt
-from wanwrap.look.sample_plan import SampleRequest, make_plan
+from wanwrap.look.prompts import Prompt, defaults
+from wanwrap.look.sample_models import Models
+from wanwrap.look.sample_plan import make_plan
+from wanwrap.look.sample_request import SampleRequest
 from wanwrap.run.record import Record, unknown
 from wanwrap.run.status import find
 from wanwrap.system.files import lock
@@ -245,21 +247,20 @@ def test_image_to_video_begins_with_what_was_trained(tmp_path: Path) -> None:
     """A picture as it is, of a clip its first frame; another scene would be at odds with it."""
     still = picture(tmp_path / "still.png", (160, 100))
     moving = clip(tmp_path / "moving.mp4", 9)
-    rows = grid.prompts(
-        i2v(tmp_path, (moving, "mycat, it runs"), (still, "mycat, it sits")), "mycat", tmp_path / "inputs"
-    )
+    rows = defaults(i2v(tmp_path, (moving, "mycat, it runs"), (still, "mycat, it sits")), "mycat", tmp_path / "inputs")
     assert [each.text for each in rows] == ["mycat, it runs", "mycat, it sits", "it runs"]
     assert rows[1].image == still and rows[0].image == rows[2].image
     assert rows[0].image and rows[0].image.parent == tmp_path / "inputs"
     with Image.open(rows[0].image) as frame:
         assert ImageStat.Stat(ImageChops.difference(frame.convert("RGB"), first_frame(moving))).mean < [2.0] * 3
     still.unlink()
-    (gone,) = grid.prompts(i2v(tmp_path, (still, "it sits")), "", tmp_path)
+    (gone,) = defaults(i2v(tmp_path, (still, "it sits")), "", tmp_path)
     with pytest.raises(OptionError, match="--image"):
         [*grid.cells(MODELS, WAN["i2v-A14B"], 1, [gone], [])]
 
 
-MODELS = Models("i2v-A14B", 0.9, {"high": Path("/h.safetensors"), "low": Path("/l.safetensors")}, {"vae": "/vae"})
+DITS = {"high": Path("/h.safetensors"), "low": Path("/l.safetensors")}
+MODELS = Models(task="i2v-A14B", boundary=0.9, dits=DITS, encoders={"vae": "/vae"})
 
 
 def test_image_to_video_keeps_the_pictures_aspect(tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_lightning_beside_the_loras(
         path = files[name.rpartition("-")[2]]
         return WeightFile(path=path, usable=path.is_file(), reason=f"{path.name} is not there.")
 
-    monkeypatch.setattr("wanwrap.look.sample_plan.locate", locate)
+    monkeypatch.setattr("wanwrap.look.sample_models.locate", locate)
     done = trained("sample", NAME, *TWO, "--epochs", "last", "--lightning", "--json")
     if missing:
         assert done.returncode == WeightsError.exit_code and "lightning-high" in done.stderr
@@ -324,8 +325,8 @@ def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch
         place.write_text(json.dumps(row | {"dit": "/gone"}), encoding="utf-8")
     file = tmp_path / "l.safetensors"
     file.write_bytes(b"lightning")
-    monkeypatch.setattr("wanwrap.look.sample_plan.locate", lambda *_: WeightFile(path=file, usable=True))
-    monkeypatch.setattr("wanwrap.look.sample_plan.read_header", lambda _: {})
+    monkeypatch.setattr("wanwrap.look.sample_models.locate", lambda *_: WeightFile(path=file, usable=True))
+    monkeypatch.setattr("wanwrap.look.sample_models.read_header", lambda _: {})
     argv = dry(trained, *TWO)[-1]
     at = argv.index("--lora_multiplier")
     assert argv[at + 1 : at + 3] == ["0.5", "1"]
@@ -387,7 +388,7 @@ def test_a_first_frame_that_has_changed_is_another(tmp_path: Path) -> None:
     assert one.sample.file != other.sample.file == same.sample.file
     (tmp_path / "broken.mp4").write_bytes(b"no clip")
     with pytest.raises(OptionError, match="first frame"):
-        grid.prompts(i2v(tmp_path, (tmp_path / "broken.mp4", "it runs")), "", tmp_path / "inputs")
+        defaults(i2v(tmp_path, (tmp_path / "broken.mp4", "it runs")), "", tmp_path / "inputs")
     assert not [*(tmp_path / "inputs").iterdir()]
 
 

@@ -26,7 +26,8 @@ from wanwrap.cli.terminal import show_result
 from wanwrap.errors import OptionError
 from wanwrap.look import sample_gpu, sampling
 from wanwrap.look.report import FILE
-from wanwrap.look.sample_plan import SEED, SamplePlan, SampleRequest, make_plan
+from wanwrap.look.sample_plan import SamplePlan, make_plan
+from wanwrap.look.sample_request import SEED, SampleRequest
 from wanwrap.look.samples import FOLDER
 from wanwrap.plan import preflight
 from wanwrap.plan.request import gone, training_python, workspace_folder

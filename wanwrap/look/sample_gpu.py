@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from wanwrap.errors import GpuError, RoomError
-from wanwrap.look.sample_plan import SamplePlan, SampleRequest
+from wanwrap.look.sample_plan import SamplePlan
+from wanwrap.look.sample_request import SampleRequest
 from wanwrap.plan import card as cards
 from wanwrap.plan import sampling_fit
 from wanwrap.plan.card import Card

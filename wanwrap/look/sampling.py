@@ -35,7 +35,10 @@ ADVICE = {
 
 def script(plan: SamplePlan, shell: Shell) -> list[str]:
     """What would be done, as commands of upstream's: a process for each cell."""
-    lines = [*environment(_env(plan), shell), *(command(_conversion(plan, *each), shell) for each in plan.conversions)]
+    lines = [
+        *environment(_env(plan), shell),
+        *(command(_conversion(plan, *each), shell) for each in plan.models.conversions),
+    ]
     for cell in plan.cells:
         lines += ["", f"# {cell.sample.file}", command(argv(plan, cell), shell)]
     return lines
@@ -73,7 +76,7 @@ def make(plan: SamplePlan) -> None:
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with lock(folder / FOLDER, f"another `wanwrap sample` is at work in {folder}; wait for it, or end it."):
         left = todo(plan)
-        for source, out in plan.conversions if left else ():
+        for source, out in plan.models.conversions if left else ():
             if not out.is_file():
                 _convert(plan, source, out)
         if left:
