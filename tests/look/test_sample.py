@@ -62,7 +62,7 @@ def dry(cli: Wanwrap, *words: object) -> list[list[str]]:
 def test_both_experts_with_the_same_noise_and_a_column_without(tmp_path: Path, trained: Wanwrap) -> None:
     done = trained("sample", NAME, *TWO, "--epochs", "1,last", "--strength", "0.6,1", "--json")
     assert done.returncode == 0, done.stderr
-    assert [row["file"] for row in json.loads(done.stdout)] == [row["file"] for row in rows(tmp_path)]
+    assert json.loads(done.stdout) == rows(tmp_path) and "--prompt" in rows(tmp_path)[0]["argv"]
     columns = [(row["epoch"], row["strength"], row["prompt"]) for row in rows(tmp_path)]
     pairs = [(None, 0.0), (1, 0.6), (1, 1.0), (3, 0.6), (3, 1.0)]
     assert columns == [(*pair, prompt) for pair in pairs for prompt in ("a cat", "a dog")]

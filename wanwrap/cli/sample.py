@@ -107,7 +107,7 @@ def sample(run: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     if left:
         _make(plan)
     done = f"done: {len(plan.cells)} samples in {plan.folder / FOLDER}; side by side on {plan.folder / FILE}"
-    show_result(as_json, lambda: [vars(cell.sample) for cell in plan.cells], [done])
+    show_result(as_json, lambda: [vars(sample) for sample in sampling.there(plan)], [done])
 
 
 def _request(run: str, base_dir: Path, python: str | None, musubi_dir: Path | None, **options: Any) -> SampleRequest:

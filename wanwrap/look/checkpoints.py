@@ -81,10 +81,11 @@ def choose(found: Sequence[Checkpoint], wanted: Sequence[str]) -> list[Checkpoin
     Raises:
         OptionError: there is none of such an epoch.
     """
-    if not wanted or ALL in wanted:
-        step = max(1, len(found) - 1) / (FEW - 1)
-        few = {round(len(found) - 1 - step * index) for index in range(FEW)} if len(found) > FEW else range(len(found))
-        return [*found] if wanted else [found[index] for index in sorted(few)]
+    if ALL in wanted or (not wanted and len(found) <= FEW):
+        return [*found]
+    if not wanted:
+        step = (len(found) - 1) / (FEW - 1)
+        return [found[round(step * index)] for index in range(FEW)]
     by_name = {**{str(each.epoch): each for each in found if not each.mixed}, LAST: found[-1]}
     if missing := [word for word in wanted if word not in by_name]:
         raise OptionError(f"--epochs {missing[0]}: there are LoRAs of {listing([*by_name])}.")

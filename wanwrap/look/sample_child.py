@@ -2,17 +2,16 @@
 
     python sample_child.py JOB.json
 
-The job is {"load": arguments, "networks": {expert: [module, its arguments]}, "cells": [{"argv": arguments, "loras": {expert: path}, "strength": number,
-"out": path}]}. All arguments are those of upstream's wan_generate_video, whose own parser reads them; but for the LoRAs of
+The job is {"load": arguments, "networks": {expert: [module, its arguments]}, "cells": [{"argv": arguments, "loras": {expert:
+path}, "strength": number, "out": path}]}. All arguments are those of upstream's wan_generate_video, whose own parser reads them; but for the LoRAs of
 `loras`, which are hooked onto the DiTs as in a training, and exchanged from cell to cell. What `load` names is merged.
-Prints JSON lines: {"doing": ...}, and {"cell": its number, "seconds": ...} when its file is whole and in place.
+Prints JSON lines: {"doing": ...}, and {"cell": its number} when its file is whole and in place.
 """
 
 import importlib
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,18 @@ class Sampler:
         self.upstream, self.device = upstream, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.args = [self.parsed(cell["argv"]) for cell in job["cells"]]
         load = self.parsed(job["load"])
-        self.settings = upstream.get_generation_settings(load)
-        self.i2v = "i2v" in load.task
+        settings = self.settings = upstream.get_generation_settings(load)
+        i2v = "i2v" in load.task
         say(doing="encoding the prompts")
         with torch.no_grad():
             self.contexts = self.encode_texts(load)
-            self.clips = self.encode_images(load) if self.i2v and not self.settings.cfg.v2_2 else {}
-        self.vae = upstream.load_vae(load, self.settings.cfg, self.device, self.settings.vae_dtype)
+            self.clips = self.encode_images(load) if i2v and not settings.cfg.v2_2 else {}
+        self.vae = upstream.load_vae(load, settings.cfg, self.device, settings.vae_dtype)
         self.vae.to_device("cpu")
         say(doing="loading the DiTs" if load.dit_high_noise else "loading the DiT")
-        self.models = self.load_models(load)
+        self.models = upstream.load_dit_models(
+            load, settings.cfg, self.device, settings.dit_dtype, settings.dit_weight_dtype, i2v
+        )
         experts = ("high", "low") if len(self.models) > 1 else ("dit",)
         self.hooks = {
             expert: Hook(upstream, model, *job["networks"].get(expert, ()))
@@ -116,14 +117,6 @@ class Sampler:
         self.upstream.clean_memory_on_device(device)
         return found
 
-    def load_models(self, load: Any) -> list[Any]:
-        """The high-noise DiT and the low-noise one, or the one there is."""
-        settings = self.settings
-        models: list[Any] = self.upstream.load_dit_models(
-            load, settings.cfg, self.device, settings.dit_dtype, settings.dit_weight_dtype, self.i2v
-        )
-        return models
-
     def make(self, cell: dict[str, Any], args: Any) -> None:
         """One sample, in its place when it is whole."""
         for expert, hook in self.hooks.items():
@@ -151,9 +144,8 @@ def main(place: str) -> None:
     job = json.loads(Path(place).read_text(encoding="utf-8"))
     sampler = Sampler(importlib.import_module("musubi_tuner.wan_generate_video"), job)
     for number, (cell, args) in enumerate(zip(job["cells"], sampler.args, strict=True)):
-        began = time.monotonic()
         sampler.make(cell, args)
-        say(cell=number, seconds=round(time.monotonic() - began, 1))
+        say(cell=number)
 
 
 if __name__ == "__main__":

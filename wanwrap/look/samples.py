@@ -40,7 +40,6 @@ class Sample:
     marks: dict[str, str] = field(default_factory=dict)  # the sha256 of their headers, by expert
     lightning: str = ""
     image: str = ""  # I2V's first frame, below the run's folder where wanwrap has made it
-    seconds: float = 0.0  # that it took
     argv: list[str] = field(default_factory=list)  # upstream's command that makes the same
 
     def __post_init__(self) -> None:
@@ -51,7 +50,7 @@ class Sample:
         place = PureWindowsPath(self.file)
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in whole):
             raise TypeError(f"{self.file} is described by what is no text or no number")
-        numbers = self.strength + self.seconds + self.guidance_scale + self.flow_shift
+        numbers = self.strength + self.guidance_scale + self.flow_shift
         if place.anchor or ".." in place.parts or not isinstance(numbers, float | int):
             raise TypeError(f"{self.file} is elsewhere, or its strength no number")
 

@@ -13,7 +13,7 @@ from typing import Any
 from wanwrap.look import samples
 from wanwrap.look.grid import Cell
 from wanwrap.look.sample_plan import SamplePlan
-from wanwrap.look.samples import FOLDER
+from wanwrap.look.samples import FOLDER, Sample
 from wanwrap.paths import PACKAGE
 from wanwrap.plan.script import command, environment
 from wanwrap.system import console
@@ -62,8 +62,14 @@ def _env(plan: SamplePlan) -> dict[str, str]:
 
 def todo(plan: SamplePlan) -> list[Cell]:
     """The cells that are not there yet. Raises OutputError: the list of those that are is damaged."""
-    there = {sample.file for sample in samples.read(plan.folder)}
-    return [cell for cell in plan.cells if cell.sample.file not in there]
+    done = {sample.file for sample in there(plan)}
+    return [cell for cell in plan.cells if cell.sample.file not in done]
+
+
+def there(plan: SamplePlan) -> list[Sample]:
+    """Those of the plan's samples that are there. Raises OutputError: the list of all is damaged."""
+    files = {cell.sample.file for cell in plan.cells}
+    return [sample for sample in samples.read(plan.folder) if sample.file in files]
 
 
 def make(plan: SamplePlan) -> None:
@@ -102,7 +108,7 @@ def _make(plan: SamplePlan, cells: Sequence[Cell]) -> None:
                     console.say(words["doing"])
                     return
                 cell = cells[words["cell"]]
-                made.append(replace(cell.sample, seconds=words["seconds"], argv=[*argv(plan, cell)]))
+                made.append(replace(cell.sample, argv=[*argv(plan, cell)]))
                 samples.write(plan.folder, made)
                 done()
 

@@ -29,15 +29,11 @@ def fitted(need: SamplingNeed, card: Card | None, blocks: int | None = None) -> 
     Raises:
         RoomError: nothing fits that gives the same samples; which others would.
     """
-    fp8: dict[str, Value] = {"fp8_t5": True}
-    fp8 |= {"fp8_scaled" if need.fp8 == "scaled" else "fp8": True} if need.fp8 else {}
-    if card is None:
-        return {**fp8, **({"blocks_to_swap": blocks} if blocks else {})}
     chosen = _chosen(need, card, blocks)
-    if chosen is None and blocks is None:
+    if chosen is None and card and blocks is None:
         raise RoomError(_complaint(need, card))
     *_, most = _ways(need, blocks)
-    return {**fp8, **(most if chosen is None else chosen)}
+    return chosen or most
 
 
 def taken(need: SamplingNeed, options: Options, card: Card | None) -> SamplingMemory:
@@ -50,24 +46,26 @@ def environment(card: Card | None) -> dict[str, str]:
     return {ALLOCATOR: EXPANDABLE} if card is not None and card.expandable is None else {}
 
 
-def _chosen(need: SamplingNeed, card: Card, blocks: int | None = None) -> dict[str, Value] | None:
+def _chosen(need: SamplingNeed, card: Card | None, blocks: int | None = None) -> dict[str, Value] | None:
     return next((way for way in _ways(need, blocks) if _fits(taken(need, way, card), card)), None)
 
 
 def _ways(need: SamplingNeed, blocks: int | None = None) -> Iterator[dict[str, Value]]:
     """All that can be chosen: the fewest swapped blocks first, and of these the fewest options."""
-    text: dict[str, Value] = {"fp8_t5": True}
+    fp8: dict[str, Value] = {"fp8_t5": True}
+    if need.fp8:
+        fp8["fp8_scaled" if need.fp8 == "scaled" else "fp8"] = True
     levers = [*([EMBEDDING] if "A14B" in need.task else []), CACHE]
     for count in range(dit.blocks(need.task)) if blocks is None else [blocks]:
         swap: dict[str, Value] = {"blocks_to_swap": count} if count else {}
         for length in range(len(levers) + 1):
             for names in combinations(levers, length):
-                yield {**text, **dict.fromkeys(names, True), **swap}
+                yield {**fp8, **dict.fromkeys(names, True), **swap}
 
 
-def _fits(memory: SamplingMemory, card: Card) -> bool:
+def _fits(memory: SamplingMemory, card: Card | None) -> bool:
     """T5 is not asked about: the training has had it on the GPU too, in fp8."""
-    return memory.models <= room(card) and memory.ram <= (card.ram or memory.ram)
+    return card is None or (memory.models <= room(card) and memory.ram <= (card.ram or memory.ram))
 
 
 def _complaint(need: SamplingNeed, card: Card) -> str:
