@@ -41,73 +41,61 @@ def find(request: SampleRequest, record: Record) -> Models:
     Raises:
         OptionError: there is no Lightning for it, or it is merged in. WeightsError: a file is not there, or is another.
     """
-    files, told = _Files(request, record), record.inference
+    told = record.inference
     task, merged = str(told["task"]), told.get("lightning")
     release = merged["release"] if merged else ""
     if request.lightning:
         release = _release(task, merged=bool(merged))
-    trained = {expert: files.trained(expert) for expert in told["dits"]}
-    loras = {each: f"lightning-{release}-{each}" for each, dit in trained.items() if release and not (merged and dit)}
-    converted = {each: request.models / "converted" / f"{name}-musubi.safetensors" for each, name in loras.items()}
+    records = {each.name: each.record for each in request.run.experts if each.record.dit}
+    trained = {expert: Path(each.dit) for expert, each in records.items() if Path(each.dit).is_file()}
+    bare = [expert for expert in told["dits"] if release and not (merged and expert in trained)]
+    converted = {each: request.models / "converted" / f"lightning-{release}-{each}-musubi.safetensors" for each in bare}
     return Models(
         task=task,
         boundary=told["boundary"],
-        dits={expert: trained[expert] or files.base(expert, name) for expert, name in told["dits"].items()},
-        encoders={name: str(files.find(name)) for name in ENCODERS[: 3 if task == "i2v-14B" else 2]},
+        dits={each: trained.get(each) or _dit(request, records.get(each), name) for each, name in told["dits"].items()},
+        encoders={name: str(_file(request, record, name)) for name in ENCODERS[: 3 if task == "i2v-14B" else 2]},
         beside={each: [(out, merged["strength"] if merged else 1.0)] for each, out in converted.items()},
-        conversions=[(files.find(loras[each]), out) for each, out in converted.items()],
+        conversions=[(_file(request, record, f"lightning-{release}-{each}"), out) for each, out in converted.items()],
         lightning=release,
     )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Weights where the run has read them, or where they are now."""
+def _file(request: SampleRequest, record: Record, name: str) -> Path:
+    """A weight where the run has read it, or where it is now. Raises WeightsError: it is nowhere."""
+    there = {row.get("name"): Path(row["path"]) for row in record.weights}
+    return there[name] if name in there and there[name].is_file() else _usable(_located(request, name))
 
-    request: SampleRequest
-    record: Record
 
-    def find(self, name: str) -> Path:
-        """Raises WeightsError: it is nowhere."""
-        there = {row.get("name"): Path(row["path"]) for row in self.record.weights}
-        if name in there and there[name].is_file():
-            return there[name]
-        found = self._located(name)
-        if not found.usable:
-            raise WeightsError(f"{found.reason} The run was trained with it; `wanwrap setup` gets what is missing.")
-        return found.path
+def _located(request: SampleRequest, name: str) -> WeightFile:
+    return locate(name, request.models, None, request.workspace.weights.get(name))
 
-    def base(self, expert: str, name: str) -> Path:
-        """The DiT that an expert was trained on, where it is now; of one that was not trained any that serves.
 
-        Raises:
-            WeightsError: it is nowhere, or what is found is another.
-        """
-        record = self._record(expert)
-        if record is None:
-            return self.find(name)
-        found = self._located(name)
-        known = next((row for row in record.weights if row.get("name") == name), {})
+def _usable(found: WeightFile) -> Path:
+    if not found.usable:
+        raise WeightsError(f"{found.reason} The run was trained with it; `wanwrap setup` gets what is missing.")
+    return found.path
+
+
+def _dit(request: SampleRequest, record: Record | None, name: str) -> Path:
+    """The DiT that an expert was trained on, and that is no longer there, elsewhere; of one that was not trained any that
+    serves.
+
+    Raises:
+        WeightsError: it is nowhere, or what is found is another.
+    """
+    found = _located(request, name)
+    if record is None:
+        return _usable(found)
+    known = next((row for row in record.weights if row.get("name") == name), {})
+    same = found.content == record.settings[BASE]
+    if record.inference.get("lightning"):
         same = (found.path.name, found.size) == (Path(str(known.get("path"))).name, known.get("bytes") or 0)
-        if not found.usable or not (
-            same if record.inference.get("lightning") else found.content == record.settings[BASE]
-        ):
-            raise WeightsError(
-                f"the {expert} LoRA was trained on {record.dit}, which is not there, nor is the same file elsewhere; put it back."
-            )
-        return found.path
-
-    def trained(self, expert: str) -> Path | None:
-        """The DiT that an expert was trained on, if it is still there."""
-        record = self._record(expert)
-        return Path(record.dit) if record and Path(record.dit).is_file() else None
-
-    def _located(self, name: str) -> WeightFile:
-        return locate(name, self.request.models, None, self.request.workspace.weights.get(name))
-
-    def _record(self, expert: str) -> Record | None:
-        """An expert's, if it tells what it was trained on."""
-        return next((each.record for each in self.request.run.experts if each.name == expert and each.record.dit), None)
+    if not (found.usable and same):
+        raise WeightsError(
+            f"the {record.expert} LoRA was trained on {record.dit}, which is not there, nor is the same file elsewhere; put it back."
+        )
+    return found.path
 
 
 def _release(task: str, *, merged: bool) -> str:
