@@ -59,6 +59,12 @@ def dry(cli: Wanwrap, *words: object) -> list[list[str]]:
     return [row["argv"] for row in json.loads(done.stdout)]
 
 
+def change(tmp_path: Path, expert: str, **changes: Any) -> None:
+    """Other values in an expert's record."""
+    place = folder(tmp_path) / expert / "record.json"
+    place.write_text(json.dumps(told(tmp_path, expert) | changes), encoding="utf-8")
+
+
 def test_both_experts_with_the_same_noise_and_a_column_without(tmp_path: Path, trained: Wanwrap) -> None:
     done = trained("sample", NAME, *TWO, "--epochs", "1,last", "--strength", "0.6,1", "--json")
     assert done.returncode == 0, done.stderr
@@ -210,10 +216,7 @@ def test_one_expert_alone(tmp_path: Path, cli: Wanwrap, weights: list[str], cats
 
 def test_a_record_of_an_earlier_wanwrap(tmp_path: Path, trained: Wanwrap) -> None:
     for expert in ("high", "low"):
-        place = folder(tmp_path) / expert / "record.json"
-        row = json.loads(place.read_text(encoding="utf-8"))
-        del row["inference"]
-        place.write_text(json.dumps(row), encoding="utf-8")
+        change(tmp_path, expert, inference={})
     done = trained("sample", NAME)
     assert done.returncode == OutputError.exit_code and "earlier wanwrap" in done.stderr
 
@@ -315,14 +318,10 @@ def test_lightning_beside_the_loras(
 def test_a_merged_dit_that_is_gone(tmp_path: Path, trained: Wanwrap, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning is loaded beside the base model then, as strong as it was merged; and --lightning says nothing new."""
     for expert in ("high", "low"):
-        place = folder(tmp_path) / expert / "record.json"
-        row = json.loads(place.read_text(encoding="utf-8"))
-        row["inference"] |= {"lightning": {"release": "t2v-v2.0", "strength": 0.5}, "infer_steps": 4}
-        row["weights"] += [
-            {"name": name, "path": "/x/l.safetensors", "bytes": 0} for name in row["inference"]["dits"].values()
-        ]
-        row["weights"] = row["weights"][::-1]
-        place.write_text(json.dumps(row | {"dit": "/gone"}), encoding="utf-8")
+        row = told(tmp_path, expert)
+        use = row["inference"] | {"lightning": {"release": "t2v-v2.0", "strength": 0.5}, "infer_steps": 4}
+        gone = [{"name": name, "path": "/x/l.safetensors", "bytes": 0} for name in use["dits"].values()]
+        change(tmp_path, expert, inference=use, weights=[*gone, *row["weights"]], dit="/gone")
     file = tmp_path / "l.safetensors"
     file.write_bytes(b"lightning")
     monkeypatch.setattr("wanwrap.look.sample_models.locate", lambda *_: WeightFile(path=file, usable=True))
@@ -346,24 +345,18 @@ def test_another_dit_than_it_was_trained_on_is_not_taken(tmp_path: Path, trained
 
 def test_experts_that_have_come_to_different_epochs(tmp_path: Path, trained: Wanwrap) -> None:
     """A column is of one epoch; of both ends there is one more, where both have ended."""
-
-    def change(expert: str, **changes: Any) -> None:
-        place = folder(tmp_path) / expert / "record.json"
-        row = json.loads(place.read_text(encoding="utf-8"))
-        place.write_text(json.dumps(row | changes), encoding="utf-8")
-
     files = told(tmp_path)["files"]
-    change("low", files=files[:1], state="stopped")
+    change(tmp_path, "low", files=files[:1], state="stopped")
     (folder(tmp_path) / f"{NAME}-low.safetensors").unlink()
     epochs = {option(argv, "lora_weight") for argv in dry(trained, *TWO)} - {None}
     assert [Path(str(each)).name for each in epochs] == files[:1]
     assert trained("sample", NAME, *TWO, "--epochs", 3).returncode == OptionError.exit_code
-    change("low", files=files[:1], state="done", epochs_planned=1, lora=f"{NAME}-low.safetensors")
+    change(tmp_path, "low", files=files[:1], state="done", epochs_planned=1, lora=f"{NAME}-low.safetensors")
     both = dry(trained, *TWO, "--epochs", "last")[-1]
     assert option(both, "lora_weight_high_noise") == str(folder(tmp_path) / f"{NAME}-high.safetensors")
     assert option(both, "lora_weight") == str(folder(tmp_path) / files[0])
-    change("low", files=[])
-    change("high", files=[])
+    change(tmp_path, "low", files=[])
+    change(tmp_path, "high", files=[])
     assert trained("sample", NAME).returncode == OutputError.exit_code
 
 
@@ -387,8 +380,10 @@ def test_a_first_frame_that_has_changed_is_another(tmp_path: Path) -> None:
     (same,) = grid.cells(MODELS, use, 1, [Prompt("it sits", moved)], [])
     assert one.sample.file != other.sample.file == same.sample.file
     (tmp_path / "broken.mp4").write_bytes(b"no clip")
+    broken = i2v(tmp_path, (tmp_path / "broken.mp4", "it runs"))
     with pytest.raises(OptionError, match="first frame"):
-        defaults(i2v(tmp_path, (tmp_path / "broken.mp4", "it runs")), "", tmp_path / "inputs")
+        defaults(broken, "", tmp_path / "inputs")
+    assert defaults(broken, "", tmp_path / "inputs", moved) == [Prompt("it runs", moved)]
     assert not [*(tmp_path / "inputs").iterdir()]
 
 
@@ -404,10 +399,7 @@ def test_a_first_frame_that_has_changed_is_another(tmp_path: Path) -> None:
     ],
 )
 def test_each_experts_own_network(given: dict[str, Any], network: Any, tmp_path: Path, trained: Wanwrap) -> None:
-    place = folder(tmp_path) / "low" / "record.json"
-    row = json.loads(place.read_text(encoding="utf-8"))
-    row["settings"] |= given
-    place.write_text(json.dumps(row), encoding="utf-8")
+    change(tmp_path, "low", settings=told(tmp_path, "low")["settings"] | given)
     run = find(NAME, tmp_path / "home" / "local_training")
     if network is None:
         assert trained("sample", NAME).returncode == OptionError.exit_code
