@@ -111,9 +111,10 @@ def sample(run: str, dry_run: bool, as_json: bool, **options: Any) -> None:
 
 
 def _request(run: str, base_dir: Path, python: str | None, musubi_dir: Path | None, **options: Any) -> SampleRequest:
-    """What is asked for, looked up on this machine."""
+    """What is asked for, looked up on this machine. Raises OutputError, OptionError, PackageError: it is not there."""
     base = workspace_folder(base_dir)
     workspace, found = load(base), find(run, base)
+    preflight.check_recorded(gone(workspace, base, python, musubi_dir))
     upstream = pin.find(musubi_dir, base, workspace.musubi_dir)
     if found.rehearsal:
         from wanwrap.rehearsal.stage import CHILD
@@ -125,7 +126,6 @@ def _request(run: str, base_dir: Path, python: str | None, musubi_dir: Path | No
         python=training_python(python, workspace.python),
         upstream=upstream,
         workspace=workspace,
-        gone=gone(workspace, base, python, musubi_dir),
         **options,
     )
 
@@ -141,7 +141,6 @@ def _heading(plan: SamplePlan, done: int) -> str:
 def _make(plan: SamplePlan) -> None:
     """Those that are not there yet. Raises GpuError, RoomError, PackageError, UpstreamError, and sampling.make's."""
     request = plan.request
-    preflight.check_recorded(request.gone)
     answer = preflight.ask(request.python, request.upstream, MODULES)
     upstream = preflight.check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     preflight.check_packages(answer, request.python)

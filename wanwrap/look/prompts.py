@@ -71,16 +71,16 @@ def _first_frame(row: Mapping[str, str], folder: Path) -> Path | None:
 
 def _of_clip(path: Path, out: Path) -> Path:
     """Raises OptionError: nothing of it can be read."""
-    if out.is_file():
-        return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with atomic_file(out) as file, clips.middle(path, 1) as frame:
+    if not out.is_file():
+        try:
+            frame = clips.middle(path, 1)
+        except Exception as error:  # whatever a decoder raises
+            raise OptionError(
+                f"{path} has no first frame that can be read ({error}); give one with --image."
+            ) from error
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(out) as file:
             frame.save(file, "PNG")
-    except OSError:
-        raise
-    except Exception as error:  # whatever a decoder raises, the file is what is wrong
-        raise OptionError(f"{path} has no first frame that can be read ({error}); give one with --image.") from error
     return out
 
 

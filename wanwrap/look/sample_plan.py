@@ -86,13 +86,11 @@ def _check_blocks(blocks: int | None, task: str) -> None:
 
 def _network(record: Record) -> Network:
     """The module that LoRAs are hooked with, and its arguments. Raises OptionError: it is none of upstream's."""
-    name = "musubi_tuner." + str(record.settings.get("network_module", NETWORK)).removeprefix("musubi_tuner.")
-    if not name.startswith("musubi_tuner.networks."):
-        raise OptionError(
-            f"{name.removeprefix('musubi_tuner.')} is no network of upstream's; samples are made of those alone."
-        )
+    module = str(record.settings.get("network_module", NETWORK)).removeprefix("musubi_tuner.")
+    if not module.startswith("networks."):
+        raise OptionError(f"{module} is no network of upstream's; samples are made of those alone.")
     pairs = (str(pair).partition("=") for pair in record.settings.get("network_args", ()))
-    return name, {key: value for key, _, value in pairs}
+    return f"musubi_tuner.{module}", {key: value for key, _, value in pairs}
 
 
 def _use(request: SampleRequest, use: Inference) -> Inference:

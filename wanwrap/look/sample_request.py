@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,6 @@ class SampleRequest:
     upstream: Upstream = field(default_factory=Upstream)
     any_upstream: bool = False
     workspace: Workspace = field(default_factory=Workspace)
-    gone: Mapping[str, str] = field(default_factory=dict)  # see plan.request.gone
 
     @property
     def models(self) -> Path:
