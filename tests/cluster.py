@@ -77,9 +77,13 @@ class Submitted:
     def state(self, number: int = 0) -> str:
         return str(self.fields(number)["JobState"])
 
-    def go_on(self, number: int = 0) -> None:
-        """Without the two minutes that Slurm leaves a requeued job waiting."""
-        self.call("scontrol", "update", f"JobId={self.ids[number]}", "StartTime=now")
+    def goes_on(self) -> bool:
+        """Without the two minutes that Slurm leaves a requeued job waiting: whether it runs. Asked again and again, for Slurm
+        may begin to count later.
+        """
+        words = ("scontrol", "update", f"JobId={self.id}", "StartTime=now")
+        subprocess.run(words, env=self.env, capture_output=True)
+        return self.state() == "RUNNING"
 
     def log(self, expert: str = "both") -> str:
         path = self.folder / f"{expert}.log"

@@ -257,7 +257,7 @@ class TestSlurm:
         until(lambda: ran.state() == "PENDING")
         assert "wanwrap has ended with 130" in ran.log() and ran.fields()["Restarts"] == "1"
         (tmp_path / "told.both").unlink()
-        ran.go_on()
+        until(ran.goes_on)
         until((tmp_path / "told.both").exists)
         assert "requeued 1 times" in ran.log()
         ran.later("stop")

@@ -106,7 +106,7 @@ def test_preempted_and_cancelled(tmp_path: Path, slurm: dict[str, str]) -> None:
     job.call("scontrol", "requeue", job.id)
     night.ended(job, "PENDING", "preempted")
     before = night.saved()
-    job.go_on()
+    until(job.goes_on, 5 * MINUTE)
     until(lambda: night.saved() > before, 5 * MINUTE)
     job.later("stop")
     night.ended(job, "CANCELLED", "scancel")
