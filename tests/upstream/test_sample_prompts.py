@@ -123,6 +123,11 @@ def test_clips_play_too_fast() -> None:
     assert "1.5 times" in " ".join(remarks([f"a cat {OWN}"])) and not [*remarks(["a cat --f 1"])]
 
 
+def test_the_training_waits_for_samples() -> None:
+    """Guidance runs the model twice a step."""
+    assert "140 times" in " ".join(remarks(["a cat --s 50 --l 5", "a dog --s 40 --l 1"]))
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_a_presets_own_are_complete(name: str) -> None:
     request = read(preset=name)

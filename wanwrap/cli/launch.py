@@ -93,7 +93,9 @@ def launch(
         gpu=gpu(gpu_name), hours=hours, price=price, separate=separate, parallel=parallel, fit=options["fit"]
     )
     _check_together(asked, options)
-    plan = checked(build(read_run(**{**options, "fit": "off", "vram": None, "shell": "bash"}), whole=not dry_run), asked)
+    plan = checked(
+        build(read_run(**{**options, "fit": "off", "vram": None, "shell": "bash"}), whole=not dry_run), asked
+    )
     if parallel and len(plan.trainings) < 2:
         raise OptionError("--parallel is for two experts, and this run has one; leave it out.")
     work = job(ctx, engine, plan, asked)

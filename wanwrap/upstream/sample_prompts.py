@@ -163,8 +163,15 @@ def _picture(given: str | None, folder: Path, *, pictures: bool) -> str:
 
 
 def remarks(lines: Sequence[str]) -> Iterator[str]:
-    """What is to be known of samples."""
-    if any(int(parsed(line)[1].get("f", 1)) > 1 for line in lines):
+    """What is to be known of samples: how long they hold up the training, and how clips play."""
+    options = [parsed(line)[1] for line in lines]
+    runs = sum(int(each.get("s", 0)) * (1 if float(each.get("l", 1)) == 1 else 2) for each in options)
+    if runs:
+        yield (
+            f"each time samples are made the model runs {runs} times, twice a step with guidance, and the training waits; fewer "
+            "steps (--s) and frames (--f) make it short."
+        )
+    if any(int(each.get("f", 1)) > 1 for each in options):
         yield (
             f"sample clips are written at {TRAINING_FPS} frames a second, by upstream; Wan's have {FPS}, so they play "
             f"{TRAINING_FPS / FPS:g} times too fast."
