@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers import golden_plan
+from huggingface_hub import ModelCard
 from runs import finished_record, sample
 
 from wanwrap.look.card import Card, Lora, text
@@ -67,3 +70,62 @@ def test_one_expert_alone() -> None:
     found = text(card)
     assert "--lora_weight_high_noise" not in found and "--dit_high_noise" in found and "diffusers" not in found
     assert "A LoRA for" in found and "comfyui_workflow.json" in found
+
+
+def spans(markdown: str) -> list[str]:
+    """What a reader of Markdown shows as code within a line; in a table it takes a | alone as the end of a cell."""
+    found = [words for _, words in re.findall(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", markdown)]
+    return [words[1:-1] if words[0] == words[-1] == " " else words for words in found]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "my`cat",
+        "``",
+        "`a` ``b``",
+        "a | b",
+        "{{ 7 * 7 }} {% raw %} {# none #}",
+        "<script>alert(1)</script> [x](y) **b**",
+        "\\",
+        "caf\xe9 \u732b",
+        "a\n\n# b",
+    ],
+)
+def test_names_and_triggers_that_are_markdown(words: str) -> None:
+    """Or a template's. They are shown as they are."""
+    card, name = card_of(golden_plan("t2v-vanilla")), f"{' '.join(words.split())}.safetensors"
+    card = replace(card, loras=[Lora(name, "low", {})], record=replace(card.record, trigger=words))
+    found = text(card)
+    table, shown = found.split("## Files")[1].split("##")[0], " ".join(words.split())
+    assert shown in spans(found.split("## Files")[0].split("Begin")[1])
+    cells = re.split(r"(?<!\\)\|", table.strip().splitlines()[-1])
+    assert len(cells) == 6 and spans(cells[1].replace(r"\|", "|")) == [name]
+    assert name in spans(found.split("## In ComfyUI")[1].split("##")[0])
+    assert ModelCard(found).data.get("instance_prompt") == words
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a cat --seed 1 --fast",
+        "a\n```\n# A heading\n````\n---\n",
+        "it's {{ 7 * 7 }} $HOME \\",
+        "--- ---",
+        "- a: [b, {c",
+        "a\x85b\u2028c\x1b[2J\udce9",
+    ],
+)
+def test_a_sample_of_any_prompt(prompt: str) -> None:
+    """It ends neither the front matter nor the block of the command, and is one word of that."""
+    found = text(replace(card_of(golden_plan("t2v-vanilla")), samples=[sample(prompt=prompt)]))
+    assert ModelCard(found).data.get("widget")[0]["text"] == prompt
+    ((_, command),) = re.findall(r"^(`{3,})\n(python -m .*?)\n\1$", found, re.M | re.S)
+    assert command.endswith("--save_path samples") and found.count("\n## ") == 5
+    words = shlex.split(command.replace(" \\\n  --", " --"))
+    assert prompt in words or f"--prompt={prompt}" in words
+
+
+def test_a_title_is_no_markdown() -> None:
+    found = text(replace(card_of(golden_plan("t2v-vanilla")), title="_my_ [cat](s) `*<b>&lt;"))
+    assert r"# \_my\_ \[cat](s) \`\*\<b>\&lt;" in found.splitlines()

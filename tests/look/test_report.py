@@ -442,7 +442,7 @@ def test_a_value_that_is_lacking_leaves_the_old_page(tmp_path: Path) -> None:
     place = tmp_path / "a.html"
     place.write_text("old")
     with pytest.raises(UndefinedError):
-        template.write(place, template.render("contact_sheet", title="Cats"))
+        template.write(place, template.render("contact_sheet.html", title="Cats"))
     assert place.read_text() == "old" and [*tmp_path.iterdir()] == [place]
 
 

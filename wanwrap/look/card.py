@@ -6,7 +6,6 @@ Nothing in it names a file or a folder of the machine that has trained them.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from wanwrap.look import template
 from wanwrap.look.samples import Sample
 from wanwrap.preset import shipped
-from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.record import Record
 from wanwrap.upstream import sampling
 from wanwrap.upstream.options import spell
@@ -50,6 +49,21 @@ class Lora:
     name: str
     expert: str
     metadata: Mapping[str, str]
+
+    @property
+    def counts(self) -> list[object]:
+        """Its epoch and steps, "" where upstream has not written them down."""
+        told = provenance.trained(self.metadata)
+        return [told.get("epoch", ""), told.get("steps", "")]
+
+    @property
+    def sizes(self) -> str:
+        """`1280x720 (1, 21 frames), 960x544 (45 frames)`, as upstream has written it down; pictures have no frames."""
+        found = []
+        for row in json.loads(self.metadata.get("ss_datasets", "[]")):
+            frames = ", ".join(map(str, row.get("target_frames") or ()))
+            found.append("x".join(map(str, row["resolution"])) + (f" ({frames} frames)" if frames else ""))
+        return ", ".join(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +103,30 @@ class Card:
 
 def text(card: Card) -> str:
     """The whole card."""
-    parts = [each(card) for each in (_intro, _files, _comfyui, _diffusers, _musubi, _made)]
-    return f"---\n{_front(card)}---\n\n# {card.title}\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+    pipeline, preset = _pipeline(card), card.record.preset
+    pieces = template.render(
+        "model_card.md",
+        card=card,
+        front=_front(card, pipeline),
+        models=MODELS,
+        pipeline=pipeline,
+        command=_command(card),
+        version=card.record.machine.get("upstream", {}).get("version"),
+        preset=preset if preset in shipped() else "",  # else it is a file of the user's
+        columns=["", *(MODELS[expert] for expert in card.records)],
+        rows=_settings(card),
+    )
+    return "".join(pieces)
 
 
-def _front(card: Card) -> str:
+def _front(card: Card, pipeline: str) -> str:
     """What the Hub reads."""
     rows = {
         "license": card.license,
         "base_model": card.base,
         "base_model_relation": "adapter",
         "pipeline_tag": TASKS[card.task[:3]],
-        "library_name": "diffusers" if _diffusers(card) else None,
+        "library_name": "diffusers" if pipeline else None,
         "tags": ["lora", "wan", "musubi-tuner", "comfyui"],
         "instance_prompt": card.record.trigger,
         "widget": [{"text": each.prompt, "output": {"url": each.file}} for each in card.samples],
@@ -111,67 +137,20 @@ def _front(card: Card) -> str:
     return front
 
 
-def _intro(card: Card) -> str:
-    what = "LoRAs for both experts of" if len(card.newest) > 1 else "A LoRA for"
-    trigger = f"\n\nBegin the prompt with `{card.record.trigger}`." if card.record.trigger else ""
-    gallery = "\n\n<Gallery />" if card.samples else ""
-    return f"{what} [{card.base}](https://huggingface.co/{card.base}).{trigger}{gallery}"
-
-
-def _files(card: Card) -> str:
-    rows = []
-    for lora in card.loras:
-        told = provenance.trained(lora.metadata)
-        rows.append([f"`{lora.name}`", MODELS[lora.expert], told.get("epoch", ""), told.get("steps", "")])
-    return "## Files\n\n" + _table(["file", "for the", "epoch", "steps"], rows)
-
-
-def _comfyui(card: Card) -> str:
-    load = " and ".join(f"`{name}` on the {MODELS[expert]}" for expert, name in card.newest.items())
-    width, height = card.use.size
-    lines = [f"Put the files into `models/loras`, and load {load}, at strength 1."]
-    if lightning := card.record.inference["lightning"]:
-        lines.append(
-            f"Lightning (release {lightning['release']}) was merged in before the training: load its LoRA on each model "
-            f"too, before these, at strength {lightning['strength']:g}."
-        )
-    lines.append(f"Sample with {card.use.words()}, at {width}x{height}.")
-    if card.workflow:
-        lines.append(f"`{WORKFLOW}` has all of this: drag it into ComfyUI.")
-    return "## In ComfyUI\n\n" + " ".join(lines)
-
-
-def _diffusers(card: Card) -> str:
-    """Nothing where it was not tried: with Lightning, which must be loaded beside, and of other layers than all."""
+def _pipeline(card: Card) -> str:
+    """Of diffusers; "" where none was tried: with Lightning, which must be loaded beside, and of other layers than all."""
     settings = [each.settings for each in card.records.values()]
-    plain = all(each["network_module"].endswith(".lora_wan") and "network_args" not in each for each in settings)
-    if card.record.inference["lightning"] or not plain:
+    whole = all(each["network_module"].endswith(".lora_wan") and "network_args" not in each for each in settings)
+    if card.record.inference["lightning"] or not whole:
         return ""
-    pipeline = "WanImageToVideoPipeline" if card.task.startswith("i2v") else "WanPipeline"
-    second = {"low": ", load_into_transformer_2=True"}
-    loads = [
-        f'pipe.load_lora_weights("{card.repo}", weight_name="{name}"{second.get(expert, "")})'
-        for expert, name in card.newest.items()
-    ]
-    return f"""\
-## With diffusers
-
-diffusers reads these files as they are (tried with 0.42.1):
-
-```python
-import torch
-from diffusers import {pipeline}
-
-pipe = {pipeline}.from_pretrained("{card.base}-Diffusers", torch_dtype=torch.bfloat16)
-{chr(10).join(loads)}
-```"""
+    return "WanImageToVideoPipeline" if card.task.startswith("i2v") else "WanPipeline"
 
 
-def _musubi(card: Card) -> str:
+def _command(card: Card) -> str:
+    """Upstream's, an option a line."""
     known, merged = card.record.inference, "_WITH_LIGHTNING" if card.record.inference["lightning"] else ""
     several = len(known["dits"]) > 1
     dits = {each: Path(f"{each.upper()}_NOISE_DIT{merged}" if several else "DIT") for each in known["dits"]}
-    prompt = next((each.prompt for each in card.samples), f"{card.record.trigger}, ...".removeprefix(", "))
     options: dict[str, Any] = {
         **sampling.models(card.task, dits, known["boundary"]),
         "vae": "VAE",
@@ -180,40 +159,17 @@ def _musubi(card: Card) -> str:
         **sampling.loras({expert: [(Path(name), 1.0)] for expert, name in card.newest.items()}),
         **sampling.settings(card.task, card.use, seed=42),
         "image_path": "FIRST_FRAME" if card.task.startswith("i2v") else None,
-        "prompt": prompt,
+        "prompt": next((each.prompt for each in card.samples), f"{card.record.trigger}, ...".removeprefix(", ")),
         "save_path": "samples",
     }
-    command = shlex.join(["python", "-m", "musubi_tuner.wan_generate_video", *spell(options)])
-    lines = re.sub(r" (?=--)", " \\\\\n  ", command)
-    note = " `wanwrap merge` merges Lightning's LoRA into the DiTs." if merged else ""
-    if card.task == "t2v-1.3B":  # its keys have a prefix, for which musubi-tuner merges no LoRA
-        note = " Take Wan-AI's own DiT: with the one that is repackaged for ComfyUI musubi-tuner leaves the LoRA out."
-    return f"## With musubi-tuner\n\nIn capitals are your files.{note}\n\n```\n{lines}\n```"
+    lines = [shlex.join(spell({name: value})) for name, value in options.items()]
+    return " \\\n  ".join(["python -m musubi_tuner.wan_generate_video", *filter(None, lines)])
 
 
-def _made(card: Card) -> str:
-    """The settings of the training."""
+def _settings(card: Card) -> list[list[object]]:
+    """Those of the training, of each expert; what none has is left out."""
     rows = [[name, *(each.settings.get(name, "") for each in card.records.values())] for name in SETTINGS.split()]
     rows.append(["items", *(each.dataset.get("items", "") for each in card.records.values())])
-    sizes = {lora.expert: _sizes(lora.metadata) for lora in card.loras}
+    sizes = {lora.expert: lora.sizes for lora in card.loras}
     rows.append(["resolution", *(sizes.get(expert, "") for expert in card.records)])
-    head = ["", *(MODELS[expert] for expert in card.records)]
-    version = card.record.machine.get("upstream", {}).get("version") or ""
-    by = f"[musubi-tuner](https://github.com/kohya-ss/musubi-tuner) {version}".strip()
-    preset = f", preset {card.record.preset}" if card.record.preset in shipped() else ""  # else a file of the user's
-    how = f"By {by} and wanwrap {card.record.wanwrap}{preset}."
-    return f"## Training\n\n{how}\n\n" + _table(head, [row for row in rows if any(row[1:])])
-
-
-def _sizes(metadata: Mapping[str, str]) -> str:
-    """`1280x720 (1, 21 frames), 960x544 (45 frames)`: as upstream has written it into the LoRA; pictures have no frames."""
-    found = []
-    for row in json.loads(metadata.get("ss_datasets", "[]")):
-        frames = ", ".join(map(str, row.get("target_frames") or ()))
-        found.append("x".join(map(str, row["resolution"])) + (f" ({frames} frames)" if frames else ""))
-    return ", ".join(dict.fromkeys(found))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return [row for row in rows if any(row[1:])]

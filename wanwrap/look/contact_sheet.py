@@ -65,7 +65,7 @@ def page(title: str, summary: Sequence[str], rows: Sequence[Row]) -> Iterator[st
         ordered = sorted(buckets.items(), key=lambda pair: not pair[0])
         sections = [(bucket_name(key) if key else "Dropped", len(group), figures(group, key)) for key, group in ordered]
         try:
-            yield from template.render("contact_sheet", title=title, summary=summary, sections=sections)
+            yield from template.render("contact_sheet.html", title=title, summary=summary, sections=sections)
         finally:
             pool.shutdown(cancel_futures=True)
 

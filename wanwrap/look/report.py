@@ -115,7 +115,7 @@ def page(report: Report) -> Iterator[str]:
     ended = [each.record for each in run.experts if each.record.command and not each.live and each.state != "done"]
     loras = {(expert, name) for each in report.samples for expert, name in each.loras.items() if expert in records}
     return template.render(
-        "report",
+        "report.html",
         report=report,
         run=run,
         record=newest,
