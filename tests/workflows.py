@@ -8,6 +8,7 @@ from typing import Any
 
 from helpers import ROOT, golden_plan
 
+from wanwrap.look.comfyui_nodes import NODES
 from wanwrap.look.workflow import Uses, uses
 from wanwrap.plan.plan import Plan
 from wanwrap.run.record import Record, inference
@@ -16,6 +17,7 @@ COMFYUI: dict[str, Any] = json.loads((ROOT / "tests" / "comfyui_nodes.json").rea
 WIDGETS: dict[str, Any] = {"INT": int, "FLOAT": (int, float), "STRING": str, "COMBO": str}
 # What the page puts behind a widget or at a node's end, and its values.
 PAGE = {"seed": ["fixed", "randomize"], "noise_seed": ["fixed", "randomize"], "image": ["image"]}
+OF_THE_PAGE = {"control_after_generate", "upload"}  # such widgets; the server has none
 # The folder below ComfyUI's models whose files a widget names.
 FOLDERS = {
     ("UNETLoader", "unet_name"): "diffusion_models",
@@ -43,6 +45,19 @@ def golden_uses(name: str, caption: str = CAPTION, **asked: Any) -> Uses:
     found = uses(plan.name, records(plan, caption))
     assert found
     return found
+
+
+def api(content: dict[str, Any]) -> dict[str, Any]:
+    """A workflow as ComfyUI's page sends it to the server."""
+    return {str(node["id"]): _sent(node, content["links"]) for node in content["nodes"] if node["type"] != "Note"}
+
+
+def _sent(node: dict[str, Any], links: list[list[Any]]) -> dict[str, Any]:
+    origins = {number: [str(origin), slot] for number, origin, slot, *_ in links}
+    values = zip(NODES[node["type"]][1].split(), node["widgets_values"], strict=True)
+    inputs = {name: value for name, value in values if name not in OF_THE_PAGE}
+    inputs |= {each["name"]: origins[each["link"]] for each in node["inputs"] if each["link"]}
+    return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": node["title"]}}
 
 
 def problems(content: dict[str, Any]) -> list[str]:

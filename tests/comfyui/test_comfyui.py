@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from helpers import ROOT
 from platforms import BROWSER, in_browser
-from workflows import CAPTION, FOLDERS, golden_uses
+from workflows import CAPTION, FOLDERS, api, golden_uses
 
-from wanwrap.look.workflow import drawn, literal, rendered, split
+from wanwrap.look.workflow import literal, rendered, split, workflow
 from wanwrap.preset import shipped
 
 FOLDER, PYTHON = (
@@ -47,15 +47,15 @@ def test_the_table_of_nodes_is_comfyuis() -> None:
 @in_browser
 def test_its_page_reads_what_it_is_given(tmp_path: Path) -> None:
     """Dropped on the canvas, each workflow is sent to the server with these values in these places."""
-    graphs = {name: drawn(golden_uses(name)) for name in shipped()}
-    (tmp_path / "asked.json").write_text(json.dumps({name: rendered(graph.ui()) for name, graph in graphs.items()}))
+    contents = {name: workflow(golden_uses(name)) for name in shipped()}
+    (tmp_path / "asked.json").write_text(json.dumps({name: rendered(content) for name, content in contents.items()}))
     said = comfyui(Path(__file__).with_name("canvas_child.py"), FOLDER, BROWSER, tmp_path / "asked.json")
     for name, sent in json.loads(said.splitlines()[-1]).items():
-        assert sent == graphs[name].api(), name
+        assert sent == api(contents[name]), name
 
 
 def test_it_takes_every_workflow_and_reads_it_as_meant(tmp_path: Path) -> None:
-    prompts = {name: drawn(golden_uses(name)).api() for name in shipped()}
+    prompts = {name: api(workflow(golden_uses(name))) for name in shipped()}
     broken = json.loads(json.dumps(prompts["t2v-lightning"]))
     next(node for node in broken.values() if node["class_type"] == "UNETLoader")["inputs"]["unet_name"] = (
         "gone.safetensors"

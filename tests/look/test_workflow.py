@@ -13,9 +13,9 @@ import pytest
 from helpers import GOLDEN, compare, golden_plan
 from hypothesis import given
 from hypothesis import strategies as st
-from workflows import CAPTION, golden_uses, problems, records
+from workflows import CAPTION, api, golden_uses, problems, records
 
-from wanwrap.look.workflow import SAMPLERS, drawn, literal, rendered, split, uses, workflow, write
+from wanwrap.look.workflow import SAMPLERS, literal, rendered, split, uses, workflow, write
 from wanwrap.preset import load, shipped
 from wanwrap.upstream.sampling import NEGATIVE, SOLVERS
 
@@ -57,7 +57,7 @@ def test_the_steps_are_split_at_the_boundary() -> None:
         ("t2v-vanilla", 26, (4, 3)),
         ("i2v-vanilla", 15, (3.5, 3.5)),
     ):
-        first, then = samplers(drawn(golden_uses(name)).api())
+        first, then = samplers(api(workflow(golden_uses(name))))
         assert (first["start_at_step"], first["end_at_step"], then["start_at_step"]) == (0, steps, steps)
         assert (first["cfg"], then["cfg"]) == cfg and first["steps"] == then["steps"] < then["end_at_step"]
         assert (first["add_noise"], first["return_with_leftover_noise"]) == ("enable", "enable")
@@ -69,7 +69,7 @@ def test_another_boundary_is_the_presets_own() -> None:
     plan = golden_plan("t2v-vanilla")
     told = [replace(row, inference={**row.inference, "boundary": 0.5}) for row in records(plan)]
     found = uses("cats", told)
-    assert found and samplers(drawn(found).api())[0]["end_at_step"] == split(0.5, 12, 40) == 37
+    assert found and samplers(api(workflow(found)))[0]["end_at_step"] == split(0.5, 12, 40) == 37
 
 
 def samplers(prompt: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def chain(prompt: dict[str, Any], origin: list[Any]) -> Iterator[tuple[str, Any]
 def test_each_expert_has_its_own(name: str, only: str | None) -> None:
     """High and low exchanged would be fine for ComfyUI: keys and shapes are the same."""
     asked = {"noise_level": only} if only else {}
-    prompt, word = drawn(golden_uses(name, **asked)).api(), name[:3]
+    prompt, word = api(workflow(golden_uses(name, **asked))), name[:3]
     release = {"t2v": "t2v_lightx2v_4steps_lora_v1.1", "i2v": "i2v_lightx2v_4steps_lora_v1"}[word]
     for expert, inputs in zip(("high", "low"), samplers(prompt), strict=True):
         files: list[tuple[str, float | None]] = [(f"wan2.2_{word}_{expert}_noise_14B_fp8_scaled.safetensors", None)]
@@ -101,13 +101,9 @@ def test_each_expert_has_its_own(name: str, only: str | None) -> None:
 
 
 def test_lightning_is_loaded_as_it_was_merged() -> None:
-    own = replace(golden_uses("t2v-lightning"), strength=0.8)
-    assert [strength for _, strength in chain(drawn(own).api(), samplers(drawn(own).api())[0]["model"])] == [
-        None,
-        0.8,
-        1.0,
-    ]
-    without = drawn(golden_uses("t2v-lightning", skip_lightning=True)).api()
+    own = api(workflow(replace(golden_uses("t2v-lightning"), strength=0.8)))
+    assert [strength for _, strength in chain(own, samplers(own)[0]["model"])] == [None, 0.8, 1.0]
+    without = api(workflow(golden_uses("t2v-lightning", skip_lightning=True)))
     assert (
         len([*chain(without, samplers(without)[1]["model"])]) == 2 and samplers(without)[0]["sampler_name"] == "uni_pc"
     )
@@ -206,6 +202,7 @@ def test_experts_that_are_not_used_together(run: Path) -> None:
         ("remix.safetensors", True),
         ("wan2.2_t2v_low_noise_14B_fp16.safetensors", False),
         ("diffusion_pytorch_model-00001-of-00006.safetensors", False),
+        ("wan2.1_t2v_14B_bf16.safetensors", True),
     ],
 )
 def test_a_dit_of_ones_own_is_named(file: str, told: bool) -> None:

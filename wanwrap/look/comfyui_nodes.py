@@ -1,13 +1,14 @@
-"""ComfyUI's nodes, as far as a run's workflow needs them, and a graph of them in both of its formats.
+"""ComfyUI's nodes, as far as a run's workflow needs them, and a graph of them as its page saves it.
 
 `tests/comfyui_nodes.json` is what ComfyUI itself says of them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 SAMPLING = "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"
 HOW = "steps cfg sampler_name scheduler"
@@ -40,7 +41,6 @@ NODES = {
     "SaveImage": ("images:IMAGE", "filename_prefix", ""),
     "Note": ("", "text", ""),
 }
-OF_THE_PAGE = {"control_after_generate", "upload"}  # widgets that the page in the browser makes; the server has none
 # The canvas, in pixels.
 WIDTH, ROW, GAP = 400, 26, 70
 TALL = {"CLIPTextEncode": 170, "Note": 380, "LoadImage": 300, "SaveVideo": 400, "SaveImage": 400}  # besides their rows
@@ -56,104 +56,69 @@ class File:
     url: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Node:
-    """One node. `given` are its widgets' values, and for each link the node that it comes from, or that and which output."""
+class Output(NamedTuple):
+    """A node's, by the node's id: what another node's input is linked to."""
 
-    id: int
-    kind: str
-    title: str
-    column: int
-    colours: Mapping[str, str]
-    given: Mapping[str, Any]
-
-    @property
-    def height(self) -> int:
-        """On the canvas, without its title."""
-        into, widgets, out = (len(words.split()) for words in NODES[self.kind])
-        return ROW * (max(into, out) + widgets) + TALL.get(self.kind, 10)
+    node: int
+    slot: int = 0
 
 
 class Graph:
-    """Nodes and their links."""
+    """Nodes and their links. Of each link its id, its origin and which output, its target and which input, and its type."""
 
     def __init__(self) -> None:
-        self.nodes = list[Node]()
+        self.nodes = list[dict[str, Any]]()
+        self.links = list[list[Any]]()
+        self.bottoms = Counter[int]()  # of the columns
 
-    def add(self, kind: str, title: str, column: int, colours: Mapping[str, str] = {}, **given: Any) -> Node:
-        """One more node, below the last one of its column."""
-        number = len(self.nodes) + 1
-        self.nodes.append(Node(id=number, kind=kind, title=title, column=column, colours=colours, given=given))
-        return self.nodes[-1]
+    def add(self, kind: str, title: str, column: int, colours: Mapping[str, str] = {}, **given: Any) -> Output:
+        """One more node, below the last one of its column; its first output.
 
-    def api(self) -> dict[str, Any]:
-        """As the page sends it to the server."""
-        return {
-            str(node.id): {
-                "class_type": node.kind,
-                "inputs": {name: _sent(value) for name, value in node.given.items() if name not in OF_THE_PAGE},
-                "_meta": {"title": node.title},
-            }
-            for node in self.nodes
-            if node.kind != "Note"
+        `given` are its widgets' values, and the outputs that its inputs are linked to.
+        """
+        into, widgets, out = ([word.split(":") for word in words.split()] for words in NODES[kind])
+        values = [given[name] for (name,) in widgets]
+        files = [asdict(value) for value in values if isinstance(value, File)]
+        id, height = len(self.nodes) + 1, ROW * (max(len(into), len(out)) + len(values)) + TALL.get(kind, 10)
+        node = {
+            "id": id,
+            "type": kind,
+            "title": title,
+            "pos": [column * (WIDTH + GAP), self.bottoms[column]],
+            "size": [WIDTH, height],
+            "flags": {},
+            "order": id - 1,
+            "mode": 0,
+            "inputs": [
+                {"name": name, "type": type_, "link": self._link(given.get(name), id, slot, type_)}
+                for slot, (name, type_) in enumerate(into)
+            ],
+            "outputs": [{"name": name, "type": type_, "links": []} for name, type_ in out],
+            "properties": {"models": files} if files else {},
+            "widgets_values": [value.name if isinstance(value, File) else value for value in values],
+            **colours,
         }
+        self.nodes.append(node)
+        self.bottoms[column] += height + GAP
+        return Output(id)
 
-    def ui(self) -> dict[str, Any]:
-        """As the page saves it: version 0.4, which old pages read as well as new ones."""
-        links, bottom, nodes = self._links(), dict[int, int](), list[dict[str, Any]]()
-        for node in self.nodes:
-            top = bottom.get(node.column, 0)
-            bottom[node.column] = top + node.height + GAP
-            nodes.append(_ui(node, top, links))
-        ids = {"last_node_id": len(nodes), "last_link_id": len(links)}
-        return {**ids, "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {}, "version": 0.4}
+    def _link(self, origin: Output | None, *target: object) -> int | None:
+        """To a node's input of a type; the link's id."""
+        if not origin:
+            return None
+        self.links.append([len(self.links) + 1, *origin, *target])
+        self.nodes[origin.node - 1]["outputs"][origin.slot]["links"].append(len(self.links))
+        return len(self.links)
 
-    def _links(self) -> list[list[Any]]:
-        """Of each link its id, its origin and which output, its target and which input, and its type."""
-        rows = list[list[Any]]()
-        for node in self.nodes:
-            for slot, (name, type_) in enumerate(_pairs(NODES[node.kind][0])):
-                if link := _link(node.given.get(name)):
-                    rows.append([len(rows) + 1, link[0].id, link[1], node.id, slot, type_])
-        return rows
-
-
-def _pairs(words: str) -> list[list[str]]:
-    return [word.split(":") for word in words.split()]
-
-
-def _sent(value: Any) -> Any:
-    link = _link(value)
-    return [str(link[0].id), link[1]] if link else _told(value)
-
-
-def _told(value: Any) -> Any:
-    return value.name if isinstance(value, File) else value
-
-
-def _link(value: Any) -> tuple[Node, int] | None:
-    return (value, 0) if isinstance(value, Node) else value if isinstance(value, tuple) else None
-
-
-def _ui(node: Node, top: int, links: list[list[Any]]) -> dict[str, Any]:
-    into, widgets, out = NODES[node.kind]
-    comes = {slot: id for id, _, _, target, slot, _ in links if target == node.id}
-    inputs = [{"name": name, "type": kind, "link": comes.get(slot)} for slot, (name, kind) in enumerate(_pairs(into))]
-    goes = [[row[0] for row in links if row[1:3] == [node.id, slot]] for slot in range(len(out.split()))]
-    outputs = [{"name": name, "type": kind, "links": goes[slot]} for slot, (name, kind) in enumerate(_pairs(out))]
-    files = [asdict(value) for value in node.given.values() if isinstance(value, File)]
-    return {
-        "id": node.id,
-        "type": node.kind,
-        "title": node.title,
-        "pos": [node.column * (WIDTH + GAP), top],
-        "size": [WIDTH, node.height],
-        "flags": {},
-        "order": node.id - 1,
-        "mode": 0,
-        "inputs": inputs,
-        "outputs": outputs,
-        "properties": {"models": files} if files else {},
-        "widgets_values": [_told(node.given[name]) for name in widgets.split()],
-        **node.colours,
-    }
+    def content(self) -> dict[str, Any]:
+        """The file: version 0.4, which old pages read as well as new ones."""
+        return {
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": self.nodes,
+            "links": self.links,
+            "groups": [],
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wanwrap.errors import OutputError
-from wanwrap.look.comfyui_nodes import GREEN, YELLOW, File, Graph, Node
+from wanwrap.look.comfyui_nodes import GREEN, YELLOW, File, Graph, Output
 from wanwrap.run import comfyui
 from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.record import Record, trained_as
@@ -22,7 +22,7 @@ from wanwrap.weights.catalogue import ALSO, CATALOGUE, LIGHTX2V
 
 SAMPLERS = {"unipc": "uni_pc", "vanilla": "euler", "dpm++": "dpmpp_2m"}  # upstream's solvers, as ComfyUI calls them
 SCHEDULER = "simple"  # the one that upstream's sigmas are those of, and that `split` reckons with
-WORDS = {"high": "high-noise model", "low": "low-noise model", "dit": "model"}
+MODELS = {"high": "high-noise model", "low": "low-noise model", "dit": "model"}
 SEED = 42
 WAN_2_1 = "Comfy-Org/Wan_2.1_ComfyUI_repackaged"
 WAN_AI = "diffusion_pytorch_model"  # how all DiTs in Wan-AI's own repositories begin
@@ -95,9 +95,8 @@ def _own(record: Record) -> str:
     """The DiT of the user's own that was trained on, Lightning and conversions apart; "" where it is a published one."""
     name = record.inference.get("dits", {}).get(record.expert, "")
     file = next((Path(row["path"]).name for row in record.weights if row["name"] == name), "")
-    published = {
-        row.name for each, row in [*CATALOGUE.items(), *ALSO] if each.removesuffix("-fp8") == name.removesuffix("-fp8")
-    }
+    model = name.removesuffix("-fp8")
+    published = {row.name for each, row in (*CATALOGUE.items(), *ALSO) if each.removesuffix("-fp8") == model}
     return "" if file in published or file.startswith(WAN_AI) else file
 
 
@@ -106,7 +105,7 @@ def split(boundary: float, shift: float, steps: int) -> int:
     edge, s = Fraction(str(boundary)), Fraction(str(shift))
     times = (
         Fraction(1000 - step * 1000 // steps, 1000) for step in range(steps)
-    )  # comfy/samplers.py, simple_scheduler
+    )  # simple_scheduler, comfy/samplers.py
     return sum(s * t / (1 + (s - 1) * t) >= edge for t in times)
 
 
@@ -118,11 +117,6 @@ def literal(caption: str) -> str:
 
 def workflow(uses: Uses) -> dict[str, Any]:
     """What ComfyUI opens."""
-    return drawn(uses).ui()
-
-
-def drawn(uses: Uses) -> Graph:
-    """The nodes."""
     graph = Graph()
     _notes(graph, uses)
     models = {expert: _model(graph, uses, expert) for expert in uses.experts}
@@ -135,7 +129,7 @@ def drawn(uses: Uses) -> Graph:
         graph.add("SaveVideo", "Save", 4, video=video, filename_prefix=uses.run, format="auto", codec="auto")
     else:
         graph.add("SaveImage", "Save", 4, images=images, filename_prefix=uses.run)
-    return graph
+    return graph.content()
 
 
 def _file(repo: str, path: str) -> File:
@@ -144,9 +138,9 @@ def _file(repo: str, path: str) -> File:
     return File(name, directory, HUB.format(repo, path))
 
 
-def _model(graph: Graph, uses: Uses, expert: str) -> Node:
+def _model(graph: Graph, uses: Uses, expert: str) -> Output:
     """A DiT with Lightning, where it was trained with that, then with the user's LoRA."""
-    words, row = WORDS[expert], CATALOGUE[uses.dit(expert)]
+    words, row = MODELS[expert], CATALOGUE[uses.dit(expert)]
     # scaled fp8, which can't be trained on, is what ComfyUI's own templates run; of the small model fp16
     path = re.sub(r"14B_\w+", "14B_fp8_scaled", row.path.replace("1.3B_bf16", "1.3B_fp16"))
     model = graph.add("UNETLoader", words.capitalize(), 0, unet_name=_file(row.repo, path), weight_dtype="default")
@@ -168,7 +162,7 @@ def _lightning(name: str) -> File | str:
     return f"{name}.safetensors" if row.repo == LIGHTX2V else _file(row.repo, row.path)
 
 
-def _conditions(graph: Graph, uses: Uses, vae: Node) -> dict[str, Any]:
+def _conditions(graph: Graph, uses: Uses, vae: Output) -> dict[str, Any]:
     """What the samplers begin with: both prompts and an empty latent, for I2V with a first picture."""
     (width, height), length = uses.inference.size, uses.inference.video_length
     size: dict[str, Any] = {"width": width, "height": height, "length": length, "batch_size": 1}
@@ -187,45 +181,38 @@ def _conditions(graph: Graph, uses: Uses, vae: Node) -> dict[str, Any]:
         seen = graph.add("CLIPVisionEncode", "CLIP's view", 1, clip_vision=vision, image=picture, crop="none")
         given["clip_vision_output"] = seen
     start = graph.add("WanImageToVideo", "Size and length", 2, **given, **size)
-    return {"positive": (start, 0), "negative": (start, 1), "latent_image": (start, 2)}
+    return {"positive": start, "negative": start._replace(slot=1), "latent_image": start._replace(slot=2)}
 
 
-def _steps(graph: Graph, uses: Uses, models: Mapping[str, Node], conditions: Mapping[str, Any]) -> Node:
+def _steps(graph: Graph, uses: Uses, models: Mapping[str, Output], conditions: Mapping[str, Any]) -> Output:
     """All steps by the one model, or the first ones by the high-noise and the rest by the low-noise one."""
-    how = uses.inference
-    sampler = SAMPLERS[how.sample_solver]
-    common = {"steps": how.infer_steps, "sampler_name": sampler, "scheduler": SCHEDULER, **conditions}
-    common["control_after_generate"] = "fixed"
+    how, cfg = uses.inference, uses.inference.guidance_scale
+    common = {
+        "steps": how.infer_steps,
+        "sampler_name": SAMPLERS[how.sample_solver],
+        "scheduler": SCHEDULER,
+        "control_after_generate": "fixed",
+        **conditions,
+    }
     if not uses.boundary:
-        cfg = how.guidance_scale
         return graph.add("KSampler", "Steps", 3, model=models["dit"], seed=SEED, cfg=cfg, denoise=1.0, **common)
     edge = split(uses.boundary, how.flow_shift, how.infer_steps)
-    high = graph.add(
-        "KSamplerAdvanced",
-        f"Steps of the {WORDS['high']}",
-        3,
-        **common,
-        model=models["high"],
-        add_noise="enable",
-        noise_seed=SEED,
-        cfg=how.guidance_scale if how.guidance_scale_high_noise is None else how.guidance_scale_high_noise,
-        start_at_step=0,
-        end_at_step=edge,
-        return_with_leftover_noise="enable",
-    )
-    return graph.add(
-        "KSamplerAdvanced",
-        f"Steps of the {WORDS['low']}",
-        3,
-        **{**common, "latent_image": high},
-        model=models["low"],
-        add_noise="disable",
-        noise_seed=SEED,
-        cfg=how.guidance_scale,
-        start_at_step=edge,
-        end_at_step=10000,
-        return_with_leftover_noise="disable",
-    )
+    first = cfg if how.guidance_scale_high_noise is None else how.guidance_scale_high_noise
+    for expert, scale, begin, end, noisy in (("high", first, 0, edge, "enable"), ("low", cfg, edge, 10000, "disable")):
+        common["latent_image"] = latent = graph.add(
+            "KSamplerAdvanced",
+            f"Steps of the {MODELS[expert]}",
+            3,
+            **common,
+            model=models[expert],
+            add_noise=noisy,
+            noise_seed=SEED,
+            cfg=scale,
+            start_at_step=begin,
+            end_at_step=end,
+            return_with_leftover_noise=noisy,
+        )
+    return latent
 
 
 def _notes(graph: Graph, uses: Uses) -> None:
@@ -238,7 +225,7 @@ def _notes(graph: Graph, uses: Uses) -> None:
         "Change size, length (4n+1 frames, 16 a second) and seed as you like.",
         "Other files of the same models do as well, fp16 for instance.",
     ]
-    lines += [f"The {WORDS[expert]}'s LoRA was trained on {name}: load that." for expert, name in uses.own.items()]
+    lines += [f"The {MODELS[expert]}'s LoRA was trained on {name}: load that." for expert, name in uses.own.items()]
     if uses.task.startswith("i2v"):
         lines.append("A clip begins with the first picture; load one of yours.")
     if uses.boundary:
