@@ -36,7 +36,7 @@ def card_of(plan: Plan) -> Card:
         records=records,
         record=next(iter(records.values())),
         use=plan.request.inference,
-        loras=[Lora(train.lora.name, train.expert, counted) for train in plan.trainings],
+        loras=[Lora(train.lora, train.expert, counted) for train in plan.trainings],
         samples=[sample(file="samples/one.mp4", prompt=prompt)],
         workflow=True,
     )
@@ -72,6 +72,14 @@ def test_one_expert_alone() -> None:
     assert "A LoRA for" in found and "comfyui_workflow.json" in found
 
 
+def test_a_preset_of_one_expert() -> None:
+    """Both models make a clip all the same: upstream takes a single one without a word."""
+    card = card_of(golden_plan("t2v-vanilla", noise_level="low"))
+    used = {**card.record.inference, "dits": {"low": "wan2.2-t2v-low"}}
+    found = text(replace(card, record=replace(card.record, inference=used)))
+    assert "--dit_high_noise HIGH_NOISE_DIT" in found and "--dit LOW_NOISE_DIT" in found and "_boundary 0.875" in found
+
+
 def spans(markdown: str) -> list[str]:
     """What a reader of Markdown shows as code within a line; in a table it takes a | alone as the end of a cell."""
     found = [words for _, words in re.findall(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", markdown)]
@@ -94,14 +102,14 @@ def spans(markdown: str) -> list[str]:
 )
 def test_names_and_triggers_that_are_markdown(words: str) -> None:
     """Or a template's. They are shown as they are."""
-    card, name = card_of(golden_plan("t2v-vanilla")), f"{' '.join(words.split())}.safetensors"
-    card = replace(card, loras=[Lora(name, "low", {})], record=replace(card.record, trigger=words))
+    card, path = card_of(golden_plan("t2v-vanilla")), Path(f"{' '.join(words.split())}.safetensors")
+    card = replace(card, loras=[Lora(path, "low", {})], record=replace(card.record, trigger=words))
     found = text(card)
     table, shown = found.split("## Files")[1].split("##")[0], " ".join(words.split())
     assert shown in spans(found.split("## Files")[0].split("Begin")[1])
     cells = re.split(r"(?<!\\)\|", table.strip().splitlines()[-1])
-    assert len(cells) == 6 and spans(cells[1].replace(r"\|", "|")) == [name]
-    assert name in spans(found.split("## In ComfyUI")[1].split("##")[0])
+    assert len(cells) == 6 and spans(cells[1].replace(r"\|", "|")) == [path.name]
+    assert path.name in spans(found.split("## In ComfyUI")[1].split("##")[0])
     assert ModelCard(found).data.get("instance_prompt") == words
 
 
@@ -113,7 +121,7 @@ def test_names_and_triggers_that_are_markdown(words: str) -> None:
         "it's {{ 7 * 7 }} $HOME \\",
         "--- ---",
         "- a: [b, {c",
-        "a\x85b\u2028c\x1b[2J\udce9",
+        "a\x85b\u2028c\x1b[2J",
     ],
 )
 def test_a_sample_of_any_prompt(prompt: str) -> None:

@@ -27,10 +27,6 @@ def known(word: str) -> str:
     return word.lower()
 
 
-def _given(_: click.Context, __: click.Parameter, word: str | None) -> str | None:
-    return None if word is None else known(word)
-
-
 @click.command(cls=Verb, epilog="Example: wanwrap publish cats-t2v-vanilla joe/cats --license apache-2.0")
 @click.argument("run")
 @click.argument("repo", metavar="OWNER/NAME")
@@ -39,7 +35,8 @@ def _given(_: click.Context, __: click.Parameter, word: str | None) -> str | Non
     "--license",
     "--licence",
     "license",
-    callback=_given,
+    type=known,
+    metavar="NAME",
     help="Under which the LoRAs are; Wan's is apache-2.0.",
 )
 @option("--private", is_flag=True, help="Nobody else can see it.")

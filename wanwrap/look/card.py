@@ -16,6 +16,7 @@ import yaml
 
 from wanwrap.look import template
 from wanwrap.look.samples import Sample
+from wanwrap.look.workflow import MODELS
 from wanwrap.preset import shipped
 from wanwrap.run.record import Record
 from wanwrap.upstream import sampling
@@ -34,7 +35,6 @@ BASES = {
     "wan2.1-i2v-720p": "Wan-AI/Wan2.1-I2V-14B-720P",
 }
 TASKS = {"t2v": "text-to-video", "i2v": "image-to-video", "t2i": "text-to-image"}
-MODELS = {"high": "high-noise model", "low": "low-noise model", "dit": "model"}
 # of a record, by upstream's names; nothing else of it goes on the card, for the rest holds paths
 SETTINGS = (
     "network_dim network_alpha epochs steps learning_rate lr_scheduler optimizer_type min_timestep max_timestep "
@@ -46,15 +46,19 @@ SETTINGS = (
 class Lora:
     """A file that is published: of which expert, and what its own metadata tell."""
 
-    name: str
+    path: Path
     expert: str
     metadata: Mapping[str, str]
 
     @property
-    def counts(self) -> list[object]:
-        """Its epoch and steps, "" where upstream has not written them down."""
-        told = provenance.trained(self.metadata)
-        return [told.get("epoch", ""), told.get("steps", "")]
+    def name(self) -> str:
+        """In the repository."""
+        return self.path.name
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """Its `epoch` and `steps` among others, where upstream has written them down."""
+        return provenance.trained(self.metadata)
 
     @property
     def sizes(self) -> str:
@@ -148,11 +152,13 @@ def _pipeline(card: Card) -> str:
 
 def _command(card: Card) -> str:
     """Upstream's, an option a line."""
-    known, merged = card.record.inference, "_WITH_LIGHTNING" if card.record.inference["lightning"] else ""
-    several = len(known["dits"]) > 1
-    dits = {each: Path(f"{each.upper()}_NOISE_DIT{merged}" if several else "DIT") for each in known["dits"]}
+    merged, boundary = (
+        "_WITH_LIGHTNING" if card.record.inference["lightning"] else "",
+        card.record.inference["boundary"],
+    )
+    pair = {expert: Path(f"{expert.upper()}_NOISE_DIT{merged}") for expert in ("high", "low")}
     options: dict[str, Any] = {
-        **sampling.models(card.task, dits, known["boundary"]),
+        **sampling.models(card.task, pair if boundary else {"dit": Path("DIT")}, boundary),
         "vae": "VAE",
         "t5": "T5",
         "clip": "CLIP" if card.task == "i2v-14B" else None,

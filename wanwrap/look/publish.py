@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 from wanwrap.errors import DownloadError, OptionError, OutputError
 from wanwrap.look import samples
 from wanwrap.look.card import MARK, Card, Lora, text
-from wanwrap.look.checkpoints import Checkpoint, checkpoints, choose, inference
+from wanwrap.look.checkpoints import checkpoints, choose, inference
 from wanwrap.look.samples import Sample
 from wanwrap.look.workflow import Uses, rendered, uses, workflow
 from wanwrap.run.comfyui import WORKFLOW
 from wanwrap.run.status import Run
 from wanwrap.system.safetensors import read_header
-from wanwrap.weights import provenance
 from wanwrap.weights.patience import Fetching, causes, host, patiently, settle_library
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class There:
 
 @dataclass(frozen=True)
 class Publication:
-    """What is sent: files or their bytes, by their paths in the repository, and the model card.
+    """What is sent: files or their bytes, by their paths in the repository, the model card among them.
 
     `remarks` are to be read before.
     """
@@ -86,8 +85,7 @@ class Publication:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        contents = {README: self.card.encode(), **self.files}
-        return {name: len(it) if isinstance(it, bytes) else it.stat().st_size for name, it in contents.items()}
+        return {name: len(it) if isinstance(it, bytes) else it.stat().st_size for name, it in self.files.items()}
 
 
 def check_name(repo: str) -> None:
@@ -127,9 +125,8 @@ def look(repo: str) -> There:
     patiently(repo, api.whoami, doing=Sending)
     if (found := patiently(repo, ask, doing=Sending)) is None:
         return There()
-    told = found.card_data.to_dict() if found.card_data else {}  # type: ignore[no-untyped-call]
     names = frozenset(each.rfilename for each in found.siblings or ())
-    return There(bool(found.private), names, str(told.get(MARK, "")))
+    return There(bool(found.private), names, str(found.card_data.get(MARK, "")) if found.card_data else "")
 
 
 def collect(run: Run, epochs: Sequence[str], repo: str, license: str, there: There) -> Publication:
@@ -144,53 +141,50 @@ def collect(run: Run, epochs: Sequence[str], repo: str, license: str, there: The
     (record, use), found = inference(run), checkpoints(run)
     wanted = choose(found, epochs)
     chosen = [each for each in found if each in wanted or there.files & {path.name for path in each.loras.values()}]
-    paths = {path.name: (expert, path) for each in chosen for expert, path in each.loras.items()}
-    loras = [Lora(name, expert, read_header(path).get("__metadata__", {})) for name, (expert, path) in paths.items()]
+    experts = {path: expert for each in chosen for expert, path in each.loras.items()}
+    loras = [Lora(path, expert, read_header(path).get("__metadata__", {})) for path, expert in experts.items()]
     made_of = [{expert: path.name for expert, path in each.loras.items()} for each in chosen]
     shown = [each for each in samples.read(run.folder) if each.loras in made_of][:MOST]
-    files: dict[str, Path | bytes] = {name: path for name, (_, path) in paths.items()}
+    files: dict[str, Path | bytes] = {lora.name: lora.path for lora in loras}
     files |= {each.file: run.folder / each.file for each in shown}
-    if use_of := _uses(run, chosen[-1], shown):
-        files[WORKFLOW] = rendered(workflow(use_of)).encode()
+    known = _uses(run, loras, shown, chosen[-1].epoch or 0) if (run.folder / WORKFLOW).is_file() else None
+    if known:
+        files[WORKFLOW] = rendered(workflow(known)).encode()
     card = Card(
         title=run.name,
         repo=repo,
         license=license,
         mark=f"{run.name} {min(each.record.started for each in run.experts)}",
-        records={each.name: each.record for each in run.experts if each.name in {lora.expert for lora in loras}},
+        records={each.name: each.record for each in run.experts if each.name in experts.values()},
         record=record,
         use=use,
         loras=loras,
         samples=shown,
         workflow=WORKFLOW in files,
     )
-    return Publication(repo, card.mark, files, text(card), [*_remarks(loras, use_of)])
+    words = text(card)
+    return Publication(repo, card.mark, {README: words.encode(), **files}, words, [*_remarks(loras, known)])
 
 
-def _uses(run: Run, newest: Checkpoint, shown: Sequence[Sample]) -> Uses | None:
-    """What the workflow of these LoRAs is made of, without a caption of the data set; None: the run has no workflow."""
-    known = uses(run.name, [each.record for each in run.experts]) if (run.folder / WORKFLOW).is_file() else None
+def _uses(run: Run, loras: Sequence[Lora], shown: Sequence[Sample], epoch: int) -> Uses | None:
+    """What the workflow of the youngest LoRAs is made of, without a caption of the data set; None where nothing tells."""
+    known = uses(run.name, [each.record for each in run.experts])
     return known and replace(
         known,
-        loras={expert: (path.name, _epoch(path) or newest.epoch or 0) for expert, path in newest.loras.items()},
+        loras={lora.expert: (lora.name, lora.trained.get("epoch", epoch)) for lora in loras},
         prompt=shown[0].prompt if shown else known.trigger,
         prompt_is="a sample's" if shown else "left to you",
     )
 
 
-def _epoch(lora: Path) -> int | None:
-    """As its own metadata tell: the last ones of both experts may be of different epochs."""
-    return provenance.trained(read_header(lora).get("__metadata__", {})).get("epoch")
-
-
-def _remarks(loras: Sequence[Lora], use_of: Uses | None) -> Iterator[str]:
+def _remarks(loras: Sequence[Lora], known: Uses | None) -> Iterator[str]:
     """The workflow's prompt, and what tells of the user's machine: options of upstream's may write paths into a LoRA."""
     for lora in loras:
         if keys := [key for key, value in lora.metadata.items() if PATHS.search(value)]:
             yield f"{lora.name} holds a path in its metadata, which everybody will see ({', '.join(keys)})."
-    if use_of:
-        yield f"the prompt in {WORKFLOW} is {json.dumps(use_of.prompt, ensure_ascii=False)}."
-        if PATHS.search(rendered(workflow(use_of))):
+    if known:
+        yield f"the prompt in {WORKFLOW} is {json.dumps(known.prompt, ensure_ascii=False)}."
+        if PATHS.search(rendered(workflow(known))):
             yield f"{WORKFLOW} holds a path, which everybody will see."
 
 
@@ -220,7 +214,6 @@ def send(publication: Publication, *, private: bool) -> None:
     ask = partial(patiently, repo, done=lambda: sent, doing=Sending)
     sizes = publication.sizes
     adds = [CommitOperationAdd(name, content) for name, content in publication.files.items()]
-    adds.append(CommitOperationAdd(README, publication.card.encode()))
     try:
         ask(partial(api.create_repo, repo, private=private, exist_ok=True))
         for add in adds:  # one by one: those that are whole need not be sent again

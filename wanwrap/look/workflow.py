@@ -149,9 +149,7 @@ def _model(graph: Graph, uses: Uses, expert: str) -> Output:
         model = graph.add("LoraLoaderModelOnly", title, 1, model=model, lora_name=lora, strength_model=uses.strength)
     if expert in uses.loras:
         name, title = uses.loras[expert][0], f"Your LoRA for the {words}"
-        model = graph.add(
-            "LoraLoaderModelOnly", title, 1, colours=GREEN, model=model, lora_name=name, strength_model=1.0
-        )
+        model = graph.add("LoraLoaderModelOnly", title, 1, GREEN, model=model, lora_name=name, strength_model=1.0)
     shift = uses.inference.flow_shift
     return graph.add("ModelSamplingSD3", f"Shift of the {words}", 2, model=model, shift=shift)
 
