@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from wanwrap.errors import RoomError
 from wanwrap.plan import preflight
 from wanwrap.plan.card import ALLOCATOR, Card
-from wanwrap.plan.fit import Fit, fit, fitted, less, refitted, room
-from wanwrap.plan.fit_words import as_json, check, complaint, offers
-from wanwrap.plan.fit_words import name as bucket
+from wanwrap.plan.fit import Fit, fitted, less, quickest, refitted, room
+from wanwrap.plan.fit_words import as_json, bucket, check, complaint, offers
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.preflight import Machine
 from wanwrap.upstream import buckets, dit, memory
@@ -149,15 +148,14 @@ def test_a_block_in_ram_is_enough_where_the_file_alone_is_too_large() -> None:
     """An fp16 DiT that is cast to fp8 is on the GPU as it is first; with any block swapped it is loaded into RAM."""
     (train,) = PLANS["wan21-t2v-style"].trainings
     train = replace(train, dit=replace(train.dit, size=2 * train.dit.size, dtype="fp16"))
-    found = fit(train, {}, PLANS["wan21-t2v-style"].dataset, card(24))
+    found = quickest(Fit(train, PLANS["wan21-t2v-style"].dataset, card(24)), {})
     assert found.fits and found.chosen == {"blocks_to_swap": 1}
 
 
 def test_24_gb_and_45_frames() -> None:
     """Which no number of swapped blocks alone makes fit, as published guides would have it."""
-    own: Any = {"blocks_to_swap": 39, OFFLOAD: None, EMBEDDING: None, ALLOCATOR: None}
     swapped = replace(VANILLA.trainings[0], options={**VANILLA.trainings[0].options, "blocks_to_swap": 39})
-    assert not fit(swapped, own, VANILLA.dataset, card(24)).fits
+    assert not Fit(swapped, VANILLA.dataset, card(24)).fits
     for system in (None, False):
         made = chosen_for(VANILLA, card(24, 32, expandable=system))
         assert [found.fits for found in made.fits] == [True, True]
@@ -225,20 +223,20 @@ def total(found: Fit, key: tuple[int, ...]) -> int:
 
 def test_the_next_way_takes_as_much_less_as_was_lacking() -> None:
     train, lacking = VANILLA.trainings[0], 2 * GIB
-    now = fit(train, dict.fromkeys((EMBEDDING, OFFLOAD, "blocks_to_swap", ALLOCATOR)), VANILLA.dataset, card(40))
-    way = less(train, VANILLA.dataset, card(80), lacking)
+    now = Fit(train, VANILLA.dataset, card(80))
+    way = less(now, lacking)
     assert way and way.memory.total <= now.memory.total - lacking
     assert way.cost <= 1.01 * now.cost  # the embedding, or segments that grow: neither costs time
     most: Any = {EMBEDDING: True, OFFLOAD: True, "blocks_to_swap": 39}
     last = replace(train, options={**train.options, **most})
-    assert less(last, VANILLA.dataset, card(24, expandable=False), GIB) is None
+    assert less(Fit(last, VANILLA.dataset, card(24, expandable=False)), GIB) is None
 
 
 def test_the_next_way_is_one_that_the_ram_holds() -> None:
     """Else the night ends by the system's hand instead of the GPU's."""
     train, ram = VANILLA.trainings[0], 18
     for size in range(12, 48, 4):
-        way = less(train, VANILLA.dataset, card(size, ram), GIB)
+        way = less(Fit(train, VANILLA.dataset, card(size, ram)), GIB)
         assert way is None or way.ram <= ram * GIB
 
 

@@ -12,7 +12,7 @@ from platforms import posix_paths
 from wanwrap.cli.words import heading
 from wanwrap.plan.card import Card
 from wanwrap.plan.fit import Fit, fitted
-from wanwrap.plan.fit_words import name as bucket
+from wanwrap.plan.fit_words import bucket
 from wanwrap.plan.script import script
 from wanwrap.preset import load, shipped
 from wanwrap.upstream.memory import EMBEDDING, GIB, OFFLOAD

@@ -198,5 +198,5 @@ def test_an_allocator_of_a_presets_own_counts_while_it_runs(monkeypatch: pytest.
     ):
         seen = watch(monkeypatch)
         seen._plan = replace(PLAN, env=own)
-        totals.append(seen.way.memory.total)
+        totals.append(seen.fit.memory.total)
     assert totals[0] == totals[1] > totals[2]

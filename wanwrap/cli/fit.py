@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from wanwrap.cli.words import expected
 from wanwrap.errors import listing
 from wanwrap.plan import card, fit_words
 from wanwrap.plan.build import SAMPLE, build
+from wanwrap.plan.card import Card
 from wanwrap.plan.fit import Fit, fitted
 from wanwrap.plan.fit_words import gib, offers
 from wanwrap.plan.request import read
@@ -48,9 +50,8 @@ def fit(
     nvidia-smi counts. Nothing is started, and no weights are needed.
     """
     if measured:
-        rows = [*_measured(given["base_dir"])]
-        none = ["no run has been measured yet"]
-        show_result(as_json, lambda: rows, (_row(**row) for row in rows) if rows else none)
+        runs = [*_measured(given["base_dir"])]
+        show_result(as_json, lambda: runs, [_row(**row) for row in runs] or ["no run has been measured yet"])
         return
     if preset is None:
         ctx.fail("Missing argument 'PRESET'.")
@@ -58,29 +59,27 @@ def fit(
     plan = build(read(preset=preset, fit="auto", **given))
     here = None if vram else card.here()
     cards = [*([here] if here else []), *map(card.described, vram or CARDS)]
-    fits = [each for its in cards for each in fitted(plan, its).fits]
-    show_result(as_json, lambda: [fit_words.as_json(each) for each in fits], map(indented, _told(plan.name, fits)))
+    fits = {its: fitted(plan, its).fits for its in cards}
+    rows = [fit_words.as_json(each) for each in chain(*fits.values())]
+    show_result(as_json, lambda: rows, map(indented, _lines(plan.name, fits)))
 
 
-def _told(name: str, fits: Sequence[Fit]) -> Iterator[str]:
-    for number, each in enumerate(fits):
-        assert each.card
-        if number == 0:
-            yield f"{name}: the largest batch decides ({each.tokens} tokens{fit_words.largest(each)})"
-        if number == 0 or each.card != fits[number - 1].card:
-            yield f"{each.card.name}:"
-        yield from _one(each)
+def _lines(name: str, fits: Mapping[Card, Sequence[Fit]]) -> Iterator[str]:
+    first, *_ = chain(*fits.values())
+    yield f"{name}: the largest batch decides ({first.tokens} tokens{fit_words.largest(first)})"
+    for its, each in fits.items():
+        yield f"{its.name}:"
+        yield from chain(*map(_one, each))
 
 
-def _one(each: Fit) -> Iterator[str]:
-    memory = each.memory
-    verdict = "fits" if each.fits else "does not fit"
-    yield f"  {each.train.expert:<4}  {verdict}: {gib(memory.total)}{fit_words.chosen(each)}, {large(each.ram)} of RAM"
+def _one(fit: Fit) -> Iterator[str]:
+    memory, verdict = fit.memory, "fits" if fit.fits else "does not fit"
+    yield f"  {fit.train.expert:<4}  {verdict}: {gib(memory.total)}{fit_words.chosen(fit)}, {large(fit.ram)} of RAM"
     yield (
         f"        weights {gib(memory.weights)}, LoRA {gib(memory.lora)}, activations {gib(memory.activations)}, torch's "
-        f"allocator {gib(memory.beside)}{expected(each)}"
+        f"allocator {gib(memory.beside)}{expected(fit)}"
     )
-    if not each.fits and (ways := offers(each)):
+    if not fit.fits and (ways := offers(fit)):
         yield f"        to fit: {listing(ways)}"
 
 

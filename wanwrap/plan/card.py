@@ -27,9 +27,9 @@ SPREAD = 0.8  # of what it has shown before: another data set, another season
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU: its bytes, the RAM and page file of its machine (None: nobody knows), floating-point operations a second, at least and at
-    most (0: nobody knows); whether it `draws` a screen. `expandable` is whether torch grows its segments there; None
-    where it may be told to.
+    """A GPU: its bytes, the RAM and page file of its machine (None: nobody knows), floating-point operations a second, at
+    least and at most (0: nobody knows); whether it `draws` a screen. `expandable` is whether torch grows its segments
+    there; None where it may be told to.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Card:
     expandable: bool | None = False
     draws: bool = False
 
-    def told(self, env: Mapping[str, str]) -> Card:
+    def with_env(self, env: Mapping[str, str]) -> Card:
         """The card with torch's allocator as this environment sets it; Windows' torch heeds none."""
         own = env.get(ALLOCATOR)
         return replace(self, expandable=EXPANDABLE in own) if own and self.expandable is not False else self
@@ -59,8 +59,8 @@ def here(gpus: int = 1) -> Card | None:
     found = sorted(gpu.visible(_listed(), os.environ), key=lambda each: -each.total)
     if len(found) < gpus:
         return None
-    best = found[gpus - 1]
-    return replace(of(best.name, best.total), draws=best.draws)
+    smallest = found[gpus - 1]
+    return of(smallest.name, smallest.total, draws=smallest.draws)
 
 
 def _listed() -> list[Gpu]:
@@ -71,12 +71,13 @@ def _listed() -> list[Gpu]:
             return [Gpu(**row) for row in json.loads(place.read_text(encoding="utf-8"))]
     found = gpu.listed()
     if found:
-        _keep(place, [vars(each) for each in found])
+        _keep("cards.json", [vars(each) for each in found])
     return found
 
 
-def _keep(place: Path, rows: object) -> None:
+def _keep(name: str, rows: object) -> None:
     """A cache that can't be written costs time alone."""
+    place = _place(name)
     with suppress(OSError, OutputError):
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, json.dumps(rows, indent=1))
@@ -84,30 +85,31 @@ def _keep(place: Path, rows: object) -> None:
 
 def seen(gpus: Sequence[Mapping[str, Any]]) -> Card | None:
     """The smallest of these GPUs, as torch tells of them; by nvidia-smi's size, as `here` has it."""
-    found = list[Card]()
-    for row in gpus:
-        listed = gpu.find(row["uuid"])
-        built = gpu.operations(row["name"], row["capability"], row["multiprocessors"])
-        one = of(listed.name if listed else row["name"], listed.total if listed else row["memory"], built)
-        found.append(replace(one, draws=bool(listed and listed.draws)))
-    return min(found, key=lambda each: each.memory, default=None)
+    return min(map(_seen, gpus), key=lambda each: each.memory, default=None)
 
 
-def of(name: str, memory: int, operations: float = 0.0) -> Card:
+def _seen(row: Mapping[str, Any]) -> Card:
+    built = gpu.operations(row["name"], row["capability"], row["multiprocessors"])
+    if listed := gpu.find(row["uuid"]):
+        return of(listed.name, listed.total, built, draws=listed.draws)
+    return of(row["name"], row["memory"], built)
+
+
+def of(name: str, memory: int, operations: float = 0.0, *, draws: bool = False) -> Card:
     """A card of this machine; `operations` a second are those that it is built for, where torch has told."""
     import psutil
 
     shown = _speeds().get(name, 0.0)
     speed = (SPREAD * shown, shown / SPREAD) if shown else (LEAST * operations, MOST * operations)
     ram = psutil.virtual_memory().total + psutil.swap_memory().total
-    return Card(name, memory, ram, speed, _expandable())
+    return Card(name, memory, ram, speed, _expandable(), draws)
 
 
 def keep_speed(name: str, speed: float) -> None:
     """Remember what a card has done, for the next run."""
     known = _speeds()
     if speed > known.get(name, 0):
-        _keep(_place("speeds.json"), {**known, name: speed})
+        _keep("speeds.json", {**known, name: speed})
 
 
 def _expandable() -> bool | None:

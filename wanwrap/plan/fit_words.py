@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wanwrap.errors import RoomError, listing
-from wanwrap.plan.fit import Fit, room
-from wanwrap.plan.fit import fit as refit
+from wanwrap.plan.fit import Fit, quickest, room
 from wanwrap.plan.plan import Plan
 from wanwrap.system.disk import large
 from wanwrap.upstream import buckets
@@ -84,67 +83,59 @@ def complaints(plan: Plan) -> list[str]:
 def complaint(fit: Fit) -> str:
     """What doesn't fit, and what would."""
     assert fit.card
+    what = f"takes {large(fit.ram)} of RAM{chosen(fit)}, and this machine has {large(fit.card.ram or 0)}"
     if fit.memory.total > room(fit.card):
         what = (
             f"takes {gib(fit.memory.total)} of GPU memory{chosen(fit)}, and {fit.card.name} has {gib(room(fit.card))} to "
             f"spare; its largest batch decides ({fit.tokens} tokens{largest(fit)})"
         )
-    else:
-        what = f"takes {large(fit.ram)} of RAM{chosen(fit)}, and this machine has {large(fit.card.ram or 0)}"
-    found, free = offers(fit), refit(fit.train, {}, fit.dataset, fit.card)
-    ways = f"It would fit if these were made smaller: {listing(found, 3)}. " if found else "A lower --dim takes less. "
-    if free.fits:
-        ways = f"It would fit{chosen(free)}, but for what you gave: leave that out, or give more. "
-    return f"{fit.train.name} does not fit: it {what}. {ways}`wanwrap fit` tells of other cards; --fit off tries it."
+    ways = "A lower --dim takes less."
+    if (free := quickest(fit, {})).fits:
+        ways = f"It would fit{chosen(free)}, but for what you gave: leave that out, or give more."
+    elif smaller := offers(fit):
+        ways = f"It would fit if these were made smaller: {listing(smaller, 3)}."
+    return f"{fit.train.name} does not fit: it {what}. {ways} `wanwrap fit` tells of other cards; --fit off tries it."
 
 
 def largest(fit: Fit) -> str:
     """`, 45 frames of 960x544`, or `, 3 times 960x544 by batch_size`."""
     if not fit.dataset.largest:
         return ""
-    key = fit.dataset.largest[1]
-    several = fit.tokens // buckets.tokens(key)
-    return f", {several} times {name(key)} by batch_size" if several > 1 else f", {name(key)}"
+    tokens, shape = fit.dataset.largest
+    several = tokens // buckets.tokens(shape)
+    return f", {several} times {bucket(shape)} by batch_size" if several > 1 else f", {bucket(shape)}"
 
 
-def name(key: tuple[int, ...]) -> str:
-    """A bucket."""
-    size = f"{key[0]}x{key[1]}" if key else "nothing"
-    return f"{key[2]} frames of {size}" if len(key) > 2 else size
+def bucket(shape: Sequence[int]) -> str:
+    """`960x544`, `45 frames of 960x544`."""
+    size = f"{shape[0]}x{shape[1]}"
+    return f"{shape[2]} frames of {size}" if len(shape) > 2 else size
 
 
 def offers(fit: Fit) -> list[str]:
     """What changes the training and makes it fit: `45 frames of 960x544 (to 29 frames, or 784x448)` of each bucket."""
     if fit.card is None or fit.memory.total <= room(fit.card):  # it is the RAM that lacks
         return []
-    tokens = _tokens(fit)
+    # the most of a batch that fit
+    tokens = max(0, bisect(range(fit.tokens), room(fit.card), key=lambda count: fit.memory_of(count).total) - 1)
     large = {key: most for key, _, most in fit.dataset.batch_shapes if most * buckets.tokens(key) > tokens}
     by_size = sorted(large, key=lambda key: -large[key] * buckets.tokens(key))
     ways = {key: " or ".join(_smaller(key, large[key], tokens)) for key in by_size}
     if not any(ways.values()):
         return []
-    return [f"{name(key)} ({f'to {way}' if way else 'left out: no size of it fits'})" for key, way in ways.items()]
+    return [f"{bucket(key)} ({f'to {way}' if way else 'left out: no size of it fits'})" for key, way in ways.items()]
 
 
-def _smaller(key: tuple[int, ...], most: int, tokens: int) -> Iterator[str]:
+def _smaller(shape: tuple[int, ...], most: int, tokens: int) -> Iterator[str]:
     """Fewer in a batch, fewer frames, or a smaller size, so that a batch has no more than so many tokens."""
-    each = buckets.tokens(key)
+    width, height, frames = (*shape, 1)[:3]
+    each = buckets.tokens(shape)
     if most > 1 and each <= tokens:
         yield f"a batch_size of {tokens // each}"
-    if len(key) > 2 and (frames := _frames(key, tokens // most)):
-        yield f"{frames} frame{'s' if frames > 1 else ''}"
+    fewer = (count for count in range(frames - 4, 0, -4) if most * buckets.tokens((width, height, count)) <= tokens)
+    if count := next(fewer, 0):
+        yield f"{count} frame{'s' if count > 1 else ''}"
     scale = (tokens / most / each) ** 0.5
-    width, height = (int(side * scale) // STEP * STEP for side in key[:2])
+    width, height = (int(side * scale) // STEP * STEP for side in (width, height))
     if width * height >= SMALLEST:
         yield f"{width}x{height}"
-
-
-def _frames(key: tuple[int, ...], tokens: int) -> int | None:
-    """The most frames, fewer than there are, of so many tokens; None where a single one has more."""
-    return next((count for count in range(key[2] - 4, 0, -4) if buckets.tokens((*key[:2], count)) <= tokens), None)
-
-
-def _tokens(fit: Fit) -> int:
-    """The most tokens of a batch that fit."""
-    assert fit.card
-    return max(0, bisect(range(fit.tokens), room(fit.card), key=lambda count: fit.taken(count).total) - 1)

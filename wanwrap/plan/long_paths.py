@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wanwrap.data.caches import WHAT, names
-from wanwrap.errors import OutputError
 from wanwrap.plan.plan import Plan
 from wanwrap.system.files import PART
 from wanwrap.system.windows import LONGER, long_paths
@@ -16,12 +15,6 @@ from wanwrap.upstream import output, states
 # letters or more, don't pass this.
 MOST = 259
 ATTEMPT = 99  # of a number with as many digits as any has
-
-
-def check_paths(plan: Plan) -> None:
-    """Raises OutputError: a run would write files with longer paths than Windows takes."""
-    if why := too_long(plan):
-        raise OutputError(why)
 
 
 def too_long(plan: Plan) -> str | None:

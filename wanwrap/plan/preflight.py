@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from wanwrap.errors import (
     DownloadError,
     GpuError,
     OptionError,
+    OutputError,
     PackageError,
     RoomError,
     UpstreamError,
@@ -20,10 +22,11 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.paths import PACKAGE
+from wanwrap.plan.fit import Fit
 from wanwrap.plan.fit_words import check as check_fits
 from wanwrap.plan.fit_words import complaints as unfit
 from wanwrap.plan.fit_words import gib
-from wanwrap.plan.long_paths import check_paths, too_long
+from wanwrap.plan.long_paths import too_long
 from wanwrap.plan.plan import Plan, Train
 from wanwrap.plan.request import Request
 from wanwrap.system import console, disk
@@ -139,13 +142,14 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     """
     request = plan.request
     check_recorded(request.gone)
-    check_paths(plan)
+    if why := too_long(plan):
+        raise OutputError(why)
     if request.vram:  # else torch is asked first: nvidia-smi may have told of another machine's, or of another GPU
         check_fits(plan)
-    modules, trainings = {"musubi_tuner", "torch", "accelerate"}, dict[str, dict[str, Any]]()
-    for train in plan.trainings:
-        modules |= {*late_imports(train.options)}
-        trainings[train.expert] = {"argv": [*spell(train.options)], "steps": train.steps * request.gpus}
+    modules = {"musubi_tuner", "torch", "accelerate", *chain(*(late_imports(each.options) for each in plan.trainings))}
+    trainings: dict[str, Any] = {
+        each.expert: {"argv": [*spell(each.options)], "steps": each.steps * request.gpus} for each in plan.trainings
+    }
     answer = ask(request.python, request.upstream, modules, trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     check_packages(answer, request.python)
@@ -271,8 +275,7 @@ def check_ram(plan: Plan, *, together: bool) -> None:
     """Raises RoomError: RAM and page file that are free are too little for a training, or for both `together`."""
     import psutil
 
-    tokens, _ = plan.dataset.largest or (0, ())
-    each = [dit.ram_bytes(train.options, train.dit.size, train.dit.dtype, tokens) for train in plan.trainings]
+    each = [Fit(train, plan.dataset, None).ram for train in plan.trainings]
     needed = sum(each) if together else max(each)
     ram, page = psutil.virtual_memory().available, psutil.swap_memory().free
     if needed <= ram + page:
@@ -290,13 +293,11 @@ def missing(plan: Plan) -> list[str]:
     """What a dry run says: what would have to be there before this plan can run."""
     import importlib.util
 
-    request, lacking = plan.request, complaints(plan)
+    request, to_get = plan.request, complaints(plan)
     elsewhere = request.upstream.folder or request.python != sys.executable
     if not (elsewhere or importlib.util.find_spec("musubi_tuner")):
-        lacking.insert(0, "musubi-tuner is not there.")
-    if lacking:
-        lacking.append(how_to_get(plan))
-    lacking += request.gone.values()
-    lacking += unfit(plan)
-    lacking += filter(None, [too_long(plan), lacking_disk(plan, sum(map(saving_bytes, plan.trainings)))])
-    return lacking
+        to_get.insert(0, "musubi-tuner is not there.")
+    if to_get:
+        to_get.append(how_to_get(plan))
+    too_small = lacking_disk(plan, sum(map(saving_bytes, plan.trainings)))
+    return [*to_get, *request.gone.values(), *unfit(plan), *filter(None, (too_long(plan), too_small))]

@@ -14,19 +14,16 @@ from wanwrap.system.shell import Shell, literal, quote
 
 def script(plan: Plan, shell: Shell, heading: Iterable[str] = ()) -> str:
     """Folders, files, environment, then each command in order; the first that fails ends it."""
-    lines = [_comment(line) for line in heading]
-    lines += _bash_start(plan) if shell == "bash" else _powershell_start(plan)
+    bash = shell == "bash"
+    lines = [*(["#!/usr/bin/env bash"] if bash else []), *map(_comment, heading)]
+    lines += _bash_start(plan) if bash else _powershell_start(plan)
     for step in plan.steps:
         lines += ["", *map(_comment, (step.name, *step.comments))]
-        if shell == "powershell":  # a program that can't be started leaves it as it was
-            lines.append("$global:LASTEXITCODE = 1")
-        lines.append(command(step.argv, shell))
-        if shell == "powershell":
-            lines.append("if ($LASTEXITCODE) { exit $LASTEXITCODE }")
-        if isinstance(step, Train):
-            lines.append(_move(step, shell))
-    first = ["#!/usr/bin/env bash"] if shell == "bash" else []
-    return "\n".join((*first, *lines, ""))
+        run = command(step.argv, shell)
+        # a program that can't be started leaves LASTEXITCODE as it was
+        lines += [run] if bash else ["$global:LASTEXITCODE = 1", run, "if ($LASTEXITCODE) { exit $LASTEXITCODE }"]
+        lines += [_move(step, shell)] if isinstance(step, Train) else []
+    return "\n".join((*lines, ""))
 
 
 def encoded(text: str, shell: Shell) -> bytes:

@@ -11,7 +11,7 @@ from wanwrap import errors
 from wanwrap.data.cache_lock import changing, check_unused, in_turn, reading
 from wanwrap.data.caches import WHAT, Survey, changed, forget, survey
 from wanwrap.errors import StepError, WanwrapError, first_line, listing
-from wanwrap.plan.fit import taken
+from wanwrap.plan.fit import with_fits
 from wanwrap.plan.plan import Cache, MakeToys, Plan, Prune, Rewrite, Sample, Step, Train
 from wanwrap.plan.planner import make_plan
 from wanwrap.plan.preflight import Machine, saving_bytes
@@ -55,7 +55,7 @@ def alone(plan: Plan, train: Train) -> Plan:
     level = None if train.expert == "dit" else train.expert
     made = make_plan(replace(plan.request, noise_level=level), plan.dataset, plan.weights)
     fits = [each for each in plan.fits if each.train.expert == train.expert]
-    return taken(made, fits) if fits else made
+    return with_fits(made, fits) if fits else made
 
 
 def bytes_to_save(plan: Plan, *, restart: bool) -> int:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from statistics import fmean, median
 from typing import Any
 
 from wanwrap.errors import listing
 from wanwrap.plan import card
-from wanwrap.plan.fit import Fit
+from wanwrap.plan.card import ALLOCATOR
+from wanwrap.plan.fit import Fit, quickest
 from wanwrap.plan.fit_words import gib, offers, words
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.run import refit
 from wanwrap.run.record import Record, command_line
 from wanwrap.system import gpu
 from wanwrap.system.gpu import Gpu
@@ -45,6 +46,14 @@ class Watch:
         self._slow = False
         self.used = 0  # bytes of the GPU, by all programs, the most that was seen
 
+    @cached_property
+    def fit(self) -> Fit:
+        """What is trained, as its options are now, on this GPU with torch's segments as they are set."""
+        raised = {name: value for name, value in self._record.raised.items() if name != ALLOCATOR}
+        train = replace(self._train, options={**self._train.options, **raised})
+        its = card.seen([self._gpu] if self._gpu else [])
+        return Fit(train, self._plan.dataset, its and its.with_env({**self._plan.env, **self._record.raised}))
+
     def look(self, seconds: Sequence[float]) -> str | None:
         """What is wrong and what to do, by the seconds of each step of an attempt but its first; None where nothing is."""
         slower = self._slower(seconds)
@@ -61,34 +70,30 @@ class Watch:
 
     def keep(self) -> None:
         """Remember what the card has done, for the next run."""
-        if self._gpu and self._own and not self._slow:
-            card.keep_speed(self._gpu["name"], self._own)
+        if self.fit.card and self._own and not self._slow:
+            card.keep_speed(self.fit.card.name, self._own)
 
     def _slower(self, seconds: Sequence[float]) -> str | None:
         """`steps take 41 s where about 6 s are usual`, where they do.
 
         A few steps may all be of the largest batch; those of whole epochs are as the data set is.
         """
-        if not self._gpu or len(seconds) < min(FEW, self._length - 1):
+        if not self.fit.card or len(seconds) < min(FEW, self._length - 1):
             return None
-        way, epoch = self.way, self._newest_epoch(seconds)
+        epoch = self._newest_epoch(seconds)
         if total := sum(epoch):
-            own = several(way.options) * way.operations[0] * len(epoch) / total
-            self._own = max(self._own, min(own, self._built or own))
-        if not (speed := max(self._own, self._known)):
+            own = several(self.fit.options) * self.fit.operations[0] * len(epoch) / total
+            built = gpu.operations(self._gpu["name"], self._gpu["capability"], self._gpu["multiprocessors"])
+            self._own = max(self._own, min(own, built or own))
+        if not (speed := max(self._own, self.fit.card.speed[0])):
             return None
-        mean, largest = way.pace(speed)
+        mean, largest = self.fit.pace(speed)
         paces = [(median(seconds[-FEW:]), largest)] if len(seconds) >= FEW else []
         paces += [(fmean(sorted(epoch)[:-1]), mean)] if epoch else []  # but for a step that had to wait for samples
         for taken, usual in paces:
             if taken > SLOW * usual:
                 return f"steps take {taken:.3g} s where about {usual:.2g} s are usual"
         return None
-
-    @cached_property
-    def way(self) -> Fit:
-        """What is trained, as it is."""
-        return refit.present(self._plan, self._train, self._record)
 
     @property
     def _length(self) -> int:
@@ -100,25 +105,15 @@ class Watch:
         ended = (len(seconds) + 1) // self._length * self._length - 1
         return seconds[max(0, ended - self._length) : max(0, ended)]
 
-    @cached_property
-    def _built(self) -> float:
-        """Operations a second for which this card is built; 0 where nobody knows."""
-        return gpu.operations(self._gpu["name"], self._gpu["capability"], self._gpu["multiprocessors"])
-
-    @cached_property
-    def _known(self) -> float:
-        """Operations a second that this card has shown in earlier runs, or ought to reach at least."""
-        return card.of(self._gpu["name"], self._gpu["memory"], self._built).speed[0]
-
     def _spilt(self, found: Gpu) -> str:
         """That the memory is full, and what would fit."""
         full = f"the GPU's memory is full ({gib(found.used)} of {gib(found.total)})"
         policy = f" {gpu.NO_FALLBACK}" if sys.platform == "win32" else ""
-        return f"{full}: the driver moves what doesn't fit into RAM. {self._way_out(found.total)}{policy}"
+        return f"{full}: the driver moves what doesn't fit into RAM. {self._way_out()}{policy}"
 
-    def _way_out(self, memory: int) -> str:
-        """What would fit a card of so many bytes."""
-        way = refit.fitting(self._plan, self._train, self._record, memory)
+    def _way_out(self) -> str:
+        """What would fit."""
+        way = quickest(self.fit, {})
         if not way.fits:
             return f"Nothing that trains the same fits it; make smaller: {listing(offers(way), 3) or '--dim'}."
         if not way.chosen:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from wanwrap.errors import RoomError, StepError, WanwrapError, first_line, of_system
 from wanwrap.plan.card import ALLOCATOR, EXPANDABLE
-from wanwrap.plan.fit import LEVERS, Fit
+from wanwrap.plan.fit import LEVERS, less
 from wanwrap.plan.fit_words import chosen
 from wanwrap.plan.plan import Plan, Train
-from wanwrap.run import refit
 from wanwrap.run.attempt import Attempt, is_lost, last_state, placed, remove_leftovers
 from wanwrap.run.record import Record, now
 from wanwrap.run.spill import Watch
@@ -141,7 +140,7 @@ class Training:
             record.attempts[-1].setdefault("memory", record.memory)
         record.attempts.append({"number": number, "epoch": epoch, "step": step, "started": now()})
         attempt, self._watch = Attempt(train, record), Watch(self.plan, train, record)
-        record.memory = {"foretold": self._watch.way.memory.total}
+        record.memory = {"foretold": self._watch.fit.memory.total}
         going = {"state": "running", "doing": train.name, "reason": "", "slow": ""}
         self.note(**{**attempt.far(), **going, "saved_epoch": epoch})
         attempt.folder.mkdir()
@@ -214,7 +213,8 @@ class Training:
         text = f"{self.train.name} {found.text}"
         if found.kind == "gpu memory":
             self.record.attempts[-1] |= {"memory": {**self.record.memory, "lacking": lacking(tail)}}
-        if found.kind == "gpu memory" and (way := self._next_way(tail)):
+        # what the user has given may be raised too
+        if found.kind == "gpu memory" and self.retry and (way := less(self._watch.fit, max(GIB, lacking(tail)))):
             self.record.raised |= {**way.chosen, **({ALLOCATOR: EXPANDABLE} if way.expandable else {})}
             text = f"{self.train.name} ran out of GPU memory. Trying again{chosen(way)}."
             self.record.attempts[-1] |= {"reason": text}
@@ -222,9 +222,3 @@ class Training:
             return
         self.record.attempts[-1] |= {"reason": text}
         raise found.error(f"{text}\n{tail}\nThe whole log: {self.train.folder / LOG}")
-
-    def _next_way(self, tail: str) -> Fit | None:
-        """What takes less by as much as was lacking, or a GiB; what the user has given may be raised too."""
-        if not self.retry:
-            return None
-        return refit.smaller(self.plan, self.train, self.record, max(GIB, lacking(tail)))

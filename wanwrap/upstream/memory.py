@@ -72,14 +72,9 @@ class Memory:
         return self.allocated + self.beside
 
     @property
-    def steps(self) -> int:
-        """What nvidia-smi shows of them, with what CUDA itself takes."""
-        return round(self.reserved + CONTEXT * GIB)
-
-    @property
     def total(self) -> int:
-        """The most, while it loads or later."""
-        return max(self.steps, self.load)
+        """What nvidia-smi shows at most, while it loads or later: with what CUDA itself takes."""
+        return max(round(self.reserved + CONTEXT * GIB), self.load)
 
 
 def of(options: Options, tokens: int, *, expandable: bool = False, size: int = 0) -> Memory:
@@ -90,8 +85,8 @@ def of(options: Options, tokens: int, *, expandable: bool = False, size: int = 0
     model, offload = _model(options), bool(options.get(OFFLOAD))
     slack = (EXPANDABLE if expandable else model.slack)[offload]
     beside = model.fixed[expandable] * GIB + slack * model.input * tokens
-    resting, lora, activations = max(_moments(options, model, tokens), key=sum)
-    return Memory(round(resting), round(lora), round(activations), round(beside), _load(options, size))
+    lora, activations = max(_moments(options, model, tokens), key=sum)
+    return Memory(round(weights(options)), round(lora), round(activations), round(beside), _load(options, size))
 
 
 def _load(options: Options, size: int) -> int:
@@ -111,10 +106,9 @@ def block(options: Options) -> float:
 
 def weights(options: Options) -> float:
     """Bytes of the DiT on the GPU, without its blocks that are swapped."""
-    model = _model(options)
-    if not options.get("fp8_base"):
-        return model.half * GIB - swapped(options)
-    return (model.scaled if options.get("fp8_scaled") else model.fp8) * GIB - swapped(options)
+    model, fp8, scaled = _model(options), options.get("fp8_base"), options.get("fp8_scaled")
+    unswapped = (model.scaled if scaled else model.fp8) if fp8 else model.half
+    return unswapped * GIB - swapped(options)
 
 
 def swapped(options: Options) -> float:
@@ -133,16 +127,16 @@ def _model(options: Options) -> _Model:
     return next((model for part, model in MODELS.items() if part in str(options["task"])), LARGE)
 
 
-def _moments(options: Options, model: _Model, tokens: int) -> Iterator[tuple[float, float, float]]:
-    """Bytes of weights, LoRA and activations in the backward pass of the last block, in that of the first, and in the
-    optimizer's step.
+def _moments(options: Options, model: _Model, tokens: int) -> Iterator[tuple[float, float]]:
+    """Bytes of LoRA and activations in the backward pass of the last block, in that of the first, and in the optimizer's
+    step.
     """
-    task, fp8, resting = str(options["task"]), bool(options.get("fp8_base")), weights(options)
-    dequantised = (0.05 * model.input / LARGE.input + (2 * model.block if fp8 else 0)) * GIB
+    task = str(options["task"])
+    dequantised = (0.05 * model.input / LARGE.input + (2 * model.block if options.get("fp8_base") else 0)) * GIB
     lora, moments = dit.lora_numbers(options), dit.moments(options)
     adamw = 4 if moments == 8 else 0  # a copy in its step
     rest = model.rest + (EMBEDDED if "A14B" in task and not options.get(EMBEDDING) else 0)
     most, least = (2, 2) if options.get(OFFLOAD) else (dit.blocks(task), 1)  # of the blocks' inputs
-    yield resting, lora * (4 + moments), dequantised + tokens * (rest + most * model.input)
-    yield resting, lora * (8 + moments), dequantised + tokens * (rest + least * model.input)
-    yield resting, lora * (8 + moments + adamw), 0.0
+    yield lora * (4 + moments), dequantised + tokens * (rest + most * model.input)
+    yield lora * (8 + moments), dequantised + tokens * (rest + least * model.input)
+    yield lora * (8 + moments + adamw), 0.0
