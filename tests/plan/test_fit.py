@@ -53,10 +53,6 @@ def card(gib: float, ram: float | None = 64, *, expandable: bool | None = None) 
     return Card("a card", round(gib * GIB), None if ram is None else round(ram * GIB), expandable=expandable)
 
 
-def chosen_for(plan: Plan, its: Card | None) -> Plan:
-    return fitted(plan, its)
-
-
 def any_way_fits(train: Train, own: Mapping[str, Any], plan: Plan, its: Card) -> bool:
     """Tried one by one; a preset may set torch's allocator itself."""
     tokens, _ = plan.dataset.largest or (0, ())
@@ -83,7 +79,7 @@ def every_way(train: Train, own: Mapping[str, Any], its: Card) -> Iterator[tuple
 @given(plans, cards)
 @settings(max_examples=60)
 def test_it_fits_where_any_way_does(plan: Plan, its: Card) -> None:
-    for found in chosen_for(plan, its).fits:
+    for found in fitted(plan, its).fits:
         assert found.fits == any_way_fits(found.train, {}, plan, its)
         assert found.fits == (found.memory.total <= room(its) and found.ram <= (its.ram or found.ram))
         assert not found.expandable or its.expandable is None
@@ -93,7 +89,7 @@ def test_it_fits_where_any_way_does(plan: Plan, its: Card) -> None:
 @settings(max_examples=40)
 def test_what_is_given_stays(name: str, own: dict[str, Any], its: Card) -> None:
     plan = golden_plan(name, fit="auto", given=own)
-    made = chosen_for(plan, its)
+    made = fitted(plan, its)
     for found, train in zip(made.fits, made.trainings, strict=True):
         assert not own.keys() & found.chosen.keys()
         assert {name: train.options[name] for name in own} == own
@@ -103,8 +99,8 @@ def test_what_is_given_stays(name: str, own: dict[str, Any], its: Card) -> None:
 @given(plans, cards, st.integers(0, 32 * GIB))
 @settings(max_examples=60)
 def test_a_larger_card_is_no_slower(plan: Plan, its: Card, more: int) -> None:
-    small = chosen_for(plan, its).fits
-    large = chosen_for(plan, replace(its, memory=its.memory + more)).fits
+    small = fitted(plan, its).fits
+    large = fitted(plan, replace(its, memory=its.memory + more)).fits
     for before, after in zip(small, large, strict=True):
         assert not before.fits or (after.fits and after.cost <= before.cost)
 
@@ -112,7 +108,7 @@ def test_a_larger_card_is_no_slower(plan: Plan, its: Card, more: int) -> None:
 @given(plans, cards)
 @settings(max_examples=60)
 def test_nothing_is_changed_that_changes_what_is_trained(plan: Plan, its: Card) -> None:
-    made = chosen_for(plan, its)
+    made = fitted(plan, its)
     assert {name for name in made.env.keys() | plan.env.keys() if made.env.get(name) != plan.env.get(name)} <= {
         ALLOCATOR
     }
@@ -129,7 +125,7 @@ def test_nothing_is_changed_that_changes_what_is_trained(plan: Plan, its: Card) 
 
 @pytest.mark.parametrize("its", [None, card(8)])
 def test_nothing_is_chosen_without_a_card_or_when_told_not_to(its: Card | None) -> None:
-    made = chosen_for(VANILLA if its is None else OFF, its)
+    made = fitted(VANILLA if its is None else OFF, its)
     assert made.steps == VANILLA.steps and made.env == VANILLA.env
     assert [found.fits for found in made.fits] == [None if its is None else False] * 2
     assert made.fits[0].memory.total == pytest.approx(45 * GIB, rel=0.01)  # it is told all the same
@@ -138,7 +134,7 @@ def test_nothing_is_chosen_without_a_card_or_when_told_not_to(its: Card | None) 
 @given(plans, cards)
 @settings(max_examples=60)
 def test_no_block_is_swapped_that_need_not_be(plan: Plan, its: Card) -> None:
-    for found in chosen_for(plan, its).fits:
+    for found in fitted(plan, its).fits:
         if found.fits and (count := found.chosen.get("blocks_to_swap")):
             one_less = replace(found, chosen={**found.chosen, "blocks_to_swap": int(str(count)) - 1})
             assert one_less.memory.total > room(its)
@@ -157,20 +153,20 @@ def test_24_gb_and_45_frames() -> None:
     swapped = replace(VANILLA.trainings[0], options={**VANILLA.trainings[0].options, "blocks_to_swap": 39})
     assert not Fit(swapped, VANILLA.dataset, card(24)).fits
     for system in (None, False):
-        made = chosen_for(VANILLA, card(24, 32, expandable=system))
+        made = fitted(VANILLA, card(24, 32, expandable=system))
         assert [found.fits for found in made.fits] == [True, True]
         assert all(f"--{EMBEDDING}" in train.argv for train in made.trainings)
         assert made.env.get(ALLOCATOR) == ("expandable_segments:True" if system is None else None)
 
 
 def test_what_fits_as_it_is_is_left_alone() -> None:
-    for found in chosen_for(VANILLA, card(80)).fits:
+    for found in fitted(VANILLA, card(80)).fits:
         assert not found.chosen and not found.expandable
 
 
 def test_a_setting_of_the_users_for_torch_stays_and_counts() -> None:
     """Told beforehand by the card: an allocator that grows its segments takes less, without being told to."""
-    grows, stays = (chosen_for(VANILLA, card(24, expandable=own)) for own in (True, False))
+    grows, stays = (fitted(VANILLA, card(24, expandable=own)) for own in (True, False))
     assert ALLOCATOR not in {**grows.env, **stays.env}
     assert OFFLOAD in stays.fits[0].chosen and OFFLOAD not in grows.fits[0].chosen
 
@@ -184,7 +180,7 @@ def test_a_batch_of_several_is_named_with_what_makes_it() -> None:
     (entry, *_) = VANILLA.dataset.entries
     several = replace(entry, options={**entry.options, "batch_size": 40, "num_repeats": 40})
     plan = replace(VANILLA, dataset=replace(VANILLA.dataset, entries=(several,)))
-    (found, _) = chosen_for(plan, card(12)).fits
+    (found, _) = fitted(plan, card(12)).fits
     assert found.tokens == 40 * buckets.tokens(found.dataset.largest[1] if found.dataset.largest else ())
     assert (
         "40 times" in complaint(found) and "batch_size" in complaint(found) and "to a batch_size of" in offers(found)[0]
@@ -194,7 +190,7 @@ def test_a_batch_of_several_is_named_with_what_makes_it() -> None:
 def test_ram_decides_too() -> None:
     """A machine with 16 GiB can't hold a 14B beside torch; what is said is not that smaller pictures would help."""
     its = card(24, 16, expandable=False)
-    (found, _) = chosen_for(VANILLA, its).fits
+    (found, _) = fitted(VANILLA, its).fits
     assert found.memory.total <= room(its) and not found.fits
     assert "RAM" in complaint(found) and not [*offers(found)]
 
@@ -202,7 +198,7 @@ def test_ram_decides_too() -> None:
 @pytest.mark.parametrize("its", [card(8), card(12), card(8, expandable=False), card(12, expandable=True)])
 def test_what_is_offered_would_fit(its: Card) -> None:
     """Other frames, and another size: each fits with what is chosen for it."""
-    (found, _) = chosen_for(VANILLA, its).fits
+    (found, _) = fitted(VANILLA, its).fits
     assert not found.fits
     first = re.fullmatch(r"45 frames of 960x544 \(to (\d+) frames or (\d+)x(\d+)\)", offers(found)[0])
     assert first and len(offers(found)) > 1  # 21 frames at 720p are too many too
@@ -241,12 +237,12 @@ def test_the_next_way_is_one_that_the_ram_holds() -> None:
 
 
 def test_a_plan_is_made_anew_for_the_card_that_torch_sees() -> None:
-    thought, real = chosen_for(VANILLA, card(48)), card(24)
+    thought, real = fitted(VANILLA, card(48)), card(24)
     found = refitted(thought, real)
     assert found.fits[0].card == real and found.fits[0].fits and found.fits[0].chosen
-    assert [fit.options for fit in found.fits] == [fit.options for fit in chosen_for(VANILLA, real).fits]
+    assert [fit.options for fit in found.fits] == [fit.options for fit in fitted(VANILLA, real).fits]
     assert refitted(thought, card(48)) is thought and refitted(thought, None) is thought
-    assert refitted(chosen_for(VANILLA, None), real).fits[0].fits  # nvidia-smi was not there
+    assert refitted(fitted(VANILLA, None), real).fits[0].fits  # nvidia-smi was not there
     described = replace(thought, request=replace(VANILLA.request, vram=48))
     assert refitted(described, real) is described
 
@@ -256,10 +252,10 @@ def test_a_plan_is_made_anew_for_the_card_that_torch_sees() -> None:
 
 def test_what_does_not_fit_is_refused_and_started_where_the_user_insists() -> None:
     with pytest.raises(RoomError, match="would fit"):
-        check(chosen_for(VANILLA, card(8)))
-    check(chosen_for(VANILLA, card(24)))
-    check(chosen_for(VANILLA, None))
-    check(chosen_for(OFF, card(8)))
+        check(fitted(VANILLA, card(8)))
+    check(fitted(VANILLA, card(24)))
+    check(fitted(VANILLA, None))
+    check(fitted(OFF, card(8)))
 
 
 def machine(*gpus: tuple[float, float]) -> Machine:
@@ -270,7 +266,7 @@ def machine(*gpus: tuple[float, float]) -> Machine:
 
 def test_a_gpu_that_others_use() -> None:
     """Of those that train: what another GPU is used for keeps nobody from this one."""
-    plan = chosen_for(VANILLA, card(24))  # takes 22.8 at most
+    plan = fitted(VANILLA, card(24))  # takes 22.8 at most
     assert preflight.check_gpu_memory(plan, machine((24, 23.4)), 1) == []
     (note,) = preflight.check_gpu_memory(plan, machine((24, 21)), 1)
     assert "3.0 GiB" in note
@@ -282,7 +278,7 @@ def test_a_gpu_that_others_use() -> None:
 
 
 def test_what_is_told_to_other_programs() -> None:
-    told = as_json(chosen_for(VANILLA, card(24, expandable=False)).fits[0])
+    told = as_json(fitted(VANILLA, card(24, expandable=False)).fits[0])
     assert told["expert"] == "high" and told["tokens"] == 24480 and told["fits"] is True and told["card_gib"] == 24
     parts = sum(told[f"{part}_gib"] for part in ("weights", "lora", "activations"))
     assert told["allocated_gib"] == pytest.approx(parts)
@@ -294,7 +290,7 @@ def test_what_is_told_to_other_programs() -> None:
 @pytest.mark.parametrize("gib", [4, 5, 6, 8, 12])
 def test_all_that_is_offered_fits_together(name: str, gib: int) -> None:
     """Each bucket that is too large is named, with what becomes of it."""
-    for found in chosen_for(PLANS[name], card(gib)).fits:
+    for found in fitted(PLANS[name], card(gib)).fits:
         if found.fits or not (told := offers(found)):
             continue
         for key, _, most in found.dataset.batch_shapes:
@@ -307,7 +303,7 @@ def test_all_that_is_offered_fits_together(name: str, gib: int) -> None:
 
 def test_what_the_user_gave_is_named_where_it_is_the_reason() -> None:
     plan = golden_plan("t2v-vanilla", fit="auto", given={"blocks_to_swap": 3})
-    (_, low) = chosen_for(plan, card(24)).fits
+    (_, low) = fitted(plan, card(24)).fits
     assert not low.fits and "--blocks_to_swap 39" in complaint(low) and "you gave" in complaint(low)
 
 
@@ -320,5 +316,5 @@ def test_a_ring_of_buffers_is_on_the_gpu() -> None:
 def test_an_allocator_of_a_presets_own_stays() -> None:
     other = replace(VANILLA.request.preset, env={ALLOCATOR: "max_split_size_mb:64"})
     plan = replace(VANILLA, request=replace(VANILLA.request, preset=other), env=other.env)
-    made = chosen_for(plan, card(24))
+    made = fitted(plan, card(24))
     assert made.env[ALLOCATOR] == "max_split_size_mb:64" and not any(each.expandable for each in made.fits)

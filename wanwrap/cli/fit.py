@@ -88,8 +88,7 @@ def _measured(base_dir: Path) -> Iterator[dict[str, Any]]:
     for run in runs(base_dir):
         for expert in run.experts:
             gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
-            before = [attempt["memory"] for attempt in expert.record.attempts if "memory" in attempt]
-            for row in (*before, expert.record.memory):
+            for row in (*(attempt.get("memory", {}) for attempt in expert.record.attempts), expert.record.memory):
                 if row.get("used") or "lacking" in row:
                     values = {name: row.get(name) for name in ("used", "foretold", "lacking")}
                     yield {"run": run.name, "expert": expert.name, "gpu": gpu.get("name"), **values}

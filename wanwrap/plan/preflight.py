@@ -22,9 +22,8 @@ from wanwrap.errors import (
     listing,
 )
 from wanwrap.paths import PACKAGE
+from wanwrap.plan import fit_words
 from wanwrap.plan.fit import Fit
-from wanwrap.plan.fit_words import check as check_fits
-from wanwrap.plan.fit_words import complaints as unfit
 from wanwrap.plan.fit_words import gib
 from wanwrap.plan.long_paths import too_long
 from wanwrap.plan.plan import Plan, Train
@@ -145,7 +144,7 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     if why := too_long(plan):
         raise OutputError(why)
     if request.vram:  # else torch is asked first: nvidia-smi may have told of another machine's, or of another GPU
-        check_fits(plan)
+        fit_words.check(plan)
     modules = {"musubi_tuner", "torch", "accelerate", *chain(*(late_imports(each.options) for each in plan.trainings))}
     trainings: dict[str, Any] = {
         each.expert: {"argv": [*spell(each.options)], "steps": each.steps * request.gpus} for each in plan.trainings
@@ -256,7 +255,7 @@ def check_gpu_memory(plan: Plan, machine: Machine, gpus: int) -> list[str]:
     Raises:
         RoomError: a training doesn't fit one, or what is left of it.
     """
-    check_fits(plan)
+    fit_words.check(plan)
     needed = max((fit.memory.total for fit in plan.fits), default=0)
     free, most = min(((row["free"], row["memory"]) for row in machine.gpus[:gpus]), default=(needed, needed))
     if needed <= free + CONTEXT * GIB:  # the Python that was asked took that itself
@@ -300,4 +299,4 @@ def missing(plan: Plan) -> list[str]:
     if to_get:
         to_get.append(how_to_get(plan))
     too_small = lacking_disk(plan, sum(map(saving_bytes, plan.trainings)))
-    return [*to_get, *request.gone.values(), *unfit(plan), *filter(None, (too_long(plan), too_small))]
+    return [*to_get, *request.gone.values(), *fit_words.complaints(plan), *filter(None, (too_long(plan), too_small))]

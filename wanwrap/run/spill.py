@@ -33,7 +33,6 @@ SLOW = 3  # times as long as it should
 FEW = 10  # steps by which a pace is judged
 FULL = 0.9  # of a card's memory: users who spill report 0.92 to 0.98
 OFTEN = 60  # seconds between two questions to nvidia-smi
-SELDOM = 300  # where nothing is wrong
 
 
 class Watch:
@@ -57,7 +56,7 @@ class Watch:
     def look(self, seconds: Sequence[float]) -> str | None:
         """What is wrong and what to do, by the seconds of each step of an attempt but its first; None where nothing is."""
         slower = self._slower(seconds)
-        if not self._gpu or not seconds or time.monotonic() - self._asked < (OFTEN if slower else SELDOM):
+        if not self._gpu or not seconds or time.monotonic() - self._asked < OFTEN:
             return None
         self._asked, found = time.monotonic(), gpu.find(self._gpu["uuid"])
         self.used = max(self.used, found.used if found else 0)
@@ -78,7 +77,7 @@ class Watch:
 
         A few steps may all be of the largest batch; those of whole epochs are as the data set is.
         """
-        if not self.fit.card or len(seconds) < min(FEW, self._length - 1):
+        if not self.fit.card:
             return None
         epoch = self._newest_epoch(seconds)
         if total := sum(epoch):
