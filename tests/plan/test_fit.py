@@ -242,6 +242,8 @@ def test_a_plan_is_made_anew_for_the_card_that_torch_sees() -> None:
     assert found.fits[0].card == real and found.fits[0].fits and found.fits[0].chosen
     assert [fit.options for fit in found.fits] == [fit.options for fit in fitted(VANILLA, real).fits]
     assert refitted(thought, card(48)) is thought and refitted(thought, None) is thought
+    timed = refitted(thought, replace(card(48), speed=(1e13, 2e13)))
+    assert timed.fits[0].seconds and not thought.fits[0].seconds and timed.steps == thought.steps
     assert refitted(fitted(VANILLA, None), real).fits[0].fits  # nvidia-smi was not there
     described = replace(thought, request=replace(VANILLA.request, vram=48))
     assert refitted(described, real) is described

@@ -160,6 +160,11 @@ def test_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "what else uses the GPU" in str(small.look(slow))
 
 
+def test_its_size_is_nvidia_smis_as_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    its = watch(monkeypatch, card={**RTX4090, "memory": 23 * GIB}).fit.card
+    assert its and its.memory == 24 * GIB
+
+
 def test_nvidia_smi_is_asked_for_the_gpu_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = ["GPU-1f-2, RTX 3060, 100, 12288, Disabled", "GPU-a, RTX 4090, 24000, 24564, Enabled"]
     monkeypatch.setattr(gpu, "capture", lambda *_: "\n".join(rows))

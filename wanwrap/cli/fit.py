@@ -50,8 +50,8 @@ def fit(
     nvidia-smi counts. Nothing is started, and no weights are needed.
     """
     if measured:
-        runs = [*_measured(given["base_dir"])]
-        show_result(as_json, lambda: runs, [_row(**row) for row in runs] or ["no run has been measured yet"])
+        tries = [*_measured(given["base_dir"])]
+        show_result(as_json, lambda: tries, [_row(**row) for row in tries] or ["no run has been measured yet"])
         return
     if preset is None:
         ctx.fail("Missing argument 'PRESET'.")
@@ -88,7 +88,8 @@ def _measured(base_dir: Path) -> Iterator[dict[str, Any]]:
     for run in runs(base_dir):
         for expert in run.experts:
             gpu: Mapping[str, Any] = next(iter(expert.record.machine.get("gpus", [])), {})
-            for row in (*(attempt.get("memory", {}) for attempt in expert.record.attempts), expert.record.memory):
+            before = (attempt.get("memory", {}) for attempt in expert.record.attempts)
+            for row in (*before, expert.record.memory):
                 if row.get("used") or "lacking" in row:
                     values = {name: row.get(name) for name in ("used", "foretold", "lacking")}
                     yield {"run": run.name, "expert": expert.name, "gpu": gpu.get("name"), **values}

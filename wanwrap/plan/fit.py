@@ -99,7 +99,8 @@ def fitted(plan: Plan, card: Card | None) -> Plan:
     """
     request = plan.request
     card = card and card.with_env(request.preset.env)
-    fits = [Fit(train, plan.dataset, card) for train in [each.train for each in plan.fits] or plan.trainings]
+    bare = [each.train for each in plan.fits] or plan.trainings
+    fits = [Fit(train, plan.dataset, card) for train in bare]
     return with_fits(plan, fits if request.fit == "off" else [quickest(each, request.given) for each in fits])
 
 

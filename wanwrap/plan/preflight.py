@@ -145,11 +145,11 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
         raise OutputError(why)
     if request.vram:  # else torch is asked first: nvidia-smi may have told of another machine's, or of another GPU
         fit_words.check(plan)
-    modules = {"musubi_tuner", "torch", "accelerate", *chain(*(late_imports(each.options) for each in plan.trainings))}
+    imports = chain.from_iterable(late_imports(train.options) for train in plan.trainings)
     trainings: dict[str, Any] = {
-        each.expert: {"argv": [*spell(each.options)], "steps": each.steps * request.gpus} for each in plan.trainings
+        train.expert: {"argv": [*spell(train.options)], "steps": train.steps * request.gpus} for train in plan.trainings
     }
-    answer = ask(request.python, request.upstream, modules, trainings)
+    answer = ask(request.python, request.upstream, ("musubi_tuner", "torch", "accelerate", *imports), trainings)
     upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
     check_packages(answer, request.python)
     if gpus > (seen := len(answer["gpus"])):
