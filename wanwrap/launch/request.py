@@ -84,15 +84,8 @@ def limit(plan: Plan, request: LaunchRequest) -> float:
 
 
 def lasts(plan: Plan, request: LaunchRequest) -> tuple[float, float] | None:
-    """Seconds that the trainings take, at least and at most, one after the other or at the same time; None where nobody
-    knows.
-    """
-    each = [seconds(replace(plan, fits=(fit,))) for fit in plan.fits]
-    known = [pair for pair in each if pair]
-    if not known or len(known) < len(each):
-        return None
-    together = max if request.separate or request.parallel else sum
-    return together(least for least, _ in known), together(most for _, most in known)
+    """Seconds that the trainings take there, at least and at most; None where nobody knows."""
+    return seconds(plan, parallel=request.separate or request.parallel)
 
 
 def disk(plan: Plan) -> int:

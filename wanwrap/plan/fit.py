@@ -124,12 +124,13 @@ def _changed(fit: Fit) -> Train:
     return replace(changed, argv=changed.attempt(1, {}))
 
 
-def seconds(plan: Plan) -> tuple[float, float] | None:
-    """Seconds that all trainings take one after the other, at least and at most; None where nobody knows."""
+def seconds(plan: Plan, *, parallel: bool = False) -> tuple[float, float] | None:
+    """Seconds that all trainings take one after the other, or in `parallel`, at least and at most; None: nobody knows."""
     known = [(fit.seconds, fit.train.steps) for fit in plan.fits if fit.seconds]  # of all or none: it is one card
     if not known:
         return None
-    return sum(least * steps for (least, _), steps in known), sum(most * steps for (_, most), steps in known)
+    together = max if parallel else sum
+    return together(least * steps for (least, _), steps in known), together(most * steps for (_, most), steps in known)
 
 
 def room(card: Card) -> int:
