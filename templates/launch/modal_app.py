@@ -60,7 +60,7 @@ def train(end: float) -> int:
         except subprocess.TimeoutExpired:
             if here_until < end:
                 raise  # Modal's 24 hours are nearly over
-            print(f"The {HOURS} hours are over. What it has is kept; the same launch goes on.", flush=True)
+            print(f"The {HOURS} hours are over. What it has is kept; the same launch with --again goes on.", flush=True)
             return 130
         if code in mistakes:
             print(f"wanwrap ended with {code}: see above. Another try would not help; mend it and launch again.")

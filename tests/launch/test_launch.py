@@ -284,7 +284,8 @@ def test_two_runs_at_once_on_one_volume(tmp_path: Path, cli: Wanwrap, cats: Path
     calls = program("modal", "*run*) echo started ap-0123456789012345678901;; esac; case 1 in")
     words = ("modal", "t2v-vanilla", cats, "--gpu", "H100")
     assert cli("launch", *words).returncode == 0
-    assert NAME in told(cli, *words, "--epochs", 3, "--output_name", "another")
+    for more in ((), ("--again",)):
+        assert NAME in told(cli, *words, "--epochs", 3, "--output_name", "another", *more)
     assert len(calls.read_text().splitlines()) == 1
     assert cli("launch", *words, "--output_name", "third", "--volume", "mine").returncode == 0
     plan = golden_plan("t2v-vanilla")
@@ -423,6 +424,10 @@ def test_what_goes_on_elsewhere_was_not_killed(
     assert cli("fetch", NAME, "--base_dir", "moved").returncode == 0
     said = cli("status", NAME, "--base_dir", "moved").stdout
     assert "killed" not in said and "wanwrap run there" not in said and "--launched" in said
+    stop = cli("stop", NAME, "--base_dir", "moved")
+    assert stop.returncode == OutputError.exit_code and "launched.json" in stop.stderr
+    (one,) = json.loads(cli("status", "--json", "--base_dir", "moved").stdout)
+    assert one["experts"]["high"]["state"] == "running" and not one["running"]
 
 
 def test_again_forgets_nothing(tmp_path: Path, cli: Wanwrap, cats: Path, program: Callable[..., Path]) -> None:
@@ -432,7 +437,9 @@ def test_again_forgets_nothing(tmp_path: Path, cli: Wanwrap, cats: Path, program
     program("modal", "*run*) echo started ap-0123456789012345678901;; esac; case 1 in")
     assert cli("launch", *words).returncode == 0
     program("modal", "*run*) exit 1;; esac; case 1 in")
-    assert "app stop ap-0123456789012345678901" in told(cli, *words, "--again")
+    failed = told(cli, *words, "--again")
+    assert "cost" in failed and "app stop ap-0" not in failed  # which would end the first
+    assert "ap-0123456789012345678901" in (folder(tmp_path) / "launch" / "launched.json").read_text()
     program("modal", "*run*) echo started ap-1123456789012345678901;; esac; case 1 in")
     assert cli("launch", *words, "--again").returncode == 0
     launched = json.loads((folder(tmp_path) / "launch" / "launched.json").read_text())
@@ -442,6 +449,11 @@ def test_again_forgets_nothing(tmp_path: Path, cli: Wanwrap, cats: Path, program
     (folder(tmp_path) / "high").mkdir()
     (folder(tmp_path) / "high" / "record.json").write_text(json.dumps(asdict(record)), encoding="utf-8")
     assert told(cli, *words, "--again", "--lr", "1e-3").startswith(str(OutputError.exit_code))
+    assert "--output_name" in told(cli, *words, "--again", "--volume", "other")
+    program("sky")
+    (tmp_path / ".runpod").mkdir()
+    (tmp_path / ".runpod" / "config.toml").touch()
+    assert "modal" in told(cli, "sky", *words[1:], "--again")
 
 
 def test_experts_at_the_same_time(cli: Wanwrap, cats: Path) -> None:
@@ -456,7 +468,7 @@ def test_a_script_is_on_record(cli: Wanwrap, cats: Path) -> None:
     words = ("launch", "script", "t2v-vanilla", cats, "--gpu", "H100")
     assert "written to" in cli(*words).stdout
     assert NAME in cli("status", "--launched").stdout and "start.sh" in cli("fetch", NAME).stderr
-    assert cli(*words).returncode == LaunchError.exit_code  # unasked it is not written over
+    assert cli(*words, "--end", "true").returncode == 0  # nothing has begun
 
 
 def test_a_damaged_record_hides_no_other(tmp_path: Path, cli: Wanwrap, cats: Path) -> None:
@@ -487,3 +499,47 @@ def test_wrong_lines_by_hand(line: str, tmp_path: Path, cli: Wanwrap, cats: Path
     (base / "wanwrap.toml").write_text(f"[launch.slurm]\n{line}\n", encoding="utf-8")
     said = told(cli, "slurm", "t2v-vanilla", cats, "--gpu", "H100", "--dry_run")
     assert said.startswith(str(OptionError.exit_code)) and "wanwrap.toml" in said
+
+
+def test_a_run_that_was_gone_on_with_here_is_not_fetched_over(
+    tmp_path: Path, cli: Wanwrap, cats: Path, weights: list[str], program: Callable[..., Path]
+) -> None:
+    token(tmp_path)
+    program("modal", "*run*) echo started ap-0123456789012345678901;; esac; case 1 in")
+    words = ("t2v-vanilla", cats, "--epochs", 1)
+    assert cli("launch", "modal", *words, "--gpu", "H100").returncode == 0
+    assert cli("fetch", NAME).returncode == 0 and cli("fetch", NAME).returncode == 0
+    assert cli("run", *words, *weights).returncode == 0
+    told = cli("fetch", NAME)
+    assert told.returncode == OutputError.exit_code and "here" in told.stderr
+
+
+def test_what_slurm_refuses_was_not_launched(cli: Wanwrap, cats: Path, program: Callable[..., Path]) -> None:
+    program("sbatch", "*--test-only*) ;; *) exit 1;; esac; case 1 in")
+    program("bash")
+    for name in ("bash", "sbatch"):
+        path = Path(os.environ["PATH"].split(os.pathsep)[0]) / name
+        path.write_text(path.read_text().replace("#!/bin/bash", "#!/usr/bin/env -S /bin/bash"))
+    words = ("launch", "slurm", "t2v-vanilla", cats, "--gpu", "H100")
+    done = cli(*words)
+    assert done.returncode == LaunchError.exit_code and "cost" not in done.stderr
+    program("sbatch", "*) echo 12;; esac; case 1 in")
+    path.write_text(path.read_text().replace("#!/bin/bash", "#!/usr/bin/env -S /bin/bash"))
+    assert cli(*words).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (("slurm",), "goes back into the queue"),
+        (("modal",), "--again"),
+        (("sky",), "--volume"),
+        (("sky", "--volume", "wan"), "--again"),
+        (("script",), "ended"),
+    ],
+)
+def test_hours_that_are_too_few(words: tuple[str, ...], way: str, cli: Wanwrap, cats: Path) -> None:
+    more = ("--gpu", "H100", "--epochs", 9000, "--hours", 2, "--dry_run")
+    said = cli("launch", words[0], "t2v-vanilla", cats, *more, *words[1:]).stderr
+    (line,) = (line for line in said.splitlines() if "too few" in line)
+    assert way in line

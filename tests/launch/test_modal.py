@@ -25,8 +25,7 @@ from platforms import posix, posix_paths, signals
 
 from wanwrap.errors import OptionError
 from wanwrap.launch.job import GPUS, MISTAKES, Job
-from wanwrap.launch.modal import FILE, complaint, render
-from wanwrap.launch.modal import GPUS as HERE
+from wanwrap.launch.modal import CARDS, FILE, complaint, render
 from wanwrap.upstream.pin import COMMIT
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "launch" / "modal" / f"{FILE}.txt"  # linters leave it alone
@@ -182,7 +181,7 @@ def test_commands() -> None:
 
 @pytest.mark.parametrize("gpu", ["RTX4090", "A6000", "A40"])
 def test_a_gpu_that_modal_lacks(gpu: str) -> None:
-    assert gpu in GPUS and {*HERE} < {*GPUS}
+    assert gpu in GPUS and {*CARDS} < {*GPUS}
     with pytest.raises(OptionError, match="H100"):
         render(job(gpu=gpu))
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from wanwrap.cli.launch_job import job, lost
+from wanwrap.cli.launch_job import job_of, lost
 from wanwrap.cli.options import PACKAGE, RUN, RunVerb, finite, json_option, option, with_options
 from wanwrap.cli.terminal import show_result
 from wanwrap.cli.words import duration, heading
 from wanwrap.errors import OptionError, closest
 from wanwrap.launch import wheel
-from wanwrap.launch.check import check_engine, check_first, check_same, check_volume
+from wanwrap.launch.check import check_again, check_engine, check_first, check_volume
 from wanwrap.launch.engines import ENGINES
-from wanwrap.launch.job import Engine, Job, gpu
+from wanwrap.launch.job import Engine, Job, Rendered, gpu
 from wanwrap.launch.launched import FOLDER
 from wanwrap.launch.request import LaunchRequest, checked, lasts
 from wanwrap.launch.send import script, send
@@ -98,30 +98,30 @@ def launch(
     )
     if parallel and len(plan.trainings) < 2:
         raise OptionError("--parallel is for two experts, and this run has one; leave it out.")
-    work = job(ctx, engine, plan, asked)
+    job = job_of(ctx, engine, plan, asked)
     kept = _kept(engine, plan.request.workspace.launch.get(engine_word, {}))
     used = {name: value for name, value in {**kept, **typed}.items() if value not in ("", ("",))}
     here = {"python": sys.executable, "cwd": Path.cwd()} if engine.shared_files else {}
-    rendered = engine.render(work, **here, **used)
+    rendered = engine.render(job, **here, **used)
     notes = [*rendered.notes, *_remembered({name: kept[name] for name in kept.keys() - typed.keys()})]
-    told = [*heading(plan), *_told(engine, work, lasts(plan, asked), rendered.idle)]
+    told = [*heading(plan), *_told(engine, job, rendered, lasts(plan, asked))]
     console.say(*told, *(f"note: {note}" for note in [*lost(ctx), *notes]))
     if dry_run:
-        show_result(as_json, lambda: {"job": vars(work), **vars(rendered)}, script(work, rendered))
+        show_result(as_json, lambda: {"job": vars(job), **vars(rendered)}, script(job, rendered))
         return
     check_engine(engine)
     if again:
-        check_same(plan)
+        check_again(engine, job, rendered, plan)
     else:
-        check_first(engine, work)
-        check_volume(engine, rendered.volume, plan.request.base_dir)
+        check_first(engine, job)
+    check_volume(engine, job, rendered.volume, plan.request.base_dir)
     if not engine.shared_files:
-        wheel.write(work.folder / FOLDER)
-    launched = send(engine_word, work, rendered)
+        wheel.write(job.folder / FOLDER)
+    launched = send(engine, job, rendered)
     if engine.shared_files and used != kept:  # a cluster's are the same each time
         remember(plan.request.base_dir, engine_word, used)
-    what = "launched" if rendered.start else f"written to {work.folder / FOLDER}"
-    show_result(as_json, lambda: vars(launched), [f"{what}: {launched.name}", *_ways(work, launched.later)])
+    what = "launched" if rendered.start else f"written to {job.folder / FOLDER}"
+    show_result(as_json, lambda: vars(launched), [f"{what}: {launched.name}", *_ways(job, launched.later)])
 
 
 def _typed(engine: Engine, options: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _kept(engine: Engine, kept: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _remembered(kept: Mapping[str, Any]) -> Iterator[str]:
     """What goes along untyped."""
-    if words := [word for name in sorted(kept) for word in (f"--{name}", *_texts(kept[name]))]:
+    if words := [word for name in sorted(kept) for text in _texts(kept[name]) for word in (f"--{name}", text)]:
         yield f"as before: {joined(words)} ({NAME}; an empty value takes one back)."
 
 
@@ -164,20 +164,24 @@ def _texts(value: Any) -> list[str]:
     return list(map(str, value)) if isinstance(value, list) else [str(value)]
 
 
-def _told(engine: Engine, job: Job, known: tuple[float, float] | None, idle: float) -> Iterator[str]:
+def _told(engine: Engine, job: Job, rendered: Rendered, known: tuple[float, float] | None) -> Iterator[str]:
     """Where it will run, for how long, and what that costs."""
     cards = f"{job.gpus} of {job.gpu}" if job.gpus > 1 else job.gpu
     several = f", {len(job.runs)} jobs at the same time" if len(job.runs) > 1 else ""
     takes = f"it takes {duration(known[0])} to {duration(known[1])} (a guess), and " if known else ""
-    most = job.cost(idle)
-    with_idle = f" and {idle:g} more in which it waits for you" if idle else ""
-    cost = "" if most is None else f"{with_idle}: {most:.2f} at most for the cards, at {job.price:g} each and hour"
-    each = "each start is" if engine.shared_files else "is"
+    most = job.cost(rendered.idle)
+    with_idle = f" and {rendered.idle:g} more in which it waits for you" if rendered.idle else ""
+    each, a_start = ("each start is", " of each") if engine.shared_files else ("is", "")
+    cost = (
+        ""
+        if most is None
+        else f"{with_idle}: {most:.2f} at most for the cards{a_start}, at {job.price:g} each and hour"
+    )
     yield f"on {cards}{several}: {takes}{each} ended after {job.hours:g} hours{cost}"
     if not engine.shared_files and (size := sum(map(data_bytes, job.uploads.values()))):
         yield f"to send: {large(size)}; the weights are fetched there"
     if known and job.hours < known[0] / 3600:
-        yield f"note: {job.hours:g} hours are too few: the same command goes on after them."
+        yield f"note: {job.hours:g} hours are too few: {rendered.after}"
 
 
 def _ways(job: Job, later: Mapping[str, Sequence[Sequence[str]]]) -> Iterator[str]:

@@ -11,11 +11,10 @@ from click.core import ParameterSource
 
 from wanwrap.cli.run import run
 from wanwrap.cli.run_file import OF_A_START
-from wanwrap.launch import request as work
 from wanwrap.launch import wheel
 from wanwrap.launch.job import Engine, Job
 from wanwrap.launch.launched import FOLDER
-from wanwrap.launch.request import LaunchRequest
+from wanwrap.launch.request import LaunchRequest, make_job, packages
 from wanwrap.launch.words import RESUME, Words, check_data, words
 from wanwrap.plan import preflight
 from wanwrap.plan.plan import Plan
@@ -34,7 +33,7 @@ def lost(ctx: click.Context) -> Iterator[str]:
         yield f"the run file's {', '.join(names)} {'is' if len(names) == 1 else 'are'} not sent: `launch` has no such option."
 
 
-def job(ctx: click.Context, engine: Engine, plan: Plan, asked: LaunchRequest) -> Job:
+def job_of(ctx: click.Context, engine: Engine, plan: Plan, asked: LaunchRequest) -> Job:
     """The run there; on a cluster, whose machines see this one's files, with the words as they were typed."""
     options = ctx.params
     there = not engine.shared_files
@@ -45,6 +44,7 @@ def job(ctx: click.Context, engine: Engine, plan: Plan, asked: LaunchRequest) ->
     if there:
         made = words(plan, given, spelled, options["upstream_options"])
         check_data(made, engine.ignore_files)
+        made = replace(made, uploads={**made.uploads, wheel.NAME: plan.folder / FOLDER / wheel.NAME})
     else:
         place = plan.dataset.root  # what `datasets` holds may be another one when the job begins
         dataset = [str(place)] if place else filter(None, [options["dataset"]])
@@ -52,10 +52,10 @@ def job(ctx: click.Context, engine: Engine, plan: Plan, asked: LaunchRequest) ->
         setup = _spelled(ctx, typed & {"python", "musubi_dir", *WEIGHTS})
         base = ("--base_dir", str(plan.request.base_dir))
         made = Words((options["preset"], *dataset, *spelled), after, {}, (*base, *setup))
-    lacking = partial(preflight.absent, plan.request) if engine.shared_files else list
-    named = [word for each in work.packages(plan, options["package"], lacking) for word in ("--package", each)]
-    made = replace(made, setup=(*made.setup, *named))
-    return work.job(plan, asked, made, plan.folder / FOLDER / wheel.NAME)
+    # what is lacking: asked of the Python that a cluster shares; a machine that is rented has none of it
+    absent = partial(preflight.absent, plan.request) if engine.shared_files else list
+    named = [word for each in packages(plan, options["package"], absent) for word in ("--package", each)]
+    return make_job(plan, asked, replace(made, setup=(*made.setup, *named)), wheel.NAME)
 
 
 def _spelled(ctx: click.Context, names: set[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from wanwrap.cli.words import count, duration
 from wanwrap.plan.card import ALLOCATOR
 from wanwrap.plan.fit_words import typed
 from wanwrap.run.record import Record
-from wanwrap.run.status import FETCHED, Expert, Run
+from wanwrap.run.status import Expert, Run
 from wanwrap.system.shell import joined
 
 
@@ -36,6 +36,8 @@ def state(expert: Expert) -> str:
         doing = "training" if expert.training else record.doing or "waiting"
         return f"running ({doing}){_asked(expert)}"
     again = "a rehearsal begins anew" if expert.rehearsal else "the same `wanwrap run` command goes on"
+    if expert.elsewhere:
+        again = "the same launch with --again goes on"
     because = f": {record.reason.splitlines()[0].rstrip('.;: ')}" if record.reason else ""
     return {
         "done": "finished",
@@ -81,10 +83,10 @@ def detail(run: Run) -> Iterator[str]:
         if each.record.slow:
             yield indented(f"          slow: {each.record.slow}")
     yield from (f"  {left}" for left in time_left(run))
-    if elsewhere := (run.folder / FETCHED).is_file():
-        yield "  as it was fetched; `wanwrap status --launched` asks there"
+    if run.elsewhere:
+        yield f"  as it was fetched; `wanwrap status {joined([run.name])} --launched` asks there"
     ended = [each.record for each in run.experts if each.record.command and not each.live and each.state != "done"]
-    ended = [] if elsewhere else ended  # it goes on there
+    ended = [] if run.elsewhere else ended  # it goes on there
     for cwd, command in dict.fromkeys((record.cwd, record.command) for record in ended):
         if cwd not in ("", str(Path.cwd())):
             yield f"  in      {cwd}"  # from which its paths may be seen; shells join commands in many ways
@@ -107,10 +109,10 @@ def _safe(expert: Expert) -> str:
     raised = {name: value for name, value in record.raised.items() if name != ALLOCATOR}
     ways = [*([typed(raised)] if raised else []), *(["expandable segments"] if raised != record.raised else [])]
     safe += [f"since the GPU's memory ran out with {' and '.join(ways)}"] if ways else []
-    return ", ".join([*safe, f"updated {_moment(record.updated)}"])
+    return ", ".join([*safe, f"updated {moment(record.updated)}"])
 
 
-def _moment(text: str) -> str:
+def moment(text: str) -> str:
     """A time as the clock on the wall shows it, and how long ago that is: what hangs is seen by it."""
     then = datetime.fromisoformat(text)
     ago = (datetime.now(timezone.utc) - then).total_seconds()

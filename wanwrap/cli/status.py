@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from wanwrap.cli.options import BASE_DIR, Verb, json_option, option
-from wanwrap.cli.run_words import detail, going, line, run_json, time_left
+from wanwrap.cli.run_words import detail, going, line, moment, run_json, time_left
 from wanwrap.cli.terminal import indented, show_result
 from wanwrap.errors import LaunchError
 from wanwrap.launch.launched import Launched, all_of
@@ -54,17 +54,19 @@ def status(run: str | None, launched: bool, follow: bool, base_dir: Path, as_jso
 
 def _says(folder: Path, each: Launched, what: str) -> str:
     """What the engine tells of it; of one that it has forgotten, that it can't."""
-    try:
-        return look_after(folder, each, what)
-    except LaunchError as error:
-        console.say(f"{each.name}: {each.engine} tells nothing of it; it may have ended long ago ({error})")
-        return str(error)
+    told, failed = look_after(folder, each, what)
+    if failed and not told:
+        console.say(f"{each.name}: {each.engine} tells nothing of it; it may have ended long ago ({failed[0]})")
+    return told or "\n".join(failed)
 
 
 def _launched(each: Launched) -> str:
-    """`cats-t2v-vanilla: modal, A100-80GB, since 2026-11-22 17:00, ends after 12 hours`."""
+    """`cats-t2v-vanilla: modal (ap-1), A100-80GB, launched 2026-11-22 17:00:00 (3 min ago), ends after 12 hours`."""
     ids = f" ({', '.join(each.ids)})" if each.ids else ""
-    return f"{each.name}: {each.engine}{ids}, {each.gpu}, launched at {each.started}, ends after {each.hours:g} hours"
+    what = "launched" if each.later else "written"
+    return (
+        f"{each.name}: {each.engine}{ids}, {each.gpu}, {what} {moment(each.started)}, ends after {each.hours:g} hours"
+    )
 
 
 def _listed(found: Sequence[Run]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from wanwrap.cli.run_words import line, run_json, state, stopping
 from wanwrap.cli.status import follow_run
 from wanwrap.cli.terminal import show_result
 from wanwrap.errors import OutputError
+from wanwrap.launch.launched import FILE
 from wanwrap.run import status as work
 from wanwrap.run.status import find
 
@@ -29,6 +30,10 @@ def stop(run: str | None, now: bool, wait: bool, noise_level: str | None, base_d
     It tells which epoch that is. The same `wanwrap run` command goes on from there. The exit code is 11 where nothing runs.
     """
     asked = find(run, base_dir)
+    if asked.elsewhere:
+        raise OutputError(
+            f"{asked.name} was launched elsewhere, and fetched from there; {asked.folder / FILE} has the commands that end it."
+        )
     mine = [each for each in asked.experts if noise_level in (None, "both", each.name)]
     if not mine:
         raise OutputError(f"{asked.name} trains no expert of {noise_level} noise.")

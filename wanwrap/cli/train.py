@@ -22,9 +22,10 @@ from wanwrap.run.folders import check_folders, put_aside
 from wanwrap.run.parallel import run_each
 from wanwrap.run.record import command_line, read, standing
 from wanwrap.run.run import bytes_to_save
-from wanwrap.run.status import look
+from wanwrap.run.status import FETCHED, look
 from wanwrap.run.training import Stopped
 from wanwrap.system import console
+from wanwrap.system.files import remove
 from wanwrap.weights import marks
 
 
@@ -40,6 +41,8 @@ def train(plan: Plan, *, restart: bool, retry: bool, parallel: bool, as_json: bo
         todo, machine = _preflight(todo, together=parallel, restart=restart)
     if restart:
         put_aside(plan)
+    if todo:
+        remove(plan.folder / FETCHED)  # from now on it is this machine's
     try:
         if todo and machine and parallel and len(todo.trainings) > 1:
             _side_by_side(todo, machine)

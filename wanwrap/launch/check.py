@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 from wanwrap.errors import LaunchError, OutputError
-from wanwrap.launch.job import Engine, Job
-from wanwrap.launch.launched import all_of, read
+from wanwrap.launch.job import Engine, Job, Rendered
+from wanwrap.launch.launched import FILE, Launched, all_of, read
 from wanwrap.plan.plan import Plan
 from wanwrap.run.folders import check_folder
-from wanwrap.run.status import look
+from wanwrap.run.status import Run, look
 
 
 def check_engine(engine: Engine) -> None:
@@ -24,31 +24,49 @@ def check_engine(engine: Engine) -> None:
 
 def check_first(engine: Engine, job: Job) -> None:
     """Raises LaunchError: the run was launched before. OutputError: it was made here."""
-    if before := read(job.folder):
+    before = read(job.folder)
+    if before and before.later:
         raise LaunchError(
-            f"{job.name} was launched at {before.started} by {before.engine}; `wanwrap status --launched` tells what it "
-            "does, and --again starts it once more."
+            f"{job.name} was launched before, by {before.engine}; `wanwrap status {job.name} --launched` tells what it does, "
+            "and --again starts it once more."
         )
-    if not engine.shared_files and look(job.folder).experts:
+    if not before and not engine.shared_files and look(job.folder).experts:
         raise OutputError(
             f"{job.folder} holds a run that was made here, which `wanwrap fetch` would write over; give another "
             "--output_name."
         )
 
 
-def check_volume(engine: Engine, volume: str, base_dir: Path) -> None:
+def check_volume(engine: Engine, job: Job, volume: str, base_dir: Path) -> None:
     """Raises LaunchError: another run may be at work on the volume."""
     for folder, other in all_of(base_dir) if volume else ():
-        done = {each.name for each in look(folder).experts if each.state == "done"}
-        if (other.engine, other.volume) == (engine.word, volume) and not done.issuperset(other.experts):
+        mine = (other.engine, other.volume) == (engine.word, volume) and other.name != job.name
+        if mine and not _ended(look(folder), other):
             raise LaunchError(
-                f"{other.name} was launched on the volume {volume}, and two runs at once would write the same files "
-                f"there. If it has ended, `wanwrap fetch {other.name}`, or add --again; else take another --volume."
+                f"{other.name} was launched on the volume {volume}, and two runs at once would write the same files there: "
+                f"take another --volume. If it has ended, `wanwrap fetch {other.name}` first; where nothing can be fetched, "
+                f"delete {folder / FILE}."
             )
 
 
-def check_same(plan: Plan) -> None:
-    """Raises OutputError: what was fetched of the run was trained otherwise, so that it could not go on there."""
+def _ended(run: Run, launched: Launched) -> bool:
+    """Whether all was done, or one has failed or been ended, by what was fetched."""
+    states = {each.name: each.state for each in run.experts}
+    return {*states.values()} - {"done", "running", "waiting"} != set() or (
+        states.keys() >= {*launched.experts} and {*states.values()} == {"done"}
+    )
+
+
+def check_again(engine: Engine, job: Job, rendered: Rendered, plan: Plan) -> None:
+    """Raises LaunchError: what was launched before would be forgotten. OutputError: it was trained otherwise, so that it can't
+    go on.
+    """
+    before, fetch = read(job.folder), [[*words] for words in rendered.later.get("fetch", ())]
+    if before and (before.engine, before.later.get("fetch", [])) != (engine.word, fetch):
+        raise LaunchError(
+            f"{job.name} was launched by {before.engine}, on other machines or another volume than this would be; give "
+            "another --output_name."
+        )
     try:
         for train in plan.trainings:
             check_folder(plan, train)

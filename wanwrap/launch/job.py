@@ -1,4 +1,4 @@
-"""A run for another machine, and what an engine's module makes of it. Both are data: nothing is sent or read here."""
+"""A run for another machine, an engine that carries it out there, and what that is given: nothing is sent or read here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ WORKSPACE = "local_training"  # below the folder in which wanwrap is started the
 MISTAKES = (2, 3, 4, 5, 6, 7, 8, 9, 11, 13)
 # of `wanwrap setup` those alone: git and pip end so when the network fails
 SETUP_MISTAKES = tuple(code for code in MISTAKES if code not in (6, 8))
+AGAIN = "the same command with --again goes on after them."
 INTERRUPTED = 130  # ended as it was asked; the same command goes on
 # GB of memory of the cards that are rented, as nvidia-smi counts them (GiB), by the names that people use
 GPUS = {
@@ -103,6 +104,7 @@ class Rendered:
     results: str = ""
     volume: str = ""
     idle: float = 0.0  # hours for which a machine stays, and costs, when its run has ended
+    after: str  # how it goes on where the hours were too few
     notes: Sequence[str] = ()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from pprint import pformat
 
 from wanwrap.errors import GpuError, OptionError
-from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, WORKSPACE, Engine, Job, Rendered
+from wanwrap.launch.job import AGAIN, MISTAKES, SETUP_MISTAKES, WORKSPACE, Engine, Job, Rendered
 from wanwrap.paths import folder
 from wanwrap.upstream.pin import COMMIT, PIP, URL
 
@@ -23,7 +23,7 @@ OPTIONS = (
 )
 FILE = "modal_app.py"
 CORES = 8
-GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
+CARDS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "RTX-PRO-6000", "H100", "H200", "B200")
 # Tries after the first: three for failures, and one for each 23 hours, as no try may take more than 24.
 RETRIES, TRY, MOST = 3, 23, 10
 
@@ -53,6 +53,7 @@ def render(job: Job, volume: str | None = None, secret: str | None = None) -> Re
         },
         results=job.name,
         volume=volume,
+        after=AGAIN,
         notes=_notes(job, volume, secret),
     )
 
@@ -68,8 +69,8 @@ def complaint(environ: Mapping[str, str], home: Path) -> str | None:
 
 
 def _check(job: Job) -> None:
-    if job.gpu not in GPUS:
-        raise OptionError(f"Modal has no {job.gpu}; it has {', '.join(GPUS)}.")
+    if job.gpu not in CARDS:
+        raise OptionError(f"Modal has no {job.gpu}; it has {', '.join(CARDS)}.")
     if len(job.runs) > 1:
         raise OptionError(
             "on Modal both experts are trained in one container: its volumes have no locks between two, which would write "

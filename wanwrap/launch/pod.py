@@ -39,6 +39,7 @@ def render(job: Job, end: str | None = None) -> Rendered:
     )
     return Rendered(
         files=files,
+        after="start the script once more, when you have removed the file `ended`.",
         notes=[
             *(f"{script} tells at its top what to rent, to upload and to fetch." for script in scripts),
             *costs,

@@ -1,4 +1,4 @@
-"""A run that was asked for here -> the same run there: what must be sent, and the words that it is started with there."""
+"""A run that was asked for here -> the same run there: that it fits the card, what it needs, and how long it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from wanwrap.errors import PackageError, listing
@@ -67,7 +66,7 @@ def packages(plan: Plan, given: Sequence[str], absent: Callable[[set[str]], Coll
             f"the options want {listing(lacking)}, which `wanwrap setup` doesn't bring there; add --package and its name in "
             "pip, or leave out that option."
         )
-    return (*given, *sorted(wanted & LOGGERS))
+    return (*given, *sorted((wanted & LOGGERS) - {*given}))
 
 
 def _packages(modules: Iterable[str]) -> Iterator[str]:
@@ -95,8 +94,8 @@ def disk(plan: Plan) -> int:
     return math.ceil((weights + sum(step.bytes for step in plan.rewrites) + data) / 1e9 + SPARE)
 
 
-def job(plan: Plan, request: LaunchRequest, words: Words, wheel: Path) -> Job:
-    """The run for another machine, with all that is sent."""
+def make_job(plan: Plan, request: LaunchRequest, words: Words, wheel: str) -> Job:
+    """The run for another machine, with all that is sent; `wheel` is wanwrap's place among it."""
     levels = [train.expert for train in plan.trainings]
     separate = request.separate and len(levels) > 1
     experts = tuple(levels) if separate else ("both" if len(levels) > 1 else levels[0],)
@@ -110,8 +109,8 @@ def job(plan: Plan, request: LaunchRequest, words: Words, wheel: Path) -> Job:
         setup=(words.before[0], *(["--noise_level", levels[0]] if levels in (["high"], ["low"]) else []), *words.setup),
         runs=runs,
         experts=experts,
-        uploads={**words.uploads, wheel.name: wheel},
-        wheel=wheel.name,
+        uploads=words.uploads,
+        wheel=wheel,
         gpu=request.gpu,
         gpus=2 if request.parallel else plan.request.gpus,
         hours=limit(plan, request),

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from wanwrap.errors import LaunchError
+from wanwrap.errors import LaunchError, OutputError
 from wanwrap.launch.engines import ENGINES
-from wanwrap.launch.job import Job, Rendered
+from wanwrap.launch.job import Engine, Job, Rendered
 from wanwrap.launch.launched import FOLDER, Launched, read
 from wanwrap.plan.script import command
-from wanwrap.run.status import FETCHED
+from wanwrap.run.status import FETCHED, look
 from wanwrap.system import console
 from wanwrap.system.files import remove_tree, write_atomic
 from wanwrap.system.process import Command, run
@@ -42,28 +42,38 @@ def script(job: Job, rendered: Rendered) -> Iterator[str]:
         yield from (f"# {what}: {joined(words)}" for words in several)
 
 
-def send(engine: str, job: Job, rendered: Rendered) -> Launched:
+def send(engine: Engine, job: Job, rendered: Rendered) -> Launched:
     """Upload and start. What was started before stays on record. Raises LaunchError: a command failed; OSError: a file
     can't be written.
     """
-    place, before = write(job, rendered), read(job.folder)
+    place, before, ids = write(job, rendered), read(job.folder), list[str]()
     for words in rendered.before:
         _carry_out(words, place)
-    ids = [*before.ids] if before and before.engine == engine else []
-    launched = _launched(engine, job, rendered, ids)
-    launched.write(job.folder)
+
+    def put_down() -> Launched:
+        launched = _launched(engine.word, job, rendered, [*ids, *(before.ids if before else ())])
+        launched.write(job.folder)
+        return launched
+
+    launched = None if engine.shared_files else put_down()  # what fails may have rented a machine all the same
     for words in rendered.start:
-        try:  # it is on record already: what fails may have rented a machine all the same
+        try:
             ids += filter(None, [_id(rendered.id_pattern, _carry_out(words, place))])
         except (LaunchError, KeyboardInterrupt):
-            stops = [joined(each) for each in launched.later.get("stop", [])]
-            console.say(
-                "It may have begun all the same, and cost: look there.", *(f"To end it: {stop}" for stop in stops)
-            )
+            if launched:
+                _warn(rendered)
             raise
-        launched = _launched(engine, job, rendered, ids)
-        launched.write(job.folder)
-    return launched
+        launched = put_down()
+    return launched or put_down()
+
+
+def _warn(rendered: Rendered) -> None:
+    """Of what may cost."""
+    stops = [joined(words) for words in rendered.later.get("stop", ()) if not any("{id}" in word for word in words)]
+    console.say(
+        "It may have begun all the same, and cost: look there with the engine's own program.",
+        *(f"To end it: {stop}" for stop in stops),
+    )
 
 
 def _launched(engine: str, job: Job, rendered: Rendered, ids: list[str]) -> Launched:
@@ -113,35 +123,37 @@ def _carry_out(words: Sequence[str], place: Path) -> str:
     return printed.decode("utf-8", "replace")
 
 
-def look_after(folder: Path, launched: Launched, what: str) -> str:
-    """Run what looks after a job (status, follow, fetch, stop): what its commands printed.
-
-    Raises:
-        LaunchError: one failed; the others have been run.
-    """
+def look_after(folder: Path, launched: Launched, what: str) -> tuple[str, list[str]]:
+    """Run what looks after a job (status, follow, fetch, stop): what its commands printed, and which of them failed."""
     printed, failed = "", list[str]()
     for words in launched.later.get(what, ()):
         try:
             printed += _carry_out(words, folder / FOLDER)
         except LaunchError as error:
             failed.append(str(error))
-    if failed:
-        raise LaunchError("\n".join(failed))
-    return printed
+    return printed, failed
 
 
 def fetch(folder: Path, launched: Launched) -> None:
-    """Bring the run's folder home. Raises LaunchError: there is no way, or a part failed; what has come stays."""
+    """Bring the run's folder home.
+
+    Raises:
+        LaunchError: there is no way, or a part failed; what has come stays.
+        OutputError: a run of this machine would be written over.
+    """
     if ENGINES[launched.engine].shared_files:
         return  # it is here
     if "fetch" not in launched.later:
+        scripts = ", ".join(path.name for path in sorted((folder / FOLDER).glob("start*.sh")))
         raise LaunchError(
-            f"nothing is fetched from a machine of your own; the top of {folder / FOLDER}/start.sh says how."
+            f"nothing is fetched from a machine of your own; the top of {scripts} in {folder / FOLDER} says how."
         )
-    try:
-        look_after(folder, launched, "fetch")
-    finally:
-        (folder / FETCHED).touch()
-        if launched.results and (results := folder / FOLDER / launched.results).is_dir():
-            shutil.copytree(results, folder, dirs_exist_ok=True)
-            remove_tree(results)
+    if not (folder / FETCHED).is_file() and look(folder).experts:
+        raise OutputError(f"{folder} holds a run that was made, or gone on with, here; move it away, then fetch.")
+    (folder / FETCHED).touch()
+    _, failed = look_after(folder, launched, "fetch")
+    if launched.results and (results := folder / FOLDER / launched.results).is_dir():
+        shutil.copytree(results, folder, dirs_exist_ok=True)
+        remove_tree(results)
+    if failed:
+        raise LaunchError("\n".join(failed))

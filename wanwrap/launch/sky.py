@@ -12,7 +12,7 @@ from typing import Any
 
 from wanwrap.errors import OptionError
 from wanwrap.launch.bash import IMAGE, codes, labels, plain, seconds, setups, template, values
-from wanwrap.launch.job import MISTAKES, SETUP_MISTAKES, Engine, Job, Rendered
+from wanwrap.launch.job import AGAIN, MISTAKES, SETUP_MISTAKES, Engine, Job, Rendered
 from wanwrap.launch.words import mark
 
 OPTIONS = (
@@ -88,6 +88,7 @@ def render(job: Job, infra: str | None = None, idle: int = 60, volume: str | Non
         },
         volume=volume or "",
         idle=idle / 60,
+        after=AGAIN if volume else "the machine ends then, and all states with it; give more, or --volume.",
         notes=_notes(job, idle, volume),
     )
 
@@ -102,7 +103,6 @@ def _notes(job: Job, idle: int, volume: str | None) -> list[str]:
     return [
         "Until `launched:` appears leave this computer on: only then the machine knows when to end itself.",
         f"The machine ends itself {idle} minutes after the run has ended or failed. {kept}",
-        f"The run is ended after {job.hours:g} hours; what is there by then can be fetched.",
         *most,
     ]
 

@@ -88,6 +88,7 @@ def render(job: Job, *, python: str, cwd: Path, **options: Any) -> Rendered:
             "follow": (("tail", "-F", *(f"{expert}.log" for expert in job.experts)),),
             "stop": (("scancel", "{id}"),),
         },
+        after="the job goes back into the queue, and goes on.",
         notes=tuple(_notes(job, options)),
     )
 

@@ -46,7 +46,7 @@ def words(plan: Plan, given: Mapping[str, Any], spelled: Sequence[str], upstream
     Raises:
         OptionError: one names files of this machine that can't be sent.
     """
-    if "any_upstream" in given:
+    if given.get("any_upstream"):
         raise OptionError(
             "--any_upstream: there the musubi-tuner trains that wanwrap is checked against; leave it out."
         )

@@ -113,6 +113,7 @@ def page(report: Report) -> Iterator[str]:
     run, records = report.run, {each.name: each.record for each in report.run.experts}
     newest = max(records.values(), key=lambda record: record.updated)  # of what both experts share it tells
     ended = [each.record for each in run.experts if each.record.command and not each.live and each.state != "done"]
+    ended = [] if run.elsewhere else ended  # it goes on there
     loras = {(expert, name) for each in report.samples for expert, name in each.loras.items() if expert in records}
     return template.render(
         "report.html",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 from wanwrap import __version__
@@ -253,13 +253,20 @@ def check_same(plan: Plan, train: Train, before: Mapping[str, Any]) -> None:
     after = settings(train, plan.dataset)
     if any(not weight.exists for weight in plan.weights.values()):  # nobody knows what was in those that are gone
         after |= {name: before.get(name) for name in (BASE, ENCODERS)}
-    if changed := [_change(name, before, after) for name in {**before, **after} if before.get(name) != after.get(name)]:
+    names = {**before, **after}
+    if changed := [_change(name, before, after) for name in names if _known(name, before) != _known(name, after)]:
         level = "" if train.expert == "dit" else f" (with --noise_level {train.expert} that expert's alone)"
         raise OutputError(
             f"{train.folder} holds a training with other settings, which can't go on as this one:\n"
             + "\n".join(f"  {train.expert}: {line}" for line in changed)
             + f"\nGive those again, or another --output_name; --restart begins anew{level}, and puts aside what is there."
         )
+
+
+def _known(name: str, settings: Mapping[str, Any]) -> Any:
+    """A setting, by which trainings are told apart: of a file its name, as it lies elsewhere on another machine."""
+    value = settings.get(name)
+    return PureWindowsPath(value).name if name == "network_weights" and value else value
 
 
 def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

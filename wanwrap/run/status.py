@@ -16,14 +16,14 @@ from wanwrap.run.training import NOW, STOP, stop_asked
 from wanwrap.system.files import is_locked, remove, write_atomic
 
 EXPERTS = ("high", "low", "dit")
-FETCHED = "launch/fetched"  # in a run's folder: what is there was brought from another machine, which holds its locks
+FETCHED = "launch/fetched"  # in the folder of a run that was brought from another machine, which holds its locks
 
 
 @dataclass(frozen=True)
 class Expert:
     """One expert's training at one moment.
 
-    `running` is None where nobody knows: the drive has no locks, or another machine holds them; `stop` as stop_asked has it; `pace` in seconds a step, the other
+    `running` is None where nobody knows: the drive has no locks, or it is trained `elsewhere`; `stop` as stop_asked has it; `pace` in seconds a step, the other
     expert's where it has none of its own yet.
     """
 
@@ -32,6 +32,7 @@ class Expert:
     running: bool | None
     stop: str | None = None
     pace: float | None = None
+    elsewhere: bool = False
 
     @property
     def name(self) -> str:
@@ -50,8 +51,8 @@ class Expert:
 
     @property
     def live(self) -> bool:
-        """Whether somebody is at work on it, as far as can be told: on a drive without locks its record says so."""
-        return self._at_work if self.running is None else self.running
+        """Whether somebody here is at work on it, as far as can be told: on a drive without locks its record says so."""
+        return self._at_work and not self.elsewhere if self.running is None else self.running
 
     @property
     def training(self) -> bool:
@@ -104,6 +105,11 @@ class Run:
         return any(each.rehearsal for each in self.experts)
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether it was fetched from another machine, and not gone on with here."""
+        return any(each.elsewhere for each in self.experts)
+
+    @property
     def running(self) -> tuple[Expert, ...]:
         """Those at which somebody is at work."""
         return tuple(each for each in self.experts if each.running)
@@ -128,16 +134,15 @@ def look(folder: Path) -> Run:
 
 
 def _expert(folder: Path) -> Expert | None:
-    running = is_locked(folder)  # before its files: what ends meanwhile has written all of them
-    if not running and (folder.parent / FETCHED).is_file():
-        running = None
+    elsewhere = (folder.parent / FETCHED).is_file()
+    running = None if elsewhere else is_locked(folder)  # before its files: what ends meanwhile has written all of them
     try:
         record = records.read(folder) or (records.unknown(folder) if running else None)
     except OSError:
         record = records.unknown(folder)
     if running and record and record.state == "done":
         running = False  # its run has the other expert still to train, or has just ended
-    return Expert(folder, record, running, stop_asked(folder)) if record else None
+    return Expert(folder, record, running, stop_asked(folder), elsewhere=elsewhere) if record else None
 
 
 def runs(base_dir: Path) -> list[Run]:

@@ -86,6 +86,7 @@ if [ -e ended ]; then
     echo "The pod costs until you end it."
     wait_for_you
 fi
+rm -f results.tar # an earlier one, of less
 while IFS= read -r -d '' pair; do # a session over SSH lacks what the pod was given
     [[ $pair =~ ^(RUNPOD_|CONTAINER_|WANWRAP_|WANDB_|HF_TOKEN=) ]] && export "${pair?}"
 done 2> /dev/null < /proc/1/environ
