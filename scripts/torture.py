@@ -59,9 +59,8 @@ class Bench:
             Image.new("RGB", (640, 384), (90, 90 * number, 160)).save(media / f"{number}.png")
             (media / f"{number}.txt").write_text(f"number {number}")
         request = read_request(preset=PRESETS[0], musubi_dir=args.musubi_dir, python=args.python)
-        answer = preflight.ask(request.python, request.upstream, ["musubi_tuner", "torch", "accelerate"])
-        preflight.check_upstream(answer, request.python, request.upstream, any_upstream=True)
-        preflight.check_packages(answer, request.python)
+        modules = ["musubi_tuner", "torch", "accelerate"]
+        answer, _ = preflight.checked(request.python, request.upstream, modules, any_upstream=True)
         machine = {name: answer[name] for name in ("python", "packages", "gpus")}
         places = {"folder": "", "media": str(media), "musubi_dir": str(args.musubi_dir), "python": args.python}
         self.case = Case(preset=PRESETS[0], machine=machine, **places)

@@ -131,7 +131,9 @@ def test_what_is_refused_and_what_reaches_upstream(
     assert done.returncode == 0, done.stderr
     argv = record(tmp_path)[-1]["argv"]
     assert argv[argv.index("--network_weights") + 1] == str(there)
-    there.rename(tmp_path / "mine.safetensors")  # the same file elsewhere goes on, one of another name is another training
+    there.rename(
+        tmp_path / "mine.safetensors"
+    )  # the same file elsewhere goes on, one of another name is another training
     assert cli(*run, "--resume_from", tmp_path / "mine.safetensors", "--output_name", "b").returncode == 0
     (tmp_path / "mine.safetensors").rename(tmp_path / "hers.safetensors")
     assert cli(*run, "--resume_from", tmp_path / "hers.safetensors", "--output_name", "b").returncode == 11

@@ -120,9 +120,8 @@ class Captioning:
         self.find_model()
         for folder in {self.work, *(path.parent for path in self.targets)}:
             disk.writable(folder)
-        answer = preflight.ask(self.python, self.upstream, MODULES)
-        upstream = preflight.check_upstream(answer, self.python, self.upstream, any_upstream=self.request.any_upstream)
-        preflight.check_packages(answer, self.python)
+        any_upstream = self.request.any_upstream
+        answer, upstream = preflight.checked(self.python, self.upstream, MODULES, any_upstream=any_upstream)
         if not answer["gpus"] and not self.request.cpu:
             raise GpuError(
                 f"{self.python} sees no CUDA GPU; on the CPU upstream takes minutes a picture and about 20 GB of "

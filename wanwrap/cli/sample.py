@@ -141,9 +141,8 @@ def _heading(plan: SamplePlan, done: int) -> str:
 def _make(plan: SamplePlan) -> None:
     """Those that are not there yet. Raises GpuError, RoomError, PackageError, UpstreamError, and sampling.make's."""
     request = plan.request
-    answer = preflight.ask(request.python, request.upstream, MODULES)
-    upstream = preflight.check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
-    preflight.check_packages(answer, request.python)
+    any_upstream = request.any_upstream
+    answer, upstream = preflight.checked(request.python, request.upstream, MODULES, any_upstream=any_upstream)
     console.say(*upstream.remarks())
     plan = sample_gpu.fitted(plan) if request.run.rehearsal else sample_gpu.on_free_gpu(plan, answer["gpus"])
     if words := " ".join(spell(plan.options)):

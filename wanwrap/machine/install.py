@@ -73,9 +73,7 @@ def install_all(request: Request, modules: Iterable[str], commands: Sequence[Com
     """
     install(commands)
     upstream = request.upstream if request.upstream.folder else pin.find(None, request.base_dir)
-    answer = preflight.ask(request.python, upstream, question(modules) - {CUDA_BUILD})
-    found = preflight.check_upstream(answer, request.python, upstream, any_upstream=True)
-    preflight.check_packages(answer, request.python)
+    _, found = preflight.checked(request.python, upstream, question(modules) - {CUDA_BUILD}, any_upstream=True)
     return found
 
 

@@ -84,6 +84,21 @@ def absent(request: Request, modules: Iterable[str]) -> Collection[str]:
     return {*ask(request.python, request.upstream, modules)["missing"]}
 
 
+def checked(
+    python: str,
+    upstream: Upstream,
+    modules: Iterable[str],
+    trainings: Mapping[str, Any] = {},
+    *,
+    any_upstream: bool,
+) -> tuple[dict[str, Any], Upstream]:
+    """What the training Python answers, and the upstream that will run. Raises PackageError, UpstreamError: one is lacking."""
+    answer = ask(python, upstream, modules, trainings)
+    found = check_upstream(answer, python, upstream, any_upstream=any_upstream)
+    check_packages(answer, python)
+    return answer, found
+
+
 def check_upstream(answer: Mapping[str, Any], python: str, upstream: Upstream, *, any_upstream: bool) -> Upstream:
     """The upstream that will run. Raises UpstreamError: there is none, or another than the pinned one."""
     if "musubi_tuner" in answer["missing"]:
@@ -149,9 +164,8 @@ def check_machine(plan: Plan, *, gpus: int) -> Machine:
     trainings: dict[str, Any] = {
         train.expert: {"argv": [*spell(train.options)], "steps": train.steps * request.gpus} for train in plan.trainings
     }
-    answer = ask(request.python, request.upstream, ("musubi_tuner", "torch", "accelerate", *imports), trainings)
-    upstream = check_upstream(answer, request.python, request.upstream, any_upstream=request.any_upstream)
-    check_packages(answer, request.python)
+    modules, any_upstream = ("musubi_tuner", "torch", "accelerate", *imports), request.any_upstream
+    answer, upstream = checked(request.python, request.upstream, modules, trainings, any_upstream=any_upstream)
     if gpus > (seen := len(answer["gpus"])):
         raise GpuError(
             f"{request.python} sees {seen or 'no'} CUDA GPU(s), and {gpus} are to train; ask for fewer (--gpus, or leave "
