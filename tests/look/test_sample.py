@@ -151,6 +151,7 @@ def test_clips_and_a_file_of_prompts(tmp_path: Path, trained: Wanwrap) -> None:
         (("--epochs", "7"), "1, 2, 3, last"),
         (("--image", "/x.png"), "--image"),
         (("--prompt", " "), "empty"),
+        (("--prompt", "caf\udce9"), "UTF-8"),
         (("--clips", "--frames", 5), "--clips"),
         (("--prompts", "/none.txt"), "/none.txt"),
     ],

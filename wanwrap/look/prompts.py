@@ -35,6 +35,8 @@ def prompts(request: SampleRequest, record: Record) -> list[Prompt]:
     asked = [*map(Prompt, request.prompt), *(_read(request.prompts) if request.prompts else ())]
     if any(not each.text.strip() for each in asked):
         raise OptionError("--prompt is empty; give words, or leave it out.")
+    if any(each.text != each.text.encode("utf-8", "ignore").decode() for each in asked):
+        raise OptionError("--prompt must be text in UTF-8, as upstream reads it.")
     trigger = record.trigger if request.trigger is None else request.trigger
     found = defaults(record, trigger, request.run.folder / FOLDER / "inputs", request.image)
     if asked:
