@@ -52,9 +52,8 @@ def check_volume(engine: Engine, job: Job, volume: str, base_dir: Path) -> None:
 def _ended(run: Run, launched: Launched) -> bool:
     """Whether all was done, or one has failed or been ended, by what was fetched."""
     states = {each.name: each.state for each in run.experts}
-    return {*states.values()} - {"done", "running", "waiting"} != set() or (
-        states.keys() >= {*launched.experts} and {*states.values()} == {"done"}
-    )
+    ended = {"failed", "interrupted", "stopped"} & {*states.values()}
+    return bool(ended) or all(states.get(name) == "done" for name in launched.experts)
 
 
 def check_again(engine: Engine, job: Job, rendered: Rendered, plan: Plan) -> None:
@@ -62,7 +61,7 @@ def check_again(engine: Engine, job: Job, rendered: Rendered, plan: Plan) -> Non
     go on.
     """
     before, fetch = read(job.folder), [[*words] for words in rendered.later.get("fetch", ())]
-    if before and (before.engine, before.later.get("fetch", [])) != (engine.word, fetch):
+    if before and before.later and (before.engine, before.later.get("fetch", [])) != (engine.word, fetch):
         raise LaunchError(
             f"{job.name} was launched by {before.engine}, on other machines or another volume than this would be; give "
             "another --output_name."

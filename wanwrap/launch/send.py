@@ -60,7 +60,7 @@ def send(engine: Engine, job: Job, rendered: Rendered) -> Launched:
         try:
             ids += filter(None, [_id(rendered.id_pattern, _carry_out(words, place))])
         except (LaunchError, KeyboardInterrupt):
-            if launched:
+            if not engine.shared_files:
                 _warn(rendered)
             raise
         launched = put_down()
