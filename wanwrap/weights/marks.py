@@ -7,20 +7,18 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from wanwrap.errors import OutputError
 from wanwrap.system import console
-from wanwrap.system.files import write_atomic
 from wanwrap.system.safetensors import sha256, stat
 
 SMALL = 1_300_000_000  # bytes up to which nobody waits for it, a second from an SSD: VAEs and Lightning's LoRAs
 
 
 def keep(path: Path, mark: str) -> str:
-    """Remember it. A cache that can't be written costs time, and nothing else."""
-    with suppress(OSError, OutputError):
+    """Remember it. A cache that can't be written costs time, and nothing else; half a mark is none, as its length tells."""
+    with suppress(OSError):
         entry = _entry(path)
         entry.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(entry, mark)
+        entry.write_text(mark)
     return mark
 
 
