@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 from collections.abc import Sequence
 
 from wanwrap.launch.job import Job
 from wanwrap.paths import folder
+from wanwrap.system.safetensors import digest
 
 # Torch brings CUDA with it, and setup chooses the build that the driver runs. An image of a newer CUDA would not start on
 # machines whose driver is older (runpod/containers #98).
@@ -39,7 +39,7 @@ def plain(name: str) -> str:
     word = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")
     if word == name and word[0].isalpha() and len(word) <= 50:
         return word
-    return f"wan-{word[:40].strip('-_')}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+    return f"wan-{word[:40].strip('-_')}-{digest(name)[:6]}"
 
 
 def labels(job: Job) -> list[str]:

@@ -34,6 +34,16 @@ GPUS = {
     "H200": 140.4,
     "B200": 179,
 }
+OTHER_NAMES = {  # as `_plain` has them
+    "a100": "A100-80GB",
+    "a10g": "A10",
+    "3090": "RTX3090",
+    "4090": "RTX4090",
+    "5090": "RTX5090",
+    "rtxa6000": "A6000",
+    "h10080gb": "H100",
+    "h200141gb": "H200",
+}
 # dense bf16 operations a second, in units of 10**12, of those that are known (NVIDIA's data sheets, without sparsity)
 TERAFLOPS = {
     "L4": 121,
@@ -131,10 +141,6 @@ class Engine:
         return {name: kind for name, kind, _ in self.options}
 
 
-SHORT = {"a100": "A100-80GB", "4090": "RTX4090", "3090": "RTX3090", "5090": "RTX5090", "a10g": "A10"}
-SHORT |= {"rtxa6000": "A6000", "h10080gb": "H100", "h200141gb": "H200"}
-
-
 def _plain(name: str) -> str:
     """Without what nvidia-smi and the clouds add to it."""
     return re.sub(r"nvidia|geforce|sxm\d?|pcie|hbm\d\w?|[^a-z0-9]", "", name.lower())
@@ -142,6 +148,6 @@ def _plain(name: str) -> str:
 
 def gpu(name: str) -> str:
     """A card's name as GPUS has it. Raises OptionError: it is unknown."""
-    if found := {**{_plain(each): each for each in GPUS}, **SHORT}.get(_plain(name)):
+    if found := {**{_plain(each): each for each in GPUS}, **OTHER_NAMES}.get(_plain(name)):
         return found
     raise OptionError(f"--gpu {name}: known are {', '.join(GPUS)}.{closest(name, GPUS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,17 @@ def _upstream(words: Sequence[str], uploads: dict[str, Path]) -> tuple[str, ...]
 
 def mark(path: Path) -> str:
     """Of a file or folder, another one when a file in it has changed."""
-    there = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    return digest(path, *((each.relative_to(path), *stat(each)) for each in there))
+    return digest(path, *((each.relative_to(path), *stat(each)) for each in sorted(_files(path))))
 
 
 def data_bytes(path: Path) -> int:
     """Of a file, or of all files in a folder."""
-    return sum(each.stat().st_size for each in (path, *path.rglob("*")) if each.is_file())
+    return sum(each.stat().st_size for each in _files(path))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file itself, or all in the folder."""
+    return (each for each in (path, *path.rglob("*")) if each.is_file())
 
 
 def check_data(words: Words, ignore_files: Collection[str]) -> None:
